@@ -1,0 +1,39 @@
+"""The console command `pipeline`: the verbs that are not stages and not Hydra's."""
+
+from pathlib import Path
+
+import typer
+
+from pipeline.config import read_params
+from pipeline.console import say
+from pipeline.errors import sentences
+from pipeline.workspace import here
+
+app = typer.Typer(
+    help="Verbs beside `dvc repro`, `mlflow ui` and `python -m pipeline`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _verbs() -> None:
+    """Keep the verb in the command line while there is only one."""
+
+
+@app.command()
+def sync() -> None:
+    """Bring MLflow up to date: send runs it missed, rebuild the workspace's run if it was lost."""
+    from pipeline import tracking
+
+    workspace = here()
+    workspace.refuse_foreign_environment(Path.cwd())
+    for line in tracking.sync(read_params(workspace.params).tracking, workspace):
+        say(line)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    with sentences():
+        app()

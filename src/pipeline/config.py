@@ -1,0 +1,443 @@
+"""The configuration: its schema, its composition from conf/, and its form as params.yaml.
+
+Every default is written in conf/, none here. The config is frozen; unknown keys, wrong types and
+values out of range are refused with a sentence that names the key.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[\w][\w .,=+-]{0,99}$")]
+Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class KerasSource(Section):
+    kind: Literal["keras"]
+    dataset: Literal["mnist", "fashion_mnist"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+
+
+class NpmSource(Section):
+    kind: Literal["npm"]
+    package: Package
+    version: Annotated[str, Field(pattern=r"^\d[\w.+-]*$")]
+
+
+class DebianSource(Section):
+    kind: Literal["debian"]
+    package: Package
+
+
+class SklearnSource(Section):
+    kind: Literal["sklearn"]
+    dataset: Literal["digits"]
+
+
+class IdxSource(Section):
+    kind: Literal["idx"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+Source = Annotated[
+    KerasSource | NpmSource | DebianSource | SklearnSource | IdxSource, Field(discriminator="kind")
+]
+
+
+class RawDigests(Section):
+    train_images: Digest
+    train_labels: Digest
+    test_images: Digest
+    test_labels: Digest
+
+
+class DataSection(Section):
+    name: Name
+    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=1000)]
+    sources: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
+    sha256: RawDigests | None
+    timeout: Positive
+    retries: Annotated[int, Field(ge=0, le=10)]
+    max_bytes: Count
+
+
+class PreprocessSection(Section):
+    validation_fraction: Fraction
+    validation_split: Literal["last", "stratified"]
+    seed: Seed
+
+
+class MlpSection(Section):
+    name: Literal["mlp"]
+    hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
+    activation: Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
+    dropout: Fraction
+    head: Literal["softmax", "sigmoid"]
+
+
+class EarlyStopping(Section):
+    patience: Count | None
+    monitor: Literal["val_loss", "val_accuracy"]
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TrainSection(Section):
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    batch_size: Annotated[int, Field(ge=1, le=100_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    shuffle: Literal["once", "every_epoch"]
+    early_stopping: EarlyStopping
+    xla: bool
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+    @model_validator(mode="after")
+    def _only_adamw_decays(self) -> Self:
+        if self.optimizer == "adam" and self.weight_decay > 0:
+            raise ValueError(
+                "weight_decay needs optimizer adamw: with adam it must be 0.0 "
+                f"(it is {self.weight_decay})"
+            )
+        return self
+
+
+class EvaluateSection(Section):
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+    worst_mistakes: Annotated[int, Field(ge=1, le=400)]
+
+
+class TrackingSection(Section):
+    uri: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]*:[^\s@]+$")] | None
+    experiment: Name
+    run_name: Name | None
+    timeout: Annotated[float, Field(gt=0, le=60)]
+
+
+class Config(Section):
+    """The whole configuration; its sections are the groups of conf/."""
+
+    name: Name
+    seed: Seed
+    data: DataSection
+    preprocess: PreprocessSection
+    model: MlpSection
+    train: TrainSection
+    evaluate: EvaluateSection
+    tracking: TrackingSection
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_validation(self) -> Self:
+        if self.train.early_stopping.patience and self.preprocess.validation_fraction == 0:
+            raise ValueError(
+                "train.early_stopping.patience needs validation images: set "
+                "preprocess.validation_fraction above 0, or patience to null"
+            )
+        return self
+
+
+def validate(values: Mapping[str, Any], where: str = "conf/") -> Config:
+    """Check plain values against the schema.
+
+    Raises:
+        PipelineError: a sentence per fault that names the key, its value and what is allowed.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = [_sentence(fault) for fault in error.errors()]
+        raise PipelineError(f"The configuration in {where} is refused.\n" + "\n".join(faults)) from None
+
+
+def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
+    """Compose `conf/config.yaml` with Hydra's `overrides` and validate the result.
+
+    Raises:
+        PipelineError: conf/ is missing or malformed, or an override or a value is refused.
+    """
+    # Hydra costs 0.2 s, which a stage that only reads params.yaml need not pay.
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    refuse_unsafe_yaml(conf)
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+        for key in ("hydra.run.dir", "hydra.sweep.dir"):
+            _refuse_outside(key, OmegaConf.select(composed, key), conf.resolve().parent)
+        return from_hydra(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+    except MissingConfigException as error:
+        group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+        raise PipelineError(
+            f"conf/{group} has no option {option!r}.{_nearest(option, error.options or [])}"
+        ) from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise PipelineError(_one_line(error) + _nearest_key(str(error))) from None
+
+
+def from_hydra(composed: "DictConfig") -> Config:
+    """Resolve and validate what Hydra composed.
+
+    Raises:
+        PipelineError: a value is missing, refused, or would be read from the environment.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    _refuse_resolvers(OmegaConf.to_container(composed, resolve=False))
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise PipelineError(
+            f"{error.full_key} is ???: give it a value in conf/ or on the command line."
+        ) from None
+    except OmegaConfBaseException as error:
+        raise PipelineError(_one_line(error)) from None
+    assert isinstance(values, dict)
+    return validate({str(key): value for key, value in values.items()})
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings as (dotted key, value); lists count as one value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# --- params.yaml -------------------------------------------------------------------------------
+
+_HEADER = """\
+# Composed from conf/ by the stage `compose`: edit conf/, not this file.
+# For one run:  dvc exp run -S train.learning_rate=0.01   or   python -m pipeline train.learning_rate=0.01
+# content: {digest}
+"""
+
+
+def dump(config: Config) -> str:
+    """The text of params.yaml: a header with the content's digest, then every value, in schema order."""
+    body = yaml.dump(
+        config.model_dump(mode="json"),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
+    return _HEADER.format(digest=_digest(body)) + body
+
+
+def read_params(path: Path) -> Config:
+    """Read what `dump` wrote.
+
+    Raises:
+        PipelineError: the file is missing, malformed, or was edited by hand.
+    """
+    return validate(yaml.load(check_unedited(path), Loader=yaml.CSafeLoader), where=path.name)
+
+
+def check_unedited(path: Path) -> str:
+    """The body of a params.yaml that is as `dump` wrote it.
+
+    Raises:
+        PipelineError: the file is missing or was edited by hand.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: `dvc repro` composes it from conf/.") from None
+    _, _, rest = text.partition("# content: ")
+    digest, _, body = rest.partition("\n")
+    if not body or digest != _digest(body):
+        raise PipelineError(
+            f"{path.name} was edited by hand, and composing conf/ again would lose the edit. Either put the "
+            "value into conf/, or try it once with `python -m pipeline KEY=VALUE` or "
+            "`dvc exp run -S KEY=VALUE`; then delete params.yaml and run `dvc repro`."
+        )
+    return body
+
+
+def view(config: Config, keys: Sequence[str]) -> Config:
+    """The part of `config` that lies under `keys` (dotted); reading any other key raises AttributeError.
+
+    A stage is given the view that its `params:` in dvc.yaml declares, so it can't depend on a value
+    that DVC does not watch.
+    """
+    tree: dict[str, Any] = {}
+    for key in keys:
+        branch = tree
+        *parents, last = key.split(".")
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = None
+
+    def prune(section: BaseModel, wanted: dict[str, Any]) -> BaseModel:
+        kept = {}
+        for name, below in wanted.items():
+            value = getattr(section, name)
+            kept[name] = prune(value, below) if below else value
+        return type(section).model_construct(**kept)
+
+    pruned = prune(config, tree)
+    assert isinstance(pruned, Config)
+    return pruned
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, with floats that YAML 1.1 and 1.2 readers both take for floats."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    text = repr(value)
+    mantissa, exponent_mark, exponent = text.partition("e")
+    if exponent_mark and "." not in mantissa:
+        text = f"{mantissa}.0e{exponent}"
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Dumper.add_representer(float, _represent_float)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+_MAX_NODES = 10_000
+
+
+def refuse_unsafe_yaml(conf: Path) -> None:
+    """Look through every YAML file below `conf` before anything loads it.
+
+    Raises:
+        PipelineError: a file has a Python tag, a duplicate key, a syntax error, or aliases that
+            expand to more than 10,000 nodes.
+    """
+    if not (conf / "config.yaml").is_file():
+        raise PipelineError(f"There is no {conf / 'config.yaml'}: run this in a clone of the project.")
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PipelineError(f"{path} is not valid YAML: {error}") from None
+        if root is not None:
+            _check_node(root, path, {})
+
+
+def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
+    """The number of nodes that `node` expands to; each anchored node is visited once."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = _MAX_NODES  # An alias to its own parent never ends.
+    line = node.start_mark.line + 1
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        raise PipelineError(f"{path}, line {line}: the tag {node.tag} is refused; plain values only.")
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise PipelineError(f"{path}, line {line}: the key {min(twice)!r} is written twice.")
+        size += sum(
+            _check_node(key, path, sizes) + _check_node(value, path, sizes) for key, value in node.value
+        )
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_check_node(item, path, sizes) for item in node.value)
+    if size > _MAX_NODES:
+        raise PipelineError(f"{path}, line {line}: its aliases expand to over {_MAX_NODES} values.")
+    sizes[id(node)] = size
+    return size
+
+
+def _refuse_resolvers(values: Any) -> None:
+    """Values computed from the environment would carry secrets into params.yaml and MLflow."""
+    for key, value in leaves(values):
+        if re.search(r"\$\{\s*[\w.]+\s*:", str(value)):
+            raise PipelineError(
+                f"{key} is {value}: only references to other keys (${{a.b}}) may stand in conf/, since "
+                "params.yaml and MLflow show every value. Tools read secrets from the environment."
+            )
+
+
+def _refuse_outside(key: str, place: str, root: Path) -> None:
+    if not (root / place).resolve().is_relative_to(root):
+        raise PipelineError(f"{key} is {place}, which is outside of the project: name a folder below {root}.")
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    """What pydantic found, for the person who wrote the value."""
+    # Members of a union appear in the location as their tag, which is no key.
+    key = ".".join(str(part) for part in fault["loc"] if part not in _SOURCE_KINDS)
+    if fault["type"] == "extra_forbidden":
+        parent = ".".join(key.split(".")[:-1])
+        siblings = [name for name in _keys() if name.rpartition(".")[0] == parent]
+        return f"{key}: there is no such key.{_nearest(key, siblings)}"
+    if fault["type"] == "missing":
+        return f"{key}: the key is missing."
+    if fault["type"] == "value_error":
+        return f"{key + ': ' if key else ''}{fault['ctx']['error']}."
+    return f"{key} is {fault['input']!r}: {fault['msg'].replace('Input s', 's')}."
+
+
+_SOURCE_KINDS = ("keras", "npm", "debian", "sklearn", "idx")
+
+
+def _keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """All dotted keys of the schema, sections and leaves."""
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _keys(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _nearest_key(message: str) -> str:
+    """A hint for Hydra's complaint about a key that does not exist."""
+    wanted = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", message)
+    return _nearest(wanted.group(1), _keys()) if wanted else ""
+
+
+def _nearest(wanted: str, names: Sequence[str]) -> str:
+    leaf = wanted.rpartition(".")[2]
+    near = [name for name in names if leaf == "".join(word[0] for word in name.rpartition(".")[2].split("_"))]
+    near += difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
+    by_leaf = {name.rpartition(".")[2]: name for name in names}
+    near += [by_leaf[match] for match in difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.6)]
+    near = list(dict.fromkeys(near))
+    if near:
+        return " Did you mean " + " or ".join(near[:3]) + "?"
+    return f" There are: {', '.join(names)}." if names and len(names) < 30 else ""
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith("object_type="))

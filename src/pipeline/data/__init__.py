@@ -1,0 +1,1 @@
+"""Data: sources and file formats, what turns a name into arrays, and the arrays into splits."""

@@ -1,0 +1,46 @@
+"""The sample figure: the first training images of each class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+_COLUMNS = 10
+_MAX_ROWS = 40
+_WIDTH = 9.0  # inches, at matplotlib's 100 dots per inch
+
+
+def draw(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    image_shape: tuple[int, ...],
+    classes: Sequence[str],
+) -> Figure:
+    """Draw a row for each class, of 40 at most, with its name and its first ten images.
+
+    Args:
+        images: uint8 (n, pixels).
+        labels: int32 (n,).
+        image_shape: (height, width) or (height, width, channels).
+        classes: their names, in the order of the labels.
+    """
+    classes = classes[:_MAX_ROWS]
+    height, width, *channels = image_shape
+    # In units of image pixels, so that the gaps look alike whatever the size of the images.
+    gap = max(height, width) / 10
+    column, row = width + gap, height + gap
+    figure = Figure(figsize=(_WIDTH, _WIDTH * len(classes) * row / (_COLUMNS * column)), layout="constrained")
+    axes = figure.subplots()
+    for label in range(len(classes)):
+        for place, index in enumerate(np.flatnonzero(labels == label)[:_COLUMNS]):
+            left, top = place * column, label * row
+            image = images[index].reshape(image_shape)
+            if channels:
+                image = image[..., :3] if channels[0] >= 3 else image[..., 0]
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + width, top + height, top))
+    axes.set(xlim=(0, _COLUMNS * column - gap), ylim=(len(classes) * row - gap, 0), xticks=[])
+    axes.set_yticks([label * row + height / 2 for label in range(len(classes))], classes)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure

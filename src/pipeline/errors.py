@@ -1,0 +1,52 @@
+"""What reaches a person when something goes wrong: a sentence, not a traceback."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class PipelineError(Exception):
+    """Something the person at the keyboard can mend; its text is shown as it is, without a traceback."""
+
+
+_DISK = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EROFS: "The file system is read-only",
+    errno.EACCES: "Writing or reading is not permitted",
+}
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """End the process with exit code 1 and one sentence for a failure that a person can mend.
+
+    Ctrl-C ends it with 130 and SIGTERM with 143, after every `finally` has run.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except (PipelineError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if isinstance(error, OSError):
+            if error.errno not in _DISK:
+                raise
+            place = f" at {error.filename}" if error.filename else ""
+            error = PipelineError(
+                f"{_DISK[error.errno]}{place}: nothing was left half-written. Mend that and run it again."
+            )
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,345 @@
+"""The pictures of an evaluation: PNG files with the same bytes for the same predictions.
+
+All are as wide as MLflow shows them, so that their text is read unscaled.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from pipeline.evaluation.metrics import Floats, History, Predictions, calibrate, wilson
+
+DPI = 110
+WIDTH = 8.0  # Inches.
+INK, GREY, PALE = "#22303c", "#6b7782", "#e9edf0"
+BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = "#2b6ca3", "#9dc0dd", "#d9772b", "#f2cba8"
+STYLE = {
+    "figure.dpi": DPI,
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # A class may be called $1.
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "xtick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def draw(
+    folder: Path,
+    predictions: Predictions,
+    images: NDArray[np.uint8],
+    image_shape: tuple[int, ...],
+    history: History,
+    bins: int,
+    worst: int,
+) -> None:
+    """Write every figure of an evaluation into `folder`, which exists.
+
+    Args:
+        folder: where confusion_counts.png and the others go.
+        predictions: of n images.
+        images: uint8 (n, pixels), the images in the predictions' order.
+        image_shape: (height, width) or (height, width, channels) of an image.
+        history: the training's curves.
+        bins: of the reliability diagram.
+        worst: how many mistakes to show.
+    """
+    # The reset keeps a user's matplotlibrc out of the files.
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figures = {
+            "confusion_counts": confusion_counts(predictions),
+            "confusion_by_row": confusion_by_row(predictions),
+            "learning_curves": learning_curves(history),
+            "reliability": reliability(predictions, bins),
+            "mistakes": mistakes(predictions, images, image_shape, worst),
+        }
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+
+
+def confusion_counts(predictions: Predictions) -> Figure:
+    """How many images of each class were taken for which."""
+    counts, names = predictions.confusion, predictions.classes
+    subtitle = "No mistakes"
+    mistaken = counts - np.diag(np.diag(counts))
+    if mistaken.any():
+        true, predicted = np.unravel_index(mistaken.argmax(), mistaken.shape)
+        times = f"{mistaken.max():,} times" if mistaken.max() > 1 else "once"
+        subtitle = (
+            f"Most frequent mistake: {_short(names[true])} taken for {_short(names[predicted])}, {times}"
+        )
+    figure = _figure(7.4, f"Confusion: {_accuracy(predictions)}", subtitle)
+    digits = len(str(counts.max()))
+    _matrix(
+        figure,
+        counts.astype(np.float64),
+        [[f"{count:,}" if count else "" for count in row] for row in counts],
+        names,
+        ticks=[0, *(10**power for power in range(max(digits - 4, 0), digits))],
+        top=int(counts.max()),
+        unit="images",
+    )
+    return figure
+
+
+def confusion_by_row(predictions: Predictions) -> Figure:
+    """Which share of each class's images was taken for which; grey where a class has no images."""
+    counts, names = predictions.confusion, predictions.classes
+    totals = counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        percent = 100 * counts / totals[:, None]
+    recall = np.diagonal(percent)
+    hardest = int(np.nanargmin(recall))
+    subtitle = "No mistakes"
+    if recall[hardest] < 100:
+        of = _images(totals[hardest])
+        subtitle = f"Hardest class: {_short(names[hardest])}, {recall[hardest]:.1f} % of {of} right"
+    figure = _figure(7.4, f"Where each class's images went: {_accuracy(predictions)}", subtitle)
+    _matrix(
+        figure,
+        percent,
+        [[_short_percent(share) for share in row] for row in percent],
+        names,
+        ticks=[0, 1, 5, 20, 50, 100],
+        top=100,
+        unit="% of the true class's images",
+    )
+    return figure
+
+
+def learning_curves(history: History) -> Figure:
+    """Loss and accuracy by epoch, in training and, if there was one, in validation."""
+    epochs, kept = history["epoch"], history.kept
+    validated = bool(np.isfinite(history["val_loss"]).any())
+    accuracies = f"training accuracy {_percent(history['accuracy'][kept])}"
+    if validated:
+        accuracies += f", validation {_percent(history['val_accuracy'][kept])}"
+    figure = _figure(
+        3.9, "Learning curves", f"The weights of epoch {epochs[kept]:.0f} were kept: {accuracies}"
+    )
+    for axes, column in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        marker = "o" if len(epochs) <= 30 else ""
+        curves = [(column, "training", BLUE)] + [(f"val_{column}", "validation", ORANGE)] * validated
+        for name, label, colour in curves:
+            axes.plot(epochs, history[name], marker=marker, ms=4, color=colour, label=label)
+        if kept != len(epochs) - 1:
+            axes.axvline(epochs[kept], color=GREY, ls="--", lw=1, label=f"kept: epoch {epochs[kept]:.0f}")
+        axes.set(title=column.capitalize(), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.grid(visible=True)
+    figure.axes[0].legend()
+    figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return figure
+
+
+def reliability(predictions: Predictions, bins: int) -> Figure:
+    """Whether predictions made with 80 % confidence are right 80 % of the time, and how many there are."""
+    calibration = calibrate(predictions, bins)
+    filled = calibration.counts > 0
+    counts = calibration.counts[filled]
+    accuracy, confidence = calibration.accuracy[filled], calibration.confidence[filled]
+    centres = (np.flatnonzero(filled) + 0.5) / bins
+    width, few = 1 / bins, bins <= 50
+    edge = 0.8 if few else 0
+
+    figure = _figure(
+        6.8,
+        f"Reliability: expected calibration error {_percent(calibration.error)}",
+        f"Mean confidence {_percent(predictions.confidence.mean())}; {_accuracy(predictions)}",
+    )
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.bar(centres, accuracy, width, color=LIGHT_BLUE, edgecolor="white", lw=edge, label="accuracy")
+    above.bar(
+        centres,
+        confidence - accuracy,
+        width,
+        bottom=accuracy,
+        facecolor="none" if few else LIGHT_ORANGE,
+        edgecolor=ORANGE,
+        hatch="////" if few else "",
+        lw=edge,
+        label="gap to confidence",
+    )
+    if few:
+        low, high = wilson(np.rint(accuracy * counts).astype(np.int64), counts)
+        above.vlines(centres, low, high, color=INK, lw=1.2, label="95 % interval")
+    above.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="perfect calibration")
+    above.set(ylabel="accuracy", ylim=(0, 1.02))
+    above.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, columnspacing=1.6)
+
+    below.bar(centres, counts, width, color=LIGHT_BLUE, edgecolor="white", lw=edge)
+    below.set(yscale="log", ylim=(0.7, max(2 * counts.max(), 15)), ylabel="images (log)")
+    below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    below.yaxis.set_minor_locator(NullLocator())
+    below.set(xlabel="confidence of the prediction", xlim=(0, 1))
+    below.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    for axes in (above, below):
+        axes.grid(visible=True)
+    return figure
+
+
+def mistakes(
+    predictions: Predictions, images: NDArray[np.uint8], image_shape: tuple[int, ...], worst: int
+) -> Figure:
+    """The errors that the model was surest of, at most `worst` of them; arguments as in `draw`."""
+    wrong = np.flatnonzero(~predictions.correct)
+    if not len(wrong):
+        figure = _figure(2.4, "The most confident mistakes", f"None: {_accuracy(predictions)}")
+        figure.text(0.5, 0.4, "There are no mistakes to show.", ha="center", color=GREY, size=13)
+        return figure
+
+    surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:worst]
+    most = 8 if max(map(len, predictions.classes)) <= 6 else 6
+    columns = int(np.clip(np.ceil(np.sqrt(1.5 * len(surest))), 4, most))
+    rows = -(-len(surest) // columns)
+    captions = _captions(predictions, surest, 104 // columns)
+    lines = captions[0].count("\n") + 1
+    row_height = WIDTH / columns * image_shape[0] / image_shape[1] + 0.17 * lines
+    title = "The only mistake" if len(wrong) == 1 else f"All {len(wrong):,} mistakes, most confident first"
+    if len(surest) < len(wrong):
+        title = f"The {len(surest):,} most confident of {len(wrong):,} mistakes"
+    figure = _figure(
+        0.8 + rows * row_height, title, f"true → predicted, with its confidence; {_accuracy(predictions)}"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, i, caption in zip(grid, surest, captions, strict=False):
+        axes.imshow(images[i].reshape(image_shape), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(caption, size=9, loc="center", pad=3)
+    return figure
+
+
+def _captions(predictions: Predictions, chosen: NDArray[np.int64], characters: int) -> list[str]:
+    """Such as "4 → 9 99.8 %", in as few lines as fit, the same number for every image."""
+    names = [_short(name, characters - 2) for name in predictions.classes]
+    captions = []
+    for layout in ("{} → {}   {:.1f} %", "{} → {}\n{:.1f} %", "{}\n→ {}\n{:.1f} %"):
+        captions = [
+            layout.format(
+                names[predictions.labels[i]],
+                names[predictions.predicted[i]],
+                100 * predictions.confidence[i],
+            )
+            for i in chosen
+        ]
+        if all(len(line) <= characters for caption in captions for line in caption.splitlines()):
+            break
+    return captions
+
+
+def _matrix(
+    figure: Figure,
+    values: Floats,
+    texts: Sequence[Sequence[str]],
+    names: Sequence[str],
+    *,
+    ticks: Sequence[float],
+    top: int,
+    unit: str,
+) -> None:
+    """Square cells coloured from 0 to `top`, true classes down, predicted across, with text if it fits."""
+    axes = figure.subplots()
+    axes.set_anchor("N")
+    # On a linear scale the mistakes of a good model would all be white.
+    norm = PowerNorm(0.35, vmin=0, vmax=top)
+    colours = matplotlib.colormaps["Blues"].with_extremes(bad=PALE)
+    picture = axes.imshow(values, cmap=colours, norm=norm)
+    beside = axes.inset_axes((1.03, 0, 0.03, 1))
+    bar = figure.colorbar(picture, cax=beside, label=unit, ticks=list(ticks), format="{x:,.0f}")
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)
+
+    cell = 5.2 / len(names)  # Inches, about.
+    longest = max(len(text) for row in texts for text in row)
+    size = min(11.0, 72 * 0.85 * cell / (0.6 * max(longest, 2)))
+    if size >= 6:
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(
+                column,
+                row,
+                texts[row][column],
+                ha="center",
+                va="center",
+                size=size,
+                color="white" if norm(value) > 0.6 else INK,
+            )
+    _name_classes(axes, names, cell)
+    axes.set(xlabel="predicted class", ylabel="true class")
+
+
+def _name_classes(axes: Axes, names: Sequence[str], cell: float) -> None:
+    """Label both axes with the classes, with as many of the names as can be read."""
+    every = -(-len(names) // 34)
+    shown = range(0, len(names), every)
+    labels = [_short(names[i]) for i in shown]
+    size = 10 if len(names) <= 20 else 8
+    widest = max(map(len, labels)) * 0.6 * size / 72
+    rotation = 0 if widest < cell * every else 45 if len(labels) <= 20 else 90
+    axes.set_yticks(shown, labels, size=size)
+    axes.set_xticks(
+        shown,
+        labels,
+        size=size,
+        rotation=rotation,
+        ha="right" if rotation == 45 else "center",
+        rotation_mode="anchor" if rotation == 45 else "default",
+    )
+    axes.tick_params(length=0 if every == 1 else 3)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _figure(height: float, title: str, subtitle: str) -> Figure:
+    """An empty figure, `height` inches high: above, what is seen, and the numbers to remember."""
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.7 / height))
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    figure.text(0.015, 1 - 0.14 / height, title, va="top", size=13, weight="bold")
+    figure.text(0.015, 1 - 0.42 / height, subtitle, va="top", size=10.5, color=GREY)
+    return figure
+
+
+def _short(name: str, characters: int = 20) -> str:
+    return name if len(name) <= characters else name[: characters - 1] + "…"
+
+
+def _accuracy(predictions: Predictions) -> str:
+    return f"{_percent(predictions.correct.mean())} of {_images(len(predictions.labels))} right"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} test image{'s' if count != 1 else ''}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _short_percent(percent: float) -> str:
+    """Three digits at most; nothing for what is zero or unknown."""
+    if not percent > 0:
+        return ""
+    return "100" if percent > 99.95 else f"{percent:.1f}"

@@ -1,0 +1,186 @@
+"""How good the predictions are: accuracy with its interval, likelihood, calibration, class by class."""
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
+
+from pipeline.errors import PipelineError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model said of n labelled images.
+
+    Args:
+        classes: the names of the k classes.
+        labels: int (n,), the true classes' indices.
+        scores: float32 (n, k), the model's distributions as it gave them, n at least 1.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """(n, k); the scores, whose float32 rows sum to one only nearly, renormalised."""
+        exact = self.scores.astype(np.float64)
+        distributions: Floats = exact / exact.sum(axis=1, keepdims=True)
+        return distributions
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """(n,), the indices of the most probable classes."""
+        top: Ints = self.probabilities.argmax(axis=1)
+        return top
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """(n,), the probabilities of the predicted classes."""
+        top: Floats = self.probabilities.max(axis=1)
+        return top
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """(n,), whether the predicted class is the true one."""
+        right: NDArray[np.bool_] = self.predicted == self.labels
+        return right
+
+    @cached_property
+    def confusion(self) -> Ints:
+        """(k, k), how many images of each true class (row) were taken for each class (column)."""
+        counts: Ints = confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Confidence against accuracy in bins of equal width: (bins,) each, NaN where a bin is empty."""
+
+    counts: Ints
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the bins' |accuracy - confidence|, weighted by their counts.
+
+        Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian
+        binning"; for the top class as in Guo et al. (2017), "On calibration of modern neural networks".
+        """
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gaps * self.counts) / self.counts.sum())
+
+
+def calibrate(predictions: Predictions, bins: int) -> Calibration:
+    """Sort the predictions by confidence into `bins` intervals (low, high] that divide [0, 1] evenly."""
+    edges = np.linspace(0, 1, bins + 1)
+    bin_of = np.digitize(predictions.confidence, edges[1:-1], right=True)
+    counts = np.bincount(bin_of, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return Calibration(
+            counts,
+            np.bincount(bin_of, predictions.confidence, minlength=bins) / counts,
+            np.bincount(bin_of, predictions.correct, minlength=bins) / counts,
+        )
+
+
+def wilson(right: Ints | int, of: Ints | int) -> tuple[Floats, Floats]:
+    """The bounds of the 95 % score interval of a proportion, `right` out of `of`, elementwise.
+
+    Wilson (1927), "Probable inference, the law of succession, and statistical inference". Unlike the
+    normal approximation it stays within [0, 1] and has a width even if all or none are right.
+    """
+    z = 1.959963984540054  # The standard normal's 97.5 % quantile.
+    share = np.divide(right, of)
+    centre = share + z**2 / np.multiply(2, of)
+    spread = z * np.sqrt(share * (1 - share) / of + z**2 / np.multiply(4, np.square(of)))
+    scale = 1 + np.divide(z**2, of)
+    return np.maximum((centre - spread) / scale, 0), np.minimum((centre + spread) / scale, 1)
+
+
+def measure(predictions: Predictions, bins: int) -> dict[str, Any]:
+    """The metrics of the predictions as plain, finite numbers.
+
+    - accuracy, accuracy_low, accuracy_high: the share that is right, and its 95 % Wilson interval
+    - nll: the mean negative log-likelihood of the true class, in nats
+    - ece: the expected calibration error over `bins` bins
+    - macro_f1: the mean F1 of the classes that occur among the labels or the predictions
+    - errors, images: counts
+    - per_class: precision, recall, f1 and support by class name; what is undefined counts as 0
+    """
+    labels, predicted = predictions.labels, predictions.predicted
+    every_class = range(len(predictions.classes))
+    low, high = wilson(int(predictions.correct.sum()), len(labels))
+    columns = precision_recall_fscore_support(labels, predicted, labels=every_class, zero_division=0)
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "accuracy_low": float(low),
+        "accuracy_high": float(high),
+        "nll": float(log_loss(labels, predictions.probabilities, labels=every_class)),
+        "ece": calibrate(predictions, bins).error,
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "errors": int((~predictions.correct).sum()),
+        "images": len(labels),
+        "per_class": {
+            name: {
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+            for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
+        },
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The training's curves: float64 (epochs,) by column name, NaN where nothing was measured."""
+
+    columns: dict[str, Floats]
+
+    def __getitem__(self, column: str) -> Floats:
+        return self.columns[column]
+
+    @property
+    def kept(self) -> int:
+        """The row of the epoch whose weights the model has."""
+        return int(self["kept"].argmax())
+
+
+def read_history(path: Path) -> History:
+    """Read models/history.csv, one row an epoch.
+
+    Raises:
+        PipelineError: the file is missing, holds no numbers, or does not say which epoch was kept.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {
+            name: np.array([float(row[name] or "nan") for row in rows])
+            for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "kept")
+        }
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: the stage train writes it.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f"{path} is not what the stage train writes ({error}): rerun it.") from None
+    if (columns["kept"] == 1).sum() != 1:
+        raise PipelineError(f"{path} does not say of one epoch that its weights were kept: rerun train.")
+    return History(columns)

@@ -1,0 +1,144 @@
+"""preprocess: data/raw -> data/processed: flat images in three splits, checked and described."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config, PreprocessSection
+from pipeline.console import say
+from pipeline.data import samples
+from pipeline.data.arrays import canonical, open_npy
+from pipeline.data.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
+from pipeline.errors import PipelineError
+from pipeline.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
+
+_PIECE_BYTES = 2**22
+
+
+def run(config: Config, workspace: Workspace) -> None:
+    """Check the raw arrays, split validation images off the training images, and write the splits.
+
+    The images pass through in pieces, so that memory does not grow with their number.
+
+    Raises:
+        PipelineError: the raw arrays are not what they must be, or a class has no training image.
+    """
+    name, classes = config.data.name, config.data.classes
+    try:
+        raw = canonical({key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}, classes)
+    except PipelineError as error:
+        raise PipelineError(f"data/raw is refused: {error}") from None
+    image_shape = raw["train_images"].shape[1:]
+    pixels = math.prod(image_shape)
+
+    train, validation = _divide(raw["train_labels"], config.preprocess)
+    chosen = {"train": train, "validation": validation, "test": np.arange(len(raw["test_labels"]))}
+    labels = {split: raw[f"{_origin(split)}_labels"][chosen[split]] for split in SPLITS}
+    counts = {split: _count(labels[split], len(classes)) for split in SPLITS}
+    for class_name, count in zip(classes, counts["train"].per_class, strict=True):
+        if not count:
+            raise PipelineError(
+                f"{name} has no training image of the class {class_name!r} (once the validation images "
+                "are set apart): add some, take it out of data.classes, or set "
+                "preprocess.validation_split to stratified."
+            )
+
+    digests, levels, fingerprints = {}, {}, {}
+    for split in SPLITS:
+        seen: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+        levels[split] = np.zeros(256, np.int64)
+        pieces = _pieces(workspace.raw / f"{_origin(split)}_images.npy", chosen[split], pixels)
+        watched = _watch(pieces, seen, levels[split])
+        digests[split] = write_split(workspace, split, watched, (len(chosen[split]), pixels), labels[split])
+        fingerprints[split] = np.concatenate(seen)
+
+    mean, sd = _moments(levels["train"])
+    duplicates = _duplicates(fingerprints)
+    write_dataset(
+        workspace,
+        Dataset(name, classes, image_shape, SCALE, counts, mean, sd, duplicates, digests),
+    )
+    figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
+    with atomic(workspace.samples) as path:
+        # The default metadata name matplotlib's version, which is no property of the images.
+        figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+
+    say(
+        f"Processed {name}: " + ", ".join(f"{counts[split].total:,} {split}" for split in SPLITS) + " images."
+    )
+    if any(duplicates.values()):
+        found = ", ".join(f"{count:,} in {where}" for where, count in duplicates.items() if count)
+        say(f"Duplicate images: {found}.")
+
+
+def _origin(split: str) -> str:
+    return "test" if split == "test" else "train"
+
+
+def _divide(
+    labels: NDArray[np.int32], settings: PreprocessSection
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices, ascending, of the training and of the validation images."""
+    everything = np.arange(len(labels))
+    # As Keras rounds its validation_split.
+    boundary = math.floor(len(labels) * (1 - settings.validation_fraction))
+    if settings.validation_split == "last" or boundary == len(labels):
+        return everything[:boundary], everything[boundary:]
+    # sklearn costs more than a second, which only this split need pay.
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, validation = train_test_split(
+            everything, train_size=boundary, stratify=labels, random_state=settings.seed
+        )
+    except ValueError as error:
+        raise PipelineError(
+            f"The images can't be split by preprocess.validation_split=stratified: {error}"
+        ) from None
+    return np.sort(train), np.sort(validation)
+
+
+def _count(labels: NDArray[np.int32], classes: int) -> Count:
+    return Count(len(labels), tuple(np.bincount(labels, minlength=classes).tolist()))
+
+
+def _pieces(path: Path, chosen: NDArray[np.int64], pixels: int) -> Iterator[NDArray[np.uint8]]:
+    """The chosen images, flat, a few megabytes at a time."""
+    step = max(1, _PIECE_BYTES // pixels)
+    for start in range(0, len(chosen), step):
+        # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
+        yield open_npy(path)[chosen[start : start + step]].reshape(-1, pixels)
+
+
+def _watch(
+    pieces: Iterable[NDArray[np.uint8]], seen: list[NDArray[np.uint64]], levels: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint8]]:
+    """Pass the pieces on; collect their fingerprints in `seen` and count their grey levels in `levels`."""
+    for piece in pieces:
+        # 64 bits: among a million images, two different ones look alike once in 40 million datasets.
+        digests = [hashlib.blake2b(image, digest_size=8).digest() for image in piece]
+        seen.append(np.frombuffer(b"".join(digests), np.uint64))
+        levels += np.bincount(piece.ravel(), minlength=256)
+        yield piece
+
+
+def _moments(levels: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of the scaled pixels, from how often each grey level occurs, exactly."""
+    occurrences = levels.tolist()
+    total = sum(occurrences)
+    first = sum(level * count for level, count in enumerate(occurrences))
+    second = sum(level**2 * count for level, count in enumerate(occurrences))
+    return first / total * SCALE, math.sqrt(total * second - first**2) / total * SCALE
+
+
+def _duplicates(fingerprints: dict[str, NDArray[np.uint64]]) -> dict[str, int]:
+    within = {split: len(prints) - len(np.unique(prints)) for split, prints in fingerprints.items()}
+    across = {
+        f"{a}+{b}": int(np.isin(fingerprints[b], fingerprints[a]).sum()) for a, b in combinations(SPLITS, 2)
+    }
+    return within | across

@@ -1,0 +1,69 @@
+"""train: the processed images become a model file and the history of its epochs."""
+
+from collections.abc import Callable
+
+import keras
+
+from pipeline.config import Config
+from pipeline.console import say, track
+from pipeline.data.processed import read_dataset, read_split
+from pipeline.models import archive, build, served
+from pipeline.training.history import Epoch, Trained, write_history
+from pipeline.training.loop import fit, use_threads
+from pipeline.workspace import Workspace
+
+
+def run(
+    config: Config, workspace: Workspace, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+) -> Trained:
+    """Train `config.model` and write models/model.keras and models/history.csv.
+
+    Args:
+        config: seed, model and train.
+        workspace: has data/processed; test images are not touched.
+        on_epoch: called after each epoch.
+
+    Raises:
+        PipelineError: the training diverged, or data are missing.
+    """
+    dataset = read_dataset(workspace)
+    train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
+    use_threads(config.train.threads)
+    keras.utils.set_random_seed(config.seed)
+    network = build(config.model, dataset.image_shape, len(dataset.classes))
+    say(
+        f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} images, "
+        f"{len(validation[1]):,} for validation."
+    )
+    with track(config.train.epochs, "Training", each=True) as progress:
+
+        def report(epoch: Epoch) -> None:
+            progress.advance(1, _line(epoch))
+            on_epoch(epoch)
+
+        history = fit(
+            network,
+            train,
+            validation,
+            config.train,
+            seed=config.seed,
+            head=getattr(config.model, "head", "softmax"),
+            on_epoch=report,
+        )
+    model = served(network, dataset.image_shape)
+    archive.save(model, workspace.model)
+    write_history(workspace.history, history)
+    return Trained(
+        weights_sha256=archive.weights_digest(model),
+        image_shape=dataset.image_shape,
+        parameters=network.count_params(),
+        epochs=len(history.epochs),
+        kept_epoch=history.kept_epoch,
+    )
+
+
+def _line(epoch: Epoch) -> str:
+    line = f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}"
+    if epoch.val_loss is not None:
+        line += f", validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
+    return line

@@ -1,0 +1,166 @@
+"""The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.config import Config, TrackingSection
+from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.tracking.projection import Projection, RunDeletedError
+from pipeline.tracking.record import Record, unsent
+from pipeline.tracking.store import open_store, uri_of
+from pipeline.training.history import Epoch, History, Trained, write_history
+from pipeline.workspace import Workspace
+
+
+class Training:
+    """What the train stage tells of itself while it runs."""
+
+    def __init__(self, record: Record, workspace: Workspace, sender: "_Sender") -> None:
+        self._record, self._workspace, self._sender = record, workspace, sender
+        self._epochs: list[Epoch] = []
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """Record one more epoch."""
+        self._epochs.append(epoch)
+        write_history(self._record.files.history, History(self._epochs, kept_epoch=0))
+        self._sender.wake()
+
+    def finish(self, result: Trained) -> None:
+        """Record the trained model, and name the run in models/run.json."""
+        self._record.finish_training(result, self._workspace)
+
+
+@contextmanager
+def training(config: Config, workspace: Workspace) -> Iterator[Training]:
+    """Begin a run for the training inside the `with`, and end it with a truthful status."""
+    record = Record.start(config, workspace)
+    with _showing(record, config.tracking, workspace) as sender:
+        yield Training(record, workspace, sender)
+
+
+@contextmanager
+def evaluation(config: Config, workspace: Workspace) -> Iterator[None]:
+    """Add the evaluation inside the `with` to the run that trained the model."""
+    record = Record.resume(workspace)
+    with _showing(record, config.tracking, workspace):
+        yield
+        record.add_evaluation(workspace)
+
+
+@contextmanager
+def _showing(record: Record, tracking: TrackingSection, workspace: Workspace) -> Iterator["_Sender"]:
+    sender = _Sender(record, tracking, workspace)
+    sender.start()
+    try:
+        yield sender
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.set_state("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        record.set_state("FINISHED")
+    finally:
+        sender.finish()
+
+
+class _Sender(threading.Thread):
+    """Brings MLflow up to date beside the training, which goes on whether that works or not."""
+
+    def __init__(self, record: Record, tracking: TrackingSection, workspace: Workspace) -> None:
+        super().__init__(name="mlflow", daemon=True)
+        self._record, self._tracking, self._workspace = record, tracking, workspace
+        self._news = threading.Event()
+        self._finished = threading.Event()
+        self._projection: Projection | None = None
+        self._failed = False
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def finish(self) -> None:
+        """Send the rest, or say where it is kept."""
+        self._finished.set()
+        self._news.set()
+        self.join()
+        if self._failed:
+            self._record.release()
+            return
+        if self._projection:
+            say(f"MLflow run {self._record.name} ({self._record.state.status}): {self._projection.run_id}")
+        self._record.discard()
+
+    def run(self) -> None:
+        while True:
+            last = self._finished.is_set()
+            self._news.clear()
+            self._update()
+            if last:
+                return
+            self._news.wait()
+
+    def _update(self) -> None:
+        try:
+            if self._projection is None:
+                store = open_store(self._tracking, self._workspace)
+                self._projection = Projection(store, self._record)
+                _send_kept(self._tracking, self._workspace)
+            self._projection.update()
+            self._failed = False
+        except RunDeletedError as error:
+            print(error, file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001  whatever the tracker does, training goes on
+            if not self._failed:
+                print(_unreachable(error, self._tracking, self._workspace), file=sys.stderr, flush=True)
+            self._failed = True
+
+
+def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+    """Send what is kept, and rebuild the workspace's run from its artifacts if MLflow lacks it.
+
+    Returns:
+        A line for each run that was sent, and one for the run of the workspace.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or refused.
+    """
+    try:
+        store = open_store(tracking, workspace)
+        lines = _send_kept(tracking, workspace)
+        if workspace.run.exists():
+            record = Record(workspace)
+            projection = Projection(store, record)
+            projection.update()
+            lines.append(f"This workspace's model is of run {record.name}: {projection.run_id} in {store.uri}")
+    except RunDeletedError as error:
+        lines.append(str(error))
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise PipelineError(_unreachable(error, tracking, workspace)) from error
+    return lines
+
+
+def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+    lines = []
+    for record in unsent(workspace):
+        # A run goes to the experiment that its own config names.
+        own = tracking.model_copy(update={"experiment": record.run["config"]["tracking"]["experiment"]})
+        try:
+            projection = Projection(open_store(own, workspace), record)
+            projection.update()
+            lines.append(f"Sent run {record.name} ({record.state.status}): {projection.run_id}")
+        except RunDeletedError as error:
+            lines.append(str(error))
+        record.discard()
+    return lines
+
+
+def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return (
+        f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason} "
+        "The run is kept in .pipeline/runs; the next command that finds the server sends it, or `pipeline sync`."
+    )

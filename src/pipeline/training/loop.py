@@ -1,0 +1,193 @@
+"""The fit loop: an epoch is one compiled call over batches that lie in order in memory.
+
+Keras's own model, loss and optimizer do the arithmetic. What is random in an epoch, the order of the
+images and the masks of dropout, follows from (seed, epoch) alone, whatever ran before.
+"""
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipeline.config import TrainSection
+from pipeline.errors import PipelineError
+from pipeline.training.history import Epoch, History
+
+# The images of a slice of an epoch are copied into order at once: the memory that shuffling takes.
+SLICE_BYTES = 64 * 2**20
+VALIDATION_BATCH = 2000
+
+Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
+
+
+def use_threads(threads: int) -> None:
+    """Have TensorFlow compute with `threads` threads; their number changes the weights' last bits.
+
+    Raises:
+        PipelineError: this process already computed with another number.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        raise PipelineError(
+            f"train.threads is {threads}, but this process already runs TensorFlow with "
+            f"{tf.config.threading.get_intra_op_parallelism_threads()}: use a process of its own."
+        ) from None
+
+
+def make_optimizer(config: TrainSection) -> keras.optimizers.Optimizer:
+    """The optimizer that the config names."""
+    if config.optimizer == "adamw":
+        return keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    return keras.optimizers.Adam(config.learning_rate)
+
+
+def fit(
+    network: keras.Model,
+    train: Split,
+    validation: Split,
+    config: TrainSection,
+    *,
+    seed: int,
+    head: str = "softmax",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> History:
+    """Train `network` in place.
+
+    Args:
+        network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
+        train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
+        validation: the same, possibly of no images.
+        config: optimizer, batch size, epochs, early stopping, XLA.
+        seed: of the batch order and dropout.
+        head: `softmax`, or `sigmoid` as in the plain design; see docs/model.md.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The epochs; kept is the one whose weights `network` now has: the last, or with early stopping
+        the best.
+
+    Raises:
+        PipelineError: the loss is no longer a finite number.
+    """
+    images, labels = train
+    step = _Step(network, make_optimizer(config), head)
+    run_steps = tf.function(step.over_batches, jit_compile=config.xla)
+    run_rest = tf.function(step.over_batches)
+    test_batch = tf.function(step.test)
+    early = config.early_stopping
+    sign = 1 if early.monitor == "val_loss" else -1
+    best, kept, kept_weights = np.inf, 0, None
+    history: list[Epoch] = []
+
+    for number in range(1, config.epochs + 1):
+        _seed_dropout(network, seed, number)
+        shuffle = [seed, number] if config.shuffle == "every_epoch" else [seed]
+        order = np.random.default_rng(shuffle).permutation(len(labels))
+        loss = correct = 0.0
+        for chosen in _slices(order, config.batch_size, images.shape[1]):
+            run = run_steps if chosen.shape[1] == config.batch_size else run_rest
+            slice_loss, slice_correct = run(tf.constant(images[chosen]), tf.constant(labels[chosen]))
+            loss += float(slice_loss)
+            correct += float(slice_correct)
+        val_loss, val_accuracy = _test(test_batch, validation)
+        epoch = Epoch(
+            number,
+            loss / len(labels),
+            correct / len(labels),
+            val_loss,
+            val_accuracy,
+            config.learning_rate,
+        )
+        if not np.isfinite(epoch.loss):
+            raise PipelineError(
+                f"Training diverged in epoch {number}: the loss is {epoch.loss}. "
+                f"Lower train.learning_rate (now {config.learning_rate})."
+            )
+        history.append(epoch)
+        on_epoch(epoch)
+        if early.patience is None:
+            continue
+        value = sign * float(getattr(epoch, early.monitor))
+        if value < best - early.min_delta or kept == 0:
+            best, kept, kept_weights = value, number, network.get_weights()
+        elif number - kept >= early.patience:
+            break
+
+    if kept_weights is None:
+        return History(history, len(history))
+    network.set_weights(kept_weights)
+    return History(history, kept)
+
+
+class _Step:
+    """The arithmetic of one batch, and of many laid out in order."""
+
+    def __init__(self, network: keras.Model, optimizer: keras.optimizers.Optimizer, head: str) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.activation = keras.activations.get("sigmoid" if head == "sigmoid" else "linear")
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head != "sigmoid")
+        optimizer.build(network.trainable_variables)
+
+    def over_batches(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Train on uint8 (steps, batch, pixels), int32 (steps, batch); sums of loss and of hits."""
+        loss = correct = tf.constant(0.0)
+        for step in tf.range(tf.shape(images)[0]):
+            batch_loss, batch_correct = self.train(images[step], labels[step])
+            loss += batch_loss
+            correct += batch_correct
+        return loss, correct
+
+    def train(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = self.network(_scale(images), training=True)
+            mean = self.loss(labels, self.activation(logits))
+        variables = self.network.trainable_variables
+        self.optimizer.apply(tape.gradient(mean, variables), variables)
+        return mean * tf.cast(tf.shape(labels)[0], tf.float32), _hits(labels, logits)
+
+    def test(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = self.network(_scale(images), training=False)
+        losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return tf.reduce_sum(losses), _hits(labels, logits)
+
+
+def _scale(images: tf.Tensor) -> tf.Tensor:
+    return tf.cast(images, tf.float32) * np.float32(1 / 255)
+
+
+def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
+
+
+def _slices(order: NDArray[np.int64], batch_size: int, pixels: int) -> Iterator[NDArray[np.int64]]:
+    """Cut an order of images into (steps, batch) blocks of bounded memory; the last may be one short batch."""
+    per_slice = max(1, SLICE_BYTES // (batch_size * pixels)) * batch_size
+    whole = len(order) // batch_size * batch_size
+    for start in range(0, whole, per_slice):
+        yield order[start : min(start + per_slice, whole)].reshape(-1, batch_size)
+    if whole < len(order):
+        yield order[whole:].reshape(1, -1)
+
+
+def _test(test_batch: tf.types.experimental.PolymorphicFunction, split: Split) -> tuple[float | None, float | None]:
+    images, labels = split
+    if not len(labels):
+        return None, None
+    loss = correct = 0.0
+    for start in range(0, len(labels), VALIDATION_BATCH):
+        part = slice(start, start + VALIDATION_BATCH)
+        batch_loss, batch_correct = test_batch(tf.constant(images[part]), tf.constant(labels[part]))
+        loss += float(batch_loss)
+        correct += float(batch_correct)
+    return loss / len(labels), correct / len(labels)
+
+
+def _seed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
+    states = [variable for variable in network.variables if "seed_generator" in variable.path]
+    for number, state in enumerate(states):
+        state.assign(np.random.SeedSequence([seed, epoch, number]).generate_state(2))

@@ -1,0 +1,99 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pipeline.evaluation.figures import draw, mistakes
+from pipeline.evaluation.metrics import History, Predictions
+
+NAMES = {"confusion_counts", "confusion_by_row", "learning_curves", "reliability", "mistakes"}
+
+
+def history(epochs=4, kept=3, validated=True):
+    falling = 1 / np.arange(1.0, epochs + 1)
+    validation = falling if validated else np.full(epochs, np.nan)
+    return History(
+        {
+            "epoch": np.arange(1.0, epochs + 1),
+            "loss": falling,
+            "accuracy": 1 - falling,
+            "val_loss": validation,
+            "val_accuracy": 1 - validation,
+            "kept": np.eye(epochs)[kept],
+        }
+    )
+
+
+def guesses(classes, images, noise=1.0):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(classes), images).astype(np.int32)
+    logits = 3 * np.eye(len(classes))[labels] + noise * rng.normal(size=(images, len(classes)))
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Predictions(classes, labels, scores.astype(np.float32))
+
+
+def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, worst=6):
+    folder.mkdir()
+    pixels = np.arange(len(predictions.labels) * np.prod(shape)) % 256
+    images = pixels.astype(np.uint8).reshape(len(predictions.labels), -1)
+    draw(folder, predictions, images, shape, curves or history(), bins, worst)
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "options"),
+    [
+        (tuple("0123456789"), 300, {}),
+        (("cat", "dog"), 50, {"shape": (8, 6, 3), "curves": history(1, 0, validated=False)}),
+        (tuple(f"a class with a long name, number {i}" for i in range(100)), 500, {"bins": 100}),
+        (("$1", "T-shirt/top", "Ankle boot"), 1, {"shape": (8, 8, 1), "curves": history(40, 7), "bins": 1}),
+    ],
+    ids=["ten", "two-in-colour", "hundred", "one-image"],
+)
+@pytest.mark.filterwarnings("error")
+def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, classes, images, options):
+    files = draw_all(tmp_path / "figures", guesses(classes, images), **options)
+    assert set(files) == NAMES
+    for path in files.values():
+        picture = imread(path)
+        assert picture.shape[1] == 880
+        assert picture.std() > 0.01, f"{path.name} is blank"
+
+
+def test_the_same_predictions_give_the_same_bytes(tmp_path: Path):
+    first = draw_all(tmp_path / "first", guesses(("a", "b", "c"), 40))
+    second = draw_all(tmp_path / "second", guesses(("a", "b", "c"), 40))
+    assert all(first[name].read_bytes() == second[name].read_bytes() for name in NAMES)
+    assert b"Software" not in first["reliability"].read_bytes()
+
+
+def test_a_users_matplotlib_settings_change_nothing(tmp_path: Path):
+    plain = draw_all(tmp_path / "plain", guesses(("a", "b"), 20))
+    with matplotlib.rc_context({"font.size": 30, "savefig.transparent": True, "axes.facecolor": "red"}):
+        styled = draw_all(tmp_path / "styled", guesses(("a", "b"), 20))
+        assert matplotlib.rcParams["font.size"] == 30
+    assert all(plain[name].read_bytes() == styled[name].read_bytes() for name in NAMES)
+
+
+def test_a_model_without_mistakes_gets_a_figure_that_says_so(tmp_path: Path):
+    files = draw_all(tmp_path / "figures", guesses(("a", "b"), 20, noise=0))
+    assert imread(files["mistakes"]).std() > 0.01
+
+
+def test_the_surest_mistakes_come_first_and_no_more_than_asked():
+    scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
+    figure = mistakes(
+        Predictions(("no", "yes"), np.zeros(4, np.int32), scores), np.zeros((4, 4), np.uint8), (2, 2), 2
+    )
+    captions = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert captions == ["no → yes   90.0 %", "no → yes   80.0 %"]
+
+
+def test_figures_need_neither_pyplot_nor_tensorflow():
+    code = "import sys, pipeline.evaluation.figures; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"matplotlib.pyplot", "tensorflow", "keras"} & set(loaded.stdout.split())

@@ -1,0 +1,133 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation.metrics import Predictions, calibrate, measure, read_history, wilson
+
+HEADER = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,kept\n"
+
+
+def predictions(labels, scores, classes=("a", "b", "c")):
+    return Predictions(classes, np.array(labels, np.int32), np.array(scores, np.float32))
+
+
+def one_hot(indices, classes=3):
+    return np.eye(classes)[list(indices)]
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [
+        (10, 10, 0.7225, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I, method 3.
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_the_published_one(right, of, low, high):
+    assert wilson(right, of) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_perfect_model_has_perfect_metrics():
+    metrics = measure(predictions([0, 1, 2, 1], one_hot([0, 1, 2, 1])), bins=15)
+    assert metrics["accuracy"] == metrics["macro_f1"] == metrics["accuracy_high"] == 1
+    assert metrics["errors"] == 0
+    assert metrics["images"] == 4
+    assert metrics["nll"] == pytest.approx(0, abs=1e-12)
+    assert metrics["ece"] == 0
+    assert metrics["per_class"]["b"] == {"precision": 1, "recall": 1, "f1": 1, "support": 2}
+
+
+def test_a_constant_model_is_right_on_its_class_only():
+    metrics = measure(predictions([0, 0, 1, 2], [[0.5, 0.3, 0.2]] * 4), bins=10)
+    assert metrics["accuracy"] == 0.5
+    assert metrics["errors"] == 2
+    assert metrics["nll"] == pytest.approx(-(2 * math.log(0.5) + math.log(0.3) + math.log(0.2)) / 4)
+    assert metrics["ece"] == pytest.approx(0, abs=1e-7)
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert metrics["per_class"]["a"] == pytest.approx(
+        {"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 2}
+    )
+    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 1}
+
+
+def test_the_calibration_error_weighs_each_bins_gap_by_its_images():
+    # Bins of width 0.2: (0.4, 0.6] holds 0.5 and 0.55, one right; (0.8, 1.0] holds 0.9 and 1.0, both right.
+    scores = [[0.5, 0.3, 0.2], [0.55, 0.45, 0.0], [0.9, 0.1, 0.0], [1.0, 0.0, 0.0]]
+    calibration = calibrate(predictions([0, 1, 0, 0], scores), bins=5)
+    assert calibration.counts.tolist() == [0, 0, 2, 0, 2]
+    assert calibration.accuracy == pytest.approx([np.nan, np.nan, 0.5, np.nan, 1], nan_ok=True)
+    assert calibration.confidence == pytest.approx([np.nan, np.nan, 0.525, np.nan, 0.95], nan_ok=True)
+    assert calibration.error == pytest.approx(0.5 * 0.025 + 0.5 * 0.05, rel=1e-6)
+
+
+def test_certainty_falls_into_the_last_bin_whatever_the_number_of_bins():
+    for bins in (1, 3, 15, 1000):
+        assert calibrate(predictions([0], [[1, 0, 0]]), bins).counts.tolist() == [0] * (bins - 1) + [1]
+
+
+def test_classes_that_never_occur_count_as_zero_and_not_as_nan():
+    metrics = measure(predictions([0, 0], one_hot([0, 0])), bins=15)
+    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert metrics["macro_f1"] == 1, "only classes that occur are averaged"
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_true_class_without_any_probability_has_a_finite_likelihood():
+    assert math.isfinite(measure(predictions([1], [[1, 0, 0]]), bins=15)["nll"])
+
+
+def test_the_likelihood_follows_from_the_scores_as_saved(rng):
+    scores = rng.dirichlet(np.ones(3), 200).astype(np.float32)
+    labels = rng.integers(0, 3, 200)
+    exact = scores.astype(np.float64)
+    expected = log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=[0, 1, 2])
+    assert measure(predictions(labels, scores), bins=15)["nll"] == expected
+
+
+def test_the_confusion_has_true_classes_down_and_predicted_ones_across():
+    assert predictions([0, 0, 2], one_hot([0, 1, 1])).confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_a_history_says_which_epoch_was_kept(tmp_path: Path):
+    path = tmp_path / "history.csv"
+    path.write_text(
+        HEADER + "1,0.5,0.8,0.4,0.85,0.001,0\n2,0.3,0.9,0.3,0.91,0.001,1\n3,0.2,0.95,0.35,0.9,0.001,0\n"
+    )
+    history = read_history(path)
+    assert history.kept == 1
+    assert history["accuracy"][history.kept] == 0.9
+
+
+def test_a_history_without_validation_has_nan_for_it(tmp_path: Path):
+    path = tmp_path / "history.csv"
+    path.write_text(HEADER + "1,0.5,0.8,,,0.001,1\n")
+    assert np.isnan(read_history(path)["val_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "epoch,loss\n1,0.5\n", HEADER, HEADER + "1,0.5,0.8,,,0.001,0\n", HEADER + "1,x,0.8,,,0.001,1\n"],
+)
+def test_a_history_that_train_did_not_write_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "history.csv"
+    path.write_text(text)
+    with pytest.raises(PipelineError, match=r"history\.csv"):
+        read_history(path)
+
+
+def test_a_missing_history_is_refused(tmp_path: Path):
+    with pytest.raises(PipelineError, match="missing"):
+        read_history(tmp_path / "history.csv")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
