@@ -30,6 +30,8 @@ Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$"
 
 
 class Section(BaseModel):
+    """Frozen; unknown keys and wrong types are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -81,6 +83,12 @@ class DataSection(Section):
     retries: Annotated[int, Field(ge=0, le=10)]
     max_bytes: Count
 
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes has a name twice: reports tell classes apart by name")
+        return self
+
 
 class PreprocessSection(Section):
     validation_fraction: Fraction
@@ -117,8 +125,7 @@ class TrainSection(Section):
     def _only_adamw_decays(self) -> Self:
         if self.optimizer == "adam" and self.weight_decay > 0:
             raise ValueError(
-                "weight_decay needs optimizer adamw: with adam it must be 0.0 "
-                f"(it is {self.weight_decay})"
+                f"weight_decay needs optimizer adamw: with adam it must be 0.0 (it is {self.weight_decay})"
             )
         return self
 
@@ -296,7 +303,7 @@ def view(config: Config, keys: Sequence[str]) -> Config:
         branch[last] = None
 
     def prune(section: BaseModel, wanted: dict[str, Any]) -> BaseModel:
-        kept = {}
+        kept: dict[str, Any] = {}
         for name, below in wanted.items():
             value = getattr(section, name)
             kept[name] = prune(value, below) if below else value

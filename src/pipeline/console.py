@@ -1,5 +1,6 @@
 """What people see while a stage runs: bars at a terminal, a few plain lines in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,24 @@ _SECONDS_BETWEEN_LINES = 5.0
 def say(text: str) -> None:
     """Print one line, as it is, at once."""
     print(text, flush=True)
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Import TensorFlow inside: the lines its libraries write at their start are no news to anyone.
+
+    What fails raises an exception all the same. Set TF_CPP_MIN_LOG_LEVEL to see more later on.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class Track(Protocol):
@@ -49,7 +68,8 @@ class _Lines:
         if self._each or tenths > self._tenths or now - self._last >= _SECONDS_BETWEEN_LINES:
             self._tenths, self._last = tenths, now
             of = f" of {self._total:,}" if self._total else ""
-            say(f"{self._description}: {self._done:,}{of} {note}".rstrip())
+            of = f" of {self._total:,}" if self._total else ""
+            say(f"{self._description} {self._done:,}{of}{': ' if note else ''}{note}")
 
 
 class _Bar:

@@ -50,7 +50,9 @@ def reproduce(config: Config, repository: Workspace) -> Outcome:
             environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
             environment["PYTHONPATH"] = "src"
             done = subprocess.run(
-                [sys.executable, "-m", "pipeline.trial", str(repository.root)], cwd=trial.root, env=environment
+                [sys.executable, "-m", "pipeline.trial", str(repository.root)],
+                cwd=trial.root,
+                env=environment,
             )
             if done.returncode:
                 raise PipelineError(f"{config.name} (seed {config.seed}) failed; the stage said why above.")

@@ -142,7 +142,7 @@ def test_a_damaged_npz_file_is_refused():
     whole = npz(x=np.arange(100, dtype=np.uint8)).getvalue()
     at = whole.index(bytes(range(50, 60)))
     for damaged in (whole[:-30], b"", whole[:at] + b"\xff" + whole[at + 1 :]):
-        with pytest.raises(PipelineError, match="not a whole .npz file"):
+        with pytest.raises(PipelineError, match="not a whole"):
             read_npz(io.BytesIO(damaged), "a.npz", {"a": "x"}, MAX_BYTES)
 
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -101,9 +99,3 @@ def test_scaled_pixels_are_float32_from_zero_to_one():
     assert levels.dtype == np.float32
     assert (levels[0], levels[255]) == (0, 1)
     np.testing.assert_allclose(levels, np.arange(256) / 255, rtol=1e-6)
-
-
-def test_a_dataset_cannot_be_changed():
-    with pytest.raises(AttributeError):
-        DATASET.name = "other"
-    assert replace(DATASET, name="other").name == "other"

@@ -1,15 +1,11 @@
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from pipeline.errors import PipelineError
-from pipeline.evaluation.metrics import Predictions, calibrate, measure, read_history, wilson
-
-HEADER = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,kept\n"
+from pipeline.evaluation.metrics import Predictions, calibrate, measure, wilson
 
 
 def predictions(labels, scores, classes=("a", "b", "c")):
@@ -94,38 +90,6 @@ def test_the_likelihood_follows_from_the_scores_as_saved(rng):
 
 def test_the_confusion_has_true_classes_down_and_predicted_ones_across():
     assert predictions([0, 0, 2], one_hot([0, 1, 1])).confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
-
-
-def test_a_history_says_which_epoch_was_kept(tmp_path: Path):
-    path = tmp_path / "history.csv"
-    path.write_text(
-        HEADER + "1,0.5,0.8,0.4,0.85,0.001,0\n2,0.3,0.9,0.3,0.91,0.001,1\n3,0.2,0.95,0.35,0.9,0.001,0\n"
-    )
-    history = read_history(path)
-    assert history.kept == 1
-    assert history["accuracy"][history.kept] == 0.9
-
-
-def test_a_history_without_validation_has_nan_for_it(tmp_path: Path):
-    path = tmp_path / "history.csv"
-    path.write_text(HEADER + "1,0.5,0.8,,,0.001,1\n")
-    assert np.isnan(read_history(path)["val_loss"]).all()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "epoch,loss\n1,0.5\n", HEADER, HEADER + "1,0.5,0.8,,,0.001,0\n", HEADER + "1,x,0.8,,,0.001,1\n"],
-)
-def test_a_history_that_train_did_not_write_is_refused(tmp_path: Path, text: str):
-    path = tmp_path / "history.csv"
-    path.write_text(text)
-    with pytest.raises(PipelineError, match=r"history\.csv"):
-        read_history(path)
-
-
-def test_a_missing_history_is_refused(tmp_path: Path):
-    with pytest.raises(PipelineError, match="missing"):
-        read_history(tmp_path / "history.csv")
 
 
 @pytest.fixture

@@ -145,8 +145,6 @@ def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: in
     with archive.open(f"{member}.npy") as file:
         shape, dtype, fortran = _npy_header(file, size, name)
         content = read_exactly(file, size - file.tell(), name)
-        # The checksum is only looked at when the end is read.
-        file.read(1)
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 

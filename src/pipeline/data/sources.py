@@ -199,7 +199,11 @@ def download(url: str, data: DataSection) -> IO[bytes]:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             passing = isinstance(cause, TimeoutError | ConnectionError | http.client.HTTPException)
             silent = f"no answer for {data.timeout:g} s"
-            reason = silent if isinstance(cause, TimeoutError) else str(cause) or repr(cause)
+            reason = (
+                silent
+                if isinstance(cause, TimeoutError)
+                else getattr(cause, "strerror", "") or str(cause) or repr(cause)
+            )
         if not passing or attempt == data.retries:
             raise PipelineError(f"{url}: {reason}")
         say(f"{url}: {reason}; trying again in {2**attempt} s")
@@ -310,7 +314,7 @@ def _run(command: Sequence[str], folder: str) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise PipelineError(f"{command[0]} failed: {' '.join(complaint.split())[:300]}")
+        raise PipelineError(f"{command[0]} failed: {' '.join(complaint.split())[:200]}")
 
 
 def _only(folder: str, pattern: str) -> Path:

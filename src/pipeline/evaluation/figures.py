@@ -16,7 +16,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics import Floats, History, Predictions, calibrate, wilson
+from pipeline.evaluation.metrics import Floats, Predictions, calibrate, wilson
+from pipeline.training.history import History
 
 DPI = 110
 WIDTH = 8.0  # Inches.
@@ -130,21 +131,20 @@ def confusion_by_row(predictions: Predictions) -> Figure:
 
 def learning_curves(history: History) -> Figure:
     """Loss and accuracy by epoch, in training and, if there was one, in validation."""
-    epochs, kept = history["epoch"], history.kept
-    validated = bool(np.isfinite(history["val_loss"]).any())
-    accuracies = f"training accuracy {_percent(history['accuracy'][kept])}"
-    if validated:
-        accuracies += f", validation {_percent(history['val_accuracy'][kept])}"
-    figure = _figure(
-        3.9, "Learning curves", f"The weights of epoch {epochs[kept]:.0f} were kept: {accuracies}"
-    )
+    epochs = [epoch.epoch for epoch in history.epochs]
+    kept, validated = history.kept, history.kept.val_loss is not None
+    accuracies = f"training accuracy {_percent(kept.accuracy)}"
+    if kept.val_accuracy is not None:
+        accuracies += f", validation {_percent(kept.val_accuracy)}"
+    figure = _figure(3.9, "Learning curves", f"The weights of epoch {kept.epoch} were kept: {accuracies}")
     for axes, column in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         marker = "o" if len(epochs) <= 30 else ""
         curves = [(column, "training", BLUE)] + [(f"val_{column}", "validation", ORANGE)] * validated
         for name, label, colour in curves:
-            axes.plot(epochs, history[name], marker=marker, ms=4, color=colour, label=label)
-        if kept != len(epochs) - 1:
-            axes.axvline(epochs[kept], color=GREY, ls="--", lw=1, label=f"kept: epoch {epochs[kept]:.0f}")
+            values = [getattr(epoch, name) for epoch in history.epochs]
+            axes.plot(epochs, values, marker=marker, ms=4, color=colour, label=label)
+        if kept.epoch != epochs[-1]:
+            axes.axvline(kept.epoch, color=GREY, ls="--", lw=1, label=f"kept: epoch {kept.epoch}")
         axes.set(title=column.capitalize(), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)

@@ -1,9 +1,7 @@
 """How good the predictions are: accuracy with its interval, likelihood, calibration, class by class."""
 
-import csv
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,6 @@ from sklearn.metrics import (
     log_loss,
     precision_recall_fscore_support,
 )
-
-from pipeline.errors import PipelineError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -147,40 +143,3 @@ def measure(predictions: Predictions, bins: int) -> dict[str, Any]:
             for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
         },
     }
-
-
-@dataclass(frozen=True, eq=False)
-class History:
-    """The training's curves: float64 (epochs,) by column name, NaN where nothing was measured."""
-
-    columns: dict[str, Floats]
-
-    def __getitem__(self, column: str) -> Floats:
-        return self.columns[column]
-
-    @property
-    def kept(self) -> int:
-        """The row of the epoch whose weights the model has."""
-        return int(self["kept"].argmax())
-
-
-def read_history(path: Path) -> History:
-    """Read models/history.csv, one row an epoch.
-
-    Raises:
-        PipelineError: the file is missing, holds no numbers, or does not say which epoch was kept.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = {
-            name: np.array([float(row[name] or "nan") for row in rows])
-            for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "kept")
-        }
-    except FileNotFoundError:
-        raise PipelineError(f"{path} is missing: the stage train writes it.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f"{path} is not what the stage train writes ({error}): rerun it.") from None
-    if (columns["kept"] == 1).sum() != 1:
-        raise PipelineError(f"{path} does not say of one epoch that its weights were kept: rerun train.")
-    return History(columns)

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import read_params, view
+from pipeline.console import quiet_tensorflow
 from pipeline.errors import sentences
 from pipeline.workspace import Workspace
 
@@ -36,7 +37,8 @@ def run(stage: str, workspace: Workspace) -> None:
     Raises:
         PipelineError: the stage, or its configuration, was refused.
     """
-    module = importlib.import_module(f"pipeline.stages.{stage}")
+    with quiet_tensorflow():
+        module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "compose":
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         return

@@ -12,8 +12,9 @@ from pipeline.console import say
 from pipeline.data.processed import Dataset, read_dataset, read_split
 from pipeline.errors import PipelineError
 from pipeline.evaluation.figures import draw
-from pipeline.evaluation.metrics import Predictions, measure, read_history
+from pipeline.evaluation.metrics import Predictions, measure
 from pipeline.models.archive import load, weights_digest
+from pipeline.training.history import read_history
 from pipeline.workspace import Workspace, atomic, write_text
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def run(config: Config, workspace: Workspace) -> None:
     predictions = Predictions(dataset.classes, labels, predict(model, images, dataset))
 
     metrics = measure(predictions, config.evaluate.calibration_bins)
-    train_accuracy = float(history["accuracy"][history.kept])
-    metrics["train_accuracy"] = train_accuracy
-    metrics["generalisation_gap"] = train_accuracy - metrics["accuracy"]
+    metrics["train_accuracy"] = history.kept.accuracy
+    metrics["generalisation_gap"] = history.kept.accuracy - metrics["accuracy"]
     metrics["weights_sha256"] = weights_digest(model)
 
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:
@@ -64,9 +64,9 @@ def run(config: Config, workspace: Workspace) -> None:
             config.evaluate.worst_mistakes,
         )
     write_text(workspace.metrics, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    accuracy, low, high = (100 * metrics[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
     say(
-        f"Test accuracy {metrics['accuracy']:.2%} "
-        f"(95 % interval {metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%}), "
+        f"Test accuracy {accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), "
         f"NLL {metrics['nll']:.4f}, ECE {metrics['ece']:.4f}."
     )
 

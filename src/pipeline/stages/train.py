@@ -32,10 +32,10 @@ def run(
     keras.utils.set_random_seed(config.seed)
     network = build(config.model, dataset.image_shape, len(dataset.classes))
     say(
-        f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} images, "
-        f"{len(validation[1]):,} for validation."
+        f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} "
+        f"images, {len(validation[1]):,} for validation."
     )
-    with track(config.train.epochs, "Training", each=True) as progress:
+    with track(config.train.epochs, "Epoch", each=True) as progress:
 
         def report(epoch: Epoch) -> None:
             progress.advance(1, _line(epoch))
@@ -63,7 +63,7 @@ def run(
 
 
 def _line(epoch: Epoch) -> str:
-    line = f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}"
+    line = f"loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}"
     if epoch.val_loss is not None:
         line += f", validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
     return line

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pipeline.config import Config, TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.tracking.projection import Projection, RunDeletedError
+from pipeline.tracking.projection import Projection, RunDeletedError, complete_tags
 from pipeline.tracking.record import Record, unsent
-from pipeline.tracking.store import open_store, uri_of
+from pipeline.tracking.store import database, find_tagged, follow_a_move, is_local, open_store, uri_of
 from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import Workspace
 
@@ -111,7 +111,7 @@ class _Sender(threading.Thread):
             self._failed = False
         except RunDeletedError as error:
             print(error, file=sys.stderr, flush=True)
-        except Exception as error:  # noqa: BLE001  whatever the tracker does, training goes on
+        except Exception as error:
             if not self._failed:
                 print(_unreachable(error, self._tracking, self._workspace), file=sys.stderr, flush=True)
             self._failed = True
@@ -126,14 +126,18 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     Raises:
         PipelineError: MLflow can't be reached, or refused.
     """
+    record = Record(workspace) if workspace.run.exists() else None
+    if record and is_local(tracking, workspace) and database(workspace).exists():
+        follow_a_move(workspace)
+        known = find_tagged(workspace, complete_tags(record))
+        if known and not any(unsent(workspace)):
+            return [_line(record, known)]
     try:
-        store = open_store(tracking, workspace)
         lines = _send_kept(tracking, workspace)
-        if workspace.run.exists():
-            record = Record(workspace)
-            projection = Projection(store, record)
+        if record:
+            projection = Projection(open_store(tracking, workspace), record)
             projection.update()
-            lines.append(f"This workspace's model is of run {record.name}: {projection.run_id} in {store.uri}")
+            lines.append(_line(record, projection.run_id))
     except RunDeletedError as error:
         lines.append(str(error))
     except PipelineError:
@@ -141,6 +145,10 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     except Exception as error:
         raise PipelineError(_unreachable(error, tracking, workspace)) from error
     return lines
+
+
+def _line(record: Record, run_id: str) -> str:
+    return f"The model in models/ is of MLflow run {record.name}: {run_id}"
 
 
 def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
@@ -162,5 +170,6 @@ def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspa
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return (
         f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason} "
-        "The run is kept in .pipeline/runs; the next command that finds the server sends it, or `pipeline sync`."
+        "The run is kept in .pipeline/runs; the next command that finds the server sends it, or "
+        "`pipeline sync`."
     )

@@ -56,7 +56,7 @@ def _git(place: os.PathLike[str], *arguments: str) -> str:
 def _processor() -> str:
     """The processor's name: other processors may round other bits."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

@@ -7,11 +7,11 @@ one that was cut off and rebuilds one that was lost.
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import dump, leaves, validate
+from pipeline.console import quiet_tensorflow
 from pipeline.errors import PipelineError
 from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
@@ -26,6 +26,16 @@ ERROR_TAG = "pipeline.error"
 METRICS_TAG = "pipeline.metrics_sha256"
 TEST_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
 _MAX_PARAM = 6000  # characters; MLflow cuts longer ones off
+
+
+def complete_tags(record: Record) -> dict[str, str]:
+    """The tags that only a run has which shows all of `record`."""
+    tags = {ID_TAG: record.id}
+    if "result" in record.run:
+        tags["pipeline.weights_sha256"] = record.run["result"]["weights_sha256"]
+    if record.files.metrics.exists():
+        tags[METRICS_TAG] = sha256(record.files.metrics)
+    return tags
 
 
 class RunDeletedError(PipelineError):
@@ -144,7 +154,9 @@ class Projection:
         for epoch in read_history(self._record.files.history).epochs:
             if epoch.epoch <= self._last_step:
                 continue
-            values = {key: value for key, value in vars(epoch).items() if key != "epoch" and value is not None}
+            values = {
+                key: value for key, value in vars(epoch).items() if key != "epoch" and value is not None
+            }
             now = int(time.time() * 1000)
             self._client.log_batch(
                 self.run_id, [Metric(key, value, now, epoch.epoch) for key, value in values.items()]
@@ -152,7 +164,8 @@ class Projection:
             self._last_step = epoch.epoch
 
     def _log_model(self) -> None:
-        import mlflow.keras
+        with quiet_tensorflow():
+            import mlflow.keras
         import numpy as np
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
@@ -163,7 +176,9 @@ class Projection:
             Schema([TensorSpec(np.dtype("uint8"), (-1, *result["image_shape"]), "images")]),
             Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
         )
-        versions = {name: run["tags"][f"package.{name}"] for name in ("mlflow", "tensorflow", "keras", "numpy")}
+        versions = {
+            name: run["tags"][f"package.{name}"] for name in ("mlflow", "tensorflow", "keras", "numpy")
+        }
         Model.log(
             artifact_path=None,
             name="model",

@@ -31,7 +31,15 @@ class History:
 
     @property
     def kept(self) -> Epoch:
-        """The epoch whose weights the model has."""
+        """The epoch whose weights the model has.
+
+        Raises:
+            PipelineError: the training did not end.
+        """
+        if not self.kept_epoch:
+            raise PipelineError(
+                "The training history names no epoch whose weights were kept: run `dvc repro`."
+            )
         return self.epochs[self.kept_epoch - 1]
 
 

@@ -165,7 +165,7 @@ def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def _slices(order: NDArray[np.int64], batch_size: int, pixels: int) -> Iterator[NDArray[np.int64]]:
-    """Cut an order of images into (steps, batch) blocks of bounded memory; the last may be one short batch."""
+    """Cut an order of images into (steps, batch) blocks of bounded memory; the last may be a short batch."""
     per_slice = max(1, SLICE_BYTES // (batch_size * pixels)) * batch_size
     whole = len(order) // batch_size * batch_size
     for start in range(0, whole, per_slice):
@@ -174,7 +174,9 @@ def _slices(order: NDArray[np.int64], batch_size: int, pixels: int) -> Iterator[
         yield order[whole:].reshape(1, -1)
 
 
-def _test(test_batch: tf.types.experimental.PolymorphicFunction, split: Split) -> tuple[float | None, float | None]:
+def _test(
+    test_batch: tf.types.experimental.PolymorphicFunction, split: Split
+) -> tuple[float | None, float | None]:
     images, labels = split
     if not len(labels):
         return None, None

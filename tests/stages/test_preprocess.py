@@ -1,0 +1,248 @@
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.config import compose, view
+from pipeline.data.processed import read_dataset, read_split, scaled
+from pipeline.errors import PipelineError
+from pipeline.stages import preprocess
+from pipeline.workspace import SPLITS, Workspace, sha256
+
+REPOSITORY = Path(__file__).parents[2]
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@functools.cache
+def declared() -> tuple[str, ...]:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    return tuple(stages["preprocess"]["params"])
+
+
+@functools.cache
+def composed():
+    return compose(REPOSITORY / "conf", ["data=digits"])
+
+
+def config(classes=CLASSES, **settings):
+    data = composed().data.model_copy(update={"name": "pets", "classes": classes})
+    settings = {"validation_fraction": 0.25, "validation_split": "last", "seed": 0} | settings
+    changed = {"data": data, "preprocess": composed().preprocess.model_copy(update=settings)}
+    return view(composed().model_copy(update=changed), declared())
+
+
+def save(workspace: Workspace, images=None, labels=None, **arrays) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    raw = {
+        "train_images": rng.integers(0, 256, (40, 5, 4), dtype=np.uint8),
+        "train_labels": (np.arange(40) % 3).astype(np.int32),
+        "test_images": rng.integers(0, 256, (7, 5, 4), dtype=np.uint8),
+        "test_labels": (np.arange(7) % 3).astype(np.int32),
+    } | arrays
+    workspace.raw.mkdir(parents=True, exist_ok=True)
+    for name, array in raw.items():
+        np.save(workspace.raw / f"{name}.npy", array)
+    return raw
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    files = [path for path in workspace.processed.rglob("*") if path.is_file()]
+    return {str(path.relative_to(workspace.processed)): sha256(path) for path in files}
+
+
+def test_the_last_training_images_become_the_validation_images(workspace):
+    raw = save(workspace)
+    preprocess.run(config(), workspace)
+    flat = raw["train_images"].reshape(40, 20)
+    for split, images, labels in [
+        ("train", flat[:30], raw["train_labels"][:30]),
+        ("validation", flat[30:], raw["train_labels"][30:]),
+        ("test", raw["test_images"].reshape(7, 20), raw["test_labels"]),
+    ]:
+        found = read_split(workspace, split)
+        np.testing.assert_array_equal(found[0], images)
+        np.testing.assert_array_equal(found[1], labels)
+        assert (found[0].dtype, found[1].dtype) == (np.uint8, np.int32)
+
+
+# floor(40 * (1 - fraction)), which is what Keras's validation_split keeps for training.
+@pytest.mark.parametrize(("fraction", "kept"), [(0.1, 36), (0.33, 26), (0.01, 39), (0.9, 3)])
+@pytest.mark.parametrize("split", ["last", "stratified"])
+def test_the_split_is_rounded_as_keras_rounds_it(workspace, fraction, kept, split):
+    save(workspace)
+    if (fraction, split) == (0.01, "stratified"):
+        with pytest.raises(PipelineError, match=r"preprocess\.validation_split=stratified"):
+            preprocess.run(config(validation_fraction=fraction, validation_split=split), workspace)
+        return
+    preprocess.run(config(validation_fraction=fraction, validation_split=split), workspace)
+    counts = read_dataset(workspace).counts
+    assert (counts["train"].total, counts["validation"].total) == (kept, 40 - kept)
+
+
+@pytest.mark.parametrize("split", ["last", "stratified"])
+def test_without_a_fraction_the_validation_split_is_empty(workspace, split):
+    save(workspace)
+    preprocess.run(config(validation_fraction=0.0, validation_split=split), workspace)
+    assert [array.shape for array in read_split(workspace, "validation")] == [(0, 20), (0,)]
+    assert read_dataset(workspace).counts["train"].total == 40
+
+
+def test_a_stratified_split_keeps_proportions_and_order_and_follows_its_seed(workspace):
+    labels = np.sort(np.arange(40) % 2 + (np.arange(40) % 4 == 3)).astype(np.int32)
+    # Each image tells its own place.
+    images = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(40, 5, 4)
+    save(workspace, train_images=images, train_labels=labels)
+
+    def chosen(seed: int) -> list[int]:
+        preprocess.run(config(validation_split="stratified", seed=seed), workspace)
+        train, validation = (read_split(workspace, split)[0][:, 0].tolist() for split in SPLITS[:2])
+        assert sorted(train + validation) == list(range(40))
+        assert (train, validation) == (sorted(train), sorted(validation))
+        return validation
+
+    assert chosen(0) == chosen(0) != chosen(1)
+    counts = read_dataset(workspace).counts
+    assert counts["train"].per_class == (15, 8, 7)
+    assert counts["validation"].per_class == (5, 2, 3) or counts["validation"].per_class == (5, 3, 2)
+
+
+def test_the_description_tells_what_the_arrays_are(workspace):
+    raw = save(workspace)
+    preprocess.run(config(), workspace)
+    dataset = read_dataset(workspace)
+    assert (dataset.name, dataset.classes, dataset.image_shape) == ("pets", CLASSES, (5, 4))
+    assert dataset.counts["test"].per_class == (3, 2, 2)
+    pixels = scaled(raw["train_images"][:30]).astype(np.float64)
+    np.testing.assert_allclose((dataset.mean, dataset.sd), (pixels.mean(), pixels.std()), rtol=1e-6)
+    for split in SPLITS:
+        for name in ("images", "labels"):
+            file = workspace.processed / split / f"{name}.npy"
+            assert dataset.sha256[split][name] == sha256(file)
+
+
+def test_duplicates_are_counted_within_and_across_the_splits(workspace, capsys):
+    raw = save(workspace)
+    train, test = raw["train_images"], raw["test_images"]
+    train[1] = train[2] = train[0]
+    train[31] = train[0]
+    test[0] = test[1] = train[5]
+    test[2] = train[32]
+    save(workspace, train_images=train, test_images=test)
+    preprocess.run(config(), workspace)
+    assert read_dataset(workspace).duplicates == {
+        "train": 2,
+        "validation": 0,
+        "test": 1,
+        "train+validation": 1,
+        "train+test": 2,
+        "validation+test": 1,
+    }
+    assert "2 in train, 1 in test, 1 in train+validation, 2 in train+test, 1 in validation+test" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, monkeypatch):
+    save(workspace)
+    preprocess.run(config(), workspace)
+    first = outputs(workspace)
+    assert set(first) == {
+        *(f"{split}/{name}.npy" for split in SPLITS for name in ("images", "labels")),
+        "dataset.json",
+        "samples.png",
+    }
+    monkeypatch.setattr(preprocess, "_PIECE_BYTES", 7 * 20)
+    preprocess.run(config(), workspace)
+    assert outputs(workspace) == first
+
+
+def test_colour_images_are_flattened_and_described(workspace):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
+    save(workspace, train_images=colour, test_images=colour[:7])
+    preprocess.run(config(), workspace)
+    assert read_dataset(workspace).image_shape == (5, 4, 3)
+    np.testing.assert_array_equal(read_split(workspace, "train")[0], colour[:30].reshape(30, 60))
+
+
+def test_a_class_without_a_training_image_is_named(workspace):
+    save(workspace)
+    with pytest.raises(PipelineError, match="no training image of the class 'emu'"):
+        preprocess.run(config(classes=(*CLASSES, "emu")), workspace)
+    assert not workspace.processed.exists()
+
+
+def test_a_class_that_the_split_takes_away_is_named(workspace):
+    save(workspace, train_labels=np.sort(np.arange(40) % 3).astype(np.int32))
+    with pytest.raises(PipelineError, match=r"the class 'owl' .*stratified"):
+        preprocess.run(config(validation_fraction=0.5), workspace)
+    preprocess.run(config(validation_fraction=0.5, validation_split="stratified"), workspace)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        (
+            {"test_images": np.zeros((0, 5, 4), np.uint8), "test_labels": np.zeros(0, np.int32)},
+            "test_images is empty",
+        ),
+        ({"train_labels": np.full(40, 3, np.int32)}, "train_labels holds 3 at index 0"),
+        ({"train_images": np.zeros((40, 5, 4))}, "train_images is float64"),
+        ({"train_images": np.array([None])}, "train_images.npy holds Python objects"),
+    ],
+)
+def test_raw_arrays_that_are_no_dataset_are_refused(workspace, arrays, reason):
+    save(workspace, **arrays)
+    with pytest.raises(PipelineError, match=f"data/raw is refused: {reason}"):
+        preprocess.run(config(), workspace)
+    assert not workspace.processed.exists()
+
+
+def test_missing_or_truncated_raw_arrays_are_refused(workspace):
+    with pytest.raises(PipelineError, match=r"train_images\.npy is missing"):
+        preprocess.run(config(), workspace)
+    save(workspace)
+    path = workspace.raw / "test_images.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PipelineError, match=r"test_images\.npy holds 139 bytes"):
+        preprocess.run(config(), workspace)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_preprocess as t
+t.preprocess.run(t.config(), t.Workspace(Path(sys.argv[2])))
+[peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak.split()[1]) // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    peaks = []
+    for count in (5_000, 80_000):  # 4 and 63 MB
+        workspace = Workspace(tmp_path / str(count))
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 3).astype(np.int32)
+        save(
+            workspace,
+            train_images=images,
+            train_labels=labels,
+            test_images=images[:9],
+            test_labels=labels[:9],
+        )
+        command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(workspace.root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 30
