@@ -198,12 +198,9 @@ def download(url: str, data: DataSection) -> IO[bytes]:
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             passing = isinstance(cause, TimeoutError | ConnectionError | http.client.HTTPException)
-            silent = f"no answer for {data.timeout:g} s"
-            reason = (
-                silent
-                if isinstance(cause, TimeoutError)
-                else getattr(cause, "strerror", "") or str(cause) or repr(cause)
-            )
+            reason = getattr(cause, "strerror", None) or str(cause) or repr(cause)
+            if isinstance(cause, TimeoutError):
+                reason = f"no answer for {data.timeout:g} s"
         if not passing or attempt == data.retries:
             raise PipelineError(f"{url}: {reason}")
         say(f"{url}: {reason}; trying again in {2**attempt} s")
