@@ -9,7 +9,7 @@ export PATH := $(HERE)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: .venv/runtime ## create .venv from requirements.lock (done by the other targets when missing)
 
@@ -42,11 +42,14 @@ clean: ## remove .venv and what tools leave behind; data, models, caches and run
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment knows its own absolute path: one that was moved or copied here with the repo is built anew.
+ifneq ($(shell cat .venv/made-for 2>/dev/null),$(HERE))
+.PHONY: .venv/runtime .venv/dev
+endif
 .venv/runtime .venv/dev: .venv/%: requirements.lock requirements-dev.lock pyproject.toml
 	@if [ "$$(cat .venv/made-for 2>/dev/null)" != "$(HERE)" ]; then \
 	  echo "Setting up .venv from the lock file (a few minutes, once) ..."; \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
-	@python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock
-	@python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock
+	@python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@python -m compileall -q src
 	@touch .venv/runtime $@

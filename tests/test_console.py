@@ -11,8 +11,8 @@ def test_off_a_terminal_progress_is_a_line_for_each_tenth(capsys):
             progress.advance(1, note=f"step {step + 1}")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "Working: 100 of 1,000 step 100"
-    assert lines[-1] == "Working: 1,000 of 1,000 step 1000"
+    assert lines[0] == "Working 100 of 1,000: step 100"
+    assert lines[-1] == "Working 1,000 of 1,000: step 1000"
 
 
 def test_progress_without_a_total_is_quiet_when_quick(capsys):

@@ -68,7 +68,6 @@ class _Lines:
         if self._each or tenths > self._tenths or now - self._last >= _SECONDS_BETWEEN_LINES:
             self._tenths, self._last = tenths, now
             of = f" of {self._total:,}" if self._total else ""
-            of = f" of {self._total:,}" if self._total else ""
             say(f"{self._description} {self._done:,}{of}{': ' if note else ''}{note}")
 
 
