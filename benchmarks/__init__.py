@@ -1,0 +1,1 @@
+"""What `make bench` measures: the pipeline against the plain script that it replaces."""
