@@ -7,6 +7,7 @@ values out of range are refused with a sentence that names the key.
 import difflib
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -193,9 +194,10 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
     refuse_unsafe_yaml(conf)
     try:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            composed = hydra_compose("config", list(overrides), return_hydra_config=True)
-        for key in ("hydra.run.dir", "hydra.sweep.dir"):
-            _refuse_outside(key, OmegaConf.select(composed, key), conf.resolve().parent)
+            # Folders are often named by the number of the job, which only a sweep has.
+            numbered = [*overrides, "hydra.job.num=0", "hydra.job.id='0'"]
+            composed = hydra_compose("config", numbered, return_hydra_config=True)
+        _refuse_outside(composed.hydra, conf.resolve().parent)
         return from_hydra(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
     except MissingConfigException as error:
         group, _, option = str(error.missing_cfg_file or "").rpartition("/")
@@ -204,6 +206,8 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
         ) from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise PipelineError(_one_line(error) + _nearest_key(str(error))) from None
+    except ValueError as error:  # What Hydra makes of `model=null`.
+        raise PipelineError(f"{' '.join(overrides)} is refused: {_one_line(error)}.") from None
 
 
 def from_hydra(composed: "DictConfig") -> Config:
@@ -339,24 +343,40 @@ def _digest(body: str) -> str:
 # --- refusals ----------------------------------------------------------------------------------
 
 _MAX_NODES = 10_000
+_MAX_DEPTH = 50
 
 
 def refuse_unsafe_yaml(conf: Path) -> None:
     """Look through every YAML file below `conf` before anything loads it.
 
     Raises:
-        PipelineError: a file has a Python tag, a duplicate key, a syntax error, or aliases that
-            expand to more than 10,000 nodes.
+        PipelineError: a file has a Python tag, a `_target_`, a duplicate key, a syntax error, a value
+            from the environment, 50 levels, or aliases that expand to more than 10,000 nodes.
     """
     if not (conf / "config.yaml").is_file():
         raise PipelineError(f"There is no {conf / 'config.yaml'}: run this in a clone of the project.")
     for path in sorted(conf.rglob("*.yaml")):
         try:
-            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            text = path.read_text(encoding="utf-8")
+            _refuse_depth(text, path)
+            root = yaml.compose(text, Loader=yaml.CSafeLoader)
+            if root is not None:
+                _check_node(root, path, {})
+            values = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 (it makes texts only)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise PipelineError(f"{path} is not valid YAML: {error}") from None
-        if root is not None:
-            _check_node(root, path, {})
+        # Hydra's own settings are not part of what is written or shown.
+        if isinstance(values, dict) and path.relative_to(conf).parts[0] != "hydra":
+            _refuse_resolvers({key: value for key, value in values.items() if key != "hydra"})
+
+
+def _refuse_depth(text: str, path: Path) -> None:
+    """libyaml crashes on deep nesting once it builds nodes; its events are safe to count."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise PipelineError(f"{path} is refused: it is nested more than {_MAX_DEPTH} levels deep.")
 
 
 def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
@@ -369,10 +389,14 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
         raise PipelineError(f"{path}, line {line}: the tag {node.tag} is refused; plain values only.")
     size = 1
     if isinstance(node, yaml.MappingNode):
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise PipelineError(f"{path}, line {line}: the key {min(twice)!r} is written twice.")
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, times in names.items():
+            if times > 1:
+                raise PipelineError(f"{path}, line {line}: the key {name!r} is written twice.")
+        if "_target_" in names:
+            raise PipelineError(
+                f"{path}, line {line}: _target_ is refused; models and sources are chosen by name."
+            )
         size += sum(
             _check_node(key, path, sizes) + _check_node(value, path, sizes) for key, value in node.value
         )
@@ -387,16 +411,23 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
 def _refuse_resolvers(values: Any) -> None:
     """Values computed from the environment would carry secrets into params.yaml and MLflow."""
     for key, value in leaves(values):
-        if re.search(r"\$\{\s*[\w.]+\s*:", str(value)):
+        if "${" in re.sub(r"\$\{[\w.\[\]]+\}", "", str(value)):
             raise PipelineError(
                 f"{key} is {value}: only references to other keys (${{a.b}}) may stand in conf/, since "
                 "params.yaml and MLflow show every value. Tools read secrets from the environment."
             )
 
 
-def _refuse_outside(key: str, place: str, root: Path) -> None:
-    if not (root / place).resolve().is_relative_to(root):
-        raise PipelineError(f"{key} is {place}, which is outside of the project: name a folder below {root}.")
+def _refuse_outside(hydra: "DictConfig", root: Path) -> None:
+    """Hydra writes below its own folders; their values are not shown, they may hold a secret."""
+    from omegaconf import OmegaConf
+
+    for nested in (("run.dir", "output_subdir"), ("sweep.dir", "sweep.subdir", "output_subdir")):
+        place = root
+        for key in nested:
+            place /= OmegaConf.select(hydra, key) or ""
+            if not place.resolve().is_relative_to(root):
+                raise PipelineError(f"hydra.{key} is outside of the project: name a folder below {root}.")
 
 
 def _sentence(fault: ErrorDetails) -> str:
@@ -404,14 +435,40 @@ def _sentence(fault: ErrorDetails) -> str:
     # Members of a union appear in the location as their tag, which is no key.
     key = ".".join(str(part) for part in fault["loc"] if part not in _SOURCE_KINDS)
     if fault["type"] == "extra_forbidden":
-        parent = ".".join(key.split(".")[:-1])
-        siblings = [name for name in _keys() if name.rpartition(".")[0] == parent]
-        return f"{key}: there is no such key.{_nearest(key, siblings)}"
+        return f"{key}: there is no such key.{_nearest(key, _siblings(key))}"
     if fault["type"] == "missing":
         return f"{key}: the key is missing."
     if fault["type"] == "value_error":
         return f"{key + ': ' if key else ''}{fault['ctx']['error']}."
-    return f"{key} is {fault['input']!r}: {fault['msg'].replace('Input s', 's')}."
+    should = re.sub(r"^\w+ should", "should", fault["msg"])
+    # A refused address may hold a password.
+    value = re.sub(r"//[^/\s]*@", "//...@", repr(fault["input"]))
+    return f"{key} is {value}: {should}{_range(key)}."
+
+
+_SIGNS = {"gt": "above ", "ge": "from ", "lt": "below ", "le": "up to "}
+
+
+def _range(key: str) -> str:
+    """The bounds of a number in the schema, for a message: " (from 1 up to 400)"."""
+    field: Any = None
+    section: Any = Config
+    for name in key.split("."):
+        field = getattr(section, "model_fields", {}).get(name)
+        section = getattr(field, "annotation", None)
+    metadata = getattr(field, "metadata", [])
+    bounds = [
+        f"{word}{getattr(constraint, sign):,}"
+        for sign, word in _SIGNS.items()
+        for constraint in metadata
+        if hasattr(constraint, sign)
+    ]
+    return f" ({' '.join(bounds)})" if bounds else ""
+
+
+def _siblings(key: str) -> list[str]:
+    """The keys of the schema in the same section as `key`."""
+    return [name for name in _keys() if name.rpartition(".")[0] == key.rpartition(".")[0]]
 
 
 _SOURCE_KINDS = ("keras", "npm", "debian", "sklearn", "idx")
@@ -430,7 +487,9 @@ def _keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 def _nearest_key(message: str) -> str:
     """A hint for Hydra's complaint about a key that does not exist."""
     wanted = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", message)
-    return _nearest(wanted.group(1), _keys()) if wanted else ""
+    if not wanted:
+        return ""
+    return _nearest(wanted.group(1), _keys()) or _nearest(wanted.group(1), _siblings(wanted.group(1)))
 
 
 def _nearest(wanted: str, names: Sequence[str]) -> str:

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pipeline.config import Config, dump
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, sentences
+from pipeline.stages.__main__ import die_with_parent
 from pipeline.training.history import Epoch, read_history
 from pipeline.workspace import Workspace, remove, write_text
 
@@ -49,12 +52,8 @@ def reproduce(config: Config, repository: Workspace) -> Outcome:
             environment = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
             environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
             environment["PYTHONPATH"] = "src"
-            done = subprocess.run(
-                [sys.executable, "-m", "pipeline.trial", str(repository.root)],
-                cwd=trial.root,
-                env=environment,
-            )
-            if done.returncode:
+            command = [sys.executable, "-m", "pipeline.trial", str(repository.root)]
+            if _end_of(command, trial.root, environment):
                 raise PipelineError(f"{config.name} (seed {config.seed}) failed; the stage said why above.")
             _show(config, trial)
             run = json.loads(trial.run.read_text(encoding="utf-8"))
@@ -77,6 +76,19 @@ def _lay_out(trial: Workspace, params: str, repository: Workspace) -> None:
     del pipeline["stages"]["compose"]
     write_text(trial.dvc_yaml, yaml.safe_dump(pipeline, sort_keys=False))
     write_text(trial.params, params)
+
+
+def _end_of(command: list[str], place: Path, environment: dict[str, str]) -> int:
+    """Run a command and give its exit code; whatever ends the wait for it ends its processes first."""
+    with subprocess.Popen(command, cwd=place, env=environment, process_group=0) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
 
 
 def _show(config: Config, trial: Workspace) -> None:
@@ -125,4 +137,6 @@ def _dvc(repository: Path) -> None:
 
 
 if __name__ == "__main__":
-    _dvc(Path(sys.argv[1]))
+    with sentences():
+        die_with_parent()
+        _dvc(Path(sys.argv[1]))

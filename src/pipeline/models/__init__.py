@@ -1,4 +1,4 @@
-"""Architectures by name. To add one: a module here with `build`, its section in config.py, its file in conf/model.
+"""Architectures by name. A new one has a module here, a section in config.py and a file in conf/model.
 
 Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, float32 (batch, classes).
 """

@@ -9,7 +9,9 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
     with sentences():
-        _die_with_dvc()
+        die_with_parent()
         run(stage, Workspace(Path.cwd()))
 
 
@@ -43,7 +45,9 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         return
     config = read_params(workspace.params)
-    part = view(config, _declared_params(workspace, stage))
+    declared = _declaration(workspace, stage)
+    part = view(config, declared["params"])
+    _refuse_unwritable(workspace, declared)
     if stage in ("train", "evaluate"):
         from pipeline import tracking
 
@@ -57,13 +61,23 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(part, workspace)
 
 
-def _declared_params(workspace: Workspace, stage: str) -> list[str]:
+def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
+    """What dvc.yaml says of a stage."""
     definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    params: list[str] = definition["stages"][stage]["params"]
-    return params
+    declared: dict[str, list[Any]] = definition["stages"][stage]
+    return declared
 
 
-def _die_with_dvc() -> None:
+def _refuse_unwritable(workspace: Workspace, declared: dict[str, list[Any]]) -> None:
+    """Try now whether the outputs can be written, not after hours of training."""
+    outputs = [out for kind in ("outs", "metrics", "plots") for out in declared.get(kind, [])]
+    for folder in {(workspace.root / out).parent for out in outputs}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def die_with_parent() -> None:
     """Have the kernel end this process when DVC is killed, lest it write late over a rerun's output."""
     if sys.platform == "linux":
         set_parent_death_signal = 1

@@ -7,14 +7,15 @@ import yaml
 from pipeline.config import check_unedited, compose, dump, refuse_unsafe_yaml, validate
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.workspace import Workspace, write_text
+from pipeline.workspace import Workspace, remove, write_text
 
 
 def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     """Write params.yaml.
 
     Under `dvc exp run`, DVC has already composed conf/ with the overrides of `-S` into params.yaml:
-    these values are validated and kept.
+    these values are validated and kept. Refused ones are deleted: DVC resolves what conf/ would take
+    from the environment, and a later `dvc repro` would take its file for an edit by hand.
 
     Args:
         workspace: has conf/; gets params.yaml.
@@ -25,8 +26,12 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     """
     conf = workspace.root / "conf"
     if dvc_experiment:
-        refuse_unsafe_yaml(conf)
-        config = validate(_read_dvc_params(workspace.params), where=f"experiment {dvc_experiment}")
+        try:
+            refuse_unsafe_yaml(conf)
+            config = validate(_read_dvc_params(workspace.params), where=f"experiment {dvc_experiment}")
+        except PipelineError:
+            remove(workspace.params)
+            raise
     else:
         if workspace.params.exists():
             check_unedited(workspace.params)

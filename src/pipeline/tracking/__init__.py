@@ -1,5 +1,6 @@
 """The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pipeline.config import Config, TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.tracking.projection import Projection, RunDeletedError, complete_tags
-from pipeline.tracking.record import Record, unsent
-from pipeline.tracking.store import database, find_tagged, follow_a_move, is_local, open_store, uri_of
+from pipeline.tracking.record import Record, alone, unsent
+from pipeline.tracking.store import find_finished, is_local, open_store, uri_of
 from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import Workspace
 
@@ -75,7 +76,7 @@ class _Sender(threading.Thread):
         self._news = threading.Event()
         self._finished = threading.Event()
         self._projection: Projection | None = None
-        self._failed = False
+        self._failed = self._warned = False
 
     def wake(self) -> None:
         self._news.set()
@@ -89,7 +90,7 @@ class _Sender(threading.Thread):
             self._record.release()
             return
         if self._projection:
-            say(f"MLflow run {self._record.name} ({self._record.state.status}): {self._projection.run_id}")
+            say(f"MLflow run {self._record.name} ({self._projection.status}): {self._projection.run_id}")
         self._record.discard()
 
     def run(self) -> None:
@@ -104,17 +105,24 @@ class _Sender(threading.Thread):
     def _update(self) -> None:
         try:
             if self._projection is None:
-                store = open_store(self._tracking, self._workspace)
-                self._projection = Projection(store, self._record)
-                _send_kept(self._tracking, self._workspace)
+                self._projection = _project(self._record, self._tracking, self._workspace)
+                for line in _send_kept(self._tracking, self._workspace):
+                    say(line)
             self._projection.update()
             self._failed = False
         except RunDeletedError as error:
-            print(error, file=sys.stderr, flush=True)
+            self._warn(str(error))
         except Exception as error:
-            if not self._failed:
-                print(_unreachable(error, self._tracking, self._workspace), file=sys.stderr, flush=True)
+            # What was in flight may have arrived: next time, ask MLflow what it has.
+            self._projection = None
+            self._warn(_unreachable(error, self._tracking, self._workspace))
             self._failed = True
+
+    def _warn(self, text: str) -> None:
+        """Say it once, however often it is tried again."""
+        if not self._warned:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._warned = True
 
 
 def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
@@ -126,18 +134,17 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     Raises:
         PipelineError: MLflow can't be reached, or refused.
     """
-    record = Record(workspace) if workspace.run.exists() else None
-    if record and is_local(tracking, workspace) and database(workspace).exists():
-        follow_a_move(workspace)
-        known = find_tagged(workspace, complete_tags(record))
-        if known and not any(unsent(workspace)):
-            return [_line(record, known)]
     try:
         lines = _send_kept(tracking, workspace)
-        if record:
-            projection = Projection(open_store(tracking, workspace), record)
-            projection.update()
-            lines.append(_line(record, projection.run_id))
+        if workspace.run.exists():
+            record = Record(workspace)
+            run_id = is_local(tracking, workspace) and find_finished(workspace, complete_tags(record))
+            if not run_id:
+                with alone(workspace, record.id):
+                    projection = _project(record, tracking, workspace)
+                    projection.update()
+                run_id = projection.run_id
+            lines.append(f"The model in models/ is of MLflow run {record.name}: {run_id}")
     except RunDeletedError as error:
         lines.append(str(error))
     except PipelineError:
@@ -147,29 +154,35 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     return lines
 
 
-def _line(record: Record, run_id: str) -> str:
-    return f"The model in models/ is of MLflow run {record.name}: {run_id}"
+def _project(record: Record, tracking: TrackingSection, workspace: Workspace) -> Projection:
+    """The run of `record`, in the experiment that its own configuration names."""
+    own = tracking.model_copy(update={"experiment": record.experiment})
+    return Projection(open_store(own, workspace), record)
 
 
 def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+    """Send each kept run; one that is refused stays and does not hold up the others."""
     lines = []
     for record in unsent(workspace):
-        # A run goes to the experiment that its own config names.
-        own = tracking.model_copy(update={"experiment": record.run["config"]["tracking"]["experiment"]})
         try:
-            projection = Projection(open_store(own, workspace), record)
+            projection = _project(record, tracking, workspace)
             projection.update()
-            lines.append(f"Sent run {record.name} ({record.state.status}): {projection.run_id}")
+            lines.append(f"Sent run {record.name} ({projection.status}): {projection.run_id}")
         except RunDeletedError as error:
             lines.append(str(error))
+        except PipelineError as error:
+            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {error}")
+            continue
         record.discard()
     return lines
 
 
 def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return (
+    text = (
         f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason} "
         "The run is kept in .pipeline/runs; the next command that finds the server sends it, or "
         "`pipeline sync`."
     )
+    # MLFLOW_TRACKING_URI may hold a password.
+    return re.sub(r"://[^/@\s]+@", "://", text)

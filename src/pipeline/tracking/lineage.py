@@ -12,6 +12,8 @@ from pipeline.workspace import Workspace
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
 _MAX_DIFF = 1_000_000
+# What DVC and compose write while the pipeline runs is no change of anybody's.
+_SOURCES = ("--", ".", ":!dvc.lock", ":!params.yaml")
 
 
 def lineage(workspace: Workspace) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def lineage(workspace: Workspace) -> dict[str, Any]:
     # A temporary DVC experiment is a git work tree of its own; a trial is not.
     place = workspace.root if (workspace.root / ".git").exists() else workspace.home
     commit = _git(place, "rev-parse", "HEAD")
-    changes = _git(place, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(place, "status", "--porcelain", "--untracked-files=no", *_SOURCES)
     tags = {
         "git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or commit or "unknown",
         "git.branch": _git(place, "rev-parse", "--abbrev-ref", "HEAD") or "unknown",
@@ -37,7 +39,7 @@ def lineage(workspace: Workspace) -> dict[str, Any]:
             tags[f"package.{package}"] = version(package)
         except PackageNotFoundError:
             tags[f"package.{package}"] = "not installed"
-    diff = _git(place, "diff", "HEAD", "--", ".", ":!dvc.lock", ":!params.yaml") if changes else ""
+    diff = _git(place, "diff", "HEAD", *_SOURCES) if changes else ""
     if len(diff) > _MAX_DIFF:
         diff = f"{diff[:_MAX_DIFF]}\n... cut at {_MAX_DIFF} characters\n"
     return {"tags": tags, "data": _data_digests(workspace), "uncommitted_changes": diff}

@@ -4,37 +4,46 @@ Each update sends what MLflow does not have yet, so the same code logs a run whi
 one that was cut off and rebuilds one that was lost.
 """
 
+import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import dump, leaves, validate
+import yaml
+
+from pipeline.config import leaves
 from pipeline.console import quiet_tensorflow
 from pipeline.errors import PipelineError
 from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
 from pipeline.training.history import read_history
-from pipeline.workspace import sha256
+from pipeline.workspace import Workspace, sha256
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+Item = TypeVar("Item")
+
 ID_TAG = "pipeline.id"
 ERROR_TAG = "pipeline.error"
-METRICS_TAG = "pipeline.metrics_sha256"
+# Set when all of the model, or of the reports, is there.
+MODEL_TAG = "pipeline.weights_sha256"
+REPORTS_TAG = "pipeline.reports_sha256"
 TEST_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
-_MAX_PARAM = 6000  # characters; MLflow cuts longer ones off
+_MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
+_EPOCHS_AT_ONCE = 150  # MLflow takes 1,000 metrics in a request.
 
 
 def complete_tags(record: Record) -> dict[str, str]:
     """The tags that only a run has which shows all of `record`."""
     tags = {ID_TAG: record.id}
     if "result" in record.run:
-        tags["pipeline.weights_sha256"] = record.run["result"]["weights_sha256"]
+        tags[MODEL_TAG] = record.run["result"]["weights_sha256"]
     if record.files.metrics.exists():
-        tags[METRICS_TAG] = sha256(record.files.metrics)
+        tags[REPORTS_TAG] = _reports_digest(record.files)
     return tags
 
 
@@ -60,30 +69,46 @@ class Projection:
                 f"{run.info.run_id}` brings it back."
             )
         self.run_id: str = run.info.run_id
-        self._status: str = run.info.status
+        self.status: str = run.info.status
+        self._ended = bool(run.info.end_time)
         self._tags: dict[str, str] = dict(run.data.tags)
-        self._has_model = bool(run.outputs and run.outputs.model_outputs)
         self._describe(run)
         sent = self._client.get_metric_history(self.run_id, "loss") if run.data.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
 
     def update(self) -> None:
         """Send what the record holds and MLflow does not."""
-        files, state = self._record.files, self._record.state
+        # In this order, since the stage goes on writing meanwhile.
+        state, trained = self._record.state, "result" in self._record.run
+        files = self._record.files
         if files.history.exists():
             self._log_epochs()
-        if "result" in self._record.run and not self._has_model:
+        if trained and MODEL_TAG not in self._tags:
             self._log_model()
-        if files.metrics.exists():
+        evaluated = files.metrics.exists()
+        if evaluated:
             self._log_evaluation()
-        if state.error and self._tags.get(ERROR_TAG) != state.error:
-            self._set_tag(ERROR_TAG, state.error)
-        if state.status == "FINISHED" and ERROR_TAG in self._tags:
+        if state is None:
+            # Artifacts alone don't tell why a run failed that is known to have failed.
+            if evaluated or self.status == "RUNNING":
+                self._set_status("FINISHED", _now())
+        else:
+            self._set_status(state.status, state.end, state.error)
+
+    def _set_status(self, status: str, end: int | None, error: str = "") -> None:
+        if error:
+            self._set_tags({ERROR_TAG: error})
+        elif status == "FINISHED" and ERROR_TAG in self._tags:
             self._client.delete_tag(self.run_id, ERROR_TAG)
             del self._tags[ERROR_TAG]
-        if state.status != self._status:
-            self._client.set_terminated(self.run_id, state.status, state.end or int(time.time() * 1000))
-            self._status = state.status
+        if status == self.status:
+            return
+        if end and not self._ended:
+            self._client.set_terminated(self.run_id, status, end)
+            self._ended = True
+        else:
+            self._client.update_run(self.run_id, status)
+        self.status = status
 
     def _find(self) -> "Run | None":
         from mlflow.entities import ViewType
@@ -109,9 +134,8 @@ class Projection:
                 **{f"data.{Path(path).stem}": digest for path, digest in run["data"].items()},
             }
         )
-        return self._client.create_run(
-            self._store.experiment, self._record.state.start, tags, self._record.name
-        )
+        start = self._record.state.start if self._record.state else _now()
+        return self._client.create_run(self._store.experiment, start, tags, self._record.name)
 
     def _describe(self, run: "Run") -> None:
         """Params, data and configuration, as far as the run lacks them."""
@@ -119,14 +143,17 @@ class Projection:
 
         config = self._record.run["config"]
         params = [Param(key, _text(value)) for key, value in leaves(config) if key not in run.data.params]
-        for start in range(0, len(params), 100):
-            self._client.log_batch(self.run_id, params=params[start : start + 100])
+        if not params:
+            return
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        self._client.log_text(self.run_id, text, "config/params.yaml")
+        if changes := self._record.run["uncommitted_changes"]:
+            self._client.log_text(self.run_id, changes + "\n", "code/uncommitted.diff")
         if not (run.inputs and run.inputs.dataset_inputs):
             self._log_data()
-        if not run.data.params:
-            self._client.log_text(self.run_id, dump(validate(config, "run.json")), "config/params.yaml")
-            if changes := self._record.run["uncommitted_changes"]:
-                self._client.log_text(self.run_id, changes + "\n", "code/uncommitted.diff")
+        # Last, since they say that all the above is there.
+        for some in _pieces(params, 100):
+            self._client.log_batch(self.run_id, params=some)
 
     def _log_data(self) -> None:
         from mlflow.data.meta_dataset import MetaDataset
@@ -151,17 +178,18 @@ class Projection:
     def _log_epochs(self) -> None:
         from mlflow.entities import Metric
 
-        for epoch in read_history(self._record.files.history).epochs:
-            if epoch.epoch <= self._last_step:
-                continue
-            values = {
-                key: value for key, value in vars(epoch).items() if key != "epoch" and value is not None
-            }
-            now = int(time.time() * 1000)
-            self._client.log_batch(
-                self.run_id, [Metric(key, value, now, epoch.epoch) for key, value in values.items()]
-            )
-            self._last_step = epoch.epoch
+        state = self._record.state
+        now = state.end if state and state.end else _now()
+        epochs = read_history(self._record.files.history).epochs[self._last_step :]
+        for some in _pieces(epochs, _EPOCHS_AT_ONCE):
+            metrics = [
+                Metric(key, value, now, epoch.epoch)
+                for epoch in some
+                for key, value in vars(epoch).items()
+                if key != "epoch" and value is not None
+            ]
+            self._client.log_batch(self.run_id, metrics)
+            self._last_step = some[-1].epoch
 
     def _log_model(self) -> None:
         with quiet_tensorflow():
@@ -170,7 +198,9 @@ class Projection:
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        run = self._record.run
+        run, model = self._record.run, self._record.files.model
+        if not model.exists():
+            raise PipelineError(f"{model} is missing: `dvc repro` restores the one in models/.")
         result, classes = run["result"], len(run["config"]["data"]["classes"])
         signature = ModelSignature(
             Schema([TensorSpec(np.dtype("uint8"), (-1, *result["image_shape"]), "images")]),
@@ -185,36 +215,54 @@ class Projection:
             flavor=mlflow.keras,
             run_id=self.run_id,
             step=result["kept_epoch"],
-            model=_SavedModel(self._record.files.model),
+            model=_SavedModel(model),
             signature=signature,
             pip_requirements=[f"{name}=={number}" for name, number in versions.items()],
         )
         self._client.log_artifact(self.run_id, str(self._record.files.history))
-        for key, value in result.items():
-            self._set_tag(f"pipeline.{key}", _text(value))
-        self._has_model = True
+        self._set_tags({f"pipeline.{key}": value for key, value in result.items()})
 
     def _log_evaluation(self) -> None:
         from mlflow.entities import Metric
 
         files = self._record.files
-        digest = sha256(files.metrics)
-        if self._tags.get(METRICS_TAG) == digest:
+        digest = _reports_digest(files)
+        if self._tags.get(REPORTS_TAG) == digest:
             return
         metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
         values = {f"test_{key}": metrics[key] for key in TEST_METRICS}
         values["generalisation_gap"] = metrics["generalisation_gap"]
-        now, step = int(time.time() * 1000), self._record.run["result"]["kept_epoch"]
+        now, step = _now(), self._record.run["result"]["kept_epoch"]
         self._client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in values.items()])
         self._client.log_artifacts(self.run_id, str(files.figures), "figures")
         for path in (files.metrics, files.predictions):
             self._client.log_artifact(self.run_id, str(path))
         # Last, since it says that all the above is there.
-        self._set_tag(METRICS_TAG, digest)
+        self._set_tags({**_evaluated_with(files), REPORTS_TAG: digest})
 
-    def _set_tag(self, key: str, value: str) -> None:
-        self._client.set_tag(self.run_id, key, value)
-        self._tags[key] = value
+    def _set_tags(self, tags: dict[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        texts = {key: _text(value) for key, value in tags.items()}
+        if texts.items() <= self._tags.items():
+            return
+        self._client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in texts.items()])
+        self._tags |= texts
+
+
+def _evaluated_with(files: Workspace) -> dict[str, Any]:
+    """The evaluate.* of the latest evaluation; the run's params are those of the first and can't change."""
+    try:
+        config = yaml.safe_load(files.params.read_text(encoding="utf-8"))
+        return dict(leaves({"evaluate": config["evaluate"]}))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _reports_digest(files: Workspace) -> str:
+    """Of what MLflow shows of an evaluation: figures too, which may change while the metrics don't."""
+    digests = [sha256(path) for path in (files.metrics, files.predictions, *sorted(files.figures.glob("*")))]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 class _SavedModel:
@@ -229,4 +277,13 @@ class _SavedModel:
 
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_PARAM else text[: _MAX_PARAM - 1] + "…"
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -7,9 +7,11 @@ Records lie in `.pipeline/runs/ID` until MLflow has what they hold.
 
 import json
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.tracking.lineage import lineage
 from pipeline.training.history import Trained
-from pipeline.workspace import Workspace, remove, write_text
+from pipeline.workspace import Workspace, atomic, remove, write_text
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -36,7 +38,11 @@ class State:
 
 
 class Record:
-    """A run on disk. `files` has models/ and reports/ as far as they exist; `run` is models/run.json."""
+    """A run on disk.
+
+    `files` has models/ and reports/ as far as they exist, `run` is models/run.json, and `state` says how
+    the run stands: None in a workspace, where only the artifacts are known.
+    """
 
     def __init__(self, files: Workspace, lock: FileLock | None = None) -> None:
         """Open the record in `files`, whose `lock` is held by whoever writes to it.
@@ -45,10 +51,14 @@ class Record:
             PipelineError: its run.json is missing or damaged.
         """
         self.files, self._lock = files, lock
+        self.state: State | None = None
         try:
             self.run: dict[str, Any] = json.loads(files.run.read_text(encoding="utf-8"))
             self.id: str = self.run["id"]
             self.name: str = self.run["name"]
+            self.experiment: str = self.run["config"]["tracking"]["experiment"]
+            if self._state_file.exists():
+                self.state = State(**json.loads(self._state_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PipelineError(f"{files.run} names no run ({error}): run `dvc repro`.") from None
 
@@ -70,48 +80,46 @@ class Record:
 
     @classmethod
     def resume(cls, workspace: Workspace) -> "Record":
-        """The record of the run whose model is in `workspace`, to add an evaluation to."""
-        record, lock = _claim(workspace, cls(workspace).id)
-        for source, target in (
-            (workspace.run, record.run),
-            (workspace.history, record.history),
-            (workspace.model, record.model),
-        ):
-            _copy(source, target)
-        return cls(record, lock)
+        """The record of the run whose model is in `workspace`, to add an evaluation to.
+
+        Raises:
+            PipelineError: the workspace has no run, or another process writes to its record.
+        """
+        files, lock = _claim(workspace, cls(workspace).id)
+        # run.json last: it says that the rest is there.
+        for artifact in ("model", "history", "run"):
+            _copy(getattr(workspace, artifact), getattr(files, artifact))
+        record = cls(files, lock)
+        record.set_state("RUNNING")
+        return record
 
     def release(self) -> None:
         """Let other processes send or complete the record; the system does so when this one dies."""
         if self._lock:
             self._lock.release()
 
-    @property
-    def state(self) -> State:
-        """How the run stands; one that DVC restored has finished."""
-        try:
-            return State(**json.loads(self._state_file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return State("FINISHED", start=_now())
-
     def set_state(self, status: Status, error: str = "") -> None:
-        """Write down how the run stands now."""
-        start = self.state.start if self._state_file.exists() else _now()
-        _write_json(
-            self._state_file, asdict(State(status, start, None if status == "RUNNING" else _now(), error))
-        )
+        """Note how the run stands now, first of all in memory, lest a full disk hide it from MLflow."""
+        # The run ends with its training; evaluating it again, days later, does not make it longer.
+        start, end = (self.state.start, self.state.end) if self.state else (_now(), None)
+        self.state = State(status, start, end or (None if status == "RUNNING" else _now()), error)
+        _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
         """Complete run.json, put it into `workspace` and keep a copy of the model."""
-        self.run["result"] = asdict(result)
-        _write_json(self.files.run, self.run)
         _copy(workspace.history, self.files.history)
         _copy(workspace.model, self.files.model)
+        run = self.run | {"result": asdict(result)}
+        _write_json(self.files.run, run)
         _copy(self.files.run, workspace.run)
+        # Last, since whoever sends the run beside the training now takes the model.
+        self.run = run
 
     def add_evaluation(self, workspace: Workspace) -> None:
-        """Keep a copy of the reports of `workspace`."""
-        remove(self.files.metrics.parent)
-        shutil.copytree(workspace.metrics.parent, self.files.metrics.parent)
+        """Keep a copy of the reports of `workspace`, and of the values that they were made with."""
+        _copy(workspace.params, self.files.params)
+        with atomic(self.files.metrics.parent) as temporary:
+            shutil.copytree(workspace.metrics.parent, temporary)
 
     def discard(self) -> None:
         """MLflow has all of it."""
@@ -125,32 +133,54 @@ class Record:
 
 
 def unsent(workspace: Workspace) -> Iterator[Record]:
-    """The records that MLflow does not have yet and that no live process writes, oldest first.
+    """The records that MLflow does not have yet and that no live process writes.
 
-    A run whose process died is marked KILLED on the way.
+    A run whose process died is marked KILLED on the way; a damaged record is named and left alone.
     """
     folder = workspace.scratch / "runs"
-    for path in sorted(folder.glob("*/models/run.json"), key=lambda path: path.stat().st_mtime):
-        number = path.parents[1].name
+    for path in sorted(folder.glob("*/models/run.json")):
         try:
-            files, lock = _claim(workspace, number, timeout=0)
-        except Timeout:
+            files, lock = _claim(workspace, path.parents[1].name, timeout=0)
+        except BusyError:
             continue
-        try:
-            if files.run.exists():
+        with lock:
+            if not files.run.exists():
+                continue  # Another process has just sent it.
+            try:
                 record = Record(files, lock)
-                if record.state.status == "RUNNING":
-                    record.set_state("KILLED", "its process died")
-                yield record
-        finally:
-            lock.release()
+            except PipelineError:
+                print(f"warning: {files.root} is damaged: it is not sent to MLflow.", file=sys.stderr)
+                continue
+            if record.state is None or record.state.status == "RUNNING":
+                record.set_state("KILLED", "its process died")
+            yield record
+
+
+@contextmanager
+def alone(workspace: Workspace, number: str) -> Iterator[None]:
+    """Keep other processes from writing or sending the run meanwhile.
+
+    Raises:
+        BusyError: another process does.
+    """
+    files, lock = _claim(workspace, number)
+    with lock:
+        yield
+        remove(files.root.with_suffix(".lock"))
+
+
+class BusyError(PipelineError):
+    """Another process writes or sends the run."""
 
 
 def _claim(workspace: Workspace, number: str, timeout: float = 60) -> tuple[Workspace, FileLock]:
     files = Workspace(workspace.scratch / "runs" / number)
     files.root.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(files.root.with_suffix(".lock"))
-    lock.acquire(timeout)
+    try:
+        lock.acquire(timeout)
+    except Timeout:
+        raise BusyError("Another process evaluates or sends this run: try again when it is done.") from None
     return files, lock
 
 
@@ -159,8 +189,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _now() -> int:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,12 +38,17 @@ class Store:
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
     """MLFLOW_TRACKING_URI, or the uri in conf/, or mlflow.db of the repository that owns the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or f"sqlite:///{database(workspace)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or _local_uri(workspace)
 
 
 def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
     """Whether the store is the repository's own mlflow.db."""
-    return uri_of(tracking, workspace) == f"sqlite:///{database(workspace)}"
+    return uri_of(tracking, workspace) == _local_uri(workspace)
+
+
+def _local_uri(workspace: Workspace) -> str:
+    # SQLAlchemy decodes %20 and its like in a file's name.
+    return "sqlite:///" + str(database(workspace)).replace("%", "%25")
 
 
 def database(workspace: Workspace) -> Path:
@@ -75,8 +80,8 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
     _use(uri)
     root = artifact_root(workspace)
     workspace.scratch.mkdir(parents=True, exist_ok=True)
-    # Processes that create MLflow's tables at once break the database.
-    with FileLock(workspace.scratch / "store.lock"):
+    # Processes that create MLflow's tables at once break the database; a server guards its own.
+    with FileLock(workspace.scratch / "store.lock") if local else nullcontext():
         client = mlflow.MlflowClient(uri)
         if local:
             follow_a_move(workspace)
@@ -132,18 +137,22 @@ def follow_a_move(workspace: Workspace) -> None:
                 )
 
 
-def find_tagged(workspace: Workspace, tags: dict[str, str]) -> str | None:
-    """The MLflow run in the repository's own store that has all `tags`, found without importing MLflow.
+def find_finished(workspace: Workspace, tags: dict[str, str]) -> str | None:
+    """The finished run in the repository's own store that has all `tags`, found without importing MLflow.
 
     That takes milliseconds where MLflow takes seconds: most commands find that there is nothing to do.
     """
     if not database(workspace).exists():
         return None
-    query = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'"
+    query = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND status = 'FINISHED'"
     values: list[str] = []
     for key, value in tags.items():
         query += " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
         values += [key, value]
-    with closing(sqlite3.connect(database(workspace), timeout=30)) as connection:
-        found = connection.execute(query, values).fetchone()
+    try:
+        follow_a_move(workspace)
+        with closing(sqlite3.connect(database(workspace), timeout=30)) as connection:
+            found = connection.execute(query, values).fetchone()
+    except sqlite3.Error:
+        return None  # Its tables are being created, or MLflow will say what is wrong with it.
     return str(found[0]) if found else None

@@ -71,7 +71,7 @@ def fit(
         the best.
 
     Raises:
-        PipelineError: the loss is no longer a finite number.
+        PipelineError: a loss or a weight is no longer a finite number.
     """
     images, labels = train
     step = _Step(network, make_optimizer(config), head)
@@ -102,9 +102,10 @@ def fit(
             val_accuracy,
             config.learning_rate,
         )
-        if not np.isfinite(epoch.loss):
+        # The last batch may ruin the weights after its loss was taken.
+        if not all(np.isfinite(part).all() for part in (epoch.loss, val_loss or 0.0, *network.get_weights())):
             raise PipelineError(
-                f"Training diverged in epoch {number}: the loss is {epoch.loss}. "
+                f"Training diverged in epoch {number} (loss {epoch.loss:.4g}). "
                 f"Lower train.learning_rate (now {config.learning_rate})."
             )
         history.append(epoch)

@@ -1,0 +1,18 @@
+"""What tests need of the machine."""
+
+import os
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Chromium and its driver, which CI must have."""
+    found = shutil.which("chromium"), shutil.which("chromedriver")
+    if not all(found):
+        reason = "needs Chromium and its driver: apt-get install chromium chromium-driver"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found

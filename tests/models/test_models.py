@@ -1,0 +1,85 @@
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.config import compose
+from pipeline.models import build, served
+from pipeline.training.loop import use_threads
+
+use_threads(1)
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@functools.cache
+def composed():
+    return compose(CONF, ["experiment=seed_design"])
+
+
+def network(shape=(28, 28), classes=10, **changed):
+    keras.utils.set_random_seed(0)
+    return build(composed().model.model_copy(update=changed), shape, classes)
+
+
+def test_the_plain_design_has_its_79_510_parameters():
+    net = network()
+    assert (net.input_shape, net.output_shape) == ((None, 784), (None, 10))
+    assert net.count_params() == 784 * 100 + 100 + 100 * 10 + 10 == 79_510
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "hidden", "parameters"),
+    [((8, 8), 10, (), 650), ((4, 6, 3), 2, (5, 4), 72 * 5 + 5 + 5 * 4 + 4 + 4 * 2 + 2)],
+)
+def test_widths_follow_the_config_and_the_data(shape, classes, hidden, parameters):
+    net = network(shape, classes, hidden_units=hidden)
+    assert net.output_shape == (None, classes)
+    assert net.count_params() == parameters
+
+
+def test_the_head_and_dropout_add_no_weights_to_the_network():
+    shapes = [weight.shape for weight in network(head="softmax").get_weights()]
+    assert [weight.shape for weight in network(head="sigmoid").get_weights()] == shapes
+    dropped = network(dropout=0.5)
+    assert [weight.shape for weight in dropped.trainable_variables] == shapes
+
+
+def test_dropout_acts_in_training_only():
+    net = network((8, 8), dropout=0.5)
+    pixels = np.random.default_rng(0).random((3, 64), np.float32)
+    at_rest = [net(pixels, training=False).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(*at_rest)
+    assert (net(pixels, training=True).numpy() != at_rest[0]).any()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (5, 7, 3)])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_the_served_model_turns_raw_images_into_a_distribution(shape, head):
+    net = network(shape, 10, head=head)
+    model = served(net, shape)
+    images = np.random.default_rng(0).integers(0, 256, (9, *shape), dtype=np.uint8)
+    rows = model.predict_on_batch(images)
+    assert (model.inputs[0].dtype, rows.dtype) == ("uint8", np.float32)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
+
+    logits = net(images.reshape(9, -1).astype(np.float32) / 255, training=False).numpy().astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(rows, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_any_batch_is_served_and_gives_the_same_rows():
+    model = served(network(), (28, 28))
+    images = np.random.default_rng(0).integers(0, 256, (33, 28, 28), dtype=np.uint8)
+    one_by_one = np.concatenate([model.predict_on_batch(images[i : i + 1]) for i in range(33)])
+    np.testing.assert_allclose(model.predict_on_batch(images), one_by_one, atol=1e-6)
+
+
+def test_the_served_model_shares_its_weights_with_the_network():
+    net = network()
+    model = served(net, (28, 28))
+    net.set_weights([weight + 1 for weight in net.get_weights()])
+    for mine, theirs in zip(net.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

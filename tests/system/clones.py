@@ -1,0 +1,148 @@
+"""Clones of the repository to run real commands in, alike on every machine."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.workspace import Workspace
+
+# Far more than anything takes: a wait that comes to this has failed.
+PATIENCE = 240
+
+
+class Clone:
+    """A clone of the working tree, and the commands that are run in it."""
+
+    def __init__(self, root: Path, environment: dict[str, str]):
+        self.root, self.workspace = root, Workspace(root)
+        self.environment = environment | {"PYTHONPATH": "src"}
+
+    def run(self, *command, code=0, **environment) -> str:
+        """What a command printed; its exit code must be `code` (None: any but 0)."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        shown = f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        assert done.returncode == code if code is not None else done.returncode, shown
+        return done.stdout
+
+    def repro(self, *arguments, **expected) -> str:
+        return self.run("dvc", "repro", *arguments, **expected)
+
+    def pipeline(self, *arguments, **expected) -> str:
+        return self.run("python", "-m", "pipeline", *arguments, **expected)
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.root / path
+        text = file.read_text()
+        assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
+        file.write_text(text.replace(old, new))
+
+    def git(self, *arguments) -> str:
+        return self.run("git", *arguments)
+
+    def changes(self) -> str:
+        return self.git("status", "--porcelain", "--untracked-files=all")
+
+    def files(self) -> set[str]:
+        """All files but what Python, git and DVC keep for themselves."""
+        hidden = re.compile(r"(^|/)(__pycache__|\.git|\.dvc/(tmp|cache))/")
+        paths = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
+        return {path for path in paths if not hidden.search(path)}
+
+    def digests(self) -> dict[str, str]:
+        """DVC's MD5 of each output, by its path."""
+        import yaml
+
+        stages = yaml.safe_load(self.workspace.dvc_lock.read_text())["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+    def mlflow_runs(self):
+        """The runs in the clone's own store, oldest first."""
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return client.search_runs(experiments, order_by=["attributes.start_time"])
+
+    def processes(self) -> list[int]:
+        """Those at work anywhere below the clone."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                number, place = int(entry.name), str((entry / "cwd").readlink())
+                if Path(place).is_relative_to(self.root):
+                    found.append(number)
+        return found
+
+
+class Running:
+    """A command under way in a process group of its own, as a terminal would start it."""
+
+    def __init__(self, clone: Clone, *command: str):
+        self._log = clone.root.parent / f"{clone.root.name}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=clone.root,
+                env=clone.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        until(lambda: text in self.output or self.process.poll() is not None)
+        assert text in self.output, self.output
+
+    def end(self) -> int:
+        """Wait for its end; its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def kill_all(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def until(condition) -> None:
+    """Wait until `condition()` holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for never came"
+        time.sleep(0.05)
+
+
+def executed(output: str) -> list[str]:
+    """The stages that DVC executed, by what it printed."""
+    return re.findall(r"^Running stage '(\w+)':", output, re.MULTILINE)
+
+
+def clone_of(template: Clone, root: Path) -> Clone:
+    template.git("clone", "--quiet", ".", str(root))
+    return Clone(root, template.environment)
+
+
+def smoke_clone_of(template: Clone, root: Path) -> Clone:
+    """A fresh clone whose conf/ is set to the experiment `smoke`, and committed."""
+    clone = clone_of(template, root)
+    clone.edit("conf/config.yaml", "experiment: null", "experiment: smoke")
+    clone.git("commit", "--quiet", "--all", "--message=Smoke")
+    return clone

@@ -1,0 +1,104 @@
+import pytest
+from clones import executed
+
+
+def litter(clone) -> list[str]:
+    """What trials left behind; their locks may stay, and Hydra's list of a sweep's overrides."""
+    kept = clone.root / ".pipeline"
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    return [str(path) for path in files if path.suffix != ".lock" and path.name != "multirun.yaml"]
+
+
+def test_a_trial_is_cached_leaves_the_workspace_alone_and_is_restored_by_repro(reproduced, smoke):
+    before, results = smoke.files(), smoke.digests()
+    output = smoke.pipeline("train.learning_rate=0.01")
+    assert "Running stage 'train'" in output
+    [summary] = [line for line in output.splitlines() if line.startswith("smoke-seed0-") and "test " in line]
+    assert smoke.changes() == ""
+    assert smoke.digests() == results
+    assert not [path for path in smoke.files() - before if not path.startswith(("mlruns/", ".pipeline/"))]
+    assert litter(smoke) == []
+    assert len(smoke.mlflow_runs()) == 2
+
+    again = smoke.pipeline("train.learning_rate=0.01")
+    assert executed(again) == []
+    assert "Stage 'train' is cached" in again
+    assert summary in again.splitlines()
+    assert len(smoke.mlflow_runs()) == 2
+
+    smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
+    restored = smoke.repro()
+    assert executed(restored) == ["compose"]
+    assert smoke.digests()["models/model.keras"] != results["models/model.keras"]
+
+
+def test_a_trial_in_a_fresh_clone_creates_no_outputs_there(fresh):
+    fresh.pipeline("experiment=smoke")
+    assert fresh.changes() == ""
+    assert not {path.partition("/")[0] for path in fresh.files()} & {"models", "reports", "data", "outputs"}
+
+
+def test_in_a_sweep_a_trial_fails_alone(smoke):
+    output = smoke.pipeline(
+        "-m", "train.learning_rate=0.01,0.02", "preprocess.validation_fraction=0.1,0.999", code=1
+    )
+    assert output.count("error: ") >= 2
+    assert "Traceback" not in output
+    finished = smoke.mlflow_runs()[1:]
+    assert sorted(run.data.params["train.learning_rate"] for run in finished) == ["0.01", "0.02"]
+    assert {run.data.params["preprocess.validation_fraction"] for run in finished} == {"0.1"}
+    assert {run.info.status for run in finished} == {"FINISHED"}
+    assert all("test_accuracy" in run.data.metrics for run in finished)
+    assert smoke.changes() == ""
+    assert litter(smoke) == []
+
+
+def test_hydras_own_options_work(smoke):
+    before = smoke.files()
+    assert "learning_rate: 0.5\n" in smoke.pipeline("--cfg", "job", "train.learning_rate=0.5")
+    assert "experiment: seed_design, smoke" in smoke.pipeline("--help")
+    assert "experiment/smoke" in smoke.pipeline("--info", "defaults")
+    assert smoke.files() == before
+
+
+COMPLETE = """
+eval "$(python -m pipeline -sc install=bash)"
+COMP_LINE="python -m pipeline $1"
+COMP_POINT=${#COMP_LINE}
+COMP_WORDS=($COMP_LINE)
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+hydra_bash_completion
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("mod", "model="), ("experiment=sm", "experiment=smoke"), ("train.learn", "train.learning_rate=")],
+)
+def test_the_tab_key_completes(smoke, typed, offered):
+    assert offered in smoke.run("bash", "-c", COMPLETE, "bash", typed).split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train.learnin_rate=1"], "Did you mean train.learning_rate"),
+        (["hydra.run.dir=/tmp/x"], "outside of the project"),
+        (["-m", "hydra.sweep.dir=../x", "seed=1,2"], "outside of the project"),
+        (["train.learning_rate=nan"], "train.learning_rate"),
+        (["seed=-1"], "seed is -1"),
+        (["train.epochs=1.5"], "train.epochs is 1.5"),
+        (["model=mlpp"], "Did you mean mlp"),
+        (["train.epochs"], "train.epochs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_a_sentence_and_nothing_is_written(reproduced, arguments, said):
+    before = reproduced.files()
+    output = reproduced.pipeline(*arguments, code=1)
+    assert "error: " in output
+    assert said in output
+    assert "Traceback" not in output
+    assert reproduced.files() == before
+    assert reproduced.changes() == ""

@@ -1,0 +1,50 @@
+"""Disks that are full or read-only, in a mount namespace that ends with the command."""
+
+import os
+import subprocess
+
+import pytest
+
+NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+
+
+@pytest.fixture(autouse=True)
+def _namespaces():
+    try:
+        subprocess.run([*NAMESPACE, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        if os.environ.get("CI") == "true":
+            pytest.fail("mount namespaces are not to be had")
+        pytest.skip("needs mount namespaces: run as root, or allow unprivileged user namespaces")
+
+
+def train_with(clone, mount: str) -> str:
+    """Fail to train anew with models/ mounted in another way; what was printed, and what lies in models/."""
+    train = "dvc repro --no-run-cache --force --single-item train"
+    return clone.run(
+        *NAMESPACE, "sh", "-c", f"{mount} && {train}; code=$?; ls -A models; exit $code", code=None
+    )
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_half_written(reproduced, smoke):
+    output = train_with(smoke, "mount -t tmpfs -o size=8k tmpfs models")
+    assert "Epoch 1" in output
+    assert "error: The disk is full" in output
+    assert "Traceback" not in output
+    assert "model.keras" not in output.splitlines()[-1]
+    smoke.repro()
+    assert smoke.digests() == reproduced.digests()
+
+
+def test_a_read_only_output_folder_is_refused_before_training(reproduced, smoke):
+    read_only = "mount --bind models models && mount -o remount,ro,bind models"
+    # DVC tells it when it can't remove the old outputs, the stage when there are none.
+    assert "Read-only file system" in train_with(smoke, read_only)
+    for path in smoke.workspace.model.parent.iterdir():
+        path.unlink()
+    output = train_with(smoke, read_only)
+    assert "error: The file system is read-only at " in output
+    assert "Epoch 1" not in output
+    assert "Traceback" not in output
+    smoke.repro()
+    assert smoke.digests() == reproduced.digests()

@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+from clones import clone_of, executed, smoke_clone_of
+
+STAGES = ["compose", "fetch", "preprocess", "train", "evaluate"]
+REPRODUCIBLE = {
+    "models/model.keras",
+    "models/history.csv",
+    "reports/metrics.json",
+    "reports/predictions.csv",
+    "reports/probabilities.npy",
+    "reports/figures",
+}
+
+
+def skipped(output: str) -> bool:
+    return all(f"Stage '{stage}' didn't change, skipping" in output for stage in STAGES)
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fresh):
+    assert executed(fresh.repro()) == STAGES
+    assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
+    metrics = json.loads(fresh.workspace.metrics.read_text())
+    assert metrics["train_accuracy"] >= 0.994
+    assert metrics["accuracy"] >= 0.97
+
+    # The numbers follow from what was saved, and MLflow shows the same.
+    scores = np.load(fresh.workspace.probabilities)
+    labels = np.load(fresh.workspace.processed / "test" / "labels.npy")
+    assert scores.shape == (10_000, 10)
+    nll = -np.log(scores[np.arange(10_000), labels].astype(np.float64)).mean()
+    assert nll == pytest.approx(metrics["nll"], rel=1e-6)
+    assert (scores.argmax(axis=1) == labels).mean() == metrics["accuracy"]
+    [run] = fresh.mlflow_runs()
+    assert run.data.metrics["test_nll"] == metrics["nll"]
+    assert run.data.metrics["test_accuracy"] == metrics["accuracy"]
+    assert run.data.tags["pipeline.weights_sha256"] == metrics["weights_sha256"]
+
+    before = fresh.digests()
+    assert skipped(fresh.repro())
+    fresh.edit("conf/train/default.yaml", "epochs: 10", "epochs: 1")
+    edited = fresh.repro()
+    assert executed(edited) == ["compose", "train", "evaluate"]
+    assert fresh.digests() != before
+    fresh.edit("conf/train/default.yaml", "epochs: 1", "epochs: 10")
+    restored = fresh.repro()
+    assert executed(restored) == ["compose"]
+    assert "Stage 'train' is cached" in restored
+    assert fresh.digests() == before
+    assert json.loads(fresh.workspace.metrics.read_text()) == metrics
+    assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
+    assert len(fresh.mlflow_runs()) == 2
+
+
+def test_two_clones_that_share_nothing_make_the_same_bytes(reproduced, template, tmp_path):
+    other = smoke_clone_of(template, tmp_path / "other")
+    assert executed(other.repro()) == STAGES
+    ours, theirs = reproduced.digests(), other.digests()
+    assert ours.keys() >= REPRODUCIBLE
+    assert {path for path in ours if ours[path] != theirs[path]} == {"models/run.json"}
+    weights = [
+        json.loads(clone.workspace.metrics.read_text())["weights_sha256"] for clone in (reproduced, other)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
+    smoke.edit("params.yaml", "epochs: 5", "epochs: 6")
+    edited = smoke.workspace.params.read_text()
+    refusal = smoke.repro(code=None)
+    assert "error: params.yaml was edited by hand" in refusal
+    assert "Traceback" not in refusal
+    for remedy in (
+        "put the value into conf/",
+        "python -m pipeline KEY=VALUE",
+        "dvc exp run -S KEY=VALUE",
+        "delete params.yaml",
+    ):
+        assert remedy in refusal
+    assert smoke.workspace.params.read_text() == edited
+
+    smoke.workspace.params.unlink()
+    smoke.repro()
+    assert "epochs: 5" in smoke.workspace.params.read_text()
+    assert smoke.changes() == ""
+
+
+def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced, tmp_path):
+    clone = clone_of(reproduced, tmp_path / "second")
+    cache = reproduced.root / ".dvc" / "cache"
+    clone.run("dvc", "cache", "dir", "--local", str(cache))
+    output = clone.repro()
+    assert not {"fetch", "preprocess", "train", "evaluate"} & set(executed(output))
+    assert clone.digests() == reproduced.digests()
+    assert not (clone.root / "mlflow.db").exists()
+
+    clone.run("pipeline", "sync")
+    [rebuilt], [original] = clone.mlflow_runs(), reproduced.mlflow_runs()
+    assert rebuilt.info.run_name == original.info.run_name
+    assert (rebuilt.info.status, rebuilt.data.metrics) == ("FINISHED", original.data.metrics)
+
+
+def test_make_alone_lists_the_targets(fresh):
+    lines = fresh.run("make").splitlines()
+    assert {line.split()[1] for line in lines} >= {"setup", "repro", "ui", "test", "lint"}
+    assert not (fresh.root / ".venv").exists()

@@ -1,0 +1,123 @@
+"""What a person sees in `mlflow ui`, with headless Chromium for eyes."""
+
+import os
+import socket
+import urllib.request
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from clones import PATIENCE, until
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+
+pytestmark = pytest.mark.browser
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1600,1000",
+)
+
+
+@pytest.fixture
+def browser(chromium, tmp_path):
+    binary, driver = chromium
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'chromium'}"):
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def ui(smoke, start):
+    """`mlflow ui` with no argument but a free port, at the root of a clone with two runs."""
+    smoke.pipeline("train.learning_rate=0.01", "tracking.run_name=faster")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    smoke.environment |= {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_WORKERS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    server = start(smoke, "mlflow", "ui", "--port", str(port))
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert server.process.poll() is None, server.output
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=PATIENCE) as response:
+            return response.status == 200
+        return False
+
+    until(answers)
+    return address
+
+
+class Page:
+    """What the browser shows, and how to wait until it shows it."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def go(self, address: str, *texts: str) -> None:
+        self.browser.get(address)
+        self.shows(*texts)
+
+    def text(self) -> str:
+        with suppress(WebDriverException):
+            return self.browser.find_element(By.TAG_NAME, "body").text
+        return ""
+
+    def shows(self, *texts: str) -> None:
+        try:
+            until(lambda: all(text in self.text() for text in texts))
+        except AssertionError:
+            missing = [text for text in texts if text not in self.text()]
+            raise AssertionError(f"{missing} not in {self.browser.current_url}:\n{self.text()}") from None
+
+    def shoot(self, name: str) -> None:
+        if folder := os.environ.get("SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
+    page = Page(browser)
+    first, faster = smoke.mlflow_runs()
+    assert faster.info.run_name == "faster"
+    experiment = f"{ui}/#/experiments/{first.info.experiment_id}"
+    page.go(f"{experiment}/runs", first.info.run_name, "faster")
+    for metric in ("test_accuracy", "val_accuracy"):
+        assert metric in page.text()
+    page.shoot("runs")
+
+    run = f"{experiment}/runs/{first.info.run_id}"
+    page.go(run, f"{first.data.metrics['test_accuracy']:.3g}", "train.learning_rate", "Finished")
+    page.shoot("run")
+
+    page.go(f"{run}/model-metrics", "loss", "accuracy", "val_loss", "val_accuracy")
+    # Plotly draws each curve as a path with five points.
+    until(
+        lambda: len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot .scatterlayer path.js-line")) >= 4
+    )
+    page.shoot("curves")
+
+    page.go(f"{run}/artifacts/figures/confusion_counts.png", "confusion_counts.png")
+    until(
+        lambda: any(
+            image.get_property("naturalWidth") > 300
+            for image in browser.find_elements(By.CSS_SELECTOR, "img")
+            if "confusion_counts" in (image.get_attribute("src") or "")
+            or "blob:" in (image.get_attribute("src") or "")
+        )
+    )
+    page.shoot("artifact")

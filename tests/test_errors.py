@@ -1,0 +1,54 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def ends(body, **environment):
+    """Run `body` inside `sentences()` in a process of its own: exit code, standard error."""
+    code = (
+        "import errno, os, signal\nfrom pipeline.errors import PipelineError, sentences\n"
+        f"with sentences():\n    try:\n        {body}\n    finally:\n        print('cleaned up')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=30
+    )
+    assert done.stdout == "cleaned up\n"
+    return done.returncode, done.stderr
+
+
+def test_a_failure_that_a_person_can_mend_is_one_sentence():
+    assert ends("raise PipelineError('Mend it.')") == (1, "error: Mend it.\n")
+
+
+def test_with_hydra_full_error_it_is_a_traceback():
+    code, said = ends("raise PipelineError('Mend it.')", HYDRA_FULL_ERROR="1")
+    assert code == 1
+    assert "Traceback" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [("ENOSPC", "The disk is full at x:"), ("EROFS", "read-only at x"), ("EACCES", "not permitted at x")],
+)
+def test_a_disk_that_takes_nothing_is_one_sentence_that_names_the_place(number, says):
+    code, said = ends(f"raise OSError(errno.{number}, 'no', 'x')")
+    assert code == 1
+    assert says in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "raise OSError(errno.EBADF, 'odd')"])
+def test_a_fault_of_the_program_is_a_traceback(body):
+    code, said = ends(body)
+    assert code == 1
+    assert "Traceback" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
+    found, said = ends(f"os.kill(os.getpid(), {number:d}); signal.pause()")
+    assert found == code
+    assert "Traceback" not in said

@@ -1,0 +1,68 @@
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from harness import Server, client, lay_out
+
+from pipeline.models import archive, served
+from pipeline.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    """No test sees another's tracking settings, nor those of whoever runs the tests."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def memory():
+    """A folder in memory where there is one: SQLite waits for the disk at each commit."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path(memory):
+    return Path(tempfile.mkdtemp(dir=memory))
+
+
+@pytest.fixture(scope="session")
+def model(memory):
+    """A real model file, such as train writes, from 8×8 images to ten classes."""
+    keras.utils.set_random_seed(0)
+    path = memory / "model.keras"
+    network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    archive.save(served(network, (8, 8)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def empty_store(memory):
+    """MLflow's tables, which take seconds to create; test_sync.py creates its own."""
+    path = memory / "empty.db"
+    client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path, model, empty_store):
+    workspace = lay_out(Workspace(tmp_path / "work"), model)
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def server(memory):
+    server = Server(memory).start()
+    yield server
+    server.kill()

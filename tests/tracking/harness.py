@@ -1,0 +1,210 @@
+"""Trainings with made-up epochs but real records, stores and models; also run as a child process.
+
+python harness.py VERB ROOT [URI] [SEED]: VERB is train, evaluate, or sync, which also says whether mlflow was imported.
+"""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+from pipeline import tracking
+from pipeline.config import compose, dump, validate
+from pipeline.training.history import Epoch, History, Trained, write_history
+from pipeline.workspace import SPLITS, Workspace, sha256
+
+REPOSITORY = Path(__file__).parents[2]
+KEPT = 2
+DIGESTS = {split: f"{number}" * 32 + ".dir" for number, split in enumerate(SPLITS, start=1)}
+
+
+@functools.cache
+def composed():
+    return compose(REPOSITORY / "conf", ["experiment=smoke"])
+
+
+def config(**changes):
+    """The smoke configuration with other values: config(tracking={"uri": ...})."""
+    values = composed().model_dump()
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    return validate(values)
+
+
+def epochs(number=3, seed=0):
+    return [Epoch(n, 1 / n + seed, 1 - 0.5 / n, 1.5 / n, 0.9 - 0.5 / n, 0.001) for n in range(1, number + 1)]
+
+
+def lay_out(workspace, model=None):
+    """What stands in a workspace before train: dvc.lock, and the model that train will 'find'."""
+    outs = [{"path": f"data/processed/{split}", "md5": digest} for split, digest in DIGESTS.items()]
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"preprocess": {"outs": outs}}}))
+    workspace.model.parent.mkdir(exist_ok=True)
+    if model:
+        shutil.copy(model, workspace.model)
+    else:
+        workspace.model.write_bytes(b"no real model")
+    return workspace
+
+
+def train(config, workspace, number=3, on_epoch=lambda epoch: None):
+    workspace.params.write_text(dump(config))
+    with tracking.training(config, workspace) as run:
+        made = epochs(number, config.seed)
+        for epoch in made:
+            run.log_epoch(epoch)
+            on_epoch(epoch)
+        write_history(workspace.history, History(made, KEPT))
+        run.finish(Trained(sha256(workspace.model), (8, 8), 650, number, KEPT))
+
+
+def evaluate(config, workspace, accuracy=0.75, figure="confusion"):
+    workspace.params.write_text(dump(config))
+    with tracking.evaluation(config, workspace):
+        report(workspace, accuracy, figure)
+
+
+def report(workspace, accuracy=0.75, figure="confusion"):
+    workspace.figures.mkdir(parents=True, exist_ok=True)
+    (workspace.figures / "confusion.png").write_bytes(figure.encode())
+    workspace.predictions.write_text("index,label\n0,1\n")
+    names = ("accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors", "generalisation_gap")
+    workspace.metrics.write_text(json.dumps({"accuracy": accuracy} | dict.fromkeys(names, 0.5)))
+
+
+def client(workspace):
+    import mlflow
+
+    uri = (
+        workspace
+        if isinstance(workspace, str)
+        else "sqlite:///" + f"{workspace.root}/mlflow.db".replace("%", "%25")
+    )
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return mlflow.MlflowClient(uri)
+
+
+def runs(workspace):
+    """All runs of a store, whatever their experiment."""
+    ledger = client(workspace)
+    return ledger.search_runs([found.experiment_id for found in ledger.search_experiments()])
+
+
+def one_run(workspace):
+    [run] = runs(workspace)
+    return run
+
+
+def curve(workspace, run, key="loss"):
+    history = client(workspace).get_metric_history(run.info.run_id, key)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def files(workspace, run, folder=None):
+    found = []
+    for item in client(workspace).list_artifacts(run.info.run_id, folder):
+        found += files(workspace, run, item.path) if item.is_dir else [item.path]
+    return sorted(found)
+
+
+def kept(workspace):
+    folder = workspace.scratch / "runs"
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def tree(root):
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def child(verb, workspace, *arguments, check=True, **environment):
+    """Run this file as a process of its own."""
+    return subprocess.run(
+        [sys.executable, __file__, verb, workspace.root, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=check,
+        env=os.environ | environment,
+    )
+
+
+def until(condition, seconds=60):
+    """Wait for something that another process or thread does."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A real `mlflow server`, to be killed and started again."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--artifacts-destination", f"{self.folder}/artifacts"]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+        self.process = subprocess.Popen(
+            command,
+            env=os.environ | quiet | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return self
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("the MLflow server did not start")
+
+    def kill(self):
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def main(verb, root, uri="", seed="0"):
+    workspace = Workspace(Path(root))
+    settings = config(seed=int(seed), tracking={"uri": uri or None})
+    if verb == "train":
+        train(settings, workspace)
+        evaluate(settings, workspace, accuracy=int(seed) / 10)
+    elif verb == "evaluate":
+        evaluate(settings, workspace)
+    else:
+        for line in tracking.sync(settings.tracking, workspace):
+            print(line)
+        print("mlflow imported:", "mlflow" in sys.modules)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,59 @@
+"""A real `python -m pipeline.stages train`, stopped politely and killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from harness import REPOSITORY, child, config, kept, one_run, runs, until
+
+from pipeline.config import dump
+from pipeline.stages.__main__ import run
+from pipeline.workspace import Workspace
+
+
+@pytest.fixture
+def training(tmp_path, empty_store):
+    """The workspace and the process of a training that would take hours, in its second epoch or later."""
+    workspace = Workspace(tmp_path / "work")
+    workspace.root.mkdir()
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+    shutil.copy(REPOSITORY / "dvc.yaml", workspace.root)
+    workspace.params.write_text(dump(config(train={"epochs": 100_000})))
+    for stage in ("fetch", "preprocess"):
+        run(stage, workspace)
+    command = [sys.executable, "-m", "pipeline.stages", "train"]
+    process = subprocess.Popen(
+        command, cwd=workspace.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        until(lambda: any(run.data.metrics for run in runs(workspace)))
+        yield workspace, process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_sigterm_ends_the_process_and_the_run_is_killed(training):
+    workspace, process = training
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    assert one_run(workspace).info.status == "KILLED"
+    assert kept(workspace) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_run_whose_process_was_killed_is_not_running_once_anything_starts(training):
+    workspace, process = training
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert one_run(workspace).info.status == "RUNNING"
+    assert "(KILLED)" in child("sync", workspace).stdout
+    found = one_run(workspace)
+    assert found.info.status == "KILLED"
+    assert found.data.tags["pipeline.error"] == "its process died"
+    assert kept(workspace) == []

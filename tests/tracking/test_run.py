@@ -1,0 +1,260 @@
+"""What MLflow shows of a run that went well, and of one that did not."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from harness import (
+    DIGESTS,
+    KEPT,
+    client,
+    config,
+    curve,
+    epochs,
+    evaluate,
+    files,
+    kept,
+    lay_out,
+    one_run,
+    runs,
+    train,
+    until,
+)
+
+from pipeline import tracking
+from pipeline.config import leaves, validate
+from pipeline.training.history import Epoch
+from pipeline.workspace import Workspace, sha256
+
+
+def git(workspace, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", "-C", workspace.root, *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def shown(memory, model):
+    """A workspace in a git repository with an uncommitted change, trained and evaluated; to be looked at."""
+    workspace = Workspace(memory / "shown")
+    lay_out(workspace, model)
+    source = workspace.root / "source.py"
+    source.write_text("committed = True\n")
+    git(workspace, "init", "--initial-branch=topic")
+    git(workspace, "add", "source.py")
+    git(workspace, "commit", "--message=first")
+    source.write_text("committed = False\n")
+    train(config(), workspace)
+    evaluate(config(), workspace)
+    return workspace
+
+
+def downloaded(workspace, run, path, folder):
+    return Path(client(workspace).download_artifacts(run.info.run_id, path, str(folder)))
+
+
+def logged_model(workspace, run):
+    [output] = run.outputs.model_outputs
+    return client(workspace).get_logged_model(output.model_id)
+
+
+def test_train_and_evaluate_share_one_finished_run(shown):
+    run = one_run(shown)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("smoke-seed0-")
+    assert client(shown).get_experiment(run.info.experiment_id).name == "image-classifier"
+    assert run.info.start_time <= run.info.end_time
+    assert kept(shown) == []
+
+
+def test_every_leaf_of_the_configuration_is_a_param_and_the_whole_is_an_artifact(shown, tmp_path):
+    run = one_run(shown)
+    values = dict(leaves(config().model_dump(mode="json")))
+    assert set(run.data.params) == set(values)
+    assert run.data.params["train.learning_rate"] == str(values["train.learning_rate"])
+    assert run.data.params["tracking.uri"] == "null"
+    assert run.data.params["model.hidden_units"] == "[32]"
+    text = downloaded(shown, run, "config/params.yaml", tmp_path).read_text()
+    assert validate(yaml.safe_load(text)) == config()
+
+
+@pytest.mark.parametrize("key", ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
+def test_each_epoch_is_one_point_of_each_curve(shown, key):
+    expected = [(epoch.epoch, getattr(epoch, key)) for epoch in epochs()]
+    assert curve(shown, one_run(shown), key) == expected
+
+
+def test_the_results_are_metrics_and_artifacts(shown, tmp_path):
+    run = one_run(shown)
+    assert run.data.metrics["test_accuracy"] == 0.75
+    assert run.data.metrics["generalisation_gap"] == 0.5
+    for path, place in [
+        (shown.metrics, "metrics.json"),
+        (shown.predictions, "predictions.csv"),
+        (shown.history, "history.csv"),
+        (shown.figures / "confusion.png", "figures/confusion.png"),
+    ]:
+        assert downloaded(shown, run, place, tmp_path).read_bytes() == path.read_bytes()
+
+
+def test_the_logged_model_takes_raw_images_and_gives_distributions(shown, images, tmp_path):
+    run = one_run(shown)
+    logged = logged_model(shown, run)
+    assert logged.status == "READY"
+    folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(tmp_path)))
+    assert (folder / "data" / "model.keras").read_bytes() == shown.model.read_bytes()
+    pinned = (folder / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in pinned} == {"mlflow", "tensorflow", "keras", "numpy"}
+    assert f"tensorflow=={run.data.tags['package.tensorflow']}" in pinned
+    signature = mlflow.models.Model.load(str(folder)).signature
+    [images_in], [scores_out] = signature.inputs.inputs, signature.outputs.inputs
+    assert (images_in.type, images_in.shape) == (np.dtype("uint8"), (-1, 8, 8))
+    assert (scores_out.type, scores_out.shape) == (np.dtype("float32"), (-1, 10))
+
+    scores = mlflow.pyfunc.load_model(str(folder)).predict(images)
+    assert scores.shape == (5, 10)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    assert np.ptp(scores) > 0.01
+    restored = mlflow.keras.load_model(str(folder), load_model_kwargs={"safe_mode": True})
+    np.testing.assert_allclose(restored.predict_on_batch(images), scores, rtol=1e-5)
+
+
+def test_the_logged_model_has_the_metrics_of_the_epoch_whose_weights_it_has(shown):
+    found = {metric.key: metric for metric in logged_model(shown, one_run(shown)).metrics}
+    assert found["loss"].value == epochs()[KEPT - 1].loss
+    assert {found[key].step for key in ("loss", "accuracy", "val_loss", "val_accuracy")} == {KEPT}
+
+
+def test_the_data_are_inputs_with_the_digests_that_dvc_has_for_them(shown):
+    inputs = {
+        found.tags[0].value: (found.dataset.name, found.dataset.digest)
+        for found in one_run(shown).inputs.dataset_inputs
+    }
+    assert inputs == {
+        "training": ("digits-train", DIGESTS["train"]),
+        "validation": ("digits-validation", DIGESTS["validation"]),
+        "test": ("digits-test", DIGESTS["test"]),
+    }
+
+
+def test_the_tags_tell_where_the_run_comes_from(shown, tmp_path):
+    run = one_run(shown)
+    tags = run.data.tags
+    assert tags["git.commit"] == tags["mlflow.source.git.commit"] == git(shown, "rev-parse", "HEAD")
+    assert (tags["git.branch"], tags["git.dirty"]) == ("topic", "true")
+    assert "+committed = False" in downloaded(shown, run, "code/uncommitted.diff", tmp_path).read_text()
+    assert tags["data.train"] == DIGESTS["train"]
+    assert tags["pipeline.weights_sha256"] == sha256(shown.model)
+    assert tags["platform"].startswith("Linux")
+    assert {"processor", "package.python", "package.keras", "package.mlflow"} <= set(tags)
+    assert "pipeline.error" not in tags
+
+
+def test_what_the_pipeline_writes_itself_does_not_make_the_code_dirty(workspace):
+    git(workspace, "init")
+    git(workspace, "add", "dvc.lock")
+    git(workspace, "commit", "--message=first")
+    workspace.dvc_lock.write_text(workspace.dvc_lock.read_text() + "# rewritten by dvc repro\n")
+    train(config(), workspace)
+    run = one_run(workspace)
+    assert run.data.tags["git.dirty"] == "false"
+    assert "code/uncommitted.diff" not in files(workspace, run)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "tag"),
+    [
+        (ValueError("the loss\nis lost"), "FAILED", "ValueError: the loss\nis lost"),
+        (ValueError("x" * 10_000), "FAILED", "ValueError: " + "x" * 5987 + "…"),
+        (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt: "),
+    ],
+    ids=["exception", "endless message", "interrupt"],
+)
+def test_a_training_that_ends_early_says_so_in_mlflow(workspace, error, status, tag):
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise error
+
+    with pytest.raises(type(error)):
+        train(config(), workspace, on_epoch=stop)
+    run = one_run(workspace)
+    assert (run.info.status, run.data.tags["pipeline.error"]) == (status, tag)
+    assert [step for step, _ in curve(workspace, run)] == [1, 2]
+    assert not workspace.run.exists()
+
+
+def test_a_failed_evaluation_marks_the_run_until_a_good_one(workspace):
+    train(config(), workspace)
+    end = one_run(workspace).info.end_time
+
+    def fail():
+        with tracking.evaluation(config(), workspace):
+            raise ValueError("no test images")
+
+    with pytest.raises(ValueError, match="no test images"):
+        fail()
+    run = one_run(workspace)
+    assert (run.info.status, run.data.tags["pipeline.error"]) == ("FAILED", "ValueError: no test images")
+    tracking.sync(config().tracking, workspace)
+    assert one_run(workspace).info.status == "FAILED"
+    evaluate(config(), workspace)
+    run = one_run(workspace)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", end)
+    assert "pipeline.error" not in run.data.tags
+
+
+def test_evaluating_again_with_other_values_shows_the_latest_and_its_values(workspace):
+    train(config(), workspace)
+    evaluate(config(), workspace)
+    before = one_run(workspace).data
+    assert before.tags["evaluate.worst_mistakes"] == before.params["evaluate.worst_mistakes"]
+    # The metrics stay: only a figure changes.
+    evaluate(config(evaluate={"worst_mistakes": 7}), workspace, figure="others")
+    run = one_run(workspace)
+    assert run.data.tags["evaluate.worst_mistakes"] == "7"
+    assert run.data.params == before.params
+    folder = client(workspace).download_artifacts(run.info.run_id, "figures")
+    assert (Path(folder) / "confusion.png").read_bytes() == b"others"
+    evaluate(config(), workspace, accuracy=0.5)
+    after = one_run(workspace).data
+    assert after.tags["evaluate.worst_mistakes"] == before.params["evaluate.worst_mistakes"]
+    assert after.metrics["test_accuracy"] == 0.5
+
+
+def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):
+    names = [f"class-{number:03}-{'x' * 20}" for number in range(300)]
+    train(config(data={"classes": names}), workspace)
+    shown = one_run(workspace).data.params["data.classes"]
+    assert (len(shown), shown[-1]) == (6000, "…")
+
+
+def test_a_validation_loss_that_is_no_number_is_shown_and_stops_nothing(workspace):
+    with tracking.training(config(), workspace) as run:
+        run.log_epoch(Epoch(1, 0.5, 0.5, float("nan"), 0.5, 0.1))
+        run.log_epoch(Epoch(2, 0.4, 0.5, float("inf"), 0.5, 0.1))
+    shown = one_run(workspace)
+    assert [step for step, _ in curve(workspace, shown)] == [1, 2]
+    assert [step for step, _ in curve(workspace, shown, "val_loss")] == [1, 2]
+
+
+def test_a_long_training_is_sent_in_a_few_requests(workspace):
+    train(config(), workspace, number=400)
+    assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.loss) for epoch in epochs(400)]
+
+
+def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(workspace):
+    def fill_the_disk(epoch):
+        if epoch.epoch == 2:
+            until(lambda: runs(workspace))
+            # A record's folder that is gone stands for a disk that is full: both are OSError.
+            [record] = kept(workspace)
+            shutil.rmtree(record)
+            record.touch()
+
+    with pytest.raises(OSError):
+        train(config(), workspace, on_epoch=fill_the_disk)
+    assert one_run(workspace).info.status == "FAILED"

@@ -1,0 +1,196 @@
+"""The ledger against what happens to it: wiped, deleted from, raced for, moved, copied, damaged."""
+
+import shutil
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from harness import (
+    REPOSITORY,
+    child,
+    client,
+    config,
+    curve,
+    epochs,
+    evaluate,
+    files,
+    free_port,
+    kept,
+    lay_out,
+    one_run,
+    report,
+    runs,
+    train,
+    tree,
+)
+
+from pipeline import tracking
+from pipeline.errors import PipelineError
+from pipeline.tracking.record import unsent
+from pipeline.workspace import Workspace
+
+NOWHERE = f"http://127.0.0.1:{free_port()}"
+
+
+def logged_model(workspace, run, folder):
+    [output] = run.outputs.model_outputs
+    uri = client(workspace).get_logged_model(output.model_id).artifact_location
+    return mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))
+
+
+def test_a_wiped_store_is_rebuilt_whole_by_sync_and_once(tmp_path, model):
+    workspace = lay_out(Workspace(tmp_path / "work"), model)
+    child("train", workspace)
+    before = one_run(workspace)
+    (workspace.root / "mlflow.db").rename(tmp_path / "old.db")
+    shutil.rmtree(workspace.root / "mlruns")
+
+    # At once, lest one of them makes a second run.
+    commands = [[sys.executable, REPOSITORY / "tests/tracking/harness.py", "sync", workspace.root]] * 2
+    for process in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
+        assert process.wait() == 0
+
+    # This process has the old file open under the old name.
+    moved = Workspace(workspace.root.rename(tmp_path / "elsewhere"))
+    shown = child("sync", moved).stdout
+    run = one_run(moved)
+    assert run.info.run_id != before.info.run_id
+    assert run.info.run_id in shown
+    assert run.info.run_name == before.info.run_name
+    assert run.info.status == "FINISHED"
+    assert run.data.params == before.data.params
+    assert run.data.metrics == before.data.metrics
+    ours = {key: value for key, value in before.data.tags.items() if not key.startswith("mlflow.")}
+    assert {key: run.data.tags[key] for key in ours} == ours
+    assert curve(moved, run) == [(epoch.epoch, epoch.loss) for epoch in epochs()]
+    assert {"history.csv", "metrics.json", "figures/confusion.png"} <= set(files(moved, run))
+    folder = logged_model(moved, run, tmp_path / "got")
+    assert mlflow.keras.load_model(folder).input_shape == (None, 8, 8)
+    # There was nothing left to do, which costs no import of MLflow.
+    assert "mlflow imported: False" in shown
+
+
+def test_a_run_that_was_deleted_in_mlflow_is_not_brought_back(workspace):
+    train(config(), workspace)
+    run = one_run(workspace)
+    client(workspace).delete_run(run.info.run_id)
+    [line] = tracking.sync(config().tracking, workspace)
+    assert f"mlflow runs restore --run-id {run.info.run_id}" in line
+    evaluate(config(), workspace)
+    assert runs(workspace) == []
+    assert kept(workspace) == []
+
+
+def test_a_deleted_experiment_is_a_sentence_and_the_run_is_kept(workspace, capfd):
+    train(config(), workspace)
+    client(workspace).delete_experiment(one_run(workspace).info.experiment_id)
+    train(config(seed=1), workspace)
+    assert "mlflow experiments restore --experiment-id" in capfd.readouterr().err
+    assert len(kept(workspace)) == 1
+    with pytest.raises(PipelineError, match="mlflow experiments restore --experiment-id"):
+        tracking.sync(config().tracking, workspace)
+    assert len(kept(workspace)) == 1
+
+
+def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
+    repository = Workspace(tmp_path / "work")
+    trials = [Workspace(repository.scratch / "trials" / str(seed)) for seed in range(8)]
+    script = [sys.executable, REPOSITORY / "tests" / "tracking" / "harness.py", "train"]
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"each logs a copy of it, none opens it")
+    processes = [
+        subprocess.Popen([*script, lay_out(trial, model).root, "", str(seed)], stderr=subprocess.PIPE)
+        for seed, trial in enumerate(trials)
+    ]
+    for process in processes:
+        assert process.wait() == 0, process.stderr.read()
+    ledger = client(repository)
+    assert {found.name for found in ledger.search_experiments()} == {"Default", "image-classifier"}
+    assert ledger.search_runs(["0"]) == []
+    found = {int(run.data.params["seed"]): run for run in runs(repository)}
+    assert sorted(found) == list(range(8))
+    for seed, run in found.items():
+        assert run.info.status == "FINISHED"
+        assert curve(repository, run) == [(epoch.epoch, epoch.loss) for epoch in epochs(seed=seed)]
+        assert run.data.metrics["test_accuracy"] == seed / 10
+        assert len(run.outputs.model_outputs) == 1
+    assert kept(repository) == []
+
+
+@pytest.mark.parametrize("name", ["new", "a b#c%d%20é"])
+def test_a_repository_that_was_moved_opens_its_runs_and_adds_to_them(workspace, tmp_path, name):
+    train(config(), workspace)
+    [old] = runs(workspace)
+    moved = Workspace(tmp_path / name)
+    shutil.move(workspace.root, moved.root)
+    # MLflow remembers places for as long as a process lives.
+    child("evaluate", moved)
+    run = one_run(moved)
+    assert run.info.run_id == old.info.run_id
+    assert run.info.artifact_uri.startswith(moved.root.as_uri())
+    assert (moved.root / "mlruns").is_dir()
+    assert list(moved.root.glob("mlruns/**/figures/confusion.png"))
+    folder = logged_model(moved, run, tmp_path / "got")
+    assert mlflow.keras.load_model(folder).input_shape == (None, 8, 8)
+    assert not workspace.root.exists()
+
+
+def test_a_copy_writes_nothing_to_the_place_it_was_copied_from(workspace, tmp_path):
+    train(config(), workspace)
+    copy = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
+    before = tree(workspace.root)
+    child("train", copy, "", 1)
+    assert tree(workspace.root) == before
+    assert len(runs(copy)) == 2
+    assert all(str(copy.root) in run.info.artifact_uri for run in runs(copy))
+
+
+def test_a_damaged_record_is_named_and_does_not_hold_up_the_others(workspace, capfd):
+    settings = config(tracking={"uri": NOWHERE})
+    for seed in range(3):
+        train(settings.model_copy(update={"seed": seed}), workspace)
+    capfd.readouterr()
+    truncated, without_model, good = kept(workspace)
+    (truncated / "models" / "run.json").write_text('{"id": "')
+    (without_model / "models" / "model.keras").unlink()
+    shutil.rmtree(workspace.model.parent)
+    lines = tracking.sync(config().tracking, workspace)
+    assert str(truncated) in capfd.readouterr().err
+    assert any("model.keras is missing" in line and "stays" in line for line in lines)
+    assert any(line.startswith("Sent run") for line in lines)
+    assert kept(workspace) == [truncated, without_model]
+    assert not good.exists()
+
+
+def test_a_run_of_older_code_is_sent_though_the_schema_has_changed(workspace):
+    train(config(tracking={"uri": NOWHERE}), workspace)
+    [record] = kept(workspace)
+    path = record / "models" / "run.json"
+    path.write_text(path.read_text().replace('"batch_size"', '"size_of_batches"'))
+    tracking.sync(config().tracking, workspace)
+    assert "train.size_of_batches" in one_run(workspace).data.params
+
+
+def test_with_nothing_to_send_nothing_is_made(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert list(unsent(workspace)) == []
+    assert tracking.sync(config().tracking, workspace) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reports_that_dvc_restored_clear_a_failed_evaluation(workspace):
+    train(config(), workspace)
+
+    def fail():
+        with tracking.evaluation(config(), workspace):
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
+    report(workspace)
+    tracking.sync(config().tracking, workspace)
+    run = one_run(workspace)
+    assert run.info.status == "FINISHED"
+    assert "pipeline.error" not in run.data.tags
+    assert run.data.metrics["test_accuracy"] == 0.75

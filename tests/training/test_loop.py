@@ -1,0 +1,281 @@
+"""The loop against Keras's own `fit`, and against itself."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.config import compose
+from pipeline.errors import PipelineError
+from pipeline.models import build
+from pipeline.models.archive import weights_digest
+from pipeline.training import loop
+from pipeline.training.loop import fit, use_threads
+
+# TensorFlow takes the number of threads once a process, before it computes anything.
+use_threads(1)
+
+CONF = Path(__file__).parents[2] / "conf"
+SHAPE, CLASSES = (6, 6), 4
+
+
+def some_images(count: int, seed: int, noise: float = 60.0):
+    """Blurred copies of one picture a class; how many are ambiguous grows with `noise`."""
+    pictures = np.random.default_rng(99).integers(60, 200, (CLASSES, 36))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count).astype(np.int32)
+    images = pictures[labels] + rng.normal(0, noise, (count, 36))
+    return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+TRAIN, VALIDATION = some_images(203, seed=1), some_images(50, seed=2)
+NOBODY = (np.empty((0, 36), np.uint8), np.empty(0, np.int32))
+
+
+@functools.cache
+def composed():
+    return compose(CONF, ["data=digits"])
+
+
+def settings(patience=None, monitor="val_loss", min_delta=0.0, **train):
+    early = {"patience": patience, "monitor": monitor, "min_delta": min_delta}
+    defaults = {"epochs": 3, "learning_rate": 0.01, "batch_size": 32, "xla": False}
+    section = composed().train.model_dump() | defaults | train | {"early_stopping": early}
+    return type(composed().train).model_validate(section)
+
+
+def network(seed=0, **model):
+    keras.utils.set_random_seed(seed)
+    changed = {"hidden_units": (12,)} | model
+    return build(composed().model.model_copy(update=changed), SHAPE, CLASSES)
+
+
+def trained(train=TRAIN, validation=VALIDATION, seed=0, head="softmax", model=None, **config):
+    net = network(seed, **(model or {}))
+    history = fit(net, train, validation, settings(**config), seed=seed, head=head)
+    return weights_digest(net), history, net
+
+
+def scaled(images):
+    return images.astype(np.float32) / 255
+
+
+# --- Keras -------------------------------------------------------------------------------------
+
+
+def keras_fit(model, loss, optimizer, batch_size, seed=0):
+    order = np.random.default_rng([seed]).permutation(len(TRAIN[1]))
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    return model.fit(
+        scaled(TRAIN[0][order]),
+        TRAIN[1][order],
+        batch_size=batch_size,
+        epochs=3,
+        shuffle=False,
+        validation_data=(scaled(VALIDATION[0]), VALIDATION[1]),
+        verbose=0,
+    ).history
+
+
+def assert_same_training(ours, history, theirs, their_history):
+    # The two sum in different orders: a few units in the last of float32's 7 digits, over 3 epochs.
+    for mine, keras_ in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_, rtol=1e-3, atol=1e-5)
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        mine = [getattr(epoch, name) for epoch in history.epochs]
+        np.testing.assert_allclose(mine, their_history[name], rtol=1e-4, err_msg=name)
+
+
+# 203 images: a last batch of 11, of 3, and one batch only.
+@pytest.mark.parametrize(
+    ("batch_size", "xla", "optimizer"),
+    [(32, True, "adam"), (32, False, "adam"), (50, True, "adamw"), (1000, False, "adamw")],
+)
+def test_it_trains_as_keras_fit_does(batch_size, xla, optimizer):
+    decay = {"weight_decay": 0.1} if optimizer == "adamw" else {}
+    _, history, ours = trained(batch_size=batch_size, xla=xla, optimizer=optimizer, **decay)
+    theirs = network()
+    made = keras.optimizers.get(
+        {"class_name": optimizer, "config": {"learning_rate": 0.01} | (decay or {"weight_decay": None})}
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert_same_training(ours, history, theirs, keras_fit(theirs, loss, made, batch_size))
+
+
+def test_the_sigmoid_head_trains_as_the_plain_design_does_in_keras():
+    plain = keras.Sequential(
+        [
+            keras.Input((36,)),
+            keras.layers.Dense(12, activation="relu"),
+            keras.layers.Dense(CLASSES, activation="sigmoid"),
+        ]
+    )
+    plain.set_weights(network().get_weights())
+    _, history, ours = trained(head="sigmoid")
+    theirs = keras_fit(plain, "sparse_categorical_crossentropy", keras.optimizers.Adam(0.01), 32)
+    # Keras's own val_loss is of the sigmoid's logits too, so all four columns agree.
+    assert_same_training(ours, history, plain, theirs)
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_sigmoid_and_softmax_heads_train_the_same_weights_bit_for_bit(xla):
+    assert trained(head="sigmoid", xla=xla)[0] == trained(head="softmax", xla=xla)[0]
+
+
+# --- what is random ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_seed_gives_the_same_weights_each_time_and_another_seed_others(dropout):
+    model = {"dropout": dropout}
+    first, history, _ = trained(model=model)
+    again, history_again, _ = trained(model=model)
+    assert (first, history) == (again, history_again)
+    assert trained(model=model, seed=1)[0] != first
+
+
+def test_what_ran_before_makes_no_difference():
+    expected = trained(model={"dropout": 0.5})[0]
+    net = network(model_seed := 0, dropout=0.5)
+    keras.utils.set_random_seed(77)
+    np.random.default_rng().random()
+    fit(net, TRAIN, VALIDATION, settings(), seed=model_seed)
+    assert weights_digest(net) == expected
+
+
+def losses_of_a_network_that_hardly_learns(**config):
+    _, history, _ = trained(learning_rate=1e-30, **config)
+    return [epoch.loss for epoch in history.epochs]
+
+
+def test_dropout_silences_other_units_in_each_epoch():
+    assert len(set(losses_of_a_network_that_hardly_learns(model={"dropout": 0.5}))) == 3
+    assert len(set(losses_of_a_network_that_hardly_learns())) == 1
+
+
+def orders(monkeypatch, **config):
+    """The order of the images in each epoch, as the loop cut it into batches."""
+    seen = []
+    slices = loop._slices
+
+    def watched(order, *rest):
+        seen.append(order.tolist())
+        return slices(order, *rest)
+
+    monkeypatch.setattr(loop, "_slices", watched)
+    trained(**config)
+    return seen
+
+
+def test_shuffle_once_repeats_one_order_and_every_epoch_draws_a_new_one(monkeypatch):
+    once = orders(monkeypatch, shuffle="once")
+    monkeypatch.undo()
+    each = orders(monkeypatch, shuffle="every_epoch")
+    assert once[0] == once[1] == once[2]
+    assert len({tuple(order) for order in each}) == 3
+    for order in once + each:
+        assert sorted(order) == list(range(203))
+        assert order != sorted(order)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 5 * 32 * 36 - 1])
+def test_slices_of_any_size_give_the_same_weights_bit_for_bit(monkeypatch, slice_bytes):
+    whole = trained(xla=True)[0]
+    monkeypatch.setattr(loop, "SLICE_BYTES", slice_bytes)
+    assert trained(xla=True)[0] == whole
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(203, 32), (64, 32), (5, 32), (1, 1)])
+def test_slices_hold_each_image_once_in_order_within_the_memory_limit(monkeypatch, count, batch_size):
+    monkeypatch.setattr(loop, "SLICE_BYTES", 2 * batch_size * 36)
+    order = np.random.default_rng(0).permutation(count)
+    blocks = list(loop._slices(order, batch_size, 36))
+    np.testing.assert_array_equal(np.concatenate([block.ravel() for block in blocks]), order)
+    assert all(block.size * 36 <= loop.SLICE_BYTES for block in blocks)
+
+
+def test_validation_in_parts_equals_validation_at_once(monkeypatch):
+    at_once = trained()[1].epochs[-1]
+    monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)
+    in_parts = trained()[1].epochs[-1]
+    assert in_parts.val_accuracy == at_once.val_accuracy
+    assert in_parts.val_loss == pytest.approx(at_once.val_loss, rel=1e-6)
+
+
+# --- when it ends ------------------------------------------------------------------------------
+
+
+def train_until_it_stops(validation, **config):
+    """Ambiguous images, learned by heart: validation gets better, then worse."""
+    digests = []
+    net = network(hidden_units=(64,))
+    history = fit(
+        net,
+        some_images(60, seed=3, noise=250),
+        validation,
+        settings(epochs=40, learning_rate=0.02, **config),
+        seed=0,
+        on_epoch=lambda epoch: digests.append(weights_digest(net)),
+    )
+    return net, history, digests
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val_loss", min), ("val_accuracy", max)])
+def test_early_stopping_keeps_the_best_weights_and_ends_after_patience(monitor, best):
+    validation = some_images(100, seed=4, noise=250)
+    net, history, digests = train_until_it_stops(validation, patience=3, monitor=monitor)
+    values = [getattr(epoch, monitor) for epoch in history.epochs]
+    assert history.kept_epoch == values.index(best(values)) + 1
+    assert len(history.epochs) == len(digests) == history.kept_epoch + 3 < 40
+    assert weights_digest(net) == digests[history.kept_epoch - 1] != digests[-1]
+
+
+def test_an_improvement_below_min_delta_does_not_count():
+    validation = some_images(100, seed=4, noise=250)
+    _, history, _ = train_until_it_stops(validation, patience=2, min_delta=1000.0)
+    assert (history.kept_epoch, len(history.epochs)) == (1, 3)
+
+
+def test_without_early_stopping_the_last_weights_are_kept():
+    net, history, digests = train_until_it_stops(some_images(100, seed=4, noise=250))
+    assert history.kept_epoch == len(history.epochs) == 40
+    assert weights_digest(net) == digests[-1]
+
+
+def test_without_validation_images_there_are_no_validation_values():
+    _, history, _ = trained(validation=NOBODY)
+    assert [(epoch.val_loss, epoch.val_accuracy) for epoch in history.epochs] == [(None, None)] * 3
+
+
+# Each layer multiplies what the one before blew up.
+DEEP = {"hidden_units": (30,) * 25, "activation": "relu"}
+
+
+def test_a_loss_that_is_no_number_ends_it_with_epoch_and_learning_rate():
+    with pytest.raises(PipelineError, match=r"diverged in epoch \d.*learning_rate \(now 10\.0\)"):
+        trained(model=DEEP, learning_rate=10.0, epochs=20)
+
+
+def test_weights_that_overflow_in_validation_end_it_too():
+    with pytest.raises(PipelineError, match=r"diverged in epoch 1"):
+        trained(model=DEEP | {"activation": "selu"}, learning_rate=10.0, epochs=1, batch_size=1000)
+
+
+def test_weights_ruined_by_the_very_last_step_are_noticed():
+    net = network(hidden_units=(8, 8), activation="tanh")
+    # Black images give logits of 0, a finite loss, and a gradient of 0 times infinity.
+    net.set_weights([np.full_like(weight, 1e30 if weight.ndim == 2 else 0) for weight in net.get_weights()])
+    black = np.zeros_like(TRAIN[0]), TRAIN[1]
+    with pytest.raises(PipelineError, match=r"diverged in epoch 1 \(loss 1\.386\)"):
+        fit(net, black, NOBODY, settings(epochs=1, batch_size=1000), seed=0)
+
+
+def test_another_number_of_threads_in_the_same_process_is_refused():
+    trained(epochs=1)
+    with pytest.raises(PipelineError, match=r"train\.threads is 2.* with 1: use a process of its own"):
+        use_threads(2)
