@@ -1,6 +1,6 @@
 """Trainings with made-up epochs but real records, stores and models; also run as a child process.
 
-python harness.py VERB ROOT [URI] [SEED]: VERB is train, evaluate, or sync, which also says whether mlflow was imported.
+python harness.py VERB ROOT [URI] [SEED]; VERB: train, evaluate, or sync, which says if it imported mlflow.
 """
 
 import functools

@@ -93,6 +93,7 @@ def test_a_deleted_experiment_is_a_sentence_and_the_run_is_kept(workspace, capfd
     assert len(kept(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
     repository = Workspace(tmp_path / "work")
     trials = [Workspace(repository.scratch / "trials" / str(seed)) for seed in range(8)]
