@@ -24,6 +24,20 @@ _NO_TRIAL = {
     "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
 }  # fmt: skip
 
+# Hydra's own script knows `python FILE` and an executable, not `python -m`.
+_BASH_COMPLETION = r"""
+_pipeline_completion() {
+    local typed=${COMP_LINE:0:COMP_POINT} words
+    [[ $typed =~ ^[^\ ]*python[0-9.]*\ +-m\ +pipeline\ +(.*)$ ]] || return
+    words="pipeline ${BASH_REMATCH[1]}"
+    COMPREPLY=($(compgen -o nospace -o default -W "$(
+        COMP_LINE=$words COMP_POINT=${#words} python -m pipeline -sc query=bash 2>/dev/null
+    )" -- "${typed##* }"))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _pipeline_completion python python3
+"""
+
 
 def main() -> None:
     """Hand the command line to Hydra, after a check that says what is wrong in one sentence."""
@@ -34,6 +48,9 @@ def main() -> None:
         # Relative paths in overrides and in Hydra's own settings are relative to the repository.
         os.chdir(repository.root)
         arguments = sys.argv[1:]
+        if "install=bash" in arguments:
+            print(_BASH_COMPLETION)
+            return
         if _NO_TRIAL.isdisjoint(argument.partition("=")[0] for argument in arguments):
             compose(conf, _first_values([argument for argument in arguments if not argument.startswith("-")]))
         else:

@@ -61,14 +61,26 @@ def test_hydras_own_options_work(smoke):
     assert smoke.files() == before
 
 
+# What bash does at the tab key.
+TAB = """
+eval "$(python -m pipeline -sc install=bash)"
+COMP_LINE="python -m pipeline $1"
+COMP_POINT=${#COMP_LINE}
+$(complete -p python | sed 's/.* -F //; s/ .*//')
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("mod", "model="), ("experiment=sm", "experiment=smoke"), ("train.learn", "train.learning_rate=")],
+    [
+        ("mod", ["model.", "model="]),
+        ("experiment=sm", ["experiment=smoke"]),
+        ("seed=1 train.learn", ["train.learning_rate="]),
+    ],
 )
 def test_the_tab_key_completes(reproduced, typed, offered):
-    line = f"python -m pipeline {typed}"
-    asked = reproduced.pipeline("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert offered in asked.split()
+    assert reproduced.run("bash", "-c", TAB, "bash", typed).split() == offered
 
 
 @pytest.mark.parametrize(
