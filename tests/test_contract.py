@@ -48,6 +48,8 @@ VARIANTS = [
         "train.weight_decay=0.01",
         "train.early_stopping.patience=1",
         "model.dropout=0.1",
+        "train.schedule=cosine",
+        "train.augment.shift=1",
         "preprocess.validation_split=stratified",
         # The first two can't serve; their settings are read before that shows.
         "data.sources=[{kind: keras, dataset: mnist, url: 'http://127.0.0.1:9'}, {kind: idx, path: idx}, "

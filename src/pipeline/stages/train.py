@@ -46,8 +46,9 @@ def run(
             train,
             validation,
             config.train,
+            image_shape=dataset.image_shape,
             seed=config.seed,
-            head=getattr(config.model, "head", "softmax"),
+            head=config.model.head,
             on_epoch=report,
         )
     model = served(network, dataset.image_shape)
