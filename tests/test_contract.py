@@ -57,6 +57,8 @@ VARIANTS = [
         "data.retries=0",
     ],
 ]
+# What a stage imports depends on the model; what it reads of it is the whole section.
+CNN = ["experiment=smoke", "model=cnn", "train.epochs=1", "train.xla=false", "train.threads=1"]
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
@@ -108,6 +110,7 @@ def ran(tmp_path_factory):
                 patch.setenv("KERAS_HOME", str(workspace.root / "keras"))
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
                 module.run(config, workspace)
+    (workspace.root / "cnn.yaml").write_text(dump(compose(REPOSITORY / "conf", CNN)))
     shutil.copytree(REPOSITORY / "conf", workspace.root / "conf", ignore=shutil.ignore_patterns("local"))
     return workspace, read
 
@@ -119,7 +122,8 @@ from pipeline.config import read_params
 from pipeline.workspace import Workspace
 stage, workspace = sys.argv[1], Workspace(Path(sys.argv[2]))
 module = importlib.import_module(f"pipeline.stages.{stage}")
-module.run(workspace) if stage == "compose" else module.run(read_params(workspace.params), workspace)
+for params in (workspace.params, workspace.root / "cnn.yaml"):
+    module.run(workspace) if stage == "compose" else module.run(read_params(params), workspace)
 print()
 print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "pipeline"]))
 """
