@@ -58,7 +58,7 @@ VARIANTS = [
     ],
 ]
 # What a stage imports depends on the model; what it reads of it is the whole section.
-CNN = ["experiment=smoke", "model=cnn", "train.epochs=1", "train.xla=false", "train.threads=1"]
+CNN = ["data=digits", "model=cnn", "train.epochs=1", "train.xla=false", "train.threads=1"]
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
