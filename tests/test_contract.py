@@ -86,7 +86,8 @@ def recorder(config, read: set[str]):
         if prefix is not None:
             if name in type(self).model_fields and not isinstance(value, Section):
                 read.add(prefix + name)
-            elif name.startswith("model_dump") or name in ("__iter__", "copy", "model_copy"):
+            # A digest of all values, by model_dump_json, is no use of any.
+            elif name in ("model_dump", "__iter__", "copy", "model_copy"):
                 read.update(f"{prefix}{key}" for key, _ in leaves(plain(self, "__dict__")))
         return value
 

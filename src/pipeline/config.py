@@ -158,6 +158,7 @@ class TrainSection(Section):
     shuffle: Literal["once", "every_epoch"]
     augment: AugmentSection
     early_stopping: EarlyStopping
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     xla: bool
     threads: Annotated[int, Field(ge=1, le=1024)]
 

@@ -11,10 +11,12 @@ from math import ceil
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from pipeline.config import TrainSection
 from pipeline.errors import PipelineError
 from pipeline.training.batches import Slice, Split, slices
+from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.history import Epoch, History
 
 VALIDATION_BATCH = 2000
@@ -62,6 +64,7 @@ def fit(
     seed: int,
     head: str = "softmax",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoints: Checkpoints | None = None,
 ) -> History:
     """Train `network` in place.
 
@@ -73,7 +76,8 @@ def fit(
         image_shape: (height, width) or (height, width, channels).
         seed: of the batch order, augmentation and dropout.
         head: `softmax`, or `sigmoid` as in the plain design; see docs/model.md.
-        on_epoch: called after each epoch.
+        on_epoch: called after each epoch, and first for each that a checkpoint has.
+        checkpoints: where to go on from, and to keep the state in between epochs.
 
     Returns:
         The epochs; kept is the one whose weights `network` now has: the last, or with early stopping
@@ -90,10 +94,17 @@ def fit(
     test_batch = tf.function(step.test)
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
-    best, kept, kept_weights = np.inf, 0, None
-    history: list[Epoch] = []
-    with closing(slices(train, image_shape, config, seed)) as upcoming:
-        for number in range(1, config.epochs + 1):
+    state = (checkpoints and checkpoints.load()) or State([], [], [], np.inf, 0, [])
+    for variables, values in ((network.variables, state.network), (optimizer.variables, state.optimizer)):
+        for variable, array in zip(variables, values, strict=bool(values)):
+            variable.assign(array)
+    best, kept, kept_weights = state.best, state.kept_epoch, state.kept_weights
+    history = list(state.epochs)
+    for epoch in history:
+        on_epoch(epoch)
+
+    with closing(slices(train, image_shape, config, seed, len(history) + 1)) as upcoming:
+        for number in range(len(history) + 1, config.epochs + 1):
             _seed_dropout(network, seed, number)
             loss = correct = 0.0
             for batches in _until_end_of_epoch(upcoming):
@@ -120,18 +131,25 @@ def fit(
                 )
             history.append(epoch)
             on_epoch(epoch)
-            if early.patience is None:
-                continue
-            value = sign * float(getattr(epoch, early.monitor))
-            if value < best - early.min_delta or kept == 0:
-                best, kept, kept_weights = value, number, network.get_weights()
-            elif number - kept >= early.patience:
-                break
+            if early.patience:
+                value = sign * float(getattr(epoch, early.monitor))
+                if value < best - early.min_delta or kept == 0:
+                    best, kept, kept_weights = value, number, network.get_weights()
+                elif number - kept >= early.patience:
+                    break
+            if checkpoints and checkpoints.due:
+                checkpoints.save(
+                    State(history, _values(network), _values(optimizer), best, kept, kept_weights)
+                )
 
-    if kept_weights is None:
+    if not kept:
         return History(history, len(history))
     network.set_weights(kept_weights)
     return History(history, kept)
+
+
+def _values(owner: keras.Model | keras.optimizers.Optimizer) -> list[NDArray[np.generic]]:
+    return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
 
 
 class _Step:
