@@ -130,7 +130,7 @@ def test_early_stopping_without_validation_images_is_refused():
         ("+foo=1", "foo: there is no such key. There are: name, seed,"),
         ("~train.epochs", "train.epochs: the key is missing"),
         ("data=mist", "conf/data has no option 'mist'. Did you mean mnist?"),
-        ("model=cnnn", "conf/model has no option 'cnnn'. There are: "),
+        ("model=transformer", "conf/model has no option 'transformer'. There are: cnn, mlp"),
         ("experiment=smok", "Did you mean smoke?"),
         ("model=null", "model=null is refused"),
         ("seed=???", "seed is ???: give it a value"),

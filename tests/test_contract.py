@@ -48,6 +48,8 @@ VARIANTS = [
         "train.weight_decay=0.01",
         "train.early_stopping.patience=1",
         "model.dropout=0.1",
+        "train.schedule=cosine",
+        "train.augment.shift=1",
         "preprocess.validation_split=stratified",
         # The first two can't serve; their settings are read before that shows.
         "data.sources=[{kind: keras, dataset: mnist, url: 'http://127.0.0.1:9'}, {kind: idx, path: idx}, "
@@ -55,6 +57,8 @@ VARIANTS = [
         "data.retries=0",
     ],
 ]
+# What a stage imports depends on the model; what it reads of it is the whole section.
+CNN = ["data=digits", "model=cnn", "train.epochs=1", "train.xla=false", "train.threads=1"]
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
@@ -82,7 +86,8 @@ def recorder(config, read: set[str]):
         if prefix is not None:
             if name in type(self).model_fields and not isinstance(value, Section):
                 read.add(prefix + name)
-            elif name.startswith("model_dump") or name in ("__iter__", "copy", "model_copy"):
+            # A digest of all values, by model_dump_json, is no use of any.
+            elif name in ("model_dump", "__iter__", "copy", "model_copy"):
                 read.update(f"{prefix}{key}" for key, _ in leaves(plain(self, "__dict__")))
         return value
 
@@ -106,6 +111,7 @@ def ran(tmp_path_factory):
                 patch.setenv("KERAS_HOME", str(workspace.root / "keras"))
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
                 module.run(config, workspace)
+    (workspace.root / "cnn.yaml").write_text(dump(compose(REPOSITORY / "conf", CNN)))
     shutil.copytree(REPOSITORY / "conf", workspace.root / "conf", ignore=shutil.ignore_patterns("local"))
     return workspace, read
 
@@ -117,7 +123,8 @@ from pipeline.config import read_params
 from pipeline.workspace import Workspace
 stage, workspace = sys.argv[1], Workspace(Path(sys.argv[2]))
 module = importlib.import_module(f"pipeline.stages.{stage}")
-module.run(workspace) if stage == "compose" else module.run(read_params(workspace.params), workspace)
+for params in (workspace.params, workspace.root / "cnn.yaml"):
+    module.run(workspace) if stage == "compose" else module.run(read_params(params), workspace)
 print()
 print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "pipeline"]))
 """

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,6 +27,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[\w][\w .,=+-]{0,99}$")]
+Activation = Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
 Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
 
 
@@ -100,9 +101,42 @@ class PreprocessSection(Section):
 class MlpSection(Section):
     name: Literal["mlp"]
     hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
-    activation: Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
+    activation: Activation
     dropout: Fraction
     head: Literal["softmax", "sigmoid"]
+
+
+class CnnStage(Section):
+    filters: Annotated[int, Field(ge=1, le=10_000)]
+    kernel_size: Annotated[int, Field(ge=1, le=99)]
+    convolutions: Annotated[int, Field(ge=1, le=100)]
+    stride: Annotated[int, Field(ge=1, le=10)]
+    pool: bool
+
+
+class CnnSection(Section):
+    name: Literal["cnn"]
+    stages: Annotated[tuple[CnnStage, ...], Field(strict=False, min_length=1)]
+    normalisation: Literal["batch", "none"]
+    activation: Activation
+    dropout: Fraction
+    head: Literal["softmax", "sigmoid"]
+
+
+ModelSection = Annotated[MlpSection | CnnSection, Field(discriminator="name")]
+
+
+class AugmentSection(Section):
+    shift: Annotated[float, Field(ge=0, le=100)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    scale: Fraction
+    shear: Fraction
+    elastic: Annotated[float, Field(ge=0, le=100)]
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any image is changed at all."""
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
 
 
 class EarlyStopping(Section):
@@ -114,11 +148,17 @@ class EarlyStopping(Section):
 class TrainSection(Section):
     optimizer: Literal["adam", "adamw"]
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine"]
+    warmup: Fraction
+    weight_decay: Fraction
+    beta_2: Fraction
+    label_smoothing: Fraction
     batch_size: Annotated[int, Field(ge=1, le=100_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     shuffle: Literal["once", "every_epoch"]
+    augment: AugmentSection
     early_stopping: EarlyStopping
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     xla: bool
     threads: Annotated[int, Field(ge=1, le=1024)]
 
@@ -150,7 +190,7 @@ class Config(Section):
     seed: Seed
     data: DataSection
     preprocess: PreprocessSection
-    model: MlpSection
+    model: ModelSection
     train: TrainSection
     evaluate: EvaluateSection
     tracking: TrackingSection
@@ -162,6 +202,12 @@ class Config(Section):
                 "train.early_stopping.patience needs validation images: set "
                 "preprocess.validation_fraction above 0, or patience to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_needs_softmax(self) -> Self:
+        if self.train.label_smoothing > 0 and self.model.head == "sigmoid":
+            raise ValueError("train.label_smoothing needs model.head softmax, or set it to 0.0")
         return self
 
 
@@ -433,7 +479,7 @@ def _refuse_outside(hydra: "DictConfig", root: Path) -> None:
 def _sentence(fault: ErrorDetails) -> str:
     """What pydantic found, for the person who wrote the value."""
     # Members of a union appear in the location as their tag, which is no key.
-    key = ".".join(str(part) for part in fault["loc"] if part not in _SOURCE_KINDS)
+    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
     if fault["type"] == "extra_forbidden":
         return f"{key}: there is no such key.{_nearest(key, _siblings(key))}"
     if fault["type"] == "missing":
@@ -451,12 +497,12 @@ _SIGNS = {"gt": "above ", "ge": "from ", "lt": "below ", "le": "up to "}
 
 def _range(key: str) -> str:
     """The bounds of a number in the schema, for a message: " (from 1 up to 400)"."""
-    field: Any = None
-    section: Any = Config
+    fields: list[Any] = []
+    sections: list[type[BaseModel]] = [Config]
     for name in key.split("."):
-        field = getattr(section, "model_fields", {}).get(name)
-        section = getattr(field, "annotation", None)
-    metadata = getattr(field, "metadata", [])
+        fields = [section.model_fields[name] for section in sections if name in section.model_fields]
+        sections = [section for field in fields for section in _sections(field.annotation)]
+    metadata = fields[0].metadata if fields else []
     bounds = [
         f"{word}{getattr(constraint, sign):,}"
         for sign, word in _SIGNS.items()
@@ -471,7 +517,7 @@ def _siblings(key: str) -> list[str]:
     return [name for name in _keys() if name.rpartition(".")[0] == key.rpartition(".")[0]]
 
 
-_SOURCE_KINDS = ("keras", "npm", "debian", "sklearn", "idx")
+_TAGS = ("keras", "npm", "debian", "sklearn", "idx", "mlp", "cnn")
 
 
 def _keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -479,9 +525,15 @@ def _keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     found = []
     for name, field in section.model_fields.items():
         found.append(f"{prefix}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _keys(field.annotation, f"{prefix}{name}.")
-    return found
+        for below in _sections(field.annotation):
+            found += _keys(below, f"{prefix}{name}.")
+    return list(dict.fromkeys(found))
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The section that an annotation stands for, or all that a choice of sections does."""
+    options = (annotation, *get_args(annotation))
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _nearest_key(message: str) -> str:

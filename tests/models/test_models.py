@@ -83,3 +83,30 @@ def test_the_served_model_shares_its_weights_with_the_network():
     net.set_weights([weight + 1 for weight in net.get_weights()])
     for mine, theirs in zip(net.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+# --- cnn ---------------------------------------------------------------------------------------
+
+
+def convolutional(shape=(28, 28), classes=10, **changed):
+    keras.utils.set_random_seed(0)
+    return build(compose(CONF, ["model=cnn"]).model.model_copy(update=changed), shape, classes)
+
+
+def test_the_convolutional_network_has_the_parameters_its_stages_make():
+    convolutions = 25 * 32 + 9 * 32 * 32 + 9 * 32 * 64 + 9 * 64 * 64
+    normalisations = 4 * (32 + 32 + 64 + 64)
+    assert convolutional().count_params() == convolutions + normalisations + 7 * 7 * 64 * 10 + 10
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 10, 3)])
+def test_the_convolutional_network_takes_any_image_shape(shape):
+    model = served(convolutional(shape, 4), shape)
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    assert model.predict(images, verbose=0).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_without_normalisation_the_convolutions_have_a_bias_instead():
+    names = [weight.path for weight in convolutional(normalisation="none").weights]
+    assert not any("normalisation" in name for name in names)
+    assert sum("convolution" in name and "bias" in name for name in names) == 4

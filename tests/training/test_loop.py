@@ -11,7 +11,7 @@ from pipeline.config import compose
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.models.archive import weights_digest
-from pipeline.training import loop
+from pipeline.training import batches, loop
 from pipeline.training.loop import fit, use_threads
 
 # TensorFlow takes the number of threads once a process, before it computes anything.
@@ -54,7 +54,7 @@ def network(seed=0, **model):
 
 def trained(train=TRAIN, validation=VALIDATION, seed=0, head="softmax", model=None, **config):
     net = network(seed, **(model or {}))
-    history = fit(net, train, validation, settings(**config), seed=seed, head=head)
+    history = fit(net, train, validation, settings(**config), image_shape=SHAPE, seed=seed, head=head)
     return weights_digest(net), history, net
 
 
@@ -141,7 +141,7 @@ def test_what_ran_before_makes_no_difference():
     net = network(model_seed := 0, dropout=0.5)
     keras.utils.set_random_seed(77)
     np.random.default_rng().random()
-    fit(net, TRAIN, VALIDATION, settings(), seed=model_seed)
+    fit(net, TRAIN, VALIDATION, settings(), image_shape=SHAPE, seed=model_seed)
     assert weights_digest(net) == expected
 
 
@@ -155,48 +155,14 @@ def test_dropout_silences_other_units_in_each_epoch():
     assert len(set(losses_of_a_network_that_hardly_learns())) == 1
 
 
-def orders(monkeypatch, **config):
-    """The order of the images in each epoch, as the loop cut it into batches."""
-    seen = []
-    slices = loop._slices
-
-    def watched(order, *rest):
-        seen.append(order.tolist())
-        return slices(order, *rest)
-
-    monkeypatch.setattr(loop, "_slices", watched)
-    trained(**config)
-    return seen
-
-
-def test_shuffle_once_repeats_one_order_and_every_epoch_draws_a_new_one(monkeypatch):
-    once = orders(monkeypatch, shuffle="once")
-    monkeypatch.undo()
-    each = orders(monkeypatch, shuffle="every_epoch")
-    assert once[0] == once[1] == once[2]
-    assert len({tuple(order) for order in each}) == 3
-    for order in once + each:
-        assert sorted(order) == list(range(203))
-        assert order != sorted(order)
-
-
 # --- memory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 5 * 32 * 36 - 1])
 def test_slices_of_any_size_give_the_same_weights_bit_for_bit(monkeypatch, slice_bytes):
     whole = trained(xla=True)[0]
-    monkeypatch.setattr(loop, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(batches, "SLICE_BYTES", slice_bytes)
     assert trained(xla=True)[0] == whole
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(203, 32), (64, 32), (5, 32), (1, 1)])
-def test_slices_hold_each_image_once_in_order_within_the_memory_limit(monkeypatch, count, batch_size):
-    monkeypatch.setattr(loop, "SLICE_BYTES", 2 * batch_size * 36)
-    order = np.random.default_rng(0).permutation(count)
-    blocks = list(loop._slices(order, batch_size, 36))
-    np.testing.assert_array_equal(np.concatenate([block.ravel() for block in blocks]), order)
-    assert all(block.size * 36 <= loop.SLICE_BYTES for block in blocks)
 
 
 def test_validation_in_parts_equals_validation_at_once(monkeypatch):
@@ -219,6 +185,7 @@ def train_until_it_stops(validation, **config):
         some_images(60, seed=3, noise=250),
         validation,
         settings(epochs=40, learning_rate=0.02, **config),
+        image_shape=SHAPE,
         seed=0,
         on_epoch=lambda epoch: digests.append(weights_digest(net)),
     )
@@ -272,10 +239,63 @@ def test_weights_ruined_by_the_very_last_step_are_noticed():
     net.set_weights([np.full_like(weight, 1e30 if weight.ndim == 2 else 0) for weight in net.get_weights()])
     black = np.zeros_like(TRAIN[0]), TRAIN[1]
     with pytest.raises(PipelineError, match=r"diverged in epoch 1 \(loss 1\.386\)"):
-        fit(net, black, NOBODY, settings(epochs=1, batch_size=1000), seed=0)
+        fit(net, black, NOBODY, settings(epochs=1, batch_size=1000), image_shape=SHAPE, seed=0)
 
 
 def test_another_number_of_threads_in_the_same_process_is_refused():
     trained(epochs=1)
     with pytest.raises(PipelineError, match=r"train\.threads is 2.* with 1: use a process of its own"):
         use_threads(2)
+
+
+# --- schedules and losses ----------------------------------------------------------------------
+
+
+def test_cosine_with_warm_up_rises_to_the_learning_rate_and_falls_to_nothing():
+    steps = 4 * 7  # 203 images in batches of 32
+    config = settings(
+        epochs=4, optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=0.25, learning_rate=0.1
+    )
+    rate = loop.make_optimizer(config, steps)._learning_rate
+    rates = [float(rate(step)) for step in range(steps + 1)]
+    assert rates[0] == 0
+    assert rates[7] == max(rates) == pytest.approx(0.1)
+    assert rates[7:] == sorted(rates[7:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-8)
+    _, history, _ = trained(epochs=4, schedule="cosine", warmup=0.25, learning_rate=0.1)
+    assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx(rates[7::7], abs=1e-8)
+
+
+def test_label_smoothing_is_that_of_keras():
+    ours = network()
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    fit(ours, TRAIN, VALIDATION, settings(label_smoothing=0.1, epochs=1), image_shape=SHAPE, seed=0)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    theirs.compile(keras.optimizers.Adam(0.01), loss)
+    order = np.random.default_rng([0]).permutation(len(TRAIN[1]))
+    images, labels = scaled(TRAIN[0][order]), keras.utils.to_categorical(TRAIN[1][order], CLASSES)
+    theirs.fit(images, labels, batch_size=32, epochs=1, shuffle=False, verbose=0)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_batch_normalisation_trains_as_in_keras():
+    config = compose(CONF, ["model=cnn", "model.dropout=0.0"]).model
+    stages = tuple(stage.model_copy(update={"filters": 4}) for stage in config.stages)
+    keras.utils.set_random_seed(0)
+    ours = build(config.model_copy(update={"stages": stages}), SHAPE, CLASSES)
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    fit(ours, TRAIN, VALIDATION, settings(epochs=1), image_shape=SHAPE, seed=0)
+    theirs.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    order = np.random.default_rng([0]).permutation(len(TRAIN[1]))
+    theirs.fit(scaled(TRAIN[0][order]), TRAIN[1][order], batch_size=32, epochs=1, shuffle=False, verbose=0)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)
+
+
+def test_augmented_training_is_reproducible():
+    augment = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+    digests = [trained(augment=augment, shuffle="every_epoch")[0] for _ in range(2)]
+    assert digests[0] == digests[1] != trained(shuffle="every_epoch")[0]

@@ -8,10 +8,10 @@ from math import prod
 
 import keras
 
-from pipeline.config import MlpSection
+from pipeline.config import ModelSection
 
 
-def build(config: MlpSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
+def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
     """The network that `config.name` stands for, with fresh weights.
 
     Args:

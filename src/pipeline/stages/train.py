@@ -8,6 +8,7 @@ from pipeline.config import Config
 from pipeline.console import say, track
 from pipeline.data.processed import read_dataset, read_split
 from pipeline.models import archive, build, served
+from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.history import Epoch, Trained, write_history
 from pipeline.training.loop import fit, use_threads
 from pipeline.workspace import Workspace
@@ -35,6 +36,7 @@ def run(
         f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} "
         f"images, {len(validation[1]):,} for validation."
     )
+    checkpoints = Checkpoints.of(config, workspace)
     with track(config.train.epochs, "Epoch", each=True) as progress:
 
         def report(epoch: Epoch) -> None:
@@ -46,13 +48,16 @@ def run(
             train,
             validation,
             config.train,
+            image_shape=dataset.image_shape,
             seed=config.seed,
-            head=getattr(config.model, "head", "softmax"),
+            head=config.model.head,
             on_epoch=report,
+            checkpoints=checkpoints,
         )
     model = served(network, dataset.image_shape)
     archive.save(model, workspace.model)
     write_history(workspace.history, history)
+    checkpoints.discard()
     return Trained(
         weights_sha256=archive.weights_digest(model),
         image_shape=dataset.image_shape,

@@ -5,6 +5,8 @@ images and the masks of dropout, follows from (seed, epoch) alone, whatever ran 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from math import ceil
 
 import keras
 import numpy as np
@@ -13,13 +15,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import TrainSection
 from pipeline.errors import PipelineError
+from pipeline.training.batches import Slice, Split, slices
+from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.history import Epoch, History
 
-# The images of a slice of an epoch are copied into order at once: the memory that shuffling takes.
-SLICE_BYTES = 64 * 2**20
 VALIDATION_BATCH = 2000
-
-Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
 
 def use_threads(threads: int) -> None:
@@ -38,11 +38,20 @@ def use_threads(threads: int) -> None:
         ) from None
 
 
-def make_optimizer(config: TrainSection) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names."""
+def make_optimizer(config: TrainSection, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer that the config names, with its schedule over `steps` steps."""
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = config.learning_rate
+    if config.schedule == "cosine":
+        warm = round(config.warmup * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warm else rate,
+            decay_steps=max(1, steps - warm),
+            warmup_target=rate if warm else None,
+            warmup_steps=warm,
+        )
     if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    return keras.optimizers.Adam(config.learning_rate)
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, beta_2=config.beta_2)
+    return keras.optimizers.Adam(rate, beta_2=config.beta_2)
 
 
 def fit(
@@ -51,9 +60,11 @@ def fit(
     validation: Split,
     config: TrainSection,
     *,
+    image_shape: tuple[int, ...],
     seed: int,
     head: str = "softmax",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoints: Checkpoints | None = None,
 ) -> History:
     """Train `network` in place.
 
@@ -61,10 +72,12 @@ def fit(
         network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
         validation: the same, possibly of no images.
-        config: optimizer, batch size, epochs, early stopping, XLA.
-        seed: of the batch order and dropout.
+        config: optimizer, batch size, epochs, augmentation, early stopping, XLA.
+        image_shape: (height, width) or (height, width, channels).
+        seed: of the batch order, augmentation and dropout.
         head: `softmax`, or `sigmoid` as in the plain design; see docs/model.md.
-        on_epoch: called after each epoch.
+        on_epoch: called after each epoch, and first for each that a checkpoint has.
+        checkpoints: where to go on from, and to keep the state in between epochs.
 
     Returns:
         The epochs; kept is the one whose weights `network` now has: the last, or with early stopping
@@ -73,65 +86,86 @@ def fit(
     Raises:
         PipelineError: a loss or a weight is no longer a finite number.
     """
-    images, labels = train
-    step = _Step(network, make_optimizer(config), head)
+    images = len(train[1])
+    optimizer = make_optimizer(config, config.epochs * ceil(images / config.batch_size))
+    step = _Step(network, optimizer, config, head)
     run_steps = tf.function(step.over_batches, jit_compile=config.xla)
     run_rest = tf.function(step.over_batches)
     test_batch = tf.function(step.test)
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
-    best, kept, kept_weights = np.inf, 0, None
-    history: list[Epoch] = []
-
-    for number in range(1, config.epochs + 1):
-        _seed_dropout(network, seed, number)
-        shuffle = [seed, number] if config.shuffle == "every_epoch" else [seed]
-        order = np.random.default_rng(shuffle).permutation(len(labels))
-        loss = correct = 0.0
-        for chosen in _slices(order, config.batch_size, images.shape[1]):
-            run = run_steps if chosen.shape[1] == config.batch_size else run_rest
-            slice_loss, slice_correct = run(tf.constant(images[chosen]), tf.constant(labels[chosen]))
-            loss += float(slice_loss)
-            correct += float(slice_correct)
-        val_loss, val_accuracy = _test(test_batch, validation)
-        epoch = Epoch(
-            number,
-            loss / len(labels),
-            correct / len(labels),
-            val_loss,
-            val_accuracy,
-            config.learning_rate,
-        )
-        # The last batch may ruin the weights after its loss was taken.
-        if not all(np.isfinite(part).all() for part in (epoch.loss, val_loss or 0.0, *network.get_weights())):
-            raise PipelineError(
-                f"Training diverged in epoch {number} (loss {epoch.loss:.4g}). "
-                f"Lower train.learning_rate (now {config.learning_rate})."
-            )
-        history.append(epoch)
+    state = (checkpoints and checkpoints.load()) or State([], [], [], np.inf, 0, [])
+    for variables, values in ((network.variables, state.network), (optimizer.variables, state.optimizer)):
+        for variable, array in zip(variables, values, strict=bool(values)):
+            variable.assign(array)
+    best, kept, kept_weights = state.best, state.kept_epoch, state.kept_weights
+    history = list(state.epochs)
+    for epoch in history:
         on_epoch(epoch)
-        if early.patience is None:
-            continue
-        value = sign * float(getattr(epoch, early.monitor))
-        if value < best - early.min_delta or kept == 0:
-            best, kept, kept_weights = value, number, network.get_weights()
-        elif number - kept >= early.patience:
-            break
 
-    if kept_weights is None:
+    with closing(slices(train, image_shape, config, seed, len(history) + 1)) as upcoming:
+        for number in range(len(history) + 1, config.epochs + 1):
+            _seed_dropout(network, seed, number)
+            loss = correct = 0.0
+            for batches in _until_end_of_epoch(upcoming):
+                run = run_steps if batches.labels.shape[1] == config.batch_size else run_rest
+                slice_loss, slice_correct = run(tf.constant(batches.images), tf.constant(batches.labels))
+                loss += float(slice_loss)
+                correct += float(slice_correct)
+            val_loss, val_accuracy = _test(test_batch, validation)
+            epoch = Epoch(
+                number,
+                loss / images,
+                correct / images,
+                val_loss,
+                val_accuracy,
+                float(optimizer.learning_rate),
+            )
+            # The last batch may ruin the weights after its loss was taken.
+            if not all(
+                np.isfinite(part).all() for part in (epoch.loss, val_loss or 0.0, *network.get_weights())
+            ):
+                raise PipelineError(
+                    f"Training diverged in epoch {number} (loss {epoch.loss:.4g}). "
+                    f"Lower train.learning_rate (now {config.learning_rate})."
+                )
+            history.append(epoch)
+            on_epoch(epoch)
+            if early.patience:
+                value = sign * float(getattr(epoch, early.monitor))
+                if value < best - early.min_delta or kept == 0:
+                    best, kept, kept_weights = value, number, network.get_weights()
+                elif number - kept >= early.patience:
+                    break
+            if checkpoints and checkpoints.due:
+                checkpoints.save(
+                    State(history, _values(network), _values(optimizer), best, kept, kept_weights)
+                )
+
+    if not kept:
         return History(history, len(history))
     network.set_weights(kept_weights)
     return History(history, kept)
 
 
+def _values(owner: keras.Model | keras.optimizers.Optimizer) -> list[NDArray[np.generic]]:
+    return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
+
+
 class _Step:
     """The arithmetic of one batch, and of many laid out in order."""
 
-    def __init__(self, network: keras.Model, optimizer: keras.optimizers.Optimizer, head: str) -> None:
+    def __init__(
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, config: TrainSection, head: str
+    ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.activation = keras.activations.get("sigmoid" if head == "sigmoid" else "linear")
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head != "sigmoid")
+        self.smoothed = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        )
+        self.smoothing = config.label_smoothing > 0
         optimizer.build(network.trainable_variables)
 
     def over_batches(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -146,7 +180,10 @@ class _Step:
     def train(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = self.network(_scale(images), training=True)
-            mean = self.loss(labels, self.activation(logits))
+            if self.smoothing:
+                mean = self.smoothed(tf.one_hot(labels, logits.shape[-1]), logits)
+            else:
+                mean = self.loss(labels, self.activation(logits))
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(mean, variables), variables)
         return mean * tf.cast(tf.shape(labels)[0], tf.float32), _hits(labels, logits)
@@ -165,14 +202,11 @@ def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
 
 
-def _slices(order: NDArray[np.int64], batch_size: int, pixels: int) -> Iterator[NDArray[np.int64]]:
-    """Cut an order of images into (steps, batch) blocks of bounded memory; the last may be a short batch."""
-    per_slice = max(1, SLICE_BYTES // (batch_size * pixels)) * batch_size
-    whole = len(order) // batch_size * batch_size
-    for start in range(0, whole, per_slice):
-        yield order[start : min(start + per_slice, whole)].reshape(-1, batch_size)
-    if whole < len(order):
-        yield order[whole:].reshape(1, -1)
+def _until_end_of_epoch(upcoming: Iterator[Slice]) -> Iterator[Slice]:
+    for batches in upcoming:
+        yield batches
+        if batches.ends_epoch:
+            return
 
 
 def _test(

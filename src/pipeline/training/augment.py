@@ -1,0 +1,106 @@
+"""Augmentation: each image moved, turned, scaled, sheared and bent a little, by bilinear interpolation.
+
+Elastic distortion after Simard et al., Best Practices for Convolutional Neural Networks Applied to Visual
+Document Analysis, ICDAR 2003; here the displacements are drawn on a coarse grid instead of smoothed.
+"""
+
+from math import radians
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import AugmentSection
+
+_CHUNK = 256  # images; what a chunk needs stays in the processor's cache
+_GRID = 5  # displacements are drawn at 5×5 points and interpolated between them
+_BORDER = 2  # black pixels around an image, so that what leaves it needs no case of its own
+
+Floats = NDArray[np.float32]
+
+
+def augment(
+    images: NDArray[np.uint8],
+    image_shape: tuple[int, ...],
+    settings: AugmentSection,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Distort each image on its own.
+
+    Args:
+        images: uint8 (n, pixels).
+        image_shape: (height, width) or (height, width, channels).
+        settings: how far each distortion goes.
+        rng: decides them all.
+
+    Returns:
+        uint8 (n, pixels); what comes from outside of an image is black.
+    """
+    height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
+    result = np.empty_like(images).reshape(-1, height * width, channels)
+    upsample = np.kron(_interpolation(height), _interpolation(width)).T
+    centre = (height - 1) / 2, (width - 1) / 2
+    rows, columns = (axis.ravel() for axis in np.indices((height, width), np.float32))
+    grid = np.stack([rows - centre[0], columns - centre[1], np.ones_like(rows)])
+    for start in range(0, len(images), _CHUNK):
+        part = images[start : start + _CHUNK].reshape(-1, height, width, channels)
+        to_row, to_column = _affine(len(part), settings, rng)
+        row = to_row @ grid + np.float32(centre[0] + _BORDER)
+        column = to_column @ grid + np.float32(centre[1] + _BORDER)
+        if settings.elastic > 0:
+            bend = rng.normal(0, settings.elastic, (2, len(part), _GRID * _GRID)).astype(np.float32)
+            row += bend[0] @ upsample
+            column += bend[1] @ upsample
+        result[start : start + _CHUNK] = _sample(part, row, column)
+    return result.reshape(images.shape)
+
+
+def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """For each image two rows (n, 3) that take (row, column, 1) of the result to a row and a column."""
+
+    def draw(width: float, *shape: int) -> Floats:
+        return rng.uniform(-width, width, (*shape, n)).astype(np.float32)
+
+    angle = draw(radians(settings.rotation))
+    scale = 1 + draw(settings.scale, 2)
+    shear = draw(settings.shear)
+    shift = draw(settings.shift, 2)
+    cos, sin = np.cos(angle), np.sin(angle)
+    to_row = [cos * scale[0], (shear * cos - sin) * scale[1], shift[0]]
+    to_column = [sin * scale[0], (shear * sin + cos) * scale[1], shift[1]]
+    return np.stack(to_row, axis=1), np.stack(to_column, axis=1)
+
+
+def _interpolation(length: int) -> Floats:
+    """(length, grid): the weight that each point of the grid has at each pixel along one axis."""
+    place = np.linspace(0, _GRID - 1, length)
+    left = np.minimum(place.astype(int), _GRID - 2)
+    weights = np.zeros((length, _GRID), np.float32)
+    weights[np.arange(length), left] = 1 - (place - left)
+    weights[np.arange(length), left + 1] += place - left
+    return weights
+
+
+def _sample(images: NDArray[np.uint8], row: Floats, column: Floats) -> NDArray[np.uint8]:
+    """The images (n, h, w, c) at real-valued places (n, h·w), counted with the border: (n, h·w, c)."""
+    n, height, width, channels = images.shape
+    height, width = height + 2 * _BORDER, width + 2 * _BORDER
+    padded = np.zeros((n, height, width, channels), np.uint8)
+    padded[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = images
+    np.clip(row, 0, height - 1.001, out=row)
+    np.clip(column, 0, width - 1.001, out=column)
+    top, left = row.astype(np.int32), column.astype(np.int32)
+    down, right = (row - top)[..., None], (column - left)[..., None]
+    index = top * width + left + np.arange(n, dtype=np.int32)[:, None] * (height * width)
+    flat = padded.reshape(-1, channels)
+
+    def at(offset: int) -> Floats:
+        values: Floats = flat.take(index + offset, axis=0).astype(np.float32)
+        return values
+
+    above = at(0)
+    above += right * (at(1) - above)
+    below = at(width)
+    below += right * (at(width + 1) - below)
+    above += down * (below - above)
+    above += 0.5
+    return above.astype(np.uint8)

@@ -1,0 +1,101 @@
+"""Checkpoints: the state of a training between two epochs, so that one that was killed goes on.
+
+What is random in an epoch follows from (seed, epoch), so a training that goes on from a checkpoint ends at
+the weights of one that was never interrupted, bit for bit.
+"""
+
+import hashlib
+import json
+import sys
+import time
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config
+from pipeline.training.history import Epoch
+from pipeline.workspace import Workspace, atomic, sha256
+
+Arrays = list[NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the next epoch depends on."""
+
+    epochs: list[Epoch]
+    network: Arrays  # every variable, also what normalisation and dropout keep
+    optimizer: Arrays
+    # What early stopping knows: the best value, its epoch (0: none) and that epoch's weights.
+    best: float
+    kept_epoch: int
+    kept_weights: Arrays
+
+
+class Checkpoints:
+    """The checkpoint of one training, replaced as the training proceeds."""
+
+    def __init__(self, path: Path, seconds: float | None) -> None:
+        """Keep it at `path`, at most every `seconds` (None: never)."""
+        self._path, self._seconds = path, seconds
+        self._last = time.monotonic()
+
+    @classmethod
+    def of(cls, config: Config, workspace: Workspace) -> "Checkpoints":
+        """The checkpoint for these values, these data and this code, whichever workspace they meet in."""
+        digest = hashlib.sha256(sha256(workspace.dataset).encode())
+        for section in (config.model, config.train):
+            digest.update(section.model_dump_json().encode())
+        digest.update(str(config.seed).encode())
+        package = Path(__file__).parents[1]
+        for source in sorted([*package.glob("models/*.py"), *package.glob("training/*.py")]):
+            digest.update(source.read_bytes())
+        path = workspace.scratch / "checkpoints" / f"{digest.hexdigest()[:32]}.npz"
+        return cls(path, config.train.checkpoint_seconds)
+
+    def load(self) -> State | None:
+        """The state to go on from; a damaged one is passed over with a warning."""
+        if self._seconds is None or not self._path.exists():
+            return None
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                meta = json.loads(file["meta"].tobytes())
+                arrays = {
+                    name: [file[f"{name}_{number}"] for number in range(meta["counts"][name])]
+                    for name in ("network", "optimizer", "kept_weights")
+                }
+            epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
+            return State(epochs, best=meta["best"], kept_epoch=meta["kept_epoch"], **arrays)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            print(
+                f"warning: the checkpoint {self._path} is damaged ({error}): training starts afresh.",
+                file=sys.stderr,
+            )
+            return None
+
+    @property
+    def due(self) -> bool:
+        """Whether the last one is long enough ago."""
+        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+
+    def save(self, now: State) -> None:
+        """Replace the checkpoint."""
+        groups = {"network": now.network, "optimizer": now.optimizer, "kept_weights": now.kept_weights}
+        meta = {
+            "epochs": [asdict(epoch) for epoch in now.epochs],
+            "best": now.best,
+            "kept_epoch": now.kept_epoch,
+            "counts": {name: len(arrays) for name, arrays in groups.items()},
+        }
+        content = {f"{name}_{n}": array for name, arrays in groups.items() for n, array in enumerate(arrays)}
+        content["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with atomic(self._path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **content)
+        self._last = time.monotonic()
+
+    def discard(self) -> None:
+        """The training has ended and its model is written."""
+        self._path.unlink(missing_ok=True)

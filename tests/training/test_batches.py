@@ -1,0 +1,90 @@
+"""What order the images come in, and how they are cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import compose
+from pipeline.training import batches
+from pipeline.training.batches import slices
+
+CONF = Path(__file__).parents[2] / "conf"
+SHAPE = (6, 6)
+AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+NO_AUGMENT = dict.fromkeys(AUGMENT, 0.0)
+
+
+def settings(**changed):
+    section = compose(CONF, ["data=digits"]).train
+    defaults = {"epochs": 3, "batch_size": 32}
+    return type(section).model_validate(section.model_dump() | defaults | changed)
+
+
+def images(count):
+    """Images that are told apart by their label, which is their number."""
+    made = np.random.default_rng(0).integers(0, 256, (count, 36), dtype=np.uint8)
+    return made, np.arange(count, dtype=np.int32)
+
+
+def epochs_of(train, config, seed=0, first_epoch=1):
+    """The slices of each epoch."""
+    epochs = [[]]
+    for part in slices(train, SHAPE, config, seed, first_epoch):
+        epochs[-1].append(part)
+        if part.ends_epoch:
+            epochs.append([])
+    assert epochs.pop() == []
+    return epochs
+
+
+def order_of(epoch):
+    return np.concatenate([part.labels.ravel() for part in epoch]).tolist()
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(203, 32), (64, 32), (5, 32), (1, 1)])
+def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(monkeypatch, count, batch_size):
+    monkeypatch.setattr(batches, "SLICE_BYTES", 2 * batch_size * 36)
+    train = images(count)
+    for epoch in epochs_of(train, settings(batch_size=batch_size)):
+        assert sorted(order_of(epoch)) == list(range(count))
+        for part in epoch:
+            np.testing.assert_array_equal(part.images, train[0][part.labels])
+            assert part.images.nbytes <= batches.SLICE_BYTES
+            assert part.labels.shape[1] == batch_size or part is epoch[-1]
+
+
+def test_shuffle_once_repeats_one_order_and_every_epoch_draws_a_new_one():
+    once = [order_of(epoch) for epoch in epochs_of(images(203), settings(shuffle="once"))]
+    each = [order_of(epoch) for epoch in epochs_of(images(203), settings(shuffle="every_epoch"))]
+    assert once[0] == once[1] == once[2]
+    assert len({tuple(order) for order in each}) == 3
+    assert all(order != sorted(order) for order in once + each)
+
+
+@pytest.mark.parametrize("augment", [NO_AUGMENT, AUGMENT])
+def test_an_epoch_is_the_same_whether_or_not_those_before_it_were_run(augment):
+    config = settings(shuffle="every_epoch", augment=augment)
+    last = epochs_of(images(70), config)[2]
+    alone = epochs_of(images(70), config, first_epoch=3)
+    assert len(alone) == 1
+    for part, same in zip(last, alone[0], strict=True):
+        np.testing.assert_array_equal(part.images, same.images)
+        np.testing.assert_array_equal(part.labels, same.labels)
+
+
+def test_each_epoch_and_each_seed_distorts_anew_and_labels_stay():
+    config, train = settings(shuffle="once", augment=AUGMENT), images(64)
+    first, second, _ = epochs_of(train, config)
+    other = epochs_of(train, config, seed=1)[0]
+    assert order_of(first) == order_of(second)
+    assert (first[0].images != second[0].images).any()
+    assert sorted(order_of(other)) == sorted(order_of(first))
+    assert (first[0].images != train[0][first[0].labels]).any()
+
+
+def test_leaving_early_ends_the_thread_that_works_ahead():
+    upcoming = slices(images(64), SHAPE, settings(), 0)
+    next(upcoming)
+    upcoming.close()
+    assert list(upcoming) == []

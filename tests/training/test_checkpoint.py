@@ -1,0 +1,146 @@
+"""A training that is cut off and goes on ends where one that was not would have."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.config import compose
+from pipeline.models import build
+from pipeline.models.archive import weights_digest
+from pipeline.training.checkpoint import Checkpoints, State
+from pipeline.training.history import Epoch
+from pipeline.training.loop import fit, use_threads
+from pipeline.workspace import Workspace
+
+use_threads(1)
+
+CONF = Path(__file__).parents[2] / "conf"
+SHAPE, CLASSES = (6, 6), 4
+AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+
+
+class CutOffError(Exception):
+    """Stands for the process's death after an epoch."""
+
+
+def images(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count).astype(np.int32)
+    pictures = np.random.default_rng(9).integers(0, 200, (CLASSES, 36))
+    return np.clip(pictures[labels] + rng.normal(0, 60, (count, 36)), 0, 255).astype(np.uint8), labels
+
+
+def train(path, cut_after=None, patience=None, model="mlp", seed=0):
+    """Everything random is on: order, distortion, dropout; for cnn normalisation too."""
+    composed = compose(CONF, ["data=digits", f"model={model}"])
+    section = composed.train.model_dump() | {
+        "optimizer": "adamw",
+        "learning_rate": 0.05 if patience else 0.01,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup": 0.2,
+        "epochs": 12 if patience else 5,
+        "shuffle": "every_epoch",
+        "augment": AUGMENT,
+        "xla": False,
+        "early_stopping": {"patience": patience, "monitor": "val_loss", "min_delta": 0.0},
+    }
+    small = {"dropout": 0.3} | ({"hidden_units": (16,)} if model == "mlp" else {})
+    keras.utils.set_random_seed(seed)
+    network = build(composed.model.model_copy(update=small), SHAPE, CLASSES)
+    seen = []
+
+    def on_epoch(epoch):
+        seen.append(epoch)
+        if epoch.epoch == cut_after:
+            raise CutOffError
+
+    try:
+        history = fit(
+            network,
+            images(150, 1),
+            images(50, 2),
+            type(composed.train).model_validate(section),
+            image_shape=SHAPE,
+            seed=seed,
+            on_epoch=on_epoch,
+            checkpoints=Checkpoints(path, 0.0),
+        )
+    except CutOffError:
+        return None
+    assert seen == list(history.epochs), "who watches sees every epoch once, also those before the cut"
+    return weights_digest(network), history
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("cuts", [[1], [3], [2, 4], [3, 3, 5]])
+def test_a_cut_training_ends_at_the_weights_and_the_history_of_a_whole_one(tmp_path, model, cuts):
+    whole = train(tmp_path / "whole.npz", model=model)
+    for cut in cuts:
+        assert train(tmp_path / "cut.npz", cut_after=cut, model=model) is None
+    assert train(tmp_path / "cut.npz", model=model) == whole
+
+
+def test_it_goes_on_rather_than_starts_again(tmp_path):
+    train(tmp_path / "cut.npz", cut_after=4)
+    state = Checkpoints(tmp_path / "cut.npz", 0.0).load()
+    assert [epoch.epoch for epoch in state.epochs] == [1, 2, 3]
+
+
+def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
+    digest, history = train(tmp_path / "whole.npz", patience=2)
+    stopped = len(history.epochs)
+    assert history.kept_epoch < stopped < 12
+    for cut in range(2, stopped + 1):
+        assert train(tmp_path / f"{cut}.npz", cut_after=cut, patience=2) is None
+        assert train(tmp_path / f"{cut}.npz", patience=2) == (digest, history)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "no zip", "other content"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, capsys, damage):
+    path = tmp_path / "cut.npz"
+    whole = train(tmp_path / "whole.npz")
+    train(path, cut_after=3)
+    if damage == "other content":
+        np.savez(path, other=np.zeros(3))
+    else:
+        content = {"truncated": path.read_bytes()[:-500], "empty": b"", "no zip": b"x" * 9000}[damage]
+        path.write_bytes(content)
+    assert train(path) == whole
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(3, 2)).astype(np.float32), np.array(7, np.int64), np.array([1, 2], np.uint32)]
+    state = State([Epoch(1, 0.1 + 0.2, 0.5, None, None, 1e-5)], arrays, arrays[:2], np.inf, 0, [])
+    checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
+    checkpoints.save(state)
+    loaded = checkpoints.load()
+    assert (loaded.epochs, loaded.best, loaded.kept_epoch) == (state.epochs, np.inf, 0)
+    for one, other in zip(loaded.network + loaded.optimizer, arrays + arrays[:2], strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+    checkpoints.discard()
+    assert checkpoints.load() is None
+
+
+@pytest.mark.parametrize(("seconds", "due"), [(0.0, True), (3600.0, False), (None, False)])
+def test_short_trainings_write_none(tmp_path, seconds, due):
+    assert Checkpoints(tmp_path / "state.npz", seconds).due is due
+
+
+@pytest.mark.parametrize("change", [["seed=1"], ["train.learning_rate=0.5"], ["model.dropout=0.5"], "data"])
+def test_another_configuration_or_other_data_have_another_checkpoint(tmp_path, change):
+    workspace = Workspace(tmp_path)
+    workspace.processed.mkdir(parents=True)
+    workspace.dataset.write_text("{}")
+    config = compose(CONF, ["data=digits"])
+    path = Checkpoints.of(config, workspace)._path
+    assert Checkpoints.of(compose(CONF, ["data=digits"]), workspace)._path == path
+    if change == "data":
+        workspace.dataset.write_text("{ }")
+    else:
+        config = compose(CONF, ["data=digits", *change])
+    assert Checkpoints.of(config, workspace)._path != path
