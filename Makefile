@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Each one sets up what it needs, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test lint bench lock clean
+.PHONY: help setup repro ui test test-all lint bench lock clean
 
 PYTHON ?= python3
 HERE := $(CURDIR)
@@ -9,7 +9,7 @@ export PATH := $(HERE)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: .venv/runtime ## create .venv from requirements.lock (done by the other targets when missing)
 
@@ -22,7 +22,10 @@ ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, t
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 MLFLOW_DISABLE_TELEMETRY=true \
 	MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow ui --host 127.0.0.1 --port 5000
 
-test: .venv/dev ## run the tests
+test: .venv/dev ## run the tests, but for those that take minutes
+	@python -m pytest -m "not slow" $(TESTS)
+
+test-all: .venv/dev ## run all tests, real MNIST among them
 	@python -m pytest $(TESTS)
 
 lint: .venv/dev ## check style and types

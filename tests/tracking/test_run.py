@@ -48,6 +48,8 @@ def shown(memory, model):
     git(workspace, "add", "source.py")
     git(workspace, "commit", "--message=first")
     source.write_text("committed = False\n")
+    (workspace.root / "src").mkdir(exist_ok=True)
+    (workspace.root / "src" / "new.py").write_text("")
     train(config(), workspace)
     evaluate(config(), workspace)
     return workspace
@@ -104,7 +106,7 @@ def test_the_results_are_metrics_and_artifacts(shown, tmp_path):
 def test_the_logged_model_takes_raw_images_and_gives_distributions(shown, images, tmp_path):
     run = one_run(shown)
     logged = logged_model(shown, run)
-    assert logged.status == "READY"
+    assert (logged.status, logged.experiment_id) == ("READY", run.info.experiment_id)
     folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(tmp_path)))
     assert (folder / "data" / "model.keras").read_bytes() == shown.model.read_bytes()
     pinned = (folder / "requirements.txt").read_text().split()
@@ -146,7 +148,9 @@ def test_the_tags_tell_where_the_run_comes_from(shown, tmp_path):
     tags = run.data.tags
     assert tags["git.commit"] == tags["mlflow.source.git.commit"] == git(shown, "rev-parse", "HEAD")
     assert (tags["git.branch"], tags["git.dirty"]) == ("topic", "true")
-    assert "+committed = False" in downloaded(shown, run, "code/uncommitted.diff", tmp_path).read_text()
+    diff = downloaded(shown, run, "code/uncommitted.diff", tmp_path).read_text()
+    assert "+committed = False" in diff
+    assert "new file, not in this diff: src/new.py" in diff
     assert tags["data.train"] == DIGESTS["train"]
     assert tags["pipeline.weights_sha256"] == sha256(shown.model)
     assert tags["platform"].startswith("Linux")

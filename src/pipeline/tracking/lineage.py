@@ -25,11 +25,14 @@ def lineage(workspace: Workspace) -> dict[str, Any]:
     # A temporary DVC experiment is a git work tree of its own; a trial is not.
     place = workspace.root if (workspace.root / ".git").exists() else workspace.home
     commit = _git(place, "rev-parse", "HEAD")
-    changes = _git(place, "status", "--porcelain", "--untracked-files=no", *_SOURCES)
+    diff = _git(place, "diff", "HEAD", *_SOURCES)
+    # The diff leaves out files that git does not know yet: those that may matter are named.
+    for path in _git(place, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():
+        diff += f"\nnew file, not in this diff: {path}"
     tags = {
         "git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or commit or "unknown",
         "git.branch": _git(place, "rev-parse", "--abbrev-ref", "HEAD") or "unknown",
-        "git.dirty": str(bool(changes)).lower(),
+        "git.dirty": str(bool(diff)).lower(),
         "platform": platform.platform(),
         "processor": _processor(),
         "package.python": platform.python_version(),
@@ -39,7 +42,6 @@ def lineage(workspace: Workspace) -> dict[str, Any]:
             tags[f"package.{package}"] = version(package)
         except PackageNotFoundError:
             tags[f"package.{package}"] = "not installed"
-    diff = _git(place, "diff", "HEAD", *_SOURCES) if changes else ""
     if len(diff) > _MAX_DIFF:
         diff = f"{diff[:_MAX_DIFF]}\n... cut at {_MAX_DIFF} characters\n"
     return {"tags": tags, "data": _data_digests(workspace), "uncommitted_changes": diff}

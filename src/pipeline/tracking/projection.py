@@ -34,6 +34,11 @@ MODEL_TAG = "pipeline.weights_sha256"
 REPORTS_TAG = "pipeline.reports_sha256"
 TEST_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
 _MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
+# Told apart side by side: the categorical colours of Tableau.
+_COLOURS = (
+    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
+    *("#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
+)
 _EPOCHS_AT_ONCE = 150  # MLflow takes 1,000 metrics in a request.
 
 
@@ -128,6 +133,8 @@ class Projection:
         tags = resolve_tags(
             {
                 ID_TAG: self._record.id,
+                # MLflow's own choice gives most runs the same colour.
+                "mlflow.runColor": _COLOURS[int(self._record.id, 16) % len(_COLOURS)],
                 "mlflow.source.name": "pipeline",
                 "mlflow.source.git.commit": run["tags"]["git.commit"],
                 **run["tags"],
@@ -211,9 +218,9 @@ class Projection:
         }
         Model.log(
             artifact_path=None,
-            name="model",
             flavor=mlflow.keras,
             run_id=self.run_id,
+            model_id=self._logged_model(),
             step=result["kept_epoch"],
             model=_SavedModel(model),
             signature=signature,
@@ -221,6 +228,20 @@ class Projection:
         )
         self._client.log_artifact(self.run_id, str(self._record.files.history))
         self._set_tags({f"pipeline.{key}": value for key, value in result.items()})
+
+    def _logged_model(self) -> str:
+        """The run's entry among the models of its experiment; one whose upload broke off is used again."""
+        found = self._client.search_logged_models(
+            [self._store.experiment], filter_string=f"source_run_id = '{self.run_id}'", max_results=1
+        )
+        if found:
+            return str(found[0].model_id)
+        # Model.log would create it in whatever experiment is the active one.
+        params = {key: _text(value) for key, value in leaves(self._record.run["config"])}
+        model = self._client.create_logged_model(
+            self._store.experiment, name="model", source_run_id=self.run_id, params=params
+        )
+        return str(model.model_id)
 
     def _log_evaluation(self) -> None:
         from mlflow.entities import Metric
@@ -232,8 +253,9 @@ class Projection:
         metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
         values = {f"test_{key}": metrics[key] for key in TEST_METRICS}
         values["generalisation_gap"] = metrics["generalisation_gap"]
-        now, step = _now(), self._record.run["result"]["kept_epoch"]
-        self._client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in values.items()])
+        now = _now()
+        # MLflow draws what has but the step 0 as bars, side by side for all runs.
+        self._client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in values.items()])
         self._client.log_artifacts(self.run_id, str(files.figures), "figures")
         for path in (files.metrics, files.predictions):
             self._client.log_artifact(self.run_id, str(path))
