@@ -1,8 +1,9 @@
 # `make` alone lists the targets. Each one sets up what it needs, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test test-all lint bench lock clean
+.PHONY: help setup repro ui test test-slow lint bench lock clean
 
 PYTHON ?= python3
+REPEATS ?= 5
 HERE := $(CURDIR)
 export PATH := $(HERE)/.venv/bin:$(PATH)
 # Installers and test runs must leave bytecode behind: without it every import is three times slower.
@@ -25,8 +26,8 @@ ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, t
 test: .venv/dev ## run the tests, but for those that take minutes
 	@python -m pytest -m "not slow" $(TESTS)
 
-test-all: .venv/dev ## run all tests, real MNIST among them
-	@python -m pytest $(TESTS)
+test-slow: .venv/dev ## run the tests that take minutes: real MNIST, every command of the README
+	@python -m pytest -m slow $(TESTS)
 
 lint: .venv/dev ## check style and types
 	ruff check
@@ -34,7 +35,7 @@ lint: .venv/dev ## check style and types
 	mypy
 
 bench: .venv/dev ## measure the pipeline against the plain script (minutes)
-	@python -m benchmarks
+	@python -m benchmarks --repeats $(REPEATS)
 
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
@@ -51,6 +52,7 @@ endif
 .venv/runtime .venv/dev: .venv/%: requirements.lock requirements-dev.lock pyproject.toml
 	@if [ "$$(cat .venv/made-for 2>/dev/null)" != "$(HERE)" ]; then \
 	  echo "Setting up .venv from the lock file (a few minutes, once) ..."; \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13")' && \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
 	@python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock
 	@python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
