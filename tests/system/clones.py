@@ -68,12 +68,21 @@ class Clone:
         stages = yaml.safe_load(self.workspace.dvc_lock.read_text())["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
-    def mlflow_runs(self):
-        """The runs in the clone's own store, oldest first."""
+    def _client(self):
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         from mlflow import MlflowClient
 
-        client = MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+
+    def curve(self, run, metric: str):
+        """The points of a metric of a run, by their steps."""
+        return sorted(
+            self._client().get_metric_history(run.info.run_id, metric), key=lambda point: point.step
+        )
+
+    def mlflow_runs(self):
+        """The runs in the clone's own store, oldest first."""
+        client = self._client()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return client.search_runs(experiments, order_by=["attributes.start_time"])
 

@@ -1,10 +1,12 @@
 """What is interrupted ends whole, and what runs beside it is unharmed."""
 
 import os
+import random
+import re
 import signal
 
 import pytest
-from clones import executed, until
+from clones import executed, smoke_clone_of, until
 
 UNENDING = ("epochs: 5", "epochs: 100000")
 
@@ -79,3 +81,57 @@ def test_ctrl_c_ends_repro_and_its_run(smoke, start):
     until(lambda: not smoke.processes())
     assert smoke.mlflow_runs()[-1].info.status == "KILLED"
     assert not smoke.workspace.model.exists()
+
+
+@pytest.mark.slow
+def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(template, tmp_path, start):
+    """Rows 1 to 3 of the faults: everything random is on, and the kills come at any time."""
+    long = "epochs: 600\n  shuffle: every_epoch\n  checkpoint_seconds: 0.0\n  augment:\n    shift: 1.0"
+    clones = []
+    for name in ("unharmed", "killed"):
+        clone = smoke_clone_of(template, tmp_path / name)
+        clone.edit("conf/experiment/smoke.yaml", "epochs: 5", long)
+        clone.edit("conf/experiment/smoke.yaml", "hidden_units: [32]", "hidden_units: [32]\n  dropout: 0.2")
+        clones.append(clone)
+    unharmed, killed = clones
+    unharmed.repro()
+
+    chance = random.Random(0)
+    progress = [0]
+    for _ in range(5):
+        repro = start(killed, "dvc", "repro")
+        repro.wait_for(f"Epoch {progress[-1] + chance.randint(20, 80)} of")
+        [stage] = in_training(killed)
+        os.kill(stage, signal.SIGKILL)
+        assert repro.end() != 0
+        until(lambda: not killed.processes())
+        went_on = re.findall(r"Going on after epoch (\d+)", repro.output)
+        progress.append(int(re.findall(r"Epoch (\d+) of", repro.output)[-1]))
+        # At most the epoch that was under way is lost.
+        assert not went_on or int(went_on[0]) >= progress[-2] - 1
+    assert progress == sorted(progress)
+
+    [checkpoint] = (killed.root / ".pipeline" / "checkpoints").iterdir()
+    last = killed.repro()
+    assert "Going on after epoch" in last
+    assert not checkpoint.exists()
+    results, expected = killed.digests(), unharmed.digests()
+    assert results.pop("models/run.json") != expected.pop("models/run.json")
+    assert results == expected
+    [run] = killed.mlflow_runs()
+    assert run.info.status == "FINISHED"
+    assert [metric.step for metric in killed.curve(run, "loss")] == list(range(1, 601))
+
+
+def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):
+    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200\n  checkpoint_seconds: 0.0")
+    repro = start(smoke, "dvc", "repro")
+    repro.wait_for("Epoch 2 of")
+    os.killpg(repro.process.pid, signal.SIGKILL)
+    repro.end()
+    until(lambda: not smoke.processes())
+    [checkpoint] = (smoke.root / ".pipeline" / "checkpoints").iterdir()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    output = smoke.repro()
+    assert "is damaged" in output
+    assert "Epoch 200 of 200" in output

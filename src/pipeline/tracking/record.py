@@ -64,16 +64,15 @@ class Record:
 
     @classmethod
     def start(cls, config: Config, workspace: Workspace) -> "Record":
-        """Begin the record of a training in `workspace`."""
+        """Begin the record of a training in `workspace`, or go on with that of one whose process died."""
+        origin = {"config": config.model_dump(mode="json"), **lineage(workspace)}
+        for record in _abandoned(workspace):
+            if {key: record.run.get(key) for key in origin} == origin:
+                return record
         number = uuid.uuid4().hex
         files, lock = _claim(workspace, number)
-        run = {
-            "id": number,
-            "name": config.tracking.run_name or f"{config.name}-seed{config.seed}-{number[:4]}",
-            "config": config.model_dump(mode="json"),
-            **lineage(workspace),
-        }
-        _write_json(files.run, run)
+        name = config.tracking.run_name or f"{config.name}-seed{config.seed}-{number[:4]}"
+        _write_json(files.run, {"id": number, "name": name, **origin})
         record = cls(files, lock)
         record.set_state("RUNNING")
         return record
@@ -137,23 +136,35 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
 
     A run whose process died is marked KILLED on the way; a damaged record is named and left alone.
     """
-    folder = workspace.scratch / "runs"
-    for path in sorted(folder.glob("*/models/run.json")):
+    for record in _unclaimed(workspace):
+        if record.state is None or record.state.status == "RUNNING":
+            record.set_state("KILLED", "its process died")
+        yield record
+        record.release()
+
+
+def _abandoned(workspace: Workspace) -> Iterator[Record]:
+    """The records of trainings whose process died; the one that the caller stops at stays locked."""
+    for record in _unclaimed(workspace):
+        if record.state and record.state.status == "RUNNING" and "result" not in record.run:
+            yield record
+        record.release()
+
+
+def _unclaimed(workspace: Workspace) -> Iterator[Record]:
+    """The whole records that no live process writes, locked."""
+    for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
         try:
             files, lock = _claim(workspace, path.parents[1].name, timeout=0)
         except BusyError:
             continue
-        with lock:
-            if not files.run.exists():
-                continue  # Another process has just sent it.
-            try:
-                record = Record(files, lock)
-            except PipelineError:
+        try:
+            yield Record(files, lock)
+        except PipelineError:
+            # If the file is gone, another process has just sent the run.
+            if files.run.exists():
                 print(f"warning: {files.root} is damaged: it is not sent to MLflow.", file=sys.stderr)
-                continue
-            if record.state is None or record.state.status == "RUNNING":
-                record.set_state("KILLED", "its process died")
-            yield record
+            lock.release()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.console import say
 from pipeline.training.history import Epoch
 from pipeline.workspace import Workspace, atomic, sha256
 
@@ -68,6 +69,7 @@ class Checkpoints:
                     for name in ("network", "optimizer", "kept_weights")
                 }
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
+            say(f"Going on after epoch {len(epochs)}, from a checkpoint.")
             return State(epochs, best=meta["best"], kept_epoch=meta["kept_epoch"], **arrays)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             print(
