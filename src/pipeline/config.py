@@ -159,7 +159,7 @@ class TrainSection(Section):
     augment: AugmentSection
     early_stopping: EarlyStopping
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
-    xla: bool
+    xla: bool | None
     threads: Annotated[int, Field(ge=1, le=1024)]
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, fl
 
 import importlib
 from math import prod
+from types import ModuleType
 
 import keras
 
@@ -22,9 +23,14 @@ def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> k
     Returns:
         A model from float32 (batch, pixels) in [0, 1] to float32 logits (batch, classes).
     """
-    module = importlib.import_module(f"pipeline.models.{config.name}")
-    network: keras.Model = module.build(config, image_shape, classes)
+    network: keras.Model = _module(config).build(config, image_shape, classes)
     return network
+
+
+def is_faster_with_xla(config: ModelSection) -> bool:
+    """Whether XLA was measured to shorten the epochs of the architecture on a CPU."""
+    faster: bool = _module(config).FASTER_WITH_XLA
+    return faster
 
 
 def served(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
@@ -39,3 +45,7 @@ def served(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
     pixels = keras.layers.Reshape((prod(image_shape),), name="flatten")(pixels)
     probabilities = keras.layers.Softmax(name="probabilities")(network(pixels))
     return keras.Model(images, probabilities, name="classifier")
+
+
+def _module(config: ModelSection) -> ModuleType:
+    return importlib.import_module(f"pipeline.models.{config.name}")

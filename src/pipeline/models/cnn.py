@@ -4,6 +4,9 @@ import keras
 
 from pipeline.config import CnnSection
 
+# Its convolutions take a multiple of the time of those of TensorFlow.
+FASTER_WITH_XLA = False
+
 
 def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
     """A convolutional network; see `pipeline.models.build`."""

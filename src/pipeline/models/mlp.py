@@ -6,6 +6,9 @@ import keras
 
 from pipeline.config import MlpSection
 
+# An epoch of the plain design takes half the time.
+FASTER_WITH_XLA = True
+
 
 def build(config: MlpSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
     """A multilayer perceptron; see `pipeline.models.build`."""

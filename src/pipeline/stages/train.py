@@ -7,7 +7,7 @@ import keras
 from pipeline.config import Config
 from pipeline.console import say, track
 from pipeline.data.processed import read_dataset, read_split
-from pipeline.models import archive, build, served
+from pipeline.models import archive, build, is_faster_with_xla, served
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.history import Epoch, Trained, write_history
 from pipeline.training.loop import fit, use_threads
@@ -37,6 +37,9 @@ def run(
         f"images, {len(validation[1]):,} for validation."
     )
     checkpoints = Checkpoints.of(config, workspace)
+    settings = config.train
+    if settings.xla is None:
+        settings = settings.model_copy(update={"xla": is_faster_with_xla(config.model)})
     with track(config.train.epochs, "Epoch", each=True) as progress:
 
         def report(epoch: Epoch) -> None:
@@ -47,7 +50,7 @@ def run(
             network,
             train,
             validation,
-            config.train,
+            settings,
             image_shape=dataset.image_shape,
             seed=config.seed,
             head=config.model.head,

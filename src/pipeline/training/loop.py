@@ -89,7 +89,7 @@ def fit(
     images = len(train[1])
     optimizer = make_optimizer(config, config.epochs * ceil(images / config.batch_size))
     step = _Step(network, optimizer, config, head)
-    run_steps = tf.function(step.over_batches, jit_compile=config.xla)
+    run_steps = tf.function(step.over_batches, jit_compile=bool(config.xla))
     run_rest = tf.function(step.over_batches)
     test_batch = tf.function(step.test)
     early = config.early_stopping
