@@ -1,0 +1,103 @@
+"""Seconds inside a process, without its imports: `python -m benchmarks.inside WHAT PLACE`.
+
+    epoch-keras DATA.npz       a steady epoch of the plain design with Keras's `model.fit`
+    epoch-loop DATA.npz        a steady epoch of the same with the pipeline's loop
+    stage-train WORKSPACE      the stage train: data, compilation, ten epochs, validation, files, tracking
+
+Prints one JSON line, {"wall": seconds, "cpu": seconds}.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+Clock = tuple[float, float]
+
+
+def now() -> Clock:
+    """Wall and processor time."""
+    return time.perf_counter(), time.process_time()
+
+
+def steady(marks: list[Clock]) -> dict[str, float]:
+    """The median epoch after the first two, which compile and warm up."""
+    wall, cpu = zip(*marks, strict=True)
+    return {
+        "wall": median(after - before for before, after in list(pairwise(wall))[2:]),
+        "cpu": median(after - before for before, after in list(pairwise(cpu))[2:]),
+    }
+
+
+def epoch_keras(path: str) -> dict[str, float]:
+    """The script's own model and fit."""
+    with np.load(path, allow_pickle=False) as arrays:
+        images, labels = arrays["x_train"].reshape(-1, 784) / 255, arrays["y_train"]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((784,)),
+            keras.layers.Dense(100, activation="relu"),
+            keras.layers.Dense(10, activation="sigmoid"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    marks = [now()]
+    mark = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: marks.append(now()))
+    model.fit(images, labels, epochs=5, validation_split=0.1, verbose=0, callbacks=[mark])
+    return steady(marks)
+
+
+def epoch_loop(path: str) -> dict[str, float]:
+    """The same with the loop."""
+    from pipeline.config import compose
+    from pipeline.models import build
+    from pipeline.training.loop import fit, use_threads
+
+    with np.load(path, allow_pickle=False) as arrays:
+        images, labels = arrays["x_train"].reshape(-1, 784), arrays["y_train"].astype(np.int32)
+    config = compose(Path(__file__).parents[1] / "conf", ["train.xla=true"])
+    use_threads(config.train.threads)
+    keras.utils.set_random_seed(0)
+    network = build(config.model, (28, 28), 10)
+    marks = [now()]
+    split = len(labels) * 9 // 10
+    fit(
+        network,
+        (images[:split], labels[:split]),
+        (images[split:], labels[split:]),
+        config.train,
+        image_shape=(28, 28),
+        seed=0,
+        on_epoch=lambda epoch: marks.append(now()),
+    )
+    return steady(marks)
+
+
+def stage_train(place: str) -> dict[str, float]:
+    """The stage with its boundary, as `dvc repro` runs it, from after its imports on."""
+    importlib.import_module("pipeline.stages.train")
+    from pipeline.stages.__main__ import run
+    from pipeline.workspace import Workspace
+
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, shown = nowhere, sys.stdout
+        wall, cpu = now()
+        run("train", Workspace(Path(place)))
+        ended = now()
+        sys.stdout = shown
+    return {"wall": ended[0] - wall, "cpu": ended[1] - cpu}
+
+
+if __name__ == "__main__":
+    functions = {"epoch-keras": epoch_keras, "epoch-loop": epoch_loop, "stage-train": stage_train}
+    print(json.dumps(functions[sys.argv[1]](sys.argv[2])))
