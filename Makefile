@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 REPEATS ?= 5
+# Files stay whole: their tests share what is dear to set up.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 HERE := $(CURDIR)
 export PATH := $(HERE)/.venv/bin:$(PATH)
 # Installers and test runs must leave bytecode behind: without it every import is three times slower.
@@ -24,10 +26,10 @@ ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, t
 	MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow ui --host 127.0.0.1 --port 5000
 
 test: .venv/dev ## run the tests, but for those that take minutes
-	@python -m pytest -m "not slow" $(TESTS)
+	@python -m pytest $(PARALLEL) -m "not slow" $(TESTS)
 
 test-slow: .venv/dev ## run the tests that take minutes: real MNIST, every command of the README
-	@python -m pytest -m slow $(TESTS)
+	@python -m pytest $(PARALLEL) -m slow $(TESTS)
 
 lint: .venv/dev ## check style and types
 	ruff check

@@ -471,7 +471,9 @@ def test_a_fetch_killed_in_mid_download_leaves_nothing_and_its_rerun_succeeds(se
 
 
 def test_what_a_killed_fetch_left_half_written_is_cleared_away(tmp_path, workspace):
-    write(workspace.raw.parent / ".raw.1.tmp", {"train_images.npy": b"half"})
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    write(workspace.raw.parent / f".raw.{dead.pid}.tmp", {"train_images.npy": b"half"})
     fetch.run(config(idx(write(tmp_path / "mine", idx_files()))), workspace)
     assert_fetched(workspace)
 

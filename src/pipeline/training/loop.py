@@ -119,7 +119,8 @@ def fit(
                 correct / images,
                 val_loss,
                 val_accuracy,
-                float(optimizer.learning_rate),
+                # Kept in single precision: 0.001 and not 0.0010000000474974513.
+                float(f"{float(optimizer.learning_rate):.7g}"),
             )
             # The last batch may ruin the weights after its loss was taken.
             if not all(
