@@ -21,7 +21,7 @@ def skipped(output: str) -> bool:
 
 @pytest.mark.slow
 def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fresh):
-    # Git brings params.yaml along: compose runs only if conf/ or its code changed since dvc.lock was committed.
+    # Git brings params.yaml along: compose runs only if conf/ or its code changed since then.
     assert [stage for stage in executed(fresh.repro()) if stage != "compose"] == STAGES[1:]
     assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
     metrics = json.loads(fresh.workspace.metrics.read_text())
