@@ -262,3 +262,10 @@ def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(wor
     with pytest.raises(OSError):
         train(config(), workspace, on_epoch=fill_the_disk)
     assert one_run(workspace).info.status == "FAILED"
+
+
+def test_runs_that_follow_each_other_are_told_apart_by_colour(workspace):
+    for _ in range(2):
+        train(config(), workspace)
+    colours = [run.data.tags["mlflow.runColor"] for run in runs(workspace)]
+    assert len(set(colours)) == 2

@@ -133,8 +133,7 @@ class Projection:
         tags = resolve_tags(
             {
                 ID_TAG: self._record.id,
-                # MLflow's own choice gives most runs the same colour.
-                "mlflow.runColor": _COLOURS[int(self._record.id, 16) % len(_COLOURS)],
+                "mlflow.runColor": self._colour(),
                 "mlflow.source.name": "pipeline",
                 "mlflow.source.git.commit": run["tags"]["git.commit"],
                 **run["tags"],
@@ -143,6 +142,12 @@ class Projection:
         )
         start = self._record.state.start if self._record.state else _now()
         return self._client.create_run(self._store.experiment, start, tags, self._record.name)
+
+    def _colour(self) -> str:
+        """The one after the latest run's; MLflow's own choice gives most runs the same."""
+        latest = self._client.search_runs([self._store.experiment], max_results=1)
+        used = latest[0].data.tags.get("mlflow.runColor") if latest else None
+        return _COLOURS[(_COLOURS.index(used) + 1) % len(_COLOURS) if used in _COLOURS else 0]
 
     def _describe(self, run: "Run") -> None:
         """Params, data and configuration, as far as the run lacks them."""
