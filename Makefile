@@ -1,9 +1,10 @@
 # `make` alone lists the targets. Each one sets up what it needs, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test test-slow lint bench lock clean
+.PHONY: help setup repro ui test lint bench lock clean
 
 PYTHON ?= python3
 REPEATS ?= 5
+MARK ?= -m "not slow"
 # Files stay whole: their tests share what is dear to set up.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 HERE := $(CURDIR)
@@ -25,11 +26,8 @@ ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, t
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 MLFLOW_DISABLE_TELEMETRY=true \
 	MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow ui --host 127.0.0.1 --port 5000
 
-test: .venv/dev ## run the tests, but for those that take minutes
-	@python -m pytest $(PARALLEL) -m "not slow" $(TESTS)
-
-test-slow: .venv/dev ## run the tests that take minutes: real MNIST, every command of the README
-	@python -m pytest $(PARALLEL) -m slow $(TESTS)
+test: .venv/dev ## run the tests; MARK= adds those that take minutes
+	@python -m pytest $(PARALLEL) $(MARK) $(TESTS)
 
 lint: .venv/dev ## check style and types
 	ruff check
