@@ -26,7 +26,7 @@ ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, t
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 MLFLOW_DISABLE_TELEMETRY=true \
 	MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow ui --host 127.0.0.1 --port 5000
 
-test: .venv/dev ## run the tests; but for those that take minutes (MARK="-m slow" runs those)
+test: .venv/dev ## run the tests, but for those that take minutes (MARK="-m slow" runs those)
 	@python -m pytest $(PARALLEL) $(MARK) $(TESTS)
 
 lint: .venv/dev ## check style and types
