@@ -27,6 +27,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[\w][\w .,=+-]{0,99}$")]
+Head = Literal["softmax", "sigmoid"]
 Activation = Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
 Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
 
@@ -103,7 +104,7 @@ class MlpSection(Section):
     hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
     activation: Activation
     dropout: Fraction
-    head: Literal["softmax", "sigmoid"]
+    head: Head
 
 
 class CnnStage(Section):
@@ -120,7 +121,7 @@ class CnnSection(Section):
     normalisation: Literal["batch", "none"]
     activation: Activation
     dropout: Fraction
-    head: Literal["softmax", "sigmoid"]
+    head: Head
 
 
 ModelSection = Annotated[MlpSection | CnnSection, Field(discriminator="name")]

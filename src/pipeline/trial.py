@@ -131,7 +131,7 @@ def _dvc(repository: Path) -> None:
         f"[cache]\n    dir = {cache}\n    type = copy\n",
     )
     # Trials that start together would all fetch and preprocess the same.
-    with FileLock(repository / ".pipeline" / "upstream.lock"):
+    with FileLock(Workspace(repository).scratch / "upstream.lock"):
         code = dvc(["repro", "--quiet", "preprocess"])
     sys.exit(code or dvc(["repro"]))
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import keras
 
 from pipeline.config import ModelSection
+from pipeline.data.processed import SCALE
 
 
 def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -41,7 +42,7 @@ def served(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
         whose rows sum to one. It shares its weights with `network`.
     """
     images = keras.Input(image_shape, dtype="uint8", name="images")
-    pixels = keras.layers.Rescaling(1 / 255, name="scale")(images)
+    pixels = keras.layers.Rescaling(SCALE, name="scale")(images)
     pixels = keras.layers.Reshape((prod(image_shape),), name="flatten")(pixels)
     probabilities = keras.layers.Softmax(name="probabilities")(network(pixels))
     return keras.Model(images, probabilities, name="classifier")

@@ -7,7 +7,6 @@ one that was cut off and rebuilds one that was lost.
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +16,7 @@ import yaml
 from pipeline.config import leaves
 from pipeline.console import quiet_tensorflow
 from pipeline.errors import PipelineError
-from pipeline.tracking.record import Record
+from pipeline.tracking.record import Record, now
 from pipeline.tracking.store import Store
 from pipeline.training.history import read_history
 from pipeline.workspace import Workspace, sha256
@@ -96,7 +95,7 @@ class Projection:
         if state is None:
             # Artifacts alone don't tell why a run failed that is known to have failed.
             if evaluated or self.status == "RUNNING":
-                self._set_status("FINISHED", _now())
+                self._set_status("FINISHED", now())
         else:
             self._set_status(state.status, state.end, state.error)
 
@@ -140,7 +139,7 @@ class Projection:
                 **{f"data.{Path(path).stem}": digest for path, digest in run["data"].items()},
             }
         )
-        start = self._record.state.start if self._record.state else _now()
+        start = self._record.state.start if self._record.state else now()
         return self._client.create_run(self._store.experiment, start, tags, self._record.name)
 
     def _colour(self) -> str:
@@ -191,11 +190,11 @@ class Projection:
         from mlflow.entities import Metric
 
         state = self._record.state
-        now = state.end if state and state.end else _now()
+        moment = state.end if state and state.end else now()
         epochs = read_history(self._record.files.history).epochs[self._last_step :]
         for some in _pieces(epochs, _EPOCHS_AT_ONCE):
             metrics = [
-                Metric(key, value, now, epoch.epoch)
+                Metric(key, value, moment, epoch.epoch)
                 for epoch in some
                 for key, value in vars(epoch).items()
                 if key != "epoch" and value is not None
@@ -258,9 +257,9 @@ class Projection:
         metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
         values = {f"test_{key}": metrics[key] for key in TEST_METRICS}
         values["generalisation_gap"] = metrics["generalisation_gap"]
-        now = _now()
+        moment = now()
         # MLflow draws what has but the step 0 as bars, side by side for all runs.
-        self._client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in values.items()])
+        self._client.log_batch(self.run_id, [Metric(key, value, moment, 0) for key, value in values.items()])
         self._client.log_artifacts(self.run_id, str(files.figures), "figures")
         for path in (files.metrics, files.predictions):
             self._client.log_artifact(self.run_id, str(path))
@@ -310,7 +309,3 @@ def _text(value: object) -> str:
 def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -100,8 +100,8 @@ class Record:
     def set_state(self, status: Status, error: str = "") -> None:
         """Note how the run stands now, first of all in memory, lest a full disk hide it from MLflow."""
         # The run ends with its training; evaluating it again, days later, does not make it longer.
-        start, end = (self.state.start, self.state.end) if self.state else (_now(), None)
-        self.state = State(status, start, end or (None if status == "RUNNING" else _now()), error)
+        start, end = (self.state.start, self.state.end) if self.state else (now(), None)
+        self.state = State(status, start, end or (None if status == "RUNNING" else now()), error)
         _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
@@ -204,5 +204,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _now() -> int:
+def now() -> int:
+    """The time in milliseconds since 1970, as MLflow has it."""
     return int(time.time() * 1000)

@@ -33,7 +33,6 @@ class Store:
 
     client: "MlflowClient"
     experiment: str
-    uri: str
 
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
@@ -89,7 +88,7 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
         if experiment is None:
             location = f"{root}/{tracking.experiment}" if local else None
             try:
-                return Store(client, client.create_experiment(tracking.experiment, location), uri)
+                return Store(client, client.create_experiment(tracking.experiment, location))
             except MlflowException:
                 # Somebody else's process on the same server was faster.
                 experiment = client.get_experiment_by_name(tracking.experiment)
@@ -101,7 +100,7 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
             f"experiments restore --experiment-id {experiment.experiment_id}`, or name another one in "
             "tracking.experiment."
         )
-    return Store(client, experiment.experiment_id, uri)
+    return Store(client, experiment.experiment_id)
 
 
 def _use(uri: str) -> None:

@@ -65,8 +65,8 @@ class Checkpoints:
             with np.load(self._path, allow_pickle=False) as file:
                 meta = json.loads(file["meta"].tobytes())
                 arrays = {
-                    name: [file[f"{name}_{number}"] for number in range(meta["counts"][name])]
-                    for name in ("network", "optimizer", "kept_weights")
+                    name: [file[f"{name}_{number}"] for number in range(count)]
+                    for name, count in meta["counts"].items()
                 }
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
             say(f"Going on after epoch {len(epochs)}, from a checkpoint.")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.config import TrainSection
+from pipeline.data.processed import SCALE
 from pipeline.errors import PipelineError
 from pipeline.training.batches import Slice, Split, slices
 from pipeline.training.checkpoint import Checkpoints, State
@@ -196,7 +197,7 @@ class _Step:
 
 
 def _scale(images: tf.Tensor) -> tf.Tensor:
-    return tf.cast(images, tf.float32) * np.float32(1 / 255)
+    return tf.cast(images, tf.float32) * np.float32(SCALE)
 
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
