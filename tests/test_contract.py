@@ -58,7 +58,8 @@ VARIANTS = [
     ],
 ]
 # What a stage imports depends on the model; what it reads of it is the whole section.
-CNN = ["data=digits", "model=cnn", "train.epochs=1", "train.xla=false", "train.threads=1"]
+MODELS = [path.stem for path in (REPOSITORY / "conf" / "model").glob("*.yaml")]
+SMALL = ["data=digits", "train.epochs=1", "train.xla=false", "train.threads=1"]
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
@@ -111,7 +112,10 @@ def ran(tmp_path_factory):
                 patch.setenv("KERAS_HOME", str(workspace.root / "keras"))
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
                 module.run(config, workspace)
-    (workspace.root / "cnn.yaml").write_text(dump(compose(REPOSITORY / "conf", CNN)))
+    (workspace.root / "models.d").mkdir()
+    for model in MODELS:
+        text = dump(compose(REPOSITORY / "conf", [*SMALL, f"model={model}"]))
+        (workspace.root / "models.d" / f"{model}.yaml").write_text(text)
     shutil.copytree(REPOSITORY / "conf", workspace.root / "conf", ignore=shutil.ignore_patterns("local"))
     return workspace, read
 
@@ -123,7 +127,7 @@ from pipeline.config import read_params
 from pipeline.workspace import Workspace
 stage, workspace = sys.argv[1], Workspace(Path(sys.argv[2]))
 module = importlib.import_module(f"pipeline.stages.{stage}")
-for params in (workspace.params, workspace.root / "cnn.yaml"):
+for params in (workspace.root / "models.d").iterdir():
     module.run(workspace) if stage == "compose" else module.run(read_params(params), workspace)
 print()
 print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "pipeline"]))
@@ -159,6 +163,15 @@ def file_of(module):
     return f"{path}/__init__.py" if (REPOSITORY / path).is_dir() else f"{path}.py"
 
 
+def files_of(dep):
+    """The modules that a declared path stands for; of a folder all but an empty __init__.py."""
+    path = REPOSITORY / dep
+    if path.is_file():
+        return {dep}
+    files = {str(file.relative_to(REPOSITORY)) for file in path.glob("*.py")}
+    return files - {file_of(package) for package in DOCSTRING_ONLY}
+
+
 @functools.cache
 def all_leaves():
     return {key for key, _ in leaves(compose(REPOSITORY / "conf", VARIANTS[0]).model_dump())}
@@ -177,7 +190,7 @@ def mismatches(stage, definition, read, modules):
     found += [f"params: {leaf} is never read" for leaf in declared - read]
     found += [f"params: {leaf} is read" for leaf in read - declared]
 
-    files = {dep for dep in definition["deps"] if dep.startswith("src/")}
+    files = {file for dep in definition["deps"] if dep.startswith("src/") for file in files_of(dep)}
     # What compose writes depends on the schema; the others only receive its values.
     exempt = DOCSTRING_ONLY | (set(EXEMPT) - ({"pipeline.config"} if stage == "compose" else set()))
     found += [f"deps: {file} is never imported" for file in files - {file_of(module) for module in modules}]
