@@ -99,6 +99,11 @@ class Workspace:
         """What the pipeline keeps for itself between commands: unsent runs, trials, locks."""
         return self.home / ".pipeline"
 
+    @property
+    def sweeps(self) -> Path:
+        """One folder for each sweep, with its report."""
+        return self.scratch / "sweeps"
+
     def refuse_foreign_environment(self, current: Path) -> None:
         """Refuse to act on this workspace from inside another clone, whose environment was copied.
 
