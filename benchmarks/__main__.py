@@ -1,9 +1,10 @@
 """Time whole processes, the pipeline and its peers by turns, and write medians and ratios.
 
-    python -m benchmarks [--repeats 5]
+    python -m benchmarks [--repeats 5] [--only plain|size]
 
-Machines are shared and noisy: only ratios between commands that ran side by side mean something.
-Writes results.json and results.md beside this file.
+`plain` is the plain design, `size` the same on ten times the data. Machines are shared and noisy: only
+ratios between commands that ran side by side mean something. Writes results.json and results.md beside
+this file, unless it measured a part only.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from statistics import median
 
 import numpy as np
 
+from pipeline.config import compose, dump
+from pipeline.workspace import RAW_ARRAYS, Workspace
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 TRUE_PIPELINE = "stages:\n" + "".join(
@@ -31,15 +35,16 @@ TRUE_PIPELINE = "stages:\n" + "".join(
 
 @dataclass(frozen=True)
 class Run:
-    """One process tree: seconds by the clock and seconds of processor."""
+    """One process tree: seconds by the clock, seconds of processor, and megabytes at most, if known."""
 
     wall: float
     cpu: float
+    peak: float | None = None
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """`subject` against `peer`, by wall and CPU time."""
+    """`subject` against `peer`, by wall time, CPU time and memory."""
 
     what: str
     subject: str
@@ -60,26 +65,36 @@ RATIOS = (
         "repro, no-op",
         "true stages, no-op",
     ),
+    Ratio("preprocess: ten times MNIST against MNIST", "preprocess, tenfold", "preprocess"),
+    Ratio("train, one epoch: ten times MNIST against MNIST", "train one epoch, tenfold", "train one epoch"),
 )
+TIMES = 10
 
 
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--only", choices=("plain", "size"))
+    options = parser.parse_args()
+    runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        runs = measure(Path(folder), repeats)
-    results = summarise(runs, repeats)
-    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        fetched = prepare_repository(Path(folder) / "fetched")
+        if options.only != "size":
+            runs |= measure_plain(Path(folder), fetched, options.repeats)
+        if options.only != "plain":
+            runs |= measure_size(Path(folder), fetched, options.repeats)
+    results = summarise(runs, options.repeats)
     table = render(results)
-    (HERE / "results.md").write_text(table, encoding="utf-8")
+    if not options.only:
+        (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (HERE / "results.md").write_text(table, encoding="utf-8")
     print(table)
 
 
-def measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
-    """Run each command `repeats` times, by turns."""
-    fetched, stages = prepare_repository(folder / "fetched"), prepare_true_stages(folder / "true")
+def measure_plain(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
+    """Run the plain design, its peers and the stages of it `repeats` times, by turns."""
+    stages = prepare_true_stages(folder / "true")
     npz = folder / "mnist.npz"
     raw = {path.stem: np.load(path) for path in (fetched / "data" / "raw").glob("*.npy")}
     np.savez(
@@ -100,7 +115,7 @@ def measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
             ("repro, cold", ["dvc", "repro"], workspace),
             ("repro, no-op", ["dvc", "repro"], workspace),
             ("true stages, no-op", ["dvc", "repro"], stages),
-            ("train, inside", inside("stage-train", workspace), REPOSITORY),
+            ("train, inside", inside("train", workspace), REPOSITORY),
         ):
             whole, printed = timed(command, place)
             runs.setdefault(name, []).append(
@@ -113,6 +128,40 @@ def measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
             print(f"{repeat + 1} of {repeats}: {name}: {runs[name][-1].wall:.2f} s", flush=True)
         shutil.rmtree(workspace)
     return runs
+
+
+def measure_size(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
+    """Run preprocess and one epoch of train `repeats` times, on MNIST and on ten times as much, by turns."""
+    places = {"": folder / "once", ", tenfold": folder / "tenfold"}
+    for place, times in zip(places.values(), (1, TIMES), strict=True):
+        prepare_multiple(place, Workspace(fetched), times)
+    runs: dict[str, list[Run]] = {}
+    for repeat in range(repeats):
+        for stage, named in (("preprocess", "preprocess"), ("train", "train one epoch")):
+            for suffix, place in places.items():
+                name = named + suffix
+                printed = run(inside(stage, place), REPOSITORY)
+                runs.setdefault(name, []).append(Run(**json.loads(printed)))
+                print(f"{repeat + 1} of {repeats}: {name}: {runs[name][-1].wall:.2f} s", flush=True)
+    return runs
+
+
+def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
+    """A workspace whose raw data are the fetched ones `times` over, each time with other noise."""
+    workspace = Workspace(place)
+    workspace.raw.mkdir(parents=True)
+    shutil.copy2(fetched.dvc_yaml, workspace.dvc_yaml)
+    workspace.params.write_text(dump(compose(REPOSITORY / "conf", ["train.epochs=1"])), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for name in RAW_ARRAYS:
+        source = np.load(fetched.raw / f"{name}.npy", mmap_mode="r")
+        shape = (times * len(source), *source.shape[1:])
+        target = np.lib.format.open_memmap(workspace.raw / f"{name}.npy", "w+", source.dtype, shape)
+        for start in range(0, len(target), len(source)):
+            target[start : start + len(source)] = source
+            if name.endswith("images"):
+                # Wraps around, as good as any other noise here.
+                target[start : start + len(source)] += rng.integers(0, 8, source.shape, np.uint8)
 
 
 def prepare_repository(place: Path) -> Path:
@@ -167,11 +216,15 @@ def run(command: list[str], place: Path) -> str:
 
 def summarise(runs: dict[str, list[Run]], repeats: int) -> dict[str, object]:
     """Medians of each command, and medians of the ratios of runs that stood side by side."""
+
+    def kinds(name: str) -> list[str]:
+        return [kind for kind in ("wall", "cpu", "peak") if getattr(runs[name][0], kind) is not None]
+
     return {
         "machine": {"processors": os.cpu_count(), "python": platform.python_version()},
         "repeats": repeats,
-        "seconds": {
-            name: {"wall": median(run.wall for run in of), "cpu": median(run.cpu for run in of)}
+        "measured": {
+            name: {kind: median(getattr(run, kind) for run in of) for kind in kinds(name)}
             for name, of in runs.items()
         },
         "ratios": {
@@ -180,29 +233,38 @@ def summarise(runs: dict[str, list[Run]], repeats: int) -> dict[str, object]:
                     getattr(subject, kind) / getattr(peer, kind)
                     for subject, peer in zip(runs[ratio.subject], runs[ratio.peer], strict=True)
                 )
-                for kind in ("wall", "cpu")
+                for kind in kinds(ratio.subject)
+                if kind in kinds(ratio.peer)
             }
             for ratio in RATIOS
+            if ratio.subject in runs
         },
     }
 
 
 def render(results: dict) -> str:
     """The results as Markdown."""
-    lines = [
-        f"Medians of {results['repeats']} runs by turns on {results['machine']['processors']} processors; "
-        "written by `make bench`.",
-        "",
-        "| what | wall | CPU |",
-        "|---|---|---|",
-        *(f"| {name} | {of['wall']:.2f} s | {of['cpu']:.2f} s |" for name, of in results["seconds"].items()),
-        "",
-        "| ratio | wall | CPU |",
-        "|---|---|---|",
-        *(f"| {what} | {of['wall']:.2f} | {of['cpu']:.2f} |" for what, of in results["ratios"].items()),
-        "",
-    ]
-    return "\n".join(lines)
+
+    def row(what: str, values: dict[str, float], *forms: str) -> str:
+        cells = [form.format(value) for form, value in zip(forms, values.values(), strict=False)]
+        return " | ".join([f"| {what}", *cells, *([""] * (len(forms) - len(cells)))]) + " |"
+
+    processors = results["machine"]["processors"]
+    return "\n".join(
+        [
+            f"Medians of {results['repeats']} runs by turns on {processors} processors; written by "
+            "`make bench`.",
+            "",
+            "| what | wall | CPU | memory |",
+            "|---|---|---|---|",
+            *(row(name, of, "{:.2f} s", "{:.2f} s", "{:.0f} MB") for name, of in results["measured"].items()),
+            "",
+            "| ratio | wall | CPU | memory |",
+            "|---|---|---|---|",
+            *(row(what, of, "{:.2f}", "{:.2f}", "{:.2f}") for what, of in results["ratios"].items()),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

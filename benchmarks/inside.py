@@ -2,9 +2,10 @@
 
     epoch-keras DATA.npz       a steady epoch of the plain design with Keras's `model.fit`
     epoch-loop DATA.npz        a steady epoch of the same with the pipeline's loop
-    stage-train WORKSPACE      the stage train: data, compilation, ten epochs, validation, files, tracking
+    preprocess WORKSPACE       a stage with its boundary, as `dvc repro` runs it, from after its imports on
+    train WORKSPACE            the same: data, compilation, epochs, validation, files, tracking
 
-Prints one JSON line, {"wall": seconds, "cpu": seconds}.
+Prints one JSON line, {"wall": seconds, "cpu": seconds}, and of a stage the process's "peak": megabytes.
 """
 
 import importlib
@@ -12,14 +13,14 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 Clock = tuple[float, float]
 
@@ -40,6 +41,8 @@ def steady(marks: list[Clock]) -> dict[str, float]:
 
 def epoch_keras(path: str) -> dict[str, float]:
     """The script's own model and fit."""
+    import keras
+
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["x_train"].reshape(-1, 784) / 255, arrays["y_train"]
     keras.utils.set_random_seed(0)
@@ -59,6 +62,8 @@ def epoch_keras(path: str) -> dict[str, float]:
 
 def epoch_loop(path: str) -> dict[str, float]:
     """The same with the loop."""
+    import keras
+
     from pipeline.config import compose
     from pipeline.models import build
     from pipeline.training.loop import fit, use_threads
@@ -83,21 +88,27 @@ def epoch_loop(path: str) -> dict[str, float]:
     return steady(marks)
 
 
-def stage_train(place: str) -> dict[str, float]:
-    """The stage with its boundary, as `dvc repro` runs it, from after its imports on."""
-    importlib.import_module("pipeline.stages.train")
+def stage(name: str, place: str) -> dict[str, float]:
+    """The stage `name` in the workspace `place`."""
+    importlib.import_module(f"pipeline.stages.{name}")
     from pipeline.stages.__main__ import run
     from pipeline.workspace import Workspace
 
     with open(os.devnull, "w") as nowhere:
         sys.stdout, shown = nowhere, sys.stdout
         wall, cpu = now()
-        run("train", Workspace(Path(place)))
+        run(name, Workspace(Path(place)))
         ended = now()
         sys.stdout = shown
-    return {"wall": ended[0] - wall, "cpu": ended[1] - cpu}
+    [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+    return {"wall": ended[0] - wall, "cpu": ended[1] - cpu, "peak": int(peak.split()[1]) / 1024}
 
 
 if __name__ == "__main__":
-    functions = {"epoch-keras": epoch_keras, "epoch-loop": epoch_loop, "stage-train": stage_train}
+    functions = {
+        "epoch-keras": epoch_keras,
+        "epoch-loop": epoch_loop,
+        "preprocess": partial(stage, "preprocess"),
+        "train": partial(stage, "train"),
+    }
     print(json.dumps(functions[sys.argv[1]](sys.argv[2])))
