@@ -1,33 +1,17 @@
 from dataclasses import replace
 
 import pytest
+from made_up import sweep, trial
 
 from pipeline.errors import PipelineError
-from pipeline.sweeps.report import Report, TrialReport, reports
+from pipeline.sweeps.report import Report, reports
 from pipeline.workspace import Workspace
 
-TRIAL = TrialReport(
-    number=1,
-    key="ab" * 8,
-    overrides=("experiment=smoke", "train.learning_rate=0.01"),
-    differs={"train.learning_rate": "0.01"},
-    state="done",
-    run_id="cd" * 16,
-    run="smoke-seed0-cdcd",
-    values={"val_accuracy": 0.97, "val_loss": 0.1, "parameters": 2410},
-    seconds=4.2,
-)
-SWEEP = Report(
-    id="3f2a" * 4,
-    name="smoke-sweep-3f2a",
-    command=("experiment=smoke", "train.learning_rate=0.01,0.003"),
-    sweeper="grid",
-    launcher="joblib",
-    objectives=("val_accuracy",),
-    space={"train.learning_rate": ["0.01", "0.003"]},
-    tracking={"uri": None, "experiment": "image-classifier", "run_name": None, "timeout": 5.0},
-    start=1_700_000_000_000,
-    trials=(TRIAL, replace(TRIAL, number=2, state="failed", error="It is “NaN”.", values={})),
+SWEEP = sweep(
+    [
+        trial(values={"val_accuracy": 0.97, "val_loss": 0.1, "parameters": 2410}, seed="0"),
+        trial(values={}, state="failed", error="It is “NaN”.", seed="1"),
+    ]
 )
 
 
@@ -51,8 +35,8 @@ def test_the_latest_sweep_comes_first_and_a_damaged_one_is_left_out(tmp_path, ca
         replace(SWEEP, id=str(number), start=start).write(repository.sweeps / str(number))
     (repository.sweeps / "x").mkdir()
     (repository.sweeps / "x" / "report.json").write_text("{")
-    trial = Workspace(repository.scratch / "trials" / "x")
-    assert [(folder.name, sweep.id) for folder, sweep in reports(trial)] == [
+    inside = Workspace(repository.scratch / "trials" / "x")
+    assert [(folder.name, found.id) for folder, found in reports(inside)] == [
         ("1", "1"),
         ("2", "2"),
         ("0", "0"),
