@@ -175,6 +175,8 @@ class TrainSection(Section):
 class EvaluateSection(Section):
     calibration_bins: Annotated[int, Field(ge=1, le=1000)]
     worst_mistakes: Annotated[int, Field(ge=1, le=400)]
+    shifts: Annotated[int, Field(ge=0, le=100)]
+    doubtful_labels: Annotated[int, Field(ge=0, le=400)]
 
 
 class TrackingSection(Section):

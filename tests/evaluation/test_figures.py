@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.evaluation.figures import draw, mistakes
+from pipeline.evaluation.figures import doubtful_labels, draw, mistakes
 from pipeline.evaluation.metrics import Predictions
 from pipeline.training.history import Epoch, History
 
-NAMES = {"confusion_counts", "confusion_by_row", "learning_curves", "reliability", "mistakes"}
+NAMES = {
+    "confusion_counts", "confusion_by_row", "learning_curves", "reliability", "mistakes", "doubtful_labels",
+}  # fmt: skip
 
 
 def history(epochs=4, kept=3, validated=True):
@@ -34,7 +36,8 @@ def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, wors
     folder.mkdir()
     pixels = np.arange(len(predictions.labels) * np.prod(shape)) % 256
     images = pixels.astype(np.uint8).reshape(len(predictions.labels), -1)
-    draw(folder, predictions, images, shape, curves or history(), bins, worst)
+    doubtful = np.flatnonzero(~predictions.correct)
+    draw(folder, predictions, images, shape, curves or history(), bins, worst, doubtful, 3)
     return {path.stem: path for path in folder.iterdir()}
 
 
@@ -78,8 +81,27 @@ def test_the_surest_mistakes_come_first_and_no_more_than_asked():
     figure = mistakes(
         Predictions(("no", "yes"), np.zeros(4, np.int32), scores), np.zeros((4, 4), np.uint8), (2, 2), 2
     )
-    captions = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert captions == ["no → yes   90.0 %", "no → yes   80.0 %"]
+    assert captions(figure) == ["no → yes   90.0 %", "no → yes   80.0 %"]
+
+
+def captions(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_doubtful_labels_are_shown_in_their_order_with_the_probability_of_the_label():
+    scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
+    predictions = Predictions(("no", "yes"), np.zeros(4, np.int32), scores)
+    images = np.zeros((4, 4), np.uint8)
+    figure = doubtful_labels(predictions, images, (2, 2), np.array([1, 3, 0]), 2)
+    assert captions(figure) == ["no → yes   10.0 %", "no → yes   20.0 %"]
+    assert "The 2 most doubtful of 3 doubtful labels" in [text.get_text() for text in figure.texts]
+
+
+def test_where_no_label_is_doubtful_the_figure_says_so():
+    nothing = doubtful_labels(
+        guesses(("a", "b"), 4), np.zeros((4, 4), np.uint8), (2, 2), np.array([], int), 2
+    )
+    assert "There are no doubtful labels to show." in [text.get_text() for text in nothing.texts]
 
 
 def test_figures_need_neither_pyplot_nor_tensorflow():

@@ -125,6 +125,40 @@ def test_an_image_gets_the_same_scores_in_whatever_company(evaluated):
     assert alone[0] == pytest.approx(saved[2], rel=1e-5)
 
 
+def with_settings(config, **settings):
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
+
+
+def test_with_shifts_the_scores_are_the_mean_over_the_image_and_its_eight_neighbours(config, workspace):
+    run(with_settings(config, shifts=1), workspace)
+    images, _ = read_split(workspace, "test")
+    model, image = archive.load(workspace.model), images[7].reshape(4, 5)
+    framed = np.zeros((6, 7), np.uint8)
+    framed[1:-1, 1:-1] = image
+    moved = np.stack([framed[top : top + 4, left : left + 5] for top in range(3) for left in range(3)])
+    expected = model.predict_on_batch(moved).mean(axis=0)
+    assert np.load(workspace.probabilities)[7] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(model.predict_on_batch(image[None])[0], rel=1e-2)
+
+
+def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
+    folder = workspace.processed / "test"
+    labels = np.load(folder / "labels.npy")
+    scores = archive.load(workspace.model).predict_on_batch(
+        read_split(workspace, "test")[0].reshape(-1, 4, 5)
+    )
+    surest = scores.max(axis=1).argsort()[-3:]
+    labels[surest] = (scores[surest].argmax(axis=1) + 1) % 3
+    np.save(folder / "labels.npy", labels)
+    run(with_settings(config, doubtful_labels=2), workspace)
+    with (workspace.figures / "doubtful_labels.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 2
+    assert {int(row["index"]) for row in table} < set(surest)
+    assert all(row["label"] != row["suggested"] and float(row["probability"]) < 0.1 for row in table)
+    assert (workspace.figures / "doubtful_labels.png").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [

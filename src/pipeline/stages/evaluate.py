@@ -2,7 +2,10 @@
 
 import csv
 import json
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +15,8 @@ from pipeline.console import say
 from pipeline.data.processed import Dataset, read_dataset, read_split
 from pipeline.errors import PipelineError
 from pipeline.evaluation.figures import draw
-from pipeline.evaluation.metrics import Predictions, measure
+from pipeline.evaluation.labels import doubtful_labels
+from pipeline.evaluation.metrics import Ints, Predictions, measure
 from pipeline.models.archive import load, weights_digest
 from pipeline.training.history import read_history
 from pipeline.workspace import Workspace, atomic, write_text
@@ -32,26 +36,26 @@ def run(config: Config, workspace: Workspace) -> None:
 
     Raises:
         PipelineError: data, model or history are missing or don't belong together, or the model's
-            answers are no probabilities.
+            answers are no probabilities; or doubtful labels are asked for without cleanlab.
     """
+    settings = config.evaluate
     dataset = read_dataset(workspace)
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
     model = load(workspace.model)
-    predictions = Predictions(dataset.classes, labels, predict(model, images, dataset))
+    scores = predict(model, images, dataset, settings.shifts)
+    predictions = Predictions(dataset.classes, labels, scores)
+    doubtful = doubtful_labels(predictions) if settings.doubtful_labels else None
 
-    metrics = measure(predictions, config.evaluate.calibration_bins)
+    metrics = measure(predictions, settings.calibration_bins)
     metrics["train_accuracy"] = history.kept.accuracy
     metrics["generalisation_gap"] = history.kept.accuracy - metrics["accuracy"]
     metrics["weights_sha256"] = weights_digest(model)
 
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:
         np.save(file, predictions.scores)
-    with (
-        atomic(workspace.predictions) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as table,
-    ):
-        _write_table(predictions, table)
+    with atomic(workspace.predictions) as temporary:
+        _write_csv(temporary, *_prediction_table(predictions))
     with atomic(workspace.figures) as folder:
         folder.mkdir()
         draw(
@@ -60,9 +64,14 @@ def run(config: Config, workspace: Workspace) -> None:
             images,
             dataset.image_shape,
             history,
-            config.evaluate.calibration_bins,
-            config.evaluate.worst_mistakes,
+            settings.calibration_bins,
+            settings.worst_mistakes,
+            doubtful,
+            settings.doubtful_labels,
         )
+        if doubtful is not None:
+            listed = doubtful[: settings.doubtful_labels]
+            _write_csv(folder / "doubtful_labels.csv", *_label_table(predictions, listed))
     write_text(workspace.metrics, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     accuracy, low, high = (100 * metrics[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
     say(
@@ -71,13 +80,17 @@ def run(config: Config, workspace: Workspace) -> None:
     )
 
 
-def predict(model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset) -> NDArray[np.float32]:
+def predict(
+    model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset, shifts: int = 0
+) -> NDArray[np.float32]:
     """The model's distribution for each image.
 
     Args:
         model: as `archive.load` gives it, from uint8 (batch, *image_shape).
         images: uint8 (n, pixels); may be memory-mapped.
         dataset: says the images' shape and the classes.
+        shifts: if above 0, the mean over the image as it is and moved by so many pixels in the eight
+            directions; what comes from outside of an image is black.
 
     Returns:
         float32 (n, classes); each row sums to one within 0.001.
@@ -98,7 +111,8 @@ def predict(model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset) -
     scores = np.empty((len(images), classes), np.float32)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].reshape(-1, *shape)
-        scores[start : start + BATCH] = model.predict_on_batch(batch)
+        moved = [model.predict_on_batch(images) for images in _shifted(batch, shifts)]
+        scores[start : start + BATCH] = np.mean(moved, axis=0)
     # A sum that is not finite is not near one either.
     bad = ~((scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3))
     if bad.any():
@@ -110,13 +124,43 @@ def predict(model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset) -
     return scores
 
 
-def _write_table(predictions: Predictions, file: TextIO) -> None:
+def _shifted(images: NDArray[np.uint8], pixels: int) -> Iterable[NDArray[np.uint8]]:
+    """The images (n, height, width, ...) moved by -pixels, 0 and pixels down and to the right."""
+    _, height, width, *channels = images.shape
+    padded = np.pad(images, [(0, 0), (pixels, pixels), (pixels, pixels), *[(0, 0) for _ in channels]])
+    # All three are one place if nothing moves.
+    offsets = range(0, 2 * pixels + 1, max(pixels, 1))
+    return (padded[:, top : top + height, left : left + width] for top, left in product(offsets, repeat=2))
+
+
+def _prediction_table(predictions: Predictions) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
     """One row an image, with the columns that DVC's confusion plot expects."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("index", "label", "predicted", "confidence", "correct"))
-    rows = zip(
-        predictions.labels, predictions.predicted, predictions.confidence, predictions.correct, strict=True
+    names = predictions.classes
+    columns = predictions.labels, predictions.predicted, predictions.confidence, predictions.correct
+    rows = (
+        (index, names[label], names[predicted], f"{confidence:.6f}", int(correct))
+        for index, (label, predicted, confidence, correct) in enumerate(zip(*columns, strict=True))
     )
-    for index, (label, predicted, confidence, correct) in enumerate(rows):
-        names = predictions.classes[label], predictions.classes[predicted]
-        writer.writerow((index, *names, f"{confidence:.6f}", int(correct)))
+    return ("index", "label", "predicted", "confidence", "correct"), rows
+
+
+def _label_table(predictions: Predictions, chosen: Ints) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    """One row a doubtful label: which the model would give instead, and how probable it finds the given."""
+    names = predictions.classes
+    rows = (
+        (
+            index,
+            names[predictions.labels[index]],
+            names[predictions.predicted[index]],
+            f"{predictions.probabilities[index, predictions.labels[index]]:.6f}",
+        )
+        for index in chosen
+    )
+    return ("index", "label", "suggested", "probability"), rows
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
