@@ -24,12 +24,15 @@ def _verbs() -> None:
 
 @app.command()
 def sync() -> None:
-    """Bring MLflow up to date: send runs it missed, rebuild the workspace's run if it was lost."""
+    """Bring MLflow up to date: send runs and sweeps it missed, rebuild the workspace's run if it was lost."""
     from pipeline import tracking
+    from pipeline.sweeps.publish import publish_all
 
     workspace = here()
     workspace.refuse_foreign_environment(Path.cwd())
     for line in tracking.sync(read_params(workspace.params).tracking, workspace):
+        say(line)
+    for line in publish_all(workspace):
         say(line)
 
 

@@ -13,6 +13,10 @@ class PipelineError(Exception):
     """Something the person at the keyboard can mend; its text is shown as it is, without a traceback."""
 
 
+class PrunedError(PipelineError):
+    """A trial was ended between epochs since others do better; its text says how."""
+
+
 _DISK = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",

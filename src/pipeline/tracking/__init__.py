@@ -1,6 +1,5 @@
 """The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
 
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -8,10 +7,10 @@ from contextlib import contextmanager
 
 from pipeline.config import Config, TrackingSection
 from pipeline.console import say
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, PrunedError
 from pipeline.tracking.projection import Projection, RunDeletedError, complete_tags
 from pipeline.tracking.record import Record, alone, unsent
-from pipeline.tracking.store import find_finished, is_local, open_store, uri_of
+from pipeline.tracking.store import find_run, is_local, open_store, unreachable
 from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import Workspace
 
@@ -58,7 +57,7 @@ def _showing(record: Record, tracking: TrackingSection, workspace: Workspace) ->
     try:
         yield sender
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
         record.set_state("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}")
         raise
     else:
@@ -138,7 +137,7 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
         lines = _send_kept(tracking, workspace)
         if workspace.run.exists():
             record = Record(workspace)
-            run_id = is_local(tracking, workspace) and find_finished(workspace, complete_tags(record))
+            run_id = is_local(tracking, workspace) and find_run(workspace, complete_tags(record))
             if not run_id:
                 with alone(workspace, record.id):
                     projection = _project(record, tracking, workspace)
@@ -178,11 +177,7 @@ def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
 
 
 def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    text = (
-        f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason} "
-        "The run is kept in .pipeline/runs; the next command that finds the server sends it, or "
-        "`pipeline sync`."
+    return (
+        f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; the next command that "
+        "finds the server sends it, or `pipeline sync`."
     )
-    # MLFLOW_TRACKING_URI may hold a password.
-    return re.sub(r"://[^/@\s]+@", "://", text)

@@ -28,6 +28,8 @@ Item = TypeVar("Item")
 
 ID_TAG = "pipeline.id"
 ERROR_TAG = "pipeline.error"
+PARENT_TAG = "mlflow.parentRunId"
+SWEEP_TAG = "pipeline.sweep"
 # Set when all of the model, or of the reports, is there.
 MODEL_TAG = "pipeline.weights_sha256"
 REPORTS_TAG = "pipeline.reports_sha256"
@@ -39,6 +41,11 @@ _COLOURS = (
     *("#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
 )
 _EPOCHS_AT_ONCE = 150  # MLflow takes 1,000 metrics in a request.
+
+
+def parent_file(folder: Path) -> Path:
+    """Where the folder of a sweep names the MLflow run of the sweep."""
+    return folder / "parent"
 
 
 def complete_tags(record: Record) -> dict[str, str]:
@@ -139,7 +146,14 @@ class Projection:
                 **{f"data.{Path(path).stem}": digest for path, digest in run["data"].items()},
             }
         )
-        start = self._record.state.start if self._record.state else now()
+        state = self._record.state
+        if state and state.sweep:
+            # Below the sweep's run while that goes on; at its end all of its trials are put there.
+            tags[f"{SWEEP_TAG}.{state.sweep}"] = shortened(state.differs)
+            parent = parent_file(self._record.files.sweeps / state.sweep)
+            if parent.exists():
+                tags[PARENT_TAG] = parent.read_text(encoding="utf-8").strip()
+        start = state.start if state else now()
         return self._client.create_run(self._store.experiment, start, tags, self._record.name)
 
     def _colour(self) -> str:
@@ -153,7 +167,7 @@ class Projection:
         from mlflow.entities import Param
 
         config = self._record.run["config"]
-        params = [Param(key, _text(value)) for key, value in leaves(config) if key not in run.data.params]
+        params = [Param(key, shortened(value)) for key, value in leaves(config) if key not in run.data.params]
         if not params:
             return
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -163,7 +177,7 @@ class Projection:
         if not (run.inputs and run.inputs.dataset_inputs):
             self._log_data()
         # Last, since they say that all the above is there.
-        for some in _pieces(params, 100):
+        for some in pieces(params, 100):
             self._client.log_batch(self.run_id, params=some)
 
     def _log_data(self) -> None:
@@ -192,7 +206,7 @@ class Projection:
         state = self._record.state
         moment = state.end if state and state.end else now()
         epochs = read_history(self._record.files.history).epochs[self._last_step :]
-        for some in _pieces(epochs, _EPOCHS_AT_ONCE):
+        for some in pieces(epochs, _EPOCHS_AT_ONCE):
             metrics = [
                 Metric(key, value, moment, epoch.epoch)
                 for epoch in some
@@ -241,7 +255,7 @@ class Projection:
         if found:
             return str(found[0].model_id)
         # Model.log would create it in whatever experiment is the active one.
-        params = {key: _text(value) for key, value in leaves(self._record.run["config"])}
+        params = {key: shortened(value) for key, value in leaves(self._record.run["config"])}
         model = self._client.create_logged_model(
             self._store.experiment, name="model", source_run_id=self.run_id, params=params
         )
@@ -269,7 +283,7 @@ class Projection:
     def _set_tags(self, tags: dict[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        texts = {key: _text(value) for key, value in tags.items()}
+        texts = {key: shortened(value) for key, value in tags.items()}
         if texts.items() <= self._tags.items():
             return
         self._client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in texts.items()])
@@ -301,11 +315,13 @@ class _SavedModel:
         shutil.copyfile(self._path, path)
 
 
-def _text(value: object) -> str:
+def shortened(value: object) -> str:
+    """A value as the text of a param or a tag."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+def pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items, at most `size` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -6,13 +6,14 @@ Records lie in `.pipeline/runs/ID` until MLflow has what they hold.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ class State:
     start: int
     end: int | None = None
     error: str = ""
+    sweep: str = ""  # the id of the sweep in which it was trained
+    differs: str = ""  # and the values by which it differs from the sweep's others
 
 
 class Record:
@@ -71,9 +74,12 @@ class Record:
                 return record
         number = uuid.uuid4().hex
         files, lock = _claim(workspace, number)
-        name = config.tracking.run_name or f"{config.name}-seed{config.seed}-{number[:4]}"
-        _write_json(files.run, {"id": number, "name": name, **origin})
+        sweep, differs = _trial_of_a_sweep(workspace)
+        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in differs.items())
+        name = f"{label[:80] or f'{config.name}-seed{config.seed}'}-{number[:4]}"
+        _write_json(files.run, {"id": number, "name": config.tracking.run_name or name, **origin})
         record = cls(files, lock)
+        record.state = State("RUNNING", now(), sweep=sweep, differs=differs_text(differs))
         record.set_state("RUNNING")
         return record
 
@@ -100,8 +106,9 @@ class Record:
     def set_state(self, status: Status, error: str = "") -> None:
         """Note how the run stands now, first of all in memory, lest a full disk hide it from MLflow."""
         # The run ends with its training; evaluating it again, days later, does not make it longer.
-        start, end = (self.state.start, self.state.end) if self.state else (now(), None)
-        self.state = State(status, start, end or (None if status == "RUNNING" else now()), error)
+        state = self.state or State(status, now())
+        end = state.end or (None if status == "RUNNING" else now())
+        self.state = replace(state, status=status, end=end, error=error)
         _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
@@ -129,6 +136,23 @@ class Record:
     @property
     def _state_file(self) -> Path:
         return self.files.root / "state.json"
+
+
+def _trial_of_a_sweep(workspace: Workspace) -> tuple[str, dict[str, str]]:
+    """The id of the sweep whose trial `workspace` is, and what differs in it; nothing outside of a sweep."""
+    folder = os.environ.get("PIPELINE_SWEEP")
+    try:
+        report = json.loads((Path(folder or "") / "report.json").read_text(encoding="utf-8"))
+        # A trial's folder is named by its key.
+        [differs] = [trial["differs"] for trial in report["trials"] if trial["key"] == workspace.root.name]
+        return report["id"], differs
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
+
+
+def differs_text(differs: Mapping[str, str]) -> str:
+    """The values by which a trial differs from the others of its sweep, as the tag of its run has them."""
+    return ", ".join(f"{key}={value}" for key, value in differs.items())
 
 
 def unsent(workspace: Workspace) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -103,6 +104,14 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
     return Store(client, experiment.experiment_id)
 
 
+def unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
+    """The sentence for a store that did not take what it was sent."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    text = f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason}"
+    # MLFLOW_TRACKING_URI may hold a password.
+    return re.sub(r"://[^/@\s]+@", "://", text)
+
+
 def _use(uri: str) -> None:
     """Have MLflow's module-level functions use the store, without telling child processes."""
     import mlflow
@@ -136,14 +145,15 @@ def follow_a_move(workspace: Workspace) -> None:
                 )
 
 
-def find_finished(workspace: Workspace, tags: dict[str, str]) -> str | None:
-    """The finished run in the repository's own store that has all `tags`, found without importing MLflow.
+def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = True) -> str | None:
+    """The run in the repository's own store that has all `tags`, found without importing MLflow.
 
     That takes milliseconds where MLflow takes seconds: most commands find that there is nothing to do.
     """
     if not database(workspace).exists():
         return None
-    query = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND status = 'FINISHED'"
+    query = "SELECT run_uuid FROM runs WHERE "
+    query += "lifecycle_stage = 'active' AND status = 'FINISHED'" if only_finished else "1"
     values: list[str] = []
     for key, value in tags.items():
         query += " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
