@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+# As pipeline.models sets it, for tests that import Keras first: it changes the last bits of weights.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 
 @pytest.fixture(scope="session")
 def chromium():

@@ -133,11 +133,12 @@ class AugmentSection(Section):
     scale: Fraction
     shear: Fraction
     elastic: Annotated[float, Field(ge=0, le=100)]
+    flip: Annotated[float, Field(ge=0, le=1)]
 
     @property
     def is_on(self) -> bool:
         """Whether any image is changed at all."""
-        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic, self.flip))
 
 
 class EarlyStopping(Section):
@@ -153,6 +154,7 @@ class TrainSection(Section):
     warmup: Fraction
     weight_decay: Fraction
     beta_2: Fraction
+    ema_decay: Fraction
     label_smoothing: Fraction
     batch_size: Annotated[int, Field(ge=1, le=100_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
@@ -160,6 +162,7 @@ class TrainSection(Section):
     augment: AugmentSection
     early_stopping: EarlyStopping
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    slice_megabytes: Annotated[int, Field(ge=1, le=100_000)]
     xla: bool | None
     threads: Annotated[int, Field(ge=1, le=1024)]
 

@@ -57,6 +57,7 @@ def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
     assert {float(row["learning_rate"]) for row in rows} == {0.001}
     assert read_history(workspace.history).kept_epoch == result.kept_epoch == 3
     assert (result.epochs, result.image_shape) == (3, (8, 8))
+    assert result.cpu_seconds > 0
     assert result.parameters == 64 * 32 + 32 + 32 * 10 + 10
 
     model = load(workspace.model)

@@ -6,7 +6,7 @@ import pytest
 from pipeline.config import AugmentSection
 from pipeline.training.augment import augment
 
-NOTHING = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0}
+NOTHING = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0, "flip": 0.0}
 
 
 def distorted(images, shape, seed=0, **settings):
@@ -73,6 +73,17 @@ def test_an_elastic_bend_moves_parts_of_one_image_apart_and_what_leaves_is_black
     assert (bent != noise()).mean() > 0.5
     gone = distorted(np.full((50, 63), 200, np.uint8), (9, 7), shift=100.0)
     assert (gone == 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)])
+def test_a_flip_mirrors_its_share_of_the_images_from_left_to_right(shape):
+    images = noise(1000, shape)
+    mirrored = images.reshape(1000, *shape)[:, :, ::-1].reshape(images.shape)
+    np.testing.assert_array_equal(distorted(images, shape, flip=1.0), mirrored)
+    half = distorted(images, shape, flip=0.5)
+    changed = (half != images).any(axis=1)
+    np.testing.assert_array_equal(half[changed], mirrored[changed])
+    assert changed.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_channels_move_together():

@@ -1,17 +1,18 @@
 """What order the images come in, and how they are cut."""
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.config import compose
-from pipeline.training import batches
 from pipeline.training.batches import slices
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPE = (6, 6)
-AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5, "flip": 0.1}
 NO_AUGMENT = dict.fromkeys(AUGMENT, 0.0)
 
 
@@ -21,9 +22,9 @@ def settings(**changed):
     return type(section).model_validate(section.model_dump() | defaults | changed)
 
 
-def images(count):
+def images(count, pixels=36):
     """Images that are told apart by their label, which is their number."""
-    made = np.random.default_rng(0).integers(0, 256, (count, 36), dtype=np.uint8)
+    made = np.random.default_rng(0).integers(0, 256, (count, pixels), dtype=np.uint8)
     return made, np.arange(count, dtype=np.int32)
 
 
@@ -39,18 +40,17 @@ def epochs_of(train, config, seed=0, first_epoch=1):
 
 
 def order_of(epoch):
-    return np.concatenate([part.labels.ravel() for part in epoch]).tolist()
+    return np.concatenate([part.labels.numpy().ravel() for part in epoch]).tolist()
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(203, 32), (64, 32), (5, 32), (1, 1)])
-def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(monkeypatch, count, batch_size):
-    monkeypatch.setattr(batches, "SLICE_BYTES", 2 * batch_size * 36)
-    train = images(count)
-    for epoch in epochs_of(train, settings(batch_size=batch_size)):
+def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(count, batch_size):
+    train = images(count, 2**14)
+    for epoch in epochs_of(train, settings(batch_size=batch_size, slice_megabytes=1)):
         assert sorted(order_of(epoch)) == list(range(count))
         for part in epoch:
-            np.testing.assert_array_equal(part.images, train[0][part.labels])
-            assert part.images.nbytes <= batches.SLICE_BYTES
+            np.testing.assert_array_equal(part.images, train[0][part.labels.numpy()])
+            assert part.images.numpy().nbytes <= 2**20
             assert part.labels.shape[1] == batch_size or part is epoch[-1]
 
 
@@ -78,13 +78,42 @@ def test_each_epoch_and_each_seed_distorts_anew_and_labels_stay():
     first, second, _ = epochs_of(train, config)
     other = epochs_of(train, config, seed=1)[0]
     assert order_of(first) == order_of(second)
-    assert (first[0].images != second[0].images).any()
+    assert (first[0].images.numpy() != second[0].images.numpy()).any()
     assert sorted(order_of(other)) == sorted(order_of(first))
-    assert (first[0].images != train[0][first[0].labels]).any()
+    assert (first[0].images.numpy() != train[0][first[0].labels.numpy()]).any()
+
+
+def mapped(tmp_path, made):
+    np.save(tmp_path / "images.npy", made)
+    return np.load(tmp_path / "images.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("shuffle", ["once", "every_epoch"])
+def test_mapped_images_come_in_the_order_of_images_in_memory(tmp_path, shuffle):
+    made, labels = images(1000, 2**14)
+    config = settings(epochs=2, shuffle=shuffle)
+    in_memory = epochs_of((made, labels), config)
+    for epoch, same in zip(epochs_of((mapped(tmp_path, made), labels), config), in_memory, strict=True):
+        for part, other in zip(epoch, same, strict=True):
+            np.testing.assert_array_equal(part.images, other.images)
+            np.testing.assert_array_equal(part.labels, other.labels)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which pages of a file are in memory")
+def test_memory_does_not_grow_with_the_data_that_are_mapped(tmp_path):
+    def resident():
+        status = Path("/proc/self/status").read_text()
+        return 1024 * sum(map(int, re.findall(r"(?:RssFile|RssShmem):\s+(\d+)", status)))
+
+    made, labels = mapped(tmp_path, np.zeros((4000, 2**14), np.uint8)), np.zeros(4000, np.int32)
+    before = resident()
+    upcoming = slices((made, labels), (2**7, 2**7), settings(slice_megabytes=1), 0)
+    grown = max(resident() - before for _ in upcoming)
+    assert grown < made.nbytes / 4
 
 
 def test_leaving_early_ends_the_thread_that_works_ahead():
-    upcoming = slices(images(64), SHAPE, settings(), 0)
+    upcoming = slices(images(64), SHAPE, settings(shuffle="every_epoch"), 0)
     next(upcoming)
     upcoming.close()
     assert list(upcoming) == []

@@ -18,7 +18,7 @@ use_threads(1)
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPE, CLASSES = (6, 6), 4
-AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5, "flip": 0.1}
 
 
 class CutOffError(Exception):
@@ -32,7 +32,7 @@ def images(count, seed):
     return np.clip(pictures[labels] + rng.normal(0, 60, (count, 36)), 0, 255).astype(np.uint8), labels
 
 
-def train(path, cut_after=None, patience=None, model="mlp", seed=0):
+def train(path, cut_after=None, patience=None, model="mlp", seed=0, ema_decay=0.0):
     """Everything random is on: order, distortion, dropout; for cnn normalisation too."""
     composed = compose(CONF, ["data=digits", f"model={model}"])
     section = composed.train.model_dump() | {
@@ -41,6 +41,7 @@ def train(path, cut_after=None, patience=None, model="mlp", seed=0):
         "weight_decay": 0.01,
         "schedule": "cosine",
         "warmup": 0.2,
+        "ema_decay": ema_decay,
         "epochs": 12 if patience else 5,
         "shuffle": "every_epoch",
         "augment": AUGMENT,
@@ -83,6 +84,25 @@ def test_a_cut_training_ends_at_the_weights_and_the_history_of_a_whole_one(tmp_p
     assert train(tmp_path / "cut.npz", model=model) == whole
 
 
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
+    whole = train(tmp_path / "whole.npz", patience=patience, ema_decay=0.9)
+    assert whole[0] != train(tmp_path / "plain.npz", patience=patience)[0]
+    for cut in (2, 4):
+        assert train(tmp_path / "cut.npz", cut_after=cut, patience=patience, ema_decay=0.9) is None
+    assert train(tmp_path / "cut.npz", patience=patience, ema_decay=0.9) == whole
+
+
+def test_the_cpu_seconds_before_a_cut_count(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
+    checkpoints._cpu_start -= 100
+    checkpoints.save(State([], [], [], np.inf, 0, []))
+    again = Checkpoints(tmp_path / "state.npz", 0.0)
+    assert 0 <= again.cpu_seconds < 50
+    again.load()
+    assert 100 <= again.cpu_seconds < 150
+
+
 def test_it_goes_on_rather_than_starts_again(tmp_path):
     train(tmp_path / "cut.npz", cut_after=4)
     state = Checkpoints(tmp_path / "cut.npz", 0.0).load()
@@ -90,12 +110,12 @@ def test_it_goes_on_rather_than_starts_again(tmp_path):
 
 
 def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
-    digest, history = train(tmp_path / "whole.npz", patience=2)
+    digest, history = train(tmp_path / "whole.npz", patience=2, seed=2)
     stopped = len(history.epochs)
     assert history.kept_epoch < stopped < 12
     for cut in range(2, stopped + 1):
-        assert train(tmp_path / f"{cut}.npz", cut_after=cut, patience=2) is None
-        assert train(tmp_path / f"{cut}.npz", patience=2) == (digest, history)
+        assert train(tmp_path / f"{cut}.npz", cut_after=cut, patience=2, seed=2) is None
+        assert train(tmp_path / f"{cut}.npz", patience=2, seed=2) == (digest, history)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no zip", "other content"])

@@ -11,7 +11,7 @@ from pipeline.config import compose
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.models.archive import weights_digest
-from pipeline.training import batches, loop
+from pipeline.training import loop
 from pipeline.training.loop import fit, use_threads
 
 # TensorFlow takes the number of threads once a process, before it computes anything.
@@ -158,11 +158,14 @@ def test_dropout_silences_other_units_in_each_epoch():
 # --- memory ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 5 * 32 * 36 - 1])
-def test_slices_of_any_size_give_the_same_weights_bit_for_bit(monkeypatch, slice_bytes):
-    whole = trained(xla=True)[0]
-    monkeypatch.setattr(batches, "SLICE_BYTES", slice_bytes)
-    assert trained(xla=True)[0] == whole
+@pytest.mark.parametrize("shuffle", ["once", "every_epoch"])
+def test_an_epoch_in_slices_gives_the_same_weights_bit_for_bit(shuffle):
+    many = some_images(40_003, seed=1)
+    whole, sliced = (
+        trained(many, xla=True, batch_size=500, shuffle=shuffle, slice_megabytes=megabytes)[0]
+        for megabytes in (64, 1)
+    )
+    assert sliced == whole
 
 
 def test_validation_in_parts_equals_validation_at_once(monkeypatch):
@@ -171,6 +174,29 @@ def test_validation_in_parts_equals_validation_at_once(monkeypatch):
     in_parts = trained()[1].epochs[-1]
     assert in_parts.val_accuracy == at_once.val_accuracy
     assert in_parts.val_loss == pytest.approx(at_once.val_loss, rel=1e-6)
+
+
+# --- averages of the weights -------------------------------------------------------------------
+
+
+def test_averaged_weights_are_those_that_keras_averages():
+    _, history, ours = trained(ema_decay=0.9)
+    theirs = network()
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    keras_fit(theirs, loss, optimizer, 32)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    # What validation saw is what was kept.
+    theirs.compile(loss=loss, metrics=["accuracy"])
+    judged = theirs.evaluate(scaled(VALIDATION[0]), VALIDATION[1], verbose=0)
+    assert [history.kept.val_loss, history.kept.val_accuracy] == pytest.approx(judged, rel=1e-4)
+
+
+def test_averaging_changes_what_is_kept_and_not_how_it_is_learned():
+    plain, averaged = trained()[1], trained(ema_decay=0.9)[1]
+    assert [epoch.loss for epoch in averaged.epochs] == [epoch.loss for epoch in plain.epochs]
+    assert averaged.kept.val_loss != plain.kept.val_loss
 
 
 # --- when it ends ------------------------------------------------------------------------------
@@ -296,6 +322,6 @@ def test_batch_normalisation_trains_as_in_keras():
 
 
 def test_augmented_training_is_reproducible():
-    augment = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5}
+    augment = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5, "flip": 0.5}
     digests = [trained(augment=augment, shuffle="every_epoch")[0] for _ in range(2)]
     assert digests[0] == digests[1] != trained(shuffle="every_epoch")[0]

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import keras
-
 from pipeline.config import Config
 from pipeline.console import say, track
 from pipeline.data.processed import read_dataset, read_split
@@ -27,7 +25,11 @@ def run(
     Raises:
         PipelineError: the training diverged, or data are missing.
     """
+    # Not above: pipeline.models sets TensorFlow up before anything imports it.
+    import keras
+
     dataset = read_dataset(workspace)
+    checkpoints = Checkpoints.of(config, workspace)
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     use_threads(config.train.threads)
     keras.utils.set_random_seed(config.seed)
@@ -36,7 +38,6 @@ def run(
         f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} "
         f"images, {len(validation[1]):,} for validation."
     )
-    checkpoints = Checkpoints.of(config, workspace)
     settings = config.train
     if settings.xla is None:
         settings = settings.model_copy(update={"xla": is_faster_with_xla(config.model)})
@@ -67,6 +68,7 @@ def run(
         parameters=network.count_params(),
         epochs=len(history.epochs),
         kept_epoch=history.kept_epoch,
+        cpu_seconds=round(checkpoints.cpu_seconds, 2),
     )
 
 

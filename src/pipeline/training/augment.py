@@ -1,4 +1,4 @@
-"""Augmentation: each image moved, turned, scaled, sheared and bent a little, by bilinear interpolation.
+"""Augmentation: each image mirrored, moved, turned, scaled, sheared and bent, by bilinear interpolation.
 
 Elastic distortion after Simard et al., Best Practices for Convolutional Neural Networks Applied to Visual
 Document Analysis, ICDAR 2003; here the displacements are drawn on a coarse grid instead of smoothed.
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import AugmentSection
 
-_CHUNK = 256  # images; what a chunk needs stays in the processor's cache
+_CHUNK = 64  # images; what a chunk needs stays in the processor's cache
 _GRID = 5  # displacements are drawn at 5×5 points and interpolated between them
 _BORDER = 2  # black pixels around an image, so that what leaves it needs no case of its own
 
@@ -37,25 +37,25 @@ def augment(
     """
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
     result = np.empty_like(images).reshape(-1, height * width, channels)
-    upsample = np.kron(_interpolation(height), _interpolation(width)).T
-    centre = (height - 1) / 2, (width - 1) / 2
-    rows, columns = (axis.ravel() for axis in np.indices((height, width), np.float32))
-    grid = np.stack([rows - centre[0], columns - centre[1], np.ones_like(rows)])
+    along_rows, along_columns = _interpolation(height), _interpolation(width).T
+    centre = np.array([[height - 1], [width - 1]], np.float32) / 2
+    places = np.indices((height, width), np.float32).reshape(2, -1) - centre
+    grid = np.concatenate([places, np.ones_like(places[:1])])
     for start in range(0, len(images), _CHUNK):
         part = images[start : start + _CHUNK].reshape(-1, height, width, channels)
-        to_row, to_column = _affine(len(part), settings, rng)
-        row = to_row @ grid + np.float32(centre[0] + _BORDER)
-        column = to_column @ grid + np.float32(centre[1] + _BORDER)
+        mirrored = rng.random((len(part), 1, 1, 1)) < settings.flip
+        part = np.where(mirrored, part[:, :, ::-1], part)
+        # Many small products: NumPy would spread one large one over threads that mostly wait.
+        places = _affine(len(part), settings, rng) @ grid + (centre + _BORDER)
         if settings.elastic > 0:
-            bend = rng.normal(0, settings.elastic, (2, len(part), _GRID * _GRID)).astype(np.float32)
-            row += bend[0] @ upsample
-            column += bend[1] @ upsample
-        result[start : start + _CHUNK] = _sample(part, row, column)
+            bend = rng.normal(0, settings.elastic, (len(part), 2, _GRID, _GRID)).astype(np.float32)
+            places += (along_rows @ bend @ along_columns).reshape(places.shape)
+        result[start : start + _CHUNK] = _sample(part, places)
     return result.reshape(images.shape)
 
 
-def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """For each image two rows (n, 3) that take (row, column, 1) of the result to a row and a column."""
+def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> Floats:
+    """For each image a matrix, (n, 2, 3), that takes (row, column, 1) of the result to (row, column)."""
 
     def draw(width: float, *shape: int) -> Floats:
         return rng.uniform(-width, width, (*shape, n)).astype(np.float32)
@@ -67,7 +67,7 @@ def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> tuple
     cos, sin = np.cos(angle), np.sin(angle)
     to_row = [cos * scale[0], (shear * cos - sin) * scale[1], shift[0]]
     to_column = [sin * scale[0], (shear * sin + cos) * scale[1], shift[1]]
-    return np.stack(to_row, axis=1), np.stack(to_column, axis=1)
+    return np.moveaxis(np.array([to_row, to_column]), -1, 0)
 
 
 def _interpolation(length: int) -> Floats:
@@ -80,14 +80,14 @@ def _interpolation(length: int) -> Floats:
     return weights
 
 
-def _sample(images: NDArray[np.uint8], row: Floats, column: Floats) -> NDArray[np.uint8]:
-    """The images (n, h, w, c) at real-valued places (n, h·w), counted with the border: (n, h·w, c)."""
+def _sample(images: NDArray[np.uint8], places: Floats) -> NDArray[np.uint8]:
+    """The images (n, h, w, c) at real-valued (n, 2, h·w) places, counted with the border: (n, h·w, c)."""
     n, height, width, channels = images.shape
     height, width = height + 2 * _BORDER, width + 2 * _BORDER
     padded = np.zeros((n, height, width, channels), np.uint8)
     padded[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = images
-    np.clip(row, 0, height - 1.001, out=row)
-    np.clip(column, 0, width - 1.001, out=column)
+    row = np.clip(places[:, 0], 0, height - 1.001)
+    column = np.clip(places[:, 1], 0, width - 1.001)
     top, left = row.astype(np.int32), column.astype(np.int32)
     down, right = (row - top)[..., None], (column - left)[..., None]
     index = top * width + left + np.arange(n, dtype=np.int32)[:, None] * (height * width)

@@ -6,15 +6,16 @@ The order of an epoch and the distortion of its images follow from (seed, epoch)
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.config import TrainSection
 from pipeline.training.augment import augment
 
-# What a slice of an epoch takes; two of them are in memory at a time, whatever the size of the data.
-SLICE_BYTES = 64 * 2**20
+_PIECE_BYTES = 2**22
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
@@ -23,8 +24,8 @@ Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 class Slice:
     """Some batches in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    images: tf.Tensor
+    labels: tf.Tensor
     ends_epoch: bool
 
 
@@ -36,31 +37,37 @@ def slices(
     Args:
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
         image_shape: (height, width) or (height, width, channels).
-        config: batch size, epochs, shuffle, augment.
+        config: batch size, epochs, shuffle, augment, slice_megabytes.
         seed: of the order and the distortions.
         first_epoch: counted from 1.
     """
     images, labels = train
 
     def prepare(epoch: int, number: int, chosen: NDArray[np.int64], ends_epoch: bool) -> Slice:
-        batches = images[chosen.ravel()]
+        batches = _gather(images, chosen.ravel())
         if config.augment.is_on:
             # The number keeps the draws of one slice from another's; 1 keeps them from the order's.
             rng = np.random.default_rng([seed, epoch, 1, number])
             batches = augment(batches, image_shape, config.augment, rng)
-        return Slice(batches.reshape(*chosen.shape, -1), labels[chosen], ends_epoch)
+        return Slice(tf.constant(batches.reshape(*chosen.shape, -1)), tf.constant(labels[chosen]), ends_epoch)
 
-    def jobs() -> Iterator[tuple[int, int, NDArray[np.int64], bool]]:
-        for epoch in range(first_epoch, config.epochs + 1):
-            shuffle = [seed, epoch] if config.shuffle == "every_epoch" else [seed]
-            order = np.random.default_rng(shuffle).permutation(len(labels))
-            cuts = list(_cut(order, config.batch_size, images.shape[1]))
-            for number, chosen in enumerate(cuts):
-                yield epoch, number, chosen, number == len(cuts) - 1
+    def jobs(epoch: int) -> Iterator[tuple[int, int, NDArray[np.int64], bool]]:
+        shuffle = [seed, epoch] if config.shuffle == "every_epoch" else [seed]
+        order = np.random.default_rng(shuffle).permutation(len(labels))
+        cuts = list(_cut(order, config, images.shape[1]))
+        for number, chosen in enumerate(cuts):
+            yield epoch, number, chosen, number == len(cuts) - 1
 
+    epochs = range(first_epoch, config.epochs + 1)
+    alike = config.shuffle == "once" and not config.augment.is_on
+    if alike and images.nbytes <= config.slice_megabytes * 2**20:
+        laid_out = [prepare(*job) for job in jobs(first_epoch)]
+        for _ in epochs:
+            yield from laid_out
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as ahead:
         waiting = None
-        for job in jobs():
+        for job in (job for epoch in epochs for job in jobs(epoch)):
             prepared, waiting = waiting, ahead.submit(prepare, *job)
             if prepared:
                 yield prepared.result()
@@ -68,9 +75,24 @@ def slices(
             yield waiting.result()
 
 
-def _cut(order: NDArray[np.int64], batch_size: int, pixels: int) -> Iterator[NDArray[np.int64]]:
+def _gather(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """`images[chosen]`, of memory that is bounded also where the images are mapped."""
+    if not isinstance(images, np.memmap):
+        return images[chosen]
+    path = str(images.filename)
+    gathered = np.empty((len(chosen), images.shape[1]), np.uint8)
+    # From the first to the last, and mapped anew for each piece of the file: pages that were read count as
+    # memory until their mapping is closed.
+    for piece in np.array_split(np.argsort(chosen), ceil(images.nbytes / _PIECE_BYTES)):
+        mapped = np.memmap(path, np.uint8, "r", images.offset, images.shape)
+        gathered[piece] = mapped[chosen[piece]]
+    return gathered
+
+
+def _cut(order: NDArray[np.int64], config: TrainSection, pixels: int) -> Iterator[NDArray[np.int64]]:
     """Blocks of (steps, batch) of an order, of bounded memory; the last may be a short batch."""
-    per_slice = max(1, SLICE_BYTES // (batch_size * pixels)) * batch_size
+    batch_size = config.batch_size
+    per_slice = max(1, config.slice_megabytes * 2**20 // (batch_size * pixels)) * batch_size
     whole = len(order) // batch_size * batch_size
     for start in range(0, whole, per_slice):
         yield order[start : min(start + per_slice, whole)].reshape(-1, batch_size)

@@ -43,6 +43,7 @@ class Checkpoints:
         """Keep it at `path`, at most every `seconds` (None: never)."""
         self._path, self._seconds = path, seconds
         self._last = time.monotonic()
+        self._cpu_start = time.process_time()
 
     @classmethod
     def of(cls, config: Config, workspace: Workspace) -> "Checkpoints":
@@ -69,6 +70,7 @@ class Checkpoints:
                     for name, count in meta["counts"].items()
                 }
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
+            self._cpu_start -= meta["cpu_seconds"]
             say(f"Going on after epoch {len(epochs)}, from a checkpoint.")
             return State(epochs, best=meta["best"], kept_epoch=meta["kept_epoch"], **arrays)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -77,6 +79,11 @@ class Checkpoints:
                 file=sys.stderr,
             )
             return None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of the process since this was made, and of those that were cut off before."""
+        return time.process_time() - self._cpu_start
 
     @property
     def due(self) -> bool:
@@ -90,6 +97,7 @@ class Checkpoints:
             "epochs": [asdict(epoch) for epoch in now.epochs],
             "best": now.best,
             "kept_epoch": now.kept_epoch,
+            "cpu_seconds": self.cpu_seconds,
             "counts": {name: len(arrays) for name, arrays in groups.items()},
         }
         content = {f"{name}_{n}": array for name, arrays in groups.items() for n, array in enumerate(arrays)}

@@ -52,6 +52,8 @@ class Trained:
     parameters: int
     epochs: int
     kept_epoch: int
+    # Of its process, from the first epoch's preparation on; those before an interruption included.
+    cpu_seconds: float
 
 
 def write_history(path: Path, history: History) -> None:

@@ -5,7 +5,7 @@ images and the masks of dropout, follows from (seed, epoch) alone, whatever ran 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from math import ceil
 
 import keras
@@ -50,9 +50,12 @@ def make_optimizer(config: TrainSection, steps: int) -> keras.optimizers.Optimiz
             warmup_target=rate if warm else None,
             warmup_steps=warm,
         )
+    averaging = {"use_ema": config.ema_decay > 0, "ema_momentum": config.ema_decay}
     if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, beta_2=config.beta_2)
-    return keras.optimizers.Adam(rate, beta_2=config.beta_2)
+        return keras.optimizers.AdamW(
+            rate, weight_decay=config.weight_decay, beta_2=config.beta_2, **averaging
+        )
+    return keras.optimizers.Adam(rate, beta_2=config.beta_2, **averaging)
 
 
 def fit(
@@ -73,7 +76,7 @@ def fit(
         network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
         validation: the same, possibly of no images.
-        config: optimizer, batch size, epochs, augmentation, early stopping, XLA.
+        config: optimizer, batch size, epochs, augmentation, averaging, early stopping, XLA.
         image_shape: (height, width) or (height, width, channels).
         seed: of the batch order, augmentation and dropout.
         head: `softmax`, or `sigmoid` as in the plain design; see docs/model.md.
@@ -82,7 +85,7 @@ def fit(
 
     Returns:
         The epochs; kept is the one whose weights `network` now has: the last, or with early stopping
-        the best.
+        the best. Where the weights are averaged, these are the averages, and validation is of them.
 
     Raises:
         PipelineError: a loss or a weight is no longer a finite number.
@@ -110,10 +113,12 @@ def fit(
             loss = correct = 0.0
             for batches in _until_end_of_epoch(upcoming):
                 run = run_steps if batches.labels.shape[1] == config.batch_size else run_rest
-                slice_loss, slice_correct = run(tf.constant(batches.images), tf.constant(batches.labels))
+                slice_loss, slice_correct = run(batches.images, batches.labels)
                 loss += float(slice_loss)
                 correct += float(slice_correct)
-            val_loss, val_accuracy = _test(test_batch, validation)
+            with _averaged(network, optimizer):
+                val_loss, val_accuracy = _test(test_batch, validation)
+                judged = network.get_weights()
             epoch = Epoch(
                 number,
                 loss / images,
@@ -124,9 +129,7 @@ def fit(
                 float(f"{float(optimizer.learning_rate):.7g}"),
             )
             # The last batch may ruin the weights after its loss was taken.
-            if not all(
-                np.isfinite(part).all() for part in (epoch.loss, val_loss or 0.0, *network.get_weights())
-            ):
+            if not all(np.isfinite(part).all() for part in (epoch.loss, val_loss or 0.0, *judged)):
                 raise PipelineError(
                     f"Training diverged in epoch {number} (loss {epoch.loss:.4g}). "
                     f"Lower train.learning_rate (now {config.learning_rate})."
@@ -136,7 +139,7 @@ def fit(
             if early.patience:
                 value = sign * float(getattr(epoch, early.monitor))
                 if value < best - early.min_delta or kept == 0:
-                    best, kept, kept_weights = value, number, network.get_weights()
+                    best, kept, kept_weights = value, number, judged
                 elif number - kept >= early.patience:
                     break
             if checkpoints and checkpoints.due:
@@ -144,14 +147,25 @@ def fit(
                     State(history, _values(network), _values(optimizer), best, kept, kept_weights)
                 )
 
-    if not kept:
-        return History(history, len(history))
-    network.set_weights(kept_weights)
-    return History(history, kept)
+    if kept:
+        network.set_weights(kept_weights)
+        return History(history, kept)
+    optimizer.finalize_variable_values(network.trainable_variables)
+    return History(history, len(history))
 
 
 def _values(owner: keras.Model | keras.optimizers.Optimizer) -> list[NDArray[np.generic]]:
     return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]
+
+
+@contextmanager
+def _averaged(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Have the network hold the moving averages of its weights meanwhile, if the optimizer keeps them."""
+    weights = network.get_weights() if optimizer.use_ema else None
+    optimizer.finalize_variable_values(network.trainable_variables)
+    yield
+    if weights:
+        network.set_weights(weights)
 
 
 class _Step:
