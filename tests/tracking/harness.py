@@ -65,7 +65,7 @@ def train(config, workspace, number=3, on_epoch=lambda epoch: None):
             run.log_epoch(epoch)
             on_epoch(epoch)
         write_history(workspace.history, History(made, KEPT))
-        run.finish(Trained(sha256(workspace.model), (8, 8), 650, number, KEPT))
+        run.finish(Trained(sha256(workspace.model), (8, 8), 650, number, KEPT, 1.5))
 
 
 def evaluate(config, workspace, accuracy=0.75, figure="confusion"):
