@@ -1,3 +1,4 @@
+import csv
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,12 @@ def client(repository):
     from mlflow import MlflowClient
 
     return MlflowClient(f"sqlite:///{repository.root}/mlflow.db")
+
+
+def table(repository, run, name):
+    path = client(repository).download_artifacts(run.info.run_id, name)
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def run_of(repository, report):
@@ -87,11 +94,13 @@ def test_mlflow_shows_the_space_the_best_setting_the_leaderboard_and_every_trial
     assert run.data.tags["pipeline.best"] == "smoke-3"
     assert "**learning_rate=0.01** with val_accuracy 85.00 % ± 7.07" in run.data.tags["mlflow.note.content"]
     assert "`pipeline adopt smoke-3`" in run.data.tags["mlflow.note.content"]
-    table = client(repository).load_table(run.info.experiment_id, "trials.json", [run.info.run_id])
-    assert table["state"].tolist() == ["done"] * 4 + ["failed", "pruned"]
-    assert table[RATE].tolist() == [0.1, 0.1, 0.01, 0.01, 9, 3]
-    board = client(repository).load_table(run.info.experiment_id, "leaderboard.json", [run.info.run_id])
-    assert board["rank"].tolist()[:2] == [1, 2]
+    trials = table(repository, run, "trials.csv")
+    assert [row["state"] for row in trials] == ["done"] * 4 + ["failed", "pruned"]
+    assert [row[RATE] for row in trials] == ["0.1", "0.1", "0.01", "0.01", "9", "3"]
+    first, second, *rest = table(repository, run, "leaderboard.csv")
+    assert (first["rank"], first[RATE], first["val_accuracy"], first["seeds"]) == ("1", "0.01", "0.85", "2")
+    assert second["val_accuracy_sd"] == "0.346482"
+    assert [row["error"] for row in rest] == ["The loss is NaN.", ""]
     figures = client(repository).list_artifacts(run.info.run_id, "figures")
     assert {figure.path for figure in figures} == {
         "figures/by_hyperparameter.png",

@@ -46,9 +46,7 @@ SWEEP = SweepRun(
     metrics={"trials": 2, "best_val_accuracy": 0.9},
     tags={"pipeline.command": "python -m pipeline -m seed=0,1"},
     note="Best: **seed=0**",
-    tables={
-        "leaderboard.json": {"rank": [1, None], "val_accuracy": [0.9, None], "state": ["done", "failed"]}
-    },
+    tables={"leaderboard.csv": "val_accuracy,state\n0.9,done\n,failed\n"},
     trials=[],
     draw=draw,
 )
@@ -72,6 +70,10 @@ def trial(workspace, number):
     return lay_out(Workspace(workspace.scratch / "trials" / f"key{number}"), workspace.model)
 
 
+def text(workspace, run, path):
+    return Path(client(workspace).download_artifacts(run.info.run_id, path)).read_text()
+
+
 def parents_and_children(workspace):
     found = runs(workspace)
     return [run for run in found if PARENT not in run.data.tags], [
@@ -88,17 +90,15 @@ def test_a_sweep_is_one_run_with_its_space_its_table_its_figures_and_its_best(wo
     assert run.data.metrics == SWEEP.metrics
     assert run.data.tags["mlflow.note.content"] == SWEEP.note
     assert run.data.tags["pipeline.command"] == SWEEP.tags["pipeline.command"]
-    assert files(workspace, run) == ["figures/parallel_coordinates.png", "leaderboard.json"]
-    table = client(workspace).load_table(run.info.experiment_id, "leaderboard.json")
-    assert table["state"].tolist() == ["done", "failed"]
-    assert table["val_accuracy"][0] == 0.9
+    assert files(workspace, run) == ["figures/parallel_coordinates.png", "leaderboard.csv"]
+    assert text(workspace, run, "leaderboard.csv") == SWEEP.tables["leaderboard.csv"]
     assert (folder / "parent").read_text().strip() == run_id
 
 
 def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
     first = send(SWEEP, folder, config().tracking, workspace)
     assert send(SWEEP, folder, config().tracking, workspace) is None
-    table = {"leaderboard.json": {"rank": [1]}}
+    table = {"leaderboard.csv": "rank\n1\n"}
     news = replace(SWEEP, digest="second", metrics={"best_val_accuracy": 0.95}, tables=table)
     ended = replace(news, status="FINISHED", end=SWEEP.start + 5)
     assert send(ended, folder, config().tracking, workspace) == first
@@ -106,14 +106,10 @@ def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
     assert (run.info.status, run.info.end_time) == ("FINISHED", ended.end)
     assert run.data.metrics["best_val_accuracy"] == 0.95
     assert len(client(workspace).get_metric_history(first, "trials")) == 1
-    assert len(client(workspace).load_table(run.info.experiment_id, "leaderboard.json")) == 1
+    assert text(workspace, run, "leaderboard.csv") == "rank\n1\n"
     # It goes on, as a sweep does that was interrupted.
-    send(
-        replace(SWEEP, digest="third", params={"objectives": "val_loss"}),
-        folder,
-        config().tracking,
-        workspace,
-    )
+    other = replace(SWEEP, digest="third", params={"objectives": "val_loss"})
+    send(other, folder, config().tracking, workspace)
     assert one_run(workspace).info.status == "RUNNING"
 
 

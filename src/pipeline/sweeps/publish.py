@@ -1,7 +1,10 @@
 """What MLflow is given of a sweep, made from its report."""
 
+import csv
 import hashlib
+import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ def _shown(report: Report) -> SweepRun:
             **({"pipeline.best": best.trials[0].run or ""} if best else {}),
         },
         note=_note(report, board),
-        tables={"leaderboard.json": columns(board), "trials.json": _plan(report)},
+        tables={"leaderboard.csv": _csv(columns(board)), "trials.csv": _csv(_plan(report))},
         trials=[
             SweepTrial(trial.differs, trial.run_id, _why_pruned(trial))
             for trial in report.trials
@@ -129,6 +132,15 @@ def _plan(report: Report) -> dict[str, list[Any]]:
     keys = list(dict.fromkeys(key for trial in report.trials for key in trial.differs))
     rows = [row(trial) for trial in report.trials]
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _csv(table: Mapping[str, Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    for row in zip(*table.values(), strict=True):
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
+    return text.getvalue()
 
 
 def _note(report: Report, board: Leaderboard) -> str:

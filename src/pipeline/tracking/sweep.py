@@ -1,11 +1,10 @@
 """A sweep in MLflow: a run of its own that stands above the runs of its trials."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -55,7 +54,7 @@ class SweepRun:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     note: str  # in Markdown, above everything else
-    tables: Mapping[str, Mapping[str, Sequence[Any]]]  # columns, by the names of the artifacts
+    tables: Mapping[str, str]  # CSV, which MLflow shows as a table, by the names of the artifacts
     trials: Sequence[SweepTrial]
     draw: Callable[[Path], None]  # writes the figures into a folder
 
@@ -122,6 +121,7 @@ class _Parent:
 
         self._adopt_trials()
         known, moment = self._run.data, now()
+        tags = {**self._sweep.tags, "mlflow.note.content": self._sweep.note}
         self._client.log_batch(
             self._id,
             [
@@ -135,12 +135,10 @@ class _Parent:
                 for key, value in self._sweep.params.items()
                 if key not in known.params
             ],
-            [RunTag(key, shortened(value)) for key, value in self._tags().items()],
+            [RunTag(key, shortened(value)) for key, value in tags.items()],
         )
-        for name, columns in self._sweep.tables.items():
-            # What MLflow's log_table writes, which would add to the table that is there.
-            rows = list(zip(*columns.values(), strict=True))
-            self._client.log_dict(self._id, {"columns": list(columns), "data": rows}, name)
+        for name, table in self._sweep.tables.items():
+            self._client.log_text(self._id, table, name)
         figures = self._folder / "figures"
         if figures.exists():
             self._client.log_artifacts(self._id, str(figures), "figures")
@@ -151,14 +149,6 @@ class _Parent:
         # Last, since it says that all the above is there.
         self._client.set_tag(self._id, DIGEST_TAG, self._sweep.digest)
         return self._id
-
-    def _tags(self) -> dict[str, str]:
-        shown = [{"path": name, "type": "table"} for name in self._sweep.tables]
-        return {
-            **self._sweep.tags,
-            "mlflow.note.content": self._sweep.note,
-            "mlflow.loggedArtifacts": json.dumps(shown),
-        }
 
     def _find(self) -> "Run | None":
         from mlflow.entities import ViewType
