@@ -1,0 +1,42 @@
+"""Each named experiment runs, and is as large as it may be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import compose
+from pipeline.data.processed import SCALE, Count, Dataset, write_dataset, write_split
+from pipeline.stages import train
+from pipeline.training.loop import use_threads
+from pipeline.workspace import Workspace
+
+use_threads(1)
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}
+LARGEST = {"mlp_best": 79_510, "seed_design": 79_510, "cnn_fast": 100_000, "cnn_best": 200_000}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_epoch_on_a_few_made_up_images(tmp_path, name):
+    # XLA only takes longer to compile what it computes the same.
+    config = compose(CONF, [f"experiment={name}", "train.epochs=1", "train.xla=false"])
+    assert config.name == name
+    workspace, side, rng = Workspace(tmp_path), SIDES[config.data.name], np.random.default_rng(0)
+    held_out = round(20 * config.preprocess.validation_fraction)
+    counts = {"train": 100, "validation": held_out}
+    for split, count in counts.items():
+        images = rng.integers(0, 256, (count, side**2), np.uint8)
+        labels = rng.integers(0, 10, count).astype(np.int32)
+        write_split(workspace, split, [images], images.shape, labels)
+    totals = {split: Count(count, ()) for split, count in counts.items()}
+    write_dataset(
+        workspace, Dataset(config.data.name, config.data.classes, (side, side), SCALE, totals, 0, 1, {}, {})
+    )
+    seen = []
+    result = train.run(config, workspace, seen.append)
+    assert [np.isfinite(epoch.loss) for epoch in seen] == [True]
+    assert (seen[0].val_loss is None) == (held_out == 0)
+    assert result.parameters <= LARGEST.get(name, 200_000)
