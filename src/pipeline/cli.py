@@ -1,6 +1,7 @@
 """The console command `pipeline`: the verbs that are not stages and not Hydra's."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -17,11 +18,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _verbs() -> None:
-    """Keep the verb in the command line while there is only one."""
-
-
 @app.command()
 def sync() -> None:
     """Bring MLflow up to date: send runs and sweeps it missed, rebuild the workspace's run if it was lost."""
@@ -33,6 +29,20 @@ def sync() -> None:
     for line in tracking.sync(read_params(workspace.params).tracking, workspace):
         say(line)
     for line in publish_all(workspace):
+        say(line)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's name or id in MLflow, or the beginning of one.")],
+    second: Annotated[str, typer.Argument(help="Another's.")],
+) -> None:
+    """Show how two runs differ, what each reached, and whether the difference is more than chance."""
+    from pipeline.compare import compare
+
+    workspace = here()
+    workspace.refuse_foreign_environment(Path.cwd())
+    for line in compare((first, second), read_params(workspace.params).tracking, workspace):
         say(line)
 
 

@@ -100,7 +100,7 @@ def confusion_counts(predictions: Predictions) -> Figure:
         subtitle = (
             f"Most frequent mistake: {_short(names[true])} taken for {_short(names[predicted])}, {times}"
         )
-    figure = _figure(7.4, f"Confusion: {_accuracy(predictions)}", subtitle)
+    figure = titled(7.4, f"Confusion: {_accuracy(predictions)}", subtitle)
     digits = len(str(counts.max()))
     _matrix(
         figure,
@@ -126,7 +126,7 @@ def confusion_by_row(predictions: Predictions) -> Figure:
     if recall[hardest] < 100:
         of = _images(totals[hardest])
         subtitle = f"Hardest class: {_short(names[hardest])}, {recall[hardest]:.1f} % of {of} right"
-    figure = _figure(7.4, f"Where each class's images went: {_accuracy(predictions)}", subtitle)
+    figure = titled(7.4, f"Where each class's images went: {_accuracy(predictions)}", subtitle)
     _matrix(
         figure,
         percent,
@@ -146,7 +146,7 @@ def learning_curves(history: History) -> Figure:
     accuracies = f"training accuracy {_percent(kept.accuracy)}"
     if kept.val_accuracy is not None:
         accuracies += f", validation {_percent(kept.val_accuracy)}"
-    figure = _figure(3.9, "Learning curves", f"The weights of epoch {kept.epoch} were kept: {accuracies}")
+    figure = titled(3.9, "Learning curves", f"The weights of epoch {kept.epoch} were kept: {accuracies}")
     for axes, column in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         marker = "o" if len(epochs) <= 30 else ""
         curves = [(column, "training", BLUE)] + [(f"val_{column}", "validation", ORANGE)] * validated
@@ -174,7 +174,7 @@ def reliability(predictions: Predictions, bins: int) -> Figure:
     width, few = 1 / bins, bins <= 50
     edge = 0.8 if few else 0
 
-    figure = _figure(
+    figure = titled(
         6.8,
         f"Reliability: expected calibration error {_percent(calibration.error)}",
         f"Mean confidence {_percent(predictions.confidence.mean())}; {_accuracy(predictions)}",
@@ -248,7 +248,7 @@ def doubtful_labels(
 
 
 def _nothing(title: str, subtitle: str, text: str) -> Figure:
-    figure = _figure(2.4, title, subtitle)
+    figure = titled(2.4, title, subtitle)
     figure.text(0.5, 0.4, text, ha="center", color=GREY, size=13)
     return figure
 
@@ -272,7 +272,7 @@ def _gallery(
     width = column - gap
     height = width * image_shape[0] / image_shape[1]
     row = caption + height + gap
-    figure = _figure(above + -(-len(chosen) // columns) * row + 0.05, title, subtitle)
+    figure = titled(above + -(-len(chosen) // columns) * row + 0.05, title, subtitle)
     # One pair of axes for all images takes a fifth of the time of a pair for each.
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -368,7 +368,7 @@ def _name_classes(axes: Axes, names: Sequence[str], cell: float) -> None:
         spine.set_visible(False)
 
 
-def _figure(height: float, title: str, subtitle: str) -> Figure:
+def titled(height: float, title: str, subtitle: str) -> Figure:
     """An empty figure, `height` inches high: above, what is seen, and the numbers to remember."""
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.7 / height))
     figure = Figure(figsize=(WIDTH, height), layout=layout)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluation.figures import BLUE, DPI, GREY, INK, ORANGE, STYLE, WIDTH, _figure
+from pipeline.evaluation.figures import BLUE, DPI, GREY, INK, ORANGE, STYLE, WIDTH, titled
 from pipeline.sweeps.leaderboard import (
     Leaderboard,
     brief,
@@ -58,7 +58,7 @@ def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
     results = [
         _result_scale(name, [point.results.get(name) for point in points]) for name in board.objectives
     ]
-    figure = _figure(5.0, *_titles(board))
+    figure = titled(5.0, *_titles(board))
     axes = figure.subplots()
     missing: set[int] = set()
     for number, point in enumerate(points):
@@ -135,7 +135,7 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
     result = _result_scale(objective, [trial.values.get(objective) for trial in trials])
     across = min(len(keys), 3)
     rows = -(-len(keys) // across)
-    figure = _figure(0.9 + 2.7 * rows, *_titles(board))
+    figure = titled(0.9 + 2.7 * rows, *_titles(board))
     panels = figure.subplots(rows, across, sharey=True, squeeze=False).ravel()
     for axes in panels[len(keys) :]:
         axes.set_axis_off()

@@ -17,6 +17,7 @@ from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Where MLflow's schema holds absolute places.
 _PLACES = (
@@ -104,12 +105,32 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
     return Store(client, experiment.experiment_id)
 
 
-def unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
-    """The sentence for a store that did not take what it was sent."""
+def unreachable(
+    error: Exception,
+    tracking: TrackingSection,
+    workspace: Workspace,
+    failed: str = "could not be brought up to date",
+) -> str:
+    """The sentence for a store that can't be reached, or refused."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    text = f"MLflow at {uri_of(tracking, workspace)} could not be brought up to date: {reason}"
+    text = f"MLflow at {uri_of(tracking, workspace)} {failed}: {reason}"
     # MLFLOW_TRACKING_URI may hold a password.
     return re.sub(r"://[^/@\s]+@", "://", text)
+
+
+def search(client: "MlflowClient", condition: str) -> "list[Run]":
+    """The runs of all experiments that meet the condition, the oldest first."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiments, condition, max_results=1000, order_by=["start_time"], page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
 def _use(uri: str) -> None:

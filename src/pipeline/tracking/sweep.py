@@ -19,7 +19,7 @@ from pipeline.tracking.projection import (
     shortened,
 )
 from pipeline.tracking.record import Status, differs_text, now
-from pipeline.tracking.store import Store, find_run, is_local, open_store, unreachable, uri_of
+from pipeline.tracking.store import Store, find_run, is_local, open_store, search, unreachable, uri_of
 from pipeline.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PRUNED_TAG = "pipeline.pruned"
 # Set when all of the sweep is there.
 DIGEST_TAG = "pipeline.sweep_sha256"
-_MOST = 1000  # runs in an answer of MLflow
 
 
 @dataclass(frozen=True)
@@ -170,14 +169,14 @@ class _Parent:
     def _adopt_trials(self) -> None:
         """Put the runs of the trials below this one, wherever they were trained and stood before."""
         own = f"{SWEEP_TAG}.{self._sweep.id}"
-        members = self._search(f"tags.`{own}` LIKE '%'")
+        members = search(self._client, f"tags.`{own}` LIKE '%'")
         by_id = {run.data.tags.get(ID_TAG): run for run in members}
         unfinished = {run.data.tags[own]: run for run in members if run.info.status != "FINISHED"}
         for trial in self._sweep.trials:
             differs = differs_text(trial.differs)
             run = by_id.get(trial.id) if trial.id else unfinished.get(shortened(differs))
             if run is None and trial.id:
-                run = next(iter(self._search(f"tags.`{ID_TAG}` = '{trial.id}'")), None)
+                run = next(iter(search(self._client, f"tags.`{ID_TAG}` = '{trial.id}'")), None)
             if run:
                 tags = {PARENT_TAG: self._id, own: differs}
                 self._set_tags(run, tags | ({PRUNED_TAG: trial.pruned} if trial.pruned else {}))
@@ -188,17 +187,3 @@ class _Parent:
         texts = {key: shortened(value) for key, value in tags.items()}
         if not texts.items() <= run.data.tags.items():
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in texts.items()])
-
-    def _search(self, condition: str) -> list["Run"]:
-        """The runs of all experiments that meet it, the latest last."""
-        experiments = [found.experiment_id for found in self._client.search_experiments()]
-        runs: list[Run] = []
-        token = None
-        while True:
-            page = self._client.search_runs(
-                experiments, condition, max_results=_MOST, order_by=["start_time"], page_token=token
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs

@@ -1,0 +1,126 @@
+"""Two runs in a real store, found by what people call them and held side by side."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from harness import DIGESTS, KEPT, client, config, epochs, lay_out, report, runs, train
+
+from pipeline import tracking
+from pipeline.compare import compare
+from pipeline.errors import PipelineError
+from pipeline.tracking.lookup import look_up
+from pipeline.workspace import Workspace
+
+LABELS = "abcde" * 12
+# On how many of the first test images each run is wrong, and on how many of the last.
+WRONG = {"worse": (20, 2), "better": (5, 2), "as-good": (4, 3)}
+
+
+@pytest.fixture(scope="module")
+def repository(memory, model, empty_store):
+    """A repository with the evaluated runs of WRONG, and `raw`, which was never evaluated."""
+    workspace = lay_out(Workspace(memory / "compared"), model)
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+    for seed, (name, (first, last)) in enumerate(WRONG.items()):
+        settings = config(seed=seed, tracking={"run_name": name})
+        train(settings, workspace)
+        with tracking.evaluation(settings, workspace):
+            report(workspace, accuracy=1 - (first + last) / len(LABELS))
+            predicted = "x" * first + LABELS[first:-last] + "x" * last
+            rows = [f"{label},{guess}" for label, guess in zip(LABELS, predicted, strict=True)]
+            workspace.predictions.write_text("\n".join(["label,predicted", *rows]) + "\n")
+    train(config(seed=9, tracking={"run_name": "raw"}), workspace)
+    return workspace
+
+
+def shown(repository, *names):
+    *table, empty, verdict = compare(names, config().tracking, repository)
+    assert empty == ""
+    rows = {line.split("  ")[0]: " ".join(line.split()[1:]) for line in table[1:]}
+    return table[0].split(), rows, verdict
+
+
+def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repository):
+    names, rows, _ = shown(repository, "worse", "better")
+    assert names == ["worse", "better"]
+    assert rows["seed"] == "0 1"
+    assert rows["tracking.run_name"] == "worse better"
+    assert "train.learning_rate" not in rows
+    assert rows["test_accuracy"] == "63.33 % (50.00 to 50.00) 88.33 % (50.00 to 50.00)"
+    assert rows["test_nll"] == "0.5000 0.5000"
+
+
+def test_validation_is_that_of_the_weights_which_were_kept(repository):
+    _, rows, _ = shown(repository, "worse", "better")
+    kept = f"{100 * epochs()[KEPT - 1].val_accuracy:.2f} %"
+    assert rows["val_accuracy"] == f"{kept} {kept}"
+
+
+def test_validation_has_an_interval_if_the_cache_says_how_many_images_there_were(repository):
+    cache = repository.root / ".dvc" / "cache" / "files" / "md5"
+    labels = hashlib.md5(b"any").hexdigest()
+    listing = [{"md5": "00", "relpath": "images.npy"}, {"md5": labels, "relpath": "labels.npy"}]
+    for digest in (DIGESTS["validation"], labels):
+        (cache / digest[:2]).mkdir(parents=True, exist_ok=True)
+    (cache / DIGESTS["validation"][:2] / DIGESTS["validation"][2:]).write_text(json.dumps(listing))
+    with (cache / labels[:2] / labels[2:]).open("wb") as file:
+        np.save(file, np.zeros(100, np.int32))
+    try:
+        _, rows, _ = shown(repository, "worse", "better")
+    finally:
+        shutil.rmtree(repository.root / ".dvc")
+    # Wilson's interval for 65 of 100.
+    assert rows["val_accuracy"].startswith("65.00 % (55.25 to 73.64)")
+
+
+def test_a_difference_beyond_chance_is_called_one(repository):
+    _, _, verdict = shown(repository, "worse", "better")
+    assert "Of 60 test images, 0 only worse gets right and 15 only better (p = 6.1e-05" in verdict
+    assert verdict.endswith("better is better, by more than chance would explain.")
+    assert shown(repository, "better", "worse")[2].endswith(
+        "better is better, by more than chance would explain."
+    )
+
+
+def test_a_difference_within_chance_is_not(repository):
+    _, _, verdict = shown(repository, "better", "as-good")
+    assert "1 only better gets right and 1 only as-good (p = 1," in verdict
+    assert verdict.endswith("neither is shown to be better.")
+    assert "nothing tells them apart" in shown(repository, "better", "better")[2]
+
+
+def test_runs_with_different_test_images_are_not_paired(repository):
+    [run] = [run for run in runs(repository) if run.info.run_name == "as-good"]
+    client(repository).set_tag(run.info.run_id, "data.test", "another")
+    try:
+        assert "different test images" in shown(repository, "better", "as-good")[2]
+    finally:
+        client(repository).set_tag(run.info.run_id, "data.test", run.data.tags["data.test"])
+
+
+def test_a_run_is_found_by_its_name_its_ids_and_their_beginnings(repository):
+    [run] = [run for run in runs(repository) if run.info.run_name == "better"]
+    names = ["better", "bet", run.info.run_id, run.info.run_id[:9], run.data.tags["pipeline.id"][:9]]
+    assert {found.name for found in look_up(names, config().tracking, repository)} == {"better"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "no run 'nothing'; the latest are: raw, as-good, better, worse."),
+        ("", "may be any of 4 runs"),
+        ("raw", r"The run raw \(FINISHED\) was not evaluated"),
+    ],
+)
+def test_what_can_not_be_compared_is_a_sentence(repository, name, said):
+    with pytest.raises(PipelineError, match=said):
+        compare(("better", name), config().tracking, repository)
+
+
+def test_a_server_that_is_away_is_a_sentence(repository):
+    settings = config(tracking={"uri": "http://127.0.0.1:9"}).tracking
+    with pytest.raises(PipelineError, match=r"MLflow at http://127\.0\.0\.1:9 can't be read"):
+        compare(("better", "worse"), settings, repository)
