@@ -209,7 +209,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from harness import config
-from test_sweep import SWEEP
+from test_sweep_run import SWEEP
 from pipeline.tracking.sweep import send
 from pipeline.workspace import Workspace
 folder, uri = Path(sys.argv[2]), sys.argv[3] or None
