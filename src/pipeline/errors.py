@@ -25,6 +25,9 @@ _DISK = {
 }
 
 
+_told_to_end: list[int] = []  # the exit code, once SIGTERM came
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """End the process with exit code 1 and one sentence for a failure that a person can mend.
@@ -33,6 +36,7 @@ def sentences() -> Iterator[None]:
     HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _told_to_end.clear()
     try:
         yield
     except KeyboardInterrupt:
@@ -53,4 +57,11 @@ def sentences() -> Iterator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    _told_to_end.append(128 + number)
     sys.exit(128 + number)
+
+
+def end_if_told() -> None:
+    """End the process if SIGTERM came inside a destructor or a callback, out of which no exception gets."""
+    if _told_to_end:
+        sys.exit(_told_to_end.pop())
