@@ -69,7 +69,7 @@ def evaluated(config, prepared: Path) -> Workspace:
 
 
 def run(config, workspace):
-    evaluate.run(view(config, ["evaluate"]), workspace)
+    evaluate.run(view(config, ["evaluate", "train.threads"]), workspace)
 
 
 def test_what_is_written_is_consistent(evaluated):

@@ -19,6 +19,7 @@ from pipeline.evaluation.labels import doubtful_labels
 from pipeline.evaluation.metrics import Ints, Predictions, measure
 from pipeline.models.archive import load, weights_digest
 from pipeline.training.history import read_history
+from pipeline.training.loop import use_threads
 from pipeline.workspace import Workspace, atomic, write_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(config: Config, workspace: Workspace) -> None:
     """Judge models/model.keras by the test split and write reports/.
 
     Args:
-        config: evaluate.
+        config: evaluate, and train.threads: their number changes a distribution's last bits.
         workspace: has data/processed and models.
 
     Raises:
@@ -39,6 +40,7 @@ def run(config: Config, workspace: Workspace) -> None:
             answers are no probabilities; or doubtful labels are asked for without cleanlab.
     """
     settings = config.evaluate
+    use_threads(config.train.threads)
     dataset = read_dataset(workspace)
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
