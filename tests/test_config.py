@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Config, compose, dump, from_hydra, leaves, read_params, view
+from pipeline.config import Config, compose, compose_each, dump, from_hydra, leaves, read_params, view
 from pipeline.errors import PipelineError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -252,8 +252,10 @@ def test_hydra_may_not_smuggle_the_environment_into_the_config(conf, monkeypatch
 def test_what_the_application_is_given_by_hydra_is_held_against_the_same_rules():
     from omegaconf import OmegaConf
 
-    values = compose(CONF, ["data=digits"]).model_dump(mode="json")
-    assert from_hydra(OmegaConf.create(values)) == compose(CONF, ["data=digits"])
+    [composed] = compose_each(CONF, [["data=digits"]])
+    values = composed.model_dump(mode="json")
+    assert from_hydra(OmegaConf.create(values)) == composed
+    assert composed.trial == compose(CONF, ["data=digits"])
     for name, says in [("${oc.env:HOME}", "only references"), ("???", "name is ???"), (5, "name is 5")]:
         with pytest.raises(PipelineError, match=re.escape(says)):
             from_hydra(OmegaConf.create(values | {"name": name}))

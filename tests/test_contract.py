@@ -226,7 +226,7 @@ def test_a_declaration_that_is_taken_away_is_missed(ran, imported, stage, part, 
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("deps", "src/pipeline/trial.py"),
+        ("deps", "src/pipeline/sweeps/trial.py"),
         ("params", "tracking.timeout"),
         ("params", "tracking"),
         ("params", "train.lr"),

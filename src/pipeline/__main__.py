@@ -1,14 +1,16 @@
 """The Hydra application: `python -m pipeline [overrides]`, `-m` for a sweep, `--help`, `--cfg job`.
 
 Each run is a trial: a workspace of its own that shares the DVC cache; the repository's stays as it is.
+A sweep is in the hands of `pipeline.sweeps`.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config, compose, from_hydra, refuse_unsafe_yaml
+from pipeline.config import compose, from_hydra, refuse_unsafe_yaml
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
 from pipeline.workspace import Workspace, here
@@ -16,7 +18,7 @@ from pipeline.workspace import Workspace, here
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipeline.trial import Outcome
+    from pipeline.sweeps.trial import Outcome
 
 # With these Hydra only shows something, or reads another conf/.
 _NO_TRIAL = {
@@ -66,20 +68,19 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
     failures = 0
 
-    def run(composed: "DictConfig") -> float | None:
+    def run(composed: "DictConfig") -> None:
         nonlocal failures
-        from pipeline.trial import reproduce
+        from pipeline.sweeps.trial import Outcome, reproduced, show
 
         try:
-            config = from_hydra(composed)
-            outcome = reproduce(config, repository)
+            config = from_hydra(composed).trial
+            with reproduced(config, repository) as trial:
+                show(config, trial)
+                say(_summary(Outcome.read(trial.run, trial.history), trial))
         except PipelineError as error:
-            # Raised through Hydra it would come out as a traceback, and end a sweep.
+            # Raised through Hydra it would come out as a traceback.
             print(f"error: {error}", file=sys.stderr)
             failures += 1
-            return None
-        say(_summary(config, outcome))
-        return outcome.kept.val_accuracy if outcome.kept.val_accuracy is not None else outcome.kept.accuracy
 
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()
     return failures
@@ -104,8 +105,8 @@ def _first_values(overrides: list[str]) -> list[str]:
     return values
 
 
-def _summary(config: Config, outcome: "Outcome") -> str:
-    kept, metrics = outcome.kept, outcome.metrics
+def _summary(outcome: "Outcome", trial: Workspace) -> str:
+    kept, metrics = outcome.kept, json.loads(trial.metrics.read_text(encoding="utf-8"))
     validation = f"validation {kept.val_accuracy:.2%}, " if kept.val_accuracy is not None else ""
     return (
         f"{outcome.run}: training {kept.accuracy:.2%}, {validation}test {metrics['accuracy']:.2%} "

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from pipeline import tracking
-from pipeline.config import compose, dump, validate
+from pipeline.config import Config, compose, dump, validate
 from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import SPLITS, Workspace, sha256
 
@@ -37,7 +37,7 @@ def config(**changes):
     values = composed().model_dump()
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
-    return validate(values)
+    return validate(values, Config)
 
 
 def epochs(number=3, seed=0):

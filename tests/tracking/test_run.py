@@ -26,7 +26,7 @@ from harness import (
 )
 
 from pipeline import tracking
-from pipeline.config import leaves, validate
+from pipeline.config import Config, leaves, validate
 from pipeline.training.history import Epoch
 from pipeline.workspace import Workspace, sha256
 
@@ -81,7 +81,7 @@ def test_every_leaf_of_the_configuration_is_a_param_and_the_whole_is_an_artifact
     assert run.data.params["tracking.uri"] == "null"
     assert run.data.params["model.hidden_units"] == "[32]"
     text = downloaded(shown, run, "config/params.yaml", tmp_path).read_text()
-    assert validate(yaml.safe_load(text)) == config()
+    assert validate(yaml.safe_load(text), Config) == config()
 
 
 @pytest.mark.parametrize("key", ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])

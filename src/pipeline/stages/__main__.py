@@ -4,32 +4,32 @@ This is the boundary around the stages: configuration in, failures and runs out.
 """
 
 import argparse
-import ctypes
 import importlib
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from pipeline.config import read_params, view
-from pipeline.console import quiet_tensorflow
-from pipeline.errors import sentences
+from pipeline.errors import end_if_told, sentences
+from pipeline.processes import WORKER, die_with_parent, hand_over
 from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.training.history import Epoch
 
 STAGES = ("compose", "fetch", "preprocess", "train", "evaluate")
 
 
 def main() -> None:
-    """Parse the stage's name and run it."""
+    """Parse the stage's name and run it, here or in the worker of a sweep."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.stages", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
+    die_with_parent()
+    if worker := os.environ.get(WORKER):
+        sys.exit(hand_over(worker, stage))
     with sentences():
-        die_with_parent()
         run(stage, Workspace(Path.cwd()))
 
 
@@ -39,6 +39,10 @@ def run(stage: str, workspace: Workspace) -> None:
     Raises:
         PipelineError: the stage, or its configuration, was refused.
     """
+    # Handing over needs none of these.
+    from pipeline.config import read_params, view
+    from pipeline.console import quiet_tensorflow
+
     with quiet_tensorflow():
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "compose":
@@ -53,7 +57,12 @@ def run(stage: str, workspace: Workspace) -> None:
 
         if stage == "train":
             with tracking.training(config, workspace) as run:
-                run.finish(module.run(part, workspace, run.log_epoch))
+
+                def on_epoch(epoch: "Epoch") -> None:
+                    end_if_told()
+                    run.log_epoch(epoch)
+
+                run.finish(module.run(part, workspace, on_epoch))
         else:
             with tracking.evaluation(config, workspace):
                 module.run(part, workspace)
@@ -63,6 +72,8 @@ def run(stage: str, workspace: Workspace) -> None:
 
 def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
     """What dvc.yaml says of a stage."""
+    import yaml
+
     definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     declared: dict[str, list[Any]] = definition["stages"][stage]
     return declared
@@ -75,13 +86,6 @@ def _refuse_unwritable(workspace: Workspace, declared: dict[str, list[Any]]) -> 
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when DVC is killed, lest it write late over a rerun's output."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 if __name__ == "__main__":

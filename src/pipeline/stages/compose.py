@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import check_unedited, compose, dump, refuse_unsafe_yaml, validate
+from pipeline.config import Composed, check_unedited, compose, dump, refuse_unsafe_yaml, validate
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.workspace import Workspace, remove, write_text
@@ -28,7 +28,8 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     if dvc_experiment:
         try:
             refuse_unsafe_yaml(conf)
-            config = validate(_read_dvc_params(workspace.params), where=f"experiment {dvc_experiment}")
+            values = _read_dvc_params(workspace.params)
+            config = validate(values, Composed, where=f"experiment {dvc_experiment}").trial
         except PipelineError:
             remove(workspace.params)
             raise

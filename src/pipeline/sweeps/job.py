@@ -1,0 +1,162 @@
+"""One trial of a sweep, as a launcher runs it in one of its processes, on this machine or another.
+
+It reads its values in the sweep's folder, since conf/ may have changed; it tells there how it stands, and
+looks there whether to stop.
+"""
+
+import json
+import os
+import signal
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.config import Config, read_params
+from pipeline.errors import PipelineError
+from pipeline.processes import PREFIX, WORKER, die_with_parent
+from pipeline.sweeps.report import State
+from pipeline.sweeps.trial import Outcome, StoppedError, key_of, reproduced, show
+from pipeline.sweeps.worker import Worker
+from pipeline.workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SWEEP = f"{PREFIX}SWEEP"
+NOW, NO_MORE = "now", "no more"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a trial stands that was started."""
+
+    state: State
+    start: float  # seconds since 1970
+    seconds: float | None = None
+    error: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a sweep keeps on disk, `.pipeline/sweeps/ID`."""
+
+    root: Path
+
+    @property
+    def code(self) -> Workspace:
+        """The code as it was when the sweep started."""
+        return Workspace(self.root / "code")
+
+    @property
+    def stop(self) -> Path:
+        """If it exists no trial starts any more; if it says NOW, those that run end."""
+        return self.root / "stop"
+
+    def stops_now(self) -> bool:
+        """Whether trials are to end."""
+        return self.stop.exists() and self.stop.read_text(encoding="utf-8") == NOW
+
+    def log(self, key: str) -> Path:
+        """What a trial's stages have printed."""
+        return self.root / "trials" / f"{key}.log"
+
+    def params(self, key: str) -> Path:
+        """A trial's values, as params.yaml has them."""
+        return self.root / "trials" / f"{key}.yaml"
+
+    def progress(self, key: str) -> Progress | None:
+        """How a trial stands; None: it has not started."""
+        try:
+            noted = json.loads(self._progress(key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return Progress(**noted | {"outcome": noted["outcome"] and Outcome.of(noted["outcome"])})
+
+    def note(self, key: str, progress: Progress) -> None:
+        """Note how a trial stands."""
+        write_text(self._progress(key), json.dumps(asdict(progress), indent=2) + "\n")
+
+    def forget(self, key: str) -> None:
+        """Have a trial start anew."""
+        self._progress(key).unlink(missing_ok=True)
+
+    def _progress(self, key: str) -> Path:
+        return self.root / "trials" / f"{key}.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a launcher calls with each trial's composed configuration."""
+
+    repository: Path
+    folder: Path
+    keys: tuple[str, ...]  # of the trials, in the launcher's order
+    driver: int  # the process that plans and reports
+    stop_at_failure: bool
+
+    # The warm worker of this process.
+    _worker: ClassVar[Worker | None] = None
+
+    def __call__(self, composed: "DictConfig") -> None:
+        """Run the trial that the launcher has come to; what becomes of it is told by its `Progress`."""
+        from hydra.core.hydra_config import HydraConfig
+
+        if os.getpid() != self.driver:
+            die_with_parent()
+            # Whether to stop is for the driver to say.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        folder, key, start = Folder(self.folder), self.keys[HydraConfig.get().job.num], time.time()
+        if folder.stop.exists():
+            return
+        config = read_params(folder.params(key))
+        folder.note(key, Progress("running", start))
+        state, error, outcome = self._run(config, folder)
+        folder.note(key, Progress(state, start, time.time() - start, error, outcome))
+        if state == "failed" and self.stop_at_failure and not folder.stop.exists():
+            write_text(folder.stop, NO_MORE)
+
+    def _run(self, config: Config, folder: Folder) -> tuple[State, str, Outcome | None]:
+        try:
+            return "done", "", self._reproduce(config, folder)
+        except StoppedError:
+            return "stopped", "", None
+        except PipelineError as error:
+            return "failed", str(error), None
+        except Exception as error:
+            with folder.log(key_of(config)).open("a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            return "failed", f"{type(error).__name__}: {error}", None
+
+    def _reproduce(self, config: Config, folder: Folder) -> Outcome:
+        repository, key = Workspace(self.repository), key_of(config)
+        worker = self._warm(folder.code, config.train.threads)
+        environment = {SWEEP: str(folder.root), WORKER: worker.address}
+        with folder.log(key).open("w", encoding="utf-8") as log:
+            try:
+                with reproduced(config, repository, folder.code, environment, log, folder.stops_now) as trial:
+                    outcome = Outcome.read(trial.run, trial.history)
+                    show(config, trial, log)
+                    return outcome
+            except PipelineError:
+                reason = _reason(folder.log(key))
+        raise PipelineError(reason)
+
+    @classmethod
+    def _warm(cls, code: Workspace, threads: int) -> Worker:
+        """This process's worker; one that died, or computes with other threads, is replaced."""
+        worker = cls._worker
+        if worker and (worker.code != code or worker.threads != threads or not worker.alive):
+            worker.stop()
+            worker = None
+        cls._worker = worker or Worker(code, threads)
+        return cls._worker
+
+
+def _reason(log: Path) -> str:
+    """What a stage said why it failed: an error, or the last line of whatever else."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
+    return said[-1] if said else f"it ended without a word in {log}"

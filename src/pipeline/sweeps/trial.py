@@ -1,0 +1,232 @@
+"""A trial: the pipeline with other values, in a throwaway workspace that shares the repository's DVC cache.
+
+What was ever trained with these values, by `dvc repro` or by a trial, is restored, not trained again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from filelock import FileLock, Timeout
+
+from pipeline.config import Config, dump, read_params
+from pipeline.errors import PipelineError, sentences
+from pipeline.processes import die_with_parent
+from pipeline.sweeps.known import RunCache
+from pipeline.training.history import Epoch, read_history
+from pipeline.workspace import Workspace, remove, write_text
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class StoppedError(Exception):
+    """The trial was told to end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to: its run, and the epoch whose weights were kept; nothing of the test images."""
+
+    id: str
+    run: str
+    weights_sha256: str
+    parameters: int
+    epochs: int
+    kept: Epoch
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What a sweep may aim at, by the objectives' names."""
+        known = {name: getattr(self.kept, name) for name in ("val_accuracy", "val_loss")}
+        found = {name: value for name, value in known.items() if value is not None}
+        return {**found, "parameters": self.parameters}
+
+    @classmethod
+    def of(cls, noted: dict[str, Any]) -> "Outcome":
+        """The outcome that `asdict` made a mapping of."""
+        return cls(**noted | {"kept": Epoch(**noted["kept"])})
+
+    @classmethod
+    def read(cls, run: Path, history: Path) -> "Outcome":
+        """The outcome that models/run.json and models/history.csv tell of."""
+        known = json.loads(run.read_text(encoding="utf-8"))
+        result = known["result"]
+        return cls(
+            known["id"],
+            known["name"],
+            result["weights_sha256"],
+            result["parameters"],
+            result["epochs"],
+            read_history(history).kept,
+        )
+
+
+def key_of(config: Config) -> str:
+    """What tells the trials of one version of the code apart."""
+    return hashlib.sha256(dump(config).encode()).hexdigest()[:16]
+
+
+def snapshot(repository: Workspace, place: Path, config: Config) -> Workspace:
+    """Copy the code as it is now, and the pipeline without compose: what trials are laid out from."""
+    remove(place)
+    copied = Workspace(place)
+    ignore = shutil.ignore_patterns("__pycache__")
+    for package in ("pipeline", "hydra_plugins"):
+        source = repository.root / "src" / package
+        shutil.copytree(source, place / "src" / package, ignore=ignore)
+    pipeline = yaml.safe_load(repository.dvc_yaml.read_text(encoding="utf-8"))
+    pipeline["stages"].pop("compose", None)
+    write_text(copied.dvc_yaml, yaml.safe_dump(pipeline, sort_keys=False))
+    write_text(copied.params, dump(config))
+    _configure_dvc(copied, repository)
+    return copied
+
+
+def _configure_dvc(workspace: Workspace, repository: Workspace) -> None:
+    """Have DVC take `workspace` for a repository of its own with the cache of `repository`."""
+    from dvc.config import Config as DvcConfig
+
+    settings = DvcConfig(str(repository.root / ".dvc"))
+    cache = settings.get("cache", {}).get("dir") or repository.root / ".dvc" / "cache"
+    write_text(
+        workspace.root / ".dvc" / "config",
+        "[core]\n"
+        "    no_scm = true\n"
+        "    analytics = false\n"
+        "    check_update = false\n"
+        f"    site_cache_dir = {workspace.root / '.dvc' / 'site'}\n"
+        f"[cache]\n    dir = {cache}\n    type = copy\n",
+    )
+
+
+@contextmanager
+def reproduced(
+    config: Config,
+    repository: Workspace,
+    code: Workspace | None = None,
+    environment: Mapping[str, str] | None = None,
+    log: TextIO | None = None,
+    stops: Callable[[], bool] = lambda: False,
+) -> Iterator[Workspace]:
+    """Run the stages with `config` in a workspace that is gone after the `with`.
+
+    Args:
+        config: of the trial.
+        repository: whose cache and runs are shared, and whose own workspace is left alone.
+        code: a `snapshot` to take the code from; None: the repository's as it is now.
+        environment: more variables for the stages.
+        log: where the stages write to; None: this process's own output.
+        stops: asked now and then whether to end.
+
+    Raises:
+        PipelineError: a stage failed; it has said why.
+        StoppedError: `stops` said so.
+    """
+    folder = repository.scratch / "trials"
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_the_dead(folder)
+    trial = Workspace(folder / key_of(config))
+    with FileLock(trial.root.with_suffix(".lock")):
+        try:
+            if code is None:
+                snapshot(repository, trial.root, config)
+            else:
+                remove(trial.root)
+                shutil.copytree(code.root / "src", trial.root / "src")
+                shutil.copy(code.dvc_yaml, trial.dvc_yaml)
+                write_text(trial.params, dump(config))
+                _configure_dvc(trial, repository)
+            variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
+            variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
+            variables["PYTHONPATH"] = "src"
+            variables |= environment or {}
+            command = [sys.executable, "-m", "pipeline.sweeps.trial", str(repository.root)]
+            if _end_of(command, trial.root, variables, log, stops):
+                raise PipelineError(f"{config.name} (seed {config.seed}) failed; the stage said why above.")
+            yield trial
+        finally:
+            remove(trial.root)
+
+
+def _end_of(
+    command: list[str],
+    place: Path,
+    environment: dict[str, str],
+    log: TextIO | None,
+    stops: Callable[[], bool],
+) -> int:
+    """Run a command and give its exit code; whatever ends the wait for it ends its processes first."""
+    errors = None if log is None else subprocess.STDOUT
+    with subprocess.Popen(
+        command, cwd=place, env=environment, stdout=log, stderr=errors, process_group=0
+    ) as process:
+        try:
+            while not stops():
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=_SECONDS_BETWEEN_LOOKS)
+            raise StoppedError  # noqa: TRY301 (it ends as an exception from outside does)
+        except BaseException:
+            # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
+
+
+def show(config: Config, trial: Workspace, log: TextIO | None = None) -> None:
+    """Have MLflow hold the trial's run, also if DVC restored it; otherwise the run is kept for later."""
+    from pipeline import tracking
+
+    try:
+        for line in tracking.sync(config.tracking, trial):
+            print(line, file=log)
+    except PipelineError as error:
+        print(f"warning: {error}", file=log or sys.stderr)
+
+
+def clear_the_dead(folder: Path) -> None:
+    """Remove what killed trials left: folders whose lock nobody holds."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            try:
+                with FileLock(path.with_suffix(".lock"), timeout=0):
+                    remove(path)
+            except Timeout:
+                continue
+
+
+def _dvc(repository: Workspace) -> int:
+    """Reproduce the trial in the current directory; a process of its own, since DVC keeps global state."""
+    from dvc.cli import main as dvc
+
+    trial = Workspace(Path.cwd())
+    cache = RunCache(trial)
+    locks = repository.scratch / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for stage, inputs in cache.find(read_params(trial.params)).missing.items():
+            # Trials that start together would all do what they have in common.
+            lock = FileLock(locks / f"{stage}-{inputs}.lock")
+            if stage in ("fetch", "preprocess"):
+                with lock:
+                    if code := dvc(["repro", "--quiet", stage]):
+                        return int(code)
+            elif stage == "train":
+                held.enter_context(lock)
+        return int(dvc(["repro"]))
+
+
+if __name__ == "__main__":
+    with sentences():
+        die_with_parent()
+        sys.exit(_dvc(Workspace(Path(sys.argv[1]))))

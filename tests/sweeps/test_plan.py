@@ -1,0 +1,80 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import compose, compose_each
+from pipeline.errors import PipelineError
+from pipeline.sweeps.plan import grid, parse
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def conf(tmp_path):
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    return tmp_path / "conf"
+
+
+def plan(conf, *arguments, params=None):
+    return grid(conf, parse(arguments, params or {}))
+
+
+def test_every_combination_is_a_trial_in_the_order_of_hydra(conf):
+    trials = plan(conf, "data=digits", "model=mlp,cnn", "seed=range(0,2)", "train.epochs=3")
+    assert [trial.number for trial in trials] == [1, 2, 3, 4]
+    assert [trial.differs for trial in trials] == [
+        {"model": model, "seed": seed} for model in ("mlp", "cnn") for seed in ("0", "1")
+    ]
+    assert [(trial.config.model.name, trial.config.seed, trial.config.train.epochs) for trial in trials] == [
+        ("mlp", 0, 3),
+        ("mlp", 1, 3),
+        ("cnn", 0, 3),
+        ("cnn", 1, 3),
+    ]
+    assert trials[3].overrides == ("data=digits", "model=cnn", "seed=1", "train.epochs=3")
+
+
+def test_a_configuration_is_planned_once_however_it_is_written(conf):
+    trials = plan(conf, "train.learning_rate=0.01,1e-2,0.010,0.02")
+    assert [trial.config.train.learning_rate for trial in trials] == [0.01, 0.02]
+    assert [trial.number for trial in trials] == [1, 2]
+
+
+def test_the_command_line_wins_over_what_conf_sweeps(conf):
+    trials = plan(conf, "seed=7", params={"seed": "0,1", "train.learning_rate": "0.1,0.2", "train.epochs": 4})
+    assert [(t.config.seed, t.config.train.learning_rate, t.config.train.epochs) for t in trials] == [
+        (7, 0.1, 4),
+        (7, 0.2, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train.learning_rate=0.1,nan"], "train.learning_rate is nan"),
+        (["seed=0,-1"], "seed is -1"),
+        (["model=mlp,cnnn"], "Did you mean cnn"),
+        (["train.learning_rate=interval(0.1,1)"], "hydra/sweeper=optuna"),
+        (["train.learnin_rate=1,2"], "Did you mean train.learning_rate"),
+    ],
+)
+def test_a_trial_that_is_refused_refuses_the_sweep(conf, arguments, said):
+    with pytest.raises(PipelineError, match=said):
+        plan(conf, *arguments)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.learning_rate=0.5", "seed=3"],
+        ["model=cnn", "model.dropout=0.5"],
+        ["experiment=smoke", "model.hidden_units=[8,8]"],
+        ["data=digits", "name=other", "train.augment.shift=1"],
+        [],
+    ],
+)
+def test_composing_many_at_once_gives_what_composing_each_does(overrides):
+    neighbours = [["seed=9"], overrides, ["model=cnn"], overrides]
+    found = [composed.trial for composed in compose_each(CONF, neighbours)]
+    assert found == [compose(CONF, each) for each in neighbours]

@@ -1,0 +1,152 @@
+"""A warm worker with stages of real data: what it writes, and what becomes of it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import compose, dump
+from pipeline.processes import WORKER
+from pipeline.sweeps.worker import Worker
+from pipeline.workspace import Workspace, sha256
+
+REPOSITORY = Path(__file__).parents[2]
+UNENDING = "train.epochs=100000"
+
+
+def laid_out(root, *overrides):
+    """A workspace with a pipeline and its values, and no code: that is the worker's, or PYTHONPATH's."""
+    root.mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", root)
+    workspace = Workspace(root)
+    workspace.params.write_text(dump(compose(REPOSITORY / "conf", ["data=digits", *overrides])))
+    return workspace
+
+
+def begin(workspace, stage, worker=None):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    if worker:
+        environment[WORKER] = worker.address
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.stages", stage],
+        cwd=workspace.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ran(workspace, stage, worker=None):
+    process = begin(workspace, stage, worker)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def artifacts(workspace):
+    """Digests of all that the stages wrote; run.json says when and where, so it always differs."""
+    places = ("data/raw", "data/processed", "models", "reports")
+    files = [path for place in places for path in (workspace.root / place).rglob("*") if path.is_file()]
+    return {str(p.relative_to(workspace.root)): sha256(p) for p in files if p != workspace.run}
+
+
+@pytest.fixture
+def worker():
+    started = Worker(Workspace(REPOSITORY), 1)
+    yield started
+    started.stop()
+
+
+def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worker, tmp_path):
+    variants = {
+        "mlp": ["train.epochs=2", "model.dropout=0.2", "train.augment.shift=1"],
+        "cnn": ["model=cnn", "train.epochs=1"],
+    }
+    # Twice, so that what the first leaves in the worker would show in the second.
+    for number, (name, overrides) in enumerate([*variants.items(), *variants.items()]):
+        alone, handed = (laid_out(tmp_path / f"{number}{how}", *overrides) for how in ("alone", "handed"))
+        for stage in ("fetch", "preprocess", "train", "evaluate"):
+            output = ran(handed, stage, worker)
+            if number < len(variants):
+                ran(alone, stage)
+        assert "Test accuracy" in output
+        if number < len(variants):
+            variants[name] = overrides
+            expected = artifacts(alone)
+            assert len(expected) > 15
+            assert artifacts(handed) == expected
+            shutil.copytree(alone.root, tmp_path / name)
+        else:
+            assert artifacts(handed) == artifacts(Workspace(tmp_path / name))
+
+
+def test_a_refusal_is_the_stages_own_and_the_worker_goes_on(worker, tmp_path):
+    workspace = laid_out(tmp_path / "workspace", "preprocess.validation_fraction=0.999")
+    ran(workspace, "fetch", worker)
+    process = begin(workspace, "preprocess", worker)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.startswith("error: digits has no training image")
+    assert "Fetched digits" in ran(workspace, "fetch", worker)
+
+
+def test_a_stage_ends_with_whoever_waits_for_it_and_the_worker_goes_on(worker, tmp_path):
+    workspace = laid_out(tmp_path / "workspace", UNENDING)
+    for stage in ("fetch", "preprocess"):
+        ran(workspace, stage, worker)
+    waiting = begin(workspace, "train", worker)
+    until_said(waiting, "Epoch 2 of")
+    waiting.kill()
+    waiting.wait()
+    # It takes one stage at a time, so this one waits for the end of the other.
+    assert "Fetched digits" in ran(workspace, "fetch", worker)
+    assert not workspace.model.exists()
+    assert worker.alive
+
+
+def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
+    workspace = laid_out(tmp_path / "workspace", UNENDING)
+    for stage in ("fetch", "preprocess"):
+        ran(workspace, stage, worker)
+    waiting = begin(workspace, "train", worker)
+    until_said(waiting, "Epoch 2 of")
+    os.kill(worker._process.pid, signal.SIGKILL)
+    output, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    assert "the worker that ran the stage train died" in output
+    assert "Traceback" not in output
+    worker._process.wait()
+    assert not worker.alive
+    later = begin(workspace, "fetch", worker)
+    output, _ = later.communicate(timeout=60)
+    assert (later.returncode, "died" in output) == (1, True)
+
+
+def test_a_worker_ends_with_its_parent(tmp_path):
+    script = (
+        "from pathlib import Path\nfrom pipeline.sweeps.worker import Worker\n"
+        "from pipeline.workspace import Workspace\nimport time\n"
+        f"print(Worker(Workspace(Path({str(REPOSITORY)!r})), 1)._process.pid, flush=True)\ntime.sleep(600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.1)
+
+
+def until_said(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without {text!r}")

@@ -1,0 +1,190 @@
+"""Sweeps as a person types them: nothing is repeated, nothing is lost, and a failure is one trial's."""
+
+import json
+import os
+import random
+import re
+import signal
+from collections import Counter
+
+import pytest
+from clones import executed, smoke_clone_of, until
+
+FOUR = ("train.learning_rate=0.01,0.003", "seed=0,1")
+
+
+def sweep_of(clone, *overrides):
+    return ("python", "-m", "pipeline", "-m", *overrides)
+
+
+def stages_run(clone) -> Counter:
+    """How often each stage was executed in trials, by what DVC, or the stage itself, printed."""
+    logs = (clone.root / ".pipeline/sweeps").glob("*/trials/*.log")
+    printed = "\n".join(path.read_text() for path in logs)
+    said = {"fetch": "Fetched", "preprocess": "Processed", "train": "Training", "evaluate": "Test accuracy"}
+    return Counter({name: len(re.findall(f"^{text} ", printed, re.M)) for name, text in said.items()})
+
+
+def report_of(clone) -> dict:
+    [path] = (clone.root / ".pipeline/sweeps").glob("*/report.json")
+    return json.loads(path.read_text())
+
+
+def states(clone) -> list[str]:
+    return [trial["state"] for trial in report_of(clone)["trials"]]
+
+
+def processes_of(clone, words: str) -> list[int]:
+    found = []
+    for number in clone.processes():
+        try:
+            with open(f"/proc/{number}/cmdline") as file:
+                command = file.read().replace("\0", " ")
+        except OSError:
+            continue
+        if words in command:
+            found.append(number)
+    return found
+
+
+def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored(smoke):
+    # The clone was reproduced with 0.001 and the seed 0.
+    first = smoke.pipeline("-m", "train.learning_rate=0.001,0.01", "seed=0,1")
+    assert "4 trials: 1 known, 3 to run, 2 at a time (hydra/launcher=joblib)." in first
+    assert stages_run(smoke) == {"fetch": 0, "preprocess": 0, "train": 3, "evaluate": 3}
+    assert states(smoke) == ["known", "done", "done", "done"]
+    # Settings are ranked, not seeds.
+    [best] = [line for line in first.splitlines() if line.startswith("  1. ")]
+    assert "learning_rate=0.01: val_accuracy" in best
+    assert "(2 seeds)" in best
+    assert smoke.changes() == ""
+    assert not [path for path in (smoke.root / ".pipeline/trials").iterdir() if path.suffix != ".lock"]
+
+    runs = smoke.mlflow_runs()
+    [parent] = [run for run in runs if "pipeline.sweep" in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 4
+    assert len(runs) == 5
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+    again = smoke.pipeline("-m", "train.learning_rate=0.001,0.01", "seed=0,1")
+    assert "4 trials: 4 known, 0 to run." in again
+    assert best in again.splitlines()
+    assert stages_run(smoke)["train"] == 3
+    assert len(smoke.mlflow_runs()) == 5
+
+    smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
+    assert executed(smoke.repro()) == ["compose"]
+
+
+def test_parallel_trials_share_what_they_have_in_common_on_a_cold_cache(template, tmp_path):
+    clone = smoke_clone_of(template, tmp_path / "cold")
+    clone.pipeline("-m", "seed=0,1", "evaluate.calibration_bins=10,15,20", "hydra.launcher.n_jobs=6")
+    assert states(clone) == ["done"] * 6
+    assert stages_run(clone) == {"fetch": 1, "preprocess": 1, "train": 2, "evaluate": 6}
+
+
+def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
+    overrides = ("train.learning_rate=0.01,0.02", "preprocess.validation_fraction=0.999,0.1")
+    output = smoke.pipeline("-m", *overrides, code=1)
+    assert "Traceback" not in output
+    assert states(smoke) == ["failed", "done", "failed", "done"]
+    told = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert told == [
+        f"error: learning_rate={rate}, validation_fraction=0.999: digits has no training image of the class "
+        "'1' (once the validation images are set apart): add some, take it out of data.classes, or set "
+        "preprocess.validation_split to stratified."
+        for rate in ("0.01", "0.02")
+    ]
+    finished = [run for run in smoke.mlflow_runs()[1:] if "pipeline.id" in run.data.tags]
+    assert sorted(run.data.params["train.learning_rate"] for run in finished) == ["0.01", "0.02"]
+    assert all("test_accuracy" in run.data.metrics for run in finished)
+
+    overrides = ("preprocess.validation_fraction=0.999,0.2", "sweep.on_failure=stop")
+    stopped = smoke.pipeline("-m", *overrides, "hydra/launcher=basic", code=1)
+    assert "1 of the trials did not end." in stopped
+
+
+def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
+    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 300")
+    sweep = start(smoke, *sweep_of(smoke, "seed=1,2,3"))
+    until(lambda: stages_run(smoke)["train"] >= 1)
+    os.kill(processes_of(smoke, "pipeline.sweeps.worker")[0], signal.SIGKILL)
+    assert sweep.end() == 1, sweep.output
+    assert sorted(states(smoke)) == ["done", "done", "failed"]
+    assert "the worker that ran the stage train died" in sweep.output
+    until(lambda: not smoke.processes())
+
+    again = smoke.run(*sweep_of(smoke, "seed=1,2,3"))
+    assert "3 trials: 2 known, 1 to run" in again
+
+
+def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(smoke, start):
+    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200")
+    sweep = start(smoke, *sweep_of(smoke, *FOUR))
+    until(lambda: "1 of 4" in sweep.output or sweep.process.poll() is not None)
+    os.killpg(sweep.process.pid, signal.SIGINT)
+    assert sweep.end() == 130, sweep.output
+    assert "Traceback" not in sweep.output
+    assert "the same command again goes on" in sweep.output
+    until(lambda: not smoke.processes())
+    done = stages_run(smoke)["evaluate"]
+    assert done >= 1
+    assert all(run.info.status != "RUNNING" for run in smoke.mlflow_runs())
+
+    goes_on = start(smoke, *sweep_of(smoke, *FOUR))
+    until(lambda: " to run" in goes_on.output)
+    assert f"{done} known" in goes_on.output
+    refused = smoke.run(*sweep_of(smoke, *FOUR), code=1)
+    assert "The same sweep is under way" in refused
+    # Broken code from here on is not that of the sweep.
+    loop = smoke.root / "src/pipeline/training/loop.py"
+    loop.write_text("this is no Python\n")
+    (smoke.root / "conf/train/default.yaml").write_text(
+        (smoke.root / "conf/train/default.yaml").read_text().replace("beta_2: 0.999", "beta_2: 0.99")
+    )
+    assert goes_on.end() == 0, goes_on.output
+    smoke.git("checkout", "--quiet", "src", "conf/train")
+    assert "4 trials: 4 known" in smoke.run(*sweep_of(smoke, *FOUR))
+
+
+@pytest.mark.slow
+def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke, start):
+    """As Ray's restore tests: kill at random times, give the same command again, count what was trained."""
+    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 400")
+    command = sweep_of(smoke, "train.learning_rate=0.01,0.003", "seed=1,2,3")
+    chance = random.Random(0)
+    kills = 0
+    for _ in range(4):
+        sweep = start(smoke, *command)
+        wanted = stages_run(smoke)["train"] + chance.randint(1, 2)
+        until(
+            lambda count=wanted, process=sweep.process: (
+                stages_run(smoke)["train"] >= count or process.poll() is not None
+            )
+        )
+        if sweep.process.poll() is None:
+            kills += 1
+            sweep.process.kill()
+        sweep.end()
+        until(lambda: not smoke.processes())
+    output = smoke.run(*command)
+    assert kills >= 2
+    assert states(smoke).count("done") + states(smoke).count("known") == 6
+    assert "6 trials: " in output
+    # Each once, and those in flight at a kill (two at a time) once more at most.
+    assert 6 <= stages_run(smoke)["train"] <= 6 + 2 * kills
+    runs = [run for run in smoke.mlflow_runs() if "pipeline.id" in run.data.tags]
+    assert all(run.info.status != "RUNNING" for run in runs)
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    assert len(finished) == 7  # and the clone's own
+
+
+@pytest.mark.slow
+def test_repro_works_beside_a_sweep(smoke, start):
+    sweep = start(smoke, *sweep_of(smoke, *FOUR))
+    until(lambda: processes_of(smoke, "pipeline.sweeps.trial"))
+    smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.02")
+    assert executed(smoke.repro()) == ["compose", "train", "evaluate"]
+    assert sweep.end() == 0, sweep.output
+    assert states(smoke) == ["done"] * 4
