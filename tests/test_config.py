@@ -456,3 +456,14 @@ def test_the_package_and_its_help_import_nothing_heavy(arguments):
 def test_fetch_and_preprocess_import_neither_tensorflow_nor_mlflow():
     code = "from pipeline.stages import fetch, preprocess, __main__"
     assert heavy_in("-c", code) <= {"matplotlib"}
+
+
+def test_train_imports_keras_without_sklearn_and_pyplot_which_can_be_imported_later():
+    code = (
+        "import sys; from pipeline.stages.__main__ import import_keras; import_keras(); "
+        "import pipeline.stages.train; print(*sys.modules); import sklearn.metrics, matplotlib.pyplot"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "keras" in modules
+    assert not {"sklearn", "matplotlib.pyplot"} & modules
