@@ -332,7 +332,8 @@ def _matrix(
     longest = max(len(text) for row in texts for text in row)
     size = min(11.0, 72 * 0.85 * cell / (0.6 * max(longest, 2)))
     if size >= 6:
-        for (row, column), value in np.ndenumerate(values):
+        dark = norm(values) > 0.6
+        for row, column in np.ndindex(values.shape):
             axes.text(
                 column,
                 row,
@@ -340,7 +341,8 @@ def _matrix(
                 ha="center",
                 va="center",
                 size=size,
-                color="white" if norm(value) > 0.6 else INK,
+                color="white" if dark[row, column] else INK,
+                in_layout=False,  # They fit; measuring each takes long.
             )
     _name_classes(axes, names, cell)
     axes.set(xlabel="predicted class", ylabel="true class")
