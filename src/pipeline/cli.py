@@ -33,6 +33,23 @@ def sync() -> None:
 
 
 @app.command()
+def adopt(
+    run: Annotated[str, typer.Argument(help="The name or id of a trial's run, or the beginning of one.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the experiment; made from the run's if not given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over an experiment of that name.")] = False,
+) -> None:
+    """Make a trial of a sweep an experiment in conf/, which `dvc repro` restores without training."""
+    from pipeline.sweeps.adopt import adopt
+
+    workspace = here()
+    workspace.refuse_foreign_environment(Path.cwd())
+    for line in adopt(run, workspace, name, force):
+        say(line)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A run's name or id in MLflow, or the beginning of one.")],
     second: Annotated[str, typer.Argument(help="Another's.")],

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from made_up import sweep, trial
 
-from pipeline.sweeps.leaderboard import columns, lines, rank, show
+from pipeline.sweeps.leaderboard import columns, lines, next_steps, rank, show
 
 
 def seeds(accuracies, **differs):
@@ -88,8 +88,21 @@ def test_off_a_terminal_each_setting_is_a_line(capsys):
     show(sweep(trials))
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("  1. learning_rate=89: val_accuracy 89.00 %; run smoke-")
-    assert len(shown) == 21
-    assert "70 more settings" in shown[-1]
+    assert len(shown) == 21 + 2
+    assert "70 more settings" in shown[20]
+
+
+def test_at_the_end_stand_the_commands_that_make_use_of_the_best(capsys):
+    show(sweep(seeds([0.9, 0.8], rate="1"), seeds([0.95], rate="2")))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Next: pipeline adopt smoke-3",
+        "      pipeline compare smoke-3 smoke-1",
+    ]
+    board = rank(sweep([trial(rate="1")]))
+    named = replace(board.best.trials[0], run="units=[3, 2]-ab12")
+    board = replace(board, settings=(replace(board.best, trials=(named,)),))
+    assert next_steps(board) == ["Next: pipeline adopt 'units=[3, 2]-ab12'"]
+    assert next_steps(rank(sweep([trial({}, "failed")]))) == []
 
 
 def test_at_a_terminal_it_is_a_table(capsys, monkeypatch):

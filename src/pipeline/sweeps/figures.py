@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,28 +61,28 @@ def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
     ]
     figure = titled(5.0, *_titles(board))
     axes = figure.subplots()
-    missing: set[int] = set()
-    for number, point in enumerate(points):
-        # Lines that share values lie side by side, the better ones higher.
-        aside = (number + 0.5) / len(points) - 0.5
-        places = [scale.place(point.differs.get(key)) for scale, key in zip(scales, keys, strict=True)]
-        places += [
-            scale.place(point.results.get(name))
-            for scale, name in zip(results, board.objectives, strict=True)
-        ]
-        missing |= {x for x, place in enumerate(places) if place == _NOTHING}
+    columns = [
+        scale.fan([point.differs.get(key) for point in points])
+        for scale, key in zip(scales, keys, strict=True)
+    ]
+    columns += [
+        [scale.place(point.results.get(name)) for point in points]
+        for scale, name in zip(results, board.objectives, strict=True)
+    ]
+    for number, places in enumerate(zip(*columns, strict=True)):
         result = places[len(keys)]
         has_result = result != _NOTHING
         goodness = result if SIGN[board.objectives[0]] > 0 else 1 - result
         is_best = number == len(points) - 1
         axes.plot(
-            [place + aside * scale.room for place, scale in zip(places, [*scales, *results], strict=True)],
+            places,
             color=ORANGE if is_best else _COLOURS(goodness) if has_result else _PALE,
             lw=2.6 if is_best else 1.4 if has_result else 1,
             ls="-" if has_result else ":",
             alpha=1 if is_best or len(points) < 60 else 0.7,
             solid_joinstyle="round",
         )
+    missing = {x for x, places in enumerate(columns) if min(places) < 0}
     for x, scale in enumerate([*scales, *results]):
         is_result = x >= len(keys)
         nothing = [(_NOTHING, "no result" if is_result else "not set")] if x in missing else []
@@ -225,13 +226,20 @@ class _Scale:
         """How many different values there are."""
         return len(self.at)
 
-    @property
-    def room(self) -> float:
-        """How far apart the lines through one value may lie."""
-        return 0.6 / self.levels if self.evenly else 0.0
-
     def place(self, value: Any) -> float:
         return self.at.get(value, _NOTHING)
+
+    def fan(self, values: Sequence[Any]) -> list[float]:
+        """The places of the values, those of equal ones side by side in their order."""
+        if not self.evenly:
+            return [self.place(value) for value in values]
+        seen, times = Counter[Any](), Counter(values)
+        places = []
+        for value in values:
+            step = min(0.6 / max(self.levels, 1) / times[value], 0.025) if value in self.at else 0
+            places.append(self.place(value) + step * (seen[value] - (times[value] - 1) / 2))
+            seen[value] += 1
+        return places
 
 
 def _scale(report: Report, key: str, values: Sequence[str | None]) -> _Scale:

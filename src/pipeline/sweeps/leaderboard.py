@@ -1,5 +1,6 @@
 """The leaderboard of a sweep: settings ranked by what they reach over their seeds, not by lucky seeds."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def show(report: Report) -> None:
-    """Print the leaderboard: a table at a terminal, a line for each setting in a log."""
+    """Print the leaderboard, a table at a terminal, lines in a log; then what to do with it."""
     board = rank(report)
     if sys.stdout.isatty():
         from rich.console import Console
@@ -104,6 +105,8 @@ def show(report: Report) -> None:
     else:
         for line in lines(board):
             say(line)
+    for line in next_steps(board):
+        say(line)
 
 
 def lines(board: Leaderboard) -> list[str]:
@@ -115,6 +118,15 @@ def lines(board: Leaderboard) -> list[str]:
         notes = f" ({_seeds(setting)})" * _has_seeds(board) + " [Pareto]" * _marks_front(board, setting)
         shown.append(f"{place:>3}. {label}: {results}{notes}; run {setting.trials[0].run}")
     return shown + _without_result(board)
+
+
+def next_steps(board: Leaderboard) -> list[str]:
+    """The commands that make use of the best setting, and hold it against the next one."""
+    if not board.best:
+        return []
+    first, *others = (shlex.quote(str(setting.trials[0].run)) for setting in board.settings[:2])
+    steps = [f"Next: pipeline adopt {first}"]
+    return [*steps, *(f"      pipeline compare {first} {other}" for other in others)]
 
 
 def _without_result(board: Leaderboard) -> list[str]:

@@ -1,0 +1,44 @@
+"""What comes of a sweep: its winner becomes an experiment, and is restored, not trained again."""
+
+import json
+
+from clones import executed
+
+
+def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
+    output = smoke.pipeline("-m", "train.learning_rate=0.01,0.002")
+    [adopt] = [line for line in output.splitlines() if "pipeline adopt" in line]
+    [compare] = [line for line in output.splitlines() if "pipeline compare" in line]
+    run = adopt.split()[-1]
+    smoke.run("pipeline", "adopt", run, "--name", "winner")
+    assert smoke.changes() == "?? conf/experiment/winner.yaml\n"
+
+    smoke.edit("conf/config.yaml", "experiment: smoke", "experiment: winner")
+    restored = smoke.repro()
+    assert executed(restored) == ["compose"]
+    assert "Stage 'train' is cached" in restored
+    assert json.loads(smoke.workspace.run.read_text())["name"] == run
+
+    assert f"\n{run}: " in smoke.pipeline("experiment=winner")
+    shown = smoke.run(*compare.split())
+    assert "train.learning_rate" in shown
+    assert "McNemar" in shown or "nothing tells them apart" in shown
+
+
+def test_a_sweep_is_one_run_above_its_trials_also_of_those_that_were_known(smoke):
+    smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
+    # The first is what `dvc repro` trained before.
+    known, parent, child = smoke.mlflow_runs()
+    assert known.info.run_name.startswith("smoke-seed0-")
+    assert child.info.run_name.startswith("learning_rate=0.01-")
+    for run in (known, child):
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["trials"] == 2
+
+    output = smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
+    assert "MLflow run" not in output
+    assert len(smoke.mlflow_runs()) == 3
+    (smoke.root / "mlflow.db").unlink()
+    smoke.run("pipeline", "sync")
+    assert parent.info.run_name in {run.info.run_name for run in smoke.mlflow_runs()}
