@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 from made_up import sweep, trial
-from pipeline.sweeps.trial import key_of
 
 from pipeline.config import compose, dump
 from pipeline.errors import PipelineError
 from pipeline.sweeps.adopt import adopt
+from pipeline.sweeps.trial import key_of
 from pipeline.workspace import Workspace
 
 STAGE = "{filters: 4, kernel_size: 3, convolutions: 1, stride: 1, pool: true}"
