@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -95,15 +96,7 @@ def main() -> None:
 def measure_plain(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
     """Run the plain design, its peers and the stages of it `repeats` times, by turns."""
     stages = prepare_true_stages(folder / "true")
-    npz = folder / "mnist.npz"
-    raw = {path.stem: np.load(path) for path in (fetched / "data" / "raw").glob("*.npy")}
-    np.savez(
-        npz,
-        x_train=raw["train_images"],
-        y_train=raw["train_labels"].astype(np.uint8),
-        x_test=raw["test_images"],
-        y_test=raw["test_labels"].astype(np.uint8),
-    )
+    npz = save_npz(folder / "mnist.npz", fetched)
     runs: dict[str, list[Run]] = {}
     for repeat in range(repeats):
         workspace = folder / "workspace"
@@ -176,6 +169,19 @@ def prepare_repository(place: Path) -> Path:
     return place
 
 
+def save_npz(npz: Path, fetched: Path) -> Path:
+    """Write the raw data as the file that the script reads."""
+    raw = {path.stem: np.load(path) for path in (fetched / "data" / "raw").glob("*.npy")}
+    np.savez(
+        npz,
+        x_train=raw["train_images"],
+        y_train=raw["train_labels"].astype(np.uint8),
+        x_test=raw["test_images"],
+        y_test=raw["test_labels"].astype(np.uint8),
+    )
+    return npz
+
+
 def prepare_true_stages(place: Path) -> Path:
     """A DVC pipeline that only has DVC's own cost."""
     place.mkdir()
@@ -214,7 +220,9 @@ def run(command: list[str], place: Path) -> str:
     return done.stdout
 
 
-def summarise(runs: dict[str, list[Run]], repeats: int) -> dict[str, object]:
+def summarise(
+    runs: dict[str, list[Run]], repeats: int, ratios: Sequence[Ratio] = RATIOS
+) -> dict[str, object]:
     """Medians of each command, and medians of the ratios of runs that stood side by side."""
 
     def kinds(name: str) -> list[str]:
@@ -236,7 +244,7 @@ def summarise(runs: dict[str, list[Run]], repeats: int) -> dict[str, object]:
                 for kind in kinds(ratio.subject)
                 if kind in kinds(ratio.peer)
             }
-            for ratio in RATIOS
+            for ratio in ratios
             if ratio.subject in runs
         },
     }

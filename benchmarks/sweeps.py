@@ -1,0 +1,140 @@
+"""Time sweeps of the plain design against plain scripts and against DVC's own queue, side by side.
+
+    python -m benchmarks.sweeps [--repeats 3] [--trials 16] [--known 200]
+
+Every repeat takes what the scripts take, some ten minutes. Writes sweeps.json and sweeps.md beside this file.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+
+from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, save_npz, summarise, timed
+
+RATES = (0.0003, 0.001, 0.003, 0.01)
+RATIOS = (
+    Ratio("the sweep against one script after the other", "sweep, 2 workers", "scripts"),
+    Ratio("the sweep against `dvc exp run --queue` with two workers", "sweep, 2 workers", "queue, 2 workers"),
+    Ratio("two workers against one", "sweep, 2 workers", "sweep, 1 worker"),
+    Ratio("the sweep again, all known, against the first time", "sweep, known", "sweep, 2 workers"),
+)
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--known", type=int, default=200)
+    options = parser.parse_args()
+    # As the stages do, the application runs the package of the folder that it is started in.
+    os.environ["PYTHONPATH"] = "src"
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = prepare_repository(Path(folder) / "fetched")
+        runs = measure(Path(folder), fetched, options.repeats, options.trials)
+        if options.known:
+            runs |= measure_known(Path(folder) / "fetched", options.known)
+    results = summarise(runs, options.repeats, RATIOS)
+    results["trials"] = options.trials
+    table = f"{options.trials} trials of the plain design. {render(results)}"
+    (HERE / "sweeps.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (HERE / "sweeps.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str, list[Run]]:
+    """Run the trials in each way `repeats` times, by turns; what is known only of the raw data."""
+    npz = save_npz(folder / "mnist.npz", fetched)
+    seeds = range(trials // len(RATES))
+    rates = ",".join(map(str, RATES))
+    sweep = [sys.executable, "-m", "pipeline", "-m", f"train.learning_rate={rates}"]
+    sweep.append(f"seed={','.join(map(str, seeds))}")
+    runs: dict[str, list[Run]] = {}
+
+    def note(name: str, measured: Run) -> None:
+        runs.setdefault(name, []).append(measured)
+        print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
+
+    for _ in range(repeats):
+        both, one, queue = (folder / name for name in ("both", "one", "queue"))
+        for place in (both, one, queue):
+            shutil.copytree(fetched, place, symlinks=True)
+        note("sweep, 2 workers", timed([*sweep, "hydra.launcher.n_jobs=2"], both)[0])
+        note("sweep, known", known(sweep, both, trials))
+        note("sweep, 1 worker", timed([*sweep, "hydra.launcher.n_jobs=1"], one)[0])
+        note("queue, 2 workers", queued(queue, seeds))
+        scripts = [
+            timed([sys.executable, str(HERE / "seed_script.py"), str(npz), "--seed", str(seed)], folder)[0]
+            for _, seed in product(RATES, seeds)
+        ]
+        note("scripts", Run(sum(each.wall for each in scripts), sum(each.cpu for each in scripts)))
+        for place in (both, one, queue):
+            shutil.rmtree(place)
+    return runs
+
+
+def known(sweep: list[str], place: Path, trials: int) -> Run:
+    """The sweep once more; it must find every trial known."""
+    measured, printed = timed(sweep, place)
+    if f"{trials} trials: {trials} known, 0 to run" not in printed:
+        sys.exit(f"The sweep again knew not all of its trials:\n{printed}")
+    return measured
+
+
+def queued(place: Path, seeds: range) -> Run:
+    """The same trials with DVC's own queue and two of its workers."""
+    run(["git", "add", "--all"], place)
+    run(["git", "-c", "user.name=b", "-c", "user.email=b@b", "commit", "--quiet", "--message=b"], place)
+    start = time.perf_counter()
+    for rate, seed in product(RATES, seeds):
+        run(
+            ["dvc", "exp", "run", "--queue", "-S", f"train.learning_rate={rate}", "-S", f"seed={seed}"], place
+        )
+    run(["dvc", "queue", "start", "--jobs", "2"], place)
+    while True:
+        status = run(["dvc", "queue", "status"], place)
+        if not re.search(r"Queued|Running", status):
+            break
+        time.sleep(1)
+    wall = time.perf_counter() - start
+    if status.count("Success") != len(RATES) * len(seeds):
+        sys.exit(f"DVC's queue did not end well:\n{status}")
+    return Run(wall, wall)  # Its workers are no children of this process: their CPU time is not known.
+
+
+def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
+    """A sweep of many small trials, all known: until its plan is printed, and to its end."""
+    sweep = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "-m",
+        "experiment=smoke",
+        "train.epochs=1",
+        f"seed=range({trials})",
+    ]
+    run(sweep, fetched)
+    start = time.perf_counter()
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(sweep, cwd=fetched, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        plan = process.stdout.readline()
+        planned = time.perf_counter() - start
+        process.communicate()
+    ended = time.perf_counter() - start
+    if process.returncode or f"{trials} known, 0 to run" not in plan:
+        sys.exit(f"The sweep of known trials did not end well: {plan}")
+    name = f"{trials} known trials"
+    return {f"{name}, until the plan": [Run(planned, planned)], f"{name}, to the end": [Run(ended, ended)]}
+
+
+if __name__ == "__main__":
+    main()
