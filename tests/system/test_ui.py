@@ -1,7 +1,9 @@
 """What a person sees in `mlflow ui`, with headless Chromium for eyes."""
 
+import json
 import os
 import socket
+import urllib.parse
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
@@ -44,6 +46,11 @@ def browser(chromium, tmp_path):
 def ui(smoke, start):
     """`mlflow ui` with no argument but a free port, at the root of a clone with two runs."""
     smoke.pipeline("train.learning_rate=0.01", "tracking.run_name=faster")
+    return serve(smoke, start)
+
+
+def serve(smoke, start):
+    """Start `mlflow ui`; its address once it answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     smoke.environment |= {
@@ -62,6 +69,13 @@ def ui(smoke, start):
 
     until(answers)
     return address
+
+
+@pytest.fixture
+def sweep_ui(smoke, start):
+    """`mlflow ui` at the root of a clone with a sweep of two trials, one of them known before."""
+    smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
+    return serve(smoke, start)
 
 
 class Page:
@@ -153,3 +167,41 @@ def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
         )
     )
     page.shoot("artifact")
+
+
+def test_a_sweep_is_seen_above_its_trials_with_its_table_and_its_pictures(sweep_ui, smoke, browser):
+    page = Page(browser)
+    known, parent, child = smoke.mlflow_runs()
+    trials, experiment = (known, child), f"{sweep_ui}/#/experiments/{parent.info.experiment_id}"
+    page.go(f"{experiment}/runs", parent.info.run_name)
+    page.close_assistant()
+    assert not any(run.info.run_name in page.text() for run in trials)
+    row = f"//*[@role='row'][.//*[contains(text(), '{parent.info.run_name}')]]"
+    browser.find_element(By.XPATH, f"{row}//button[.//*[name()='svg']]").click()
+    page.shows(*(run.info.run_name for run in trials))
+    page.shoot("sweep")
+
+    run = f"{experiment}/runs/{parent.info.run_id}"
+    page.go(
+        run,
+        "learning_rate=0.01",
+        "pipeline adopt",
+        "best_val_accuracy",
+        *(run.info.run_name for run in trials),
+    )
+    page.shoot("sweep_run")
+    page.go(f"{run}/artifacts/leaderboard.csv", "Previewing the first 2 rows", "train.learning_rate")
+    page.shoot("leaderboard")
+
+    both = urllib.parse.quote(json.dumps([run.info.run_id for run in trials]))
+    of = urllib.parse.quote(json.dumps([parent.info.experiment_id]))
+    page.go(f"{sweep_ui}/#/compare-runs?runs={both}&experiments={of}", "Parallel Coordinates Plot")
+    until(lambda: "train.learning_rate" in parallel_coordinates(browser))
+    page.shoot("parallel_coordinates")
+
+
+def parallel_coordinates(browser) -> list[str]:
+    """The axes of MLflow's own plot."""
+    with suppress(WebDriverException):
+        return [axis.text for axis in browser.find_elements(By.CSS_SELECTOR, ".parcoords .axis-title")]
+    return []

@@ -99,7 +99,7 @@ def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
     first = send(SWEEP, folder, config().tracking, workspace)
     assert send(SWEEP, folder, config().tracking, workspace) is None
     table = {"leaderboard.csv": "rank\n1\n"}
-    news = replace(SWEEP, digest="second", metrics={"best_val_accuracy": 0.95}, tables=table)
+    news = replace(SWEEP, digest="second", metrics=SWEEP.metrics | {"best_val_accuracy": 0.95}, tables=table)
     ended = replace(news, status="FINISHED", end=SWEEP.start + 5)
     assert send(ended, folder, config().tracking, workspace) == first
     run = one_run(workspace)
@@ -129,6 +129,14 @@ def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_diffe
     _, [child] = parents_and_children(workspace)
     assert child.info.run_name.startswith("seed=1-")
     assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=1"
+
+
+def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, folder):
+    train(config(), workspace)
+    send(SWEEP, folder, config().tracking, workspace)
+    train(config(seed=1), workspace)
+    trained = [run for run in runs(workspace) if "pipeline.id" in run.data.tags]
+    assert len({run.data.tags["mlflow.runColor"] for run in trained}) == 2
 
 
 def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_parent(

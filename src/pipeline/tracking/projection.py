@@ -157,8 +157,10 @@ class Projection:
         return self._client.create_run(self._store.experiment, start, tags, self._record.name)
 
     def _colour(self) -> str:
-        """The one after the latest run's; MLflow's own choice gives most runs the same."""
-        latest = self._client.search_runs([self._store.experiment], max_results=1)
+        """The one after the latest training's; MLflow's own choice gives most runs the same."""
+        latest = self._client.search_runs(
+            [self._store.experiment], f"tags.`{ID_TAG}` LIKE '%'", max_results=1
+        )
         used = latest[0].data.tags.get("mlflow.runColor") if latest else None
         return _COLOURS[(_COLOURS.index(used) + 1) % len(_COLOURS) if used in _COLOURS else 0]
 
