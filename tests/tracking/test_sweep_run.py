@@ -24,6 +24,7 @@ from harness import (
 from pipeline import tracking
 from pipeline.errors import PipelineError, PrunedError
 from pipeline.tracking.projection import RunDeletedError
+from pipeline.tracking.record import now
 from pipeline.tracking.sweep import SweepRun, SweepTrial, send
 from pipeline.workspace import Workspace
 
@@ -133,7 +134,7 @@ def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_diffe
 
 def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, folder):
     train(config(), workspace)
-    send(SWEEP, folder, config().tracking, workspace)
+    send(replace(SWEEP, start=now()), folder, config().tracking, workspace)
     train(config(seed=1), workspace)
     trained = [run for run in runs(workspace) if "pipeline.id" in run.data.tags]
     assert len({run.data.tags["mlflow.runColor"] for run in trained}) == 2
