@@ -92,8 +92,17 @@ def test_the_experiment_that_config_yaml_names_is_built_on_as_well(repository):
     assert yaml.safe_load(experiment(repository))["defaults"] == ["smoke", "_self_"]
 
 
+def test_what_an_option_of_the_sweep_changed_is_part_of_it(repository):
+    option = repository.root / "conf" / "sweep" / "short.yaml"
+    option.write_text("# @package _global_\ndefaults: [default@sweep, _self_]\ntrain: {epochs: 2}\n")
+    config = swept(repository, "sweep=short", "seed=1")
+    assert config.train.epochs == 2
+    adopt("smoke-1", repository, "mine")
+    assert dump(compose(repository.root / "conf", ["experiment=mine"])) == dump(config)
+
+
 def test_settings_of_hydra_and_of_the_sweep_are_not_part_of_it(repository):
-    config = swept(repository, "experiment=smoke", "hydra/job_logging=none", "hydra.verbose=true", "seed=2")
+    config = swept(repository, "experiment=smoke", "hydra/launcher=basic", "hydra.verbose=true", "seed=2")
     adopt("smoke-1", repository, "mine")
     assert "hydra" not in experiment(repository).partition("defaults:")[2]
     assert dump(compose(repository.root / "conf", ["experiment=mine"])) == dump(config)
