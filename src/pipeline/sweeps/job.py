@@ -134,7 +134,7 @@ class Job:
         repository, key = Workspace(self.repository), key_of(config)
         worker = self._warm(folder.code, config.train.threads)
         environment = {SWEEP: str(folder.root), WORKER: worker.address}
-        with folder.log(key).open("w", encoding="utf-8") as log:
+        with folder.log(key).open("a", encoding="utf-8") as log:
             try:
                 with reproduced(config, repository, folder.code, environment, log, folder.stops_now) as trial:
                     outcome = Outcome.read(trial.run, trial.history)

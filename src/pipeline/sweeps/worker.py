@@ -66,9 +66,10 @@ class Worker:
         self._folder.cleanup()
 
 
-def _serve(listener: socket.socket) -> None:
-    """Run the stages that arrive, for ever."""
-    while True:
+def _serve(listener: socket.socket, parent: int) -> None:
+    """Run the stages that arrive, as long as the process lives that started this one."""
+    # Its death may be told while a stage ends for another reason, and go under.
+    while os.getppid() == parent:
         with closing(listener.accept()[0]) as connection:
             message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 2)
             if len(descriptors) < 2:
@@ -170,9 +171,7 @@ def _prepare() -> None:
 
 if __name__ == "__main__":
     die_with_parent()
-    if os.getppid() != int(sys.argv[2]):
-        sys.exit()  # It died before it could be watched.
     # Ctrl-C and other signals to a group are for whoever waits for the stage.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prepare()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), parent=int(sys.argv[2]))
