@@ -16,7 +16,7 @@ from pipeline.workspace import Workspace
 
 LABELS = "abcde" * 12
 # On how many of the first test images each run is wrong, and on how many of the last.
-WRONG = {"worse": (20, 2), "better": (5, 2), "as-good": (4, 3)}
+WRONG = {"worse": (20, 2), "better": (5, 2), "better-not": (4, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -86,31 +86,32 @@ def test_a_difference_beyond_chance_is_called_one(repository):
 
 
 def test_a_difference_within_chance_is_not(repository):
-    _, _, verdict = shown(repository, "better", "as-good")
-    assert "1 only better gets right and 1 only as-good (p = 1," in verdict
+    _, _, verdict = shown(repository, "better", "better-not")
+    assert "1 only better gets right and 1 only better-not (p = 1," in verdict
     assert verdict.endswith("neither is shown to be better.")
     assert "nothing tells them apart" in shown(repository, "better", "better")[2]
 
 
 def test_runs_with_different_test_images_are_not_paired(repository):
-    [run] = [run for run in runs(repository) if run.info.run_name == "as-good"]
+    [run] = [run for run in runs(repository) if run.info.run_name == "better-not"]
     client(repository).set_tag(run.info.run_id, "data.test", "another")
     try:
-        assert "different test images" in shown(repository, "better", "as-good")[2]
+        assert "different test images" in shown(repository, "better", "better-not")[2]
     finally:
         client(repository).set_tag(run.info.run_id, "data.test", run.data.tags["data.test"])
 
 
 def test_a_run_is_found_by_its_name_its_ids_and_their_beginnings(repository):
     [run] = [run for run in runs(repository) if run.info.run_name == "better"]
-    names = ["better", "bet", run.info.run_id, run.info.run_id[:9], run.data.tags["pipeline.id"][:9]]
+    names = ["better", run.info.run_id, run.info.run_id[:9], run.data.tags["pipeline.id"][:9]]
     assert {found.name for found in look_up(names, config().tracking, repository)} == {"better"}
+    assert [found.name for found in look_up(["wor"], config().tracking, repository)] == ["worse"]
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nothing", "no run 'nothing'; the latest are: raw, as-good, better, worse."),
+        ("nothing", "no run 'nothing'; the latest are: raw, better-not, better, worse."),
         ("", "may be any of 4 runs"),
         ("raw", r"The run raw \(FINISHED\) was not evaluated"),
     ],

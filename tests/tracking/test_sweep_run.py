@@ -165,6 +165,18 @@ def test_a_run_from_before_the_sweep_becomes_its_child_and_stays_what_it_was(wor
     assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
 
 
+def test_many_runs_from_before_the_sweep_become_its_children_too(workspace, folder):
+    train(config(), workspace)
+    experiment = one_run(workspace).info.experiment_id
+    for number in range(30):
+        client(workspace).create_run(experiment, tags={"pipeline.id": f"{number:032x}"})
+    trials = [SweepTrial({"seed": str(number)}, f"{number:032x}") for number in range(25)]
+    parent = send(replace(SWEEP, trials=trials), folder, config().tracking, workspace)
+    _, children = parents_and_children(workspace)
+    assert {run.data.tags["pipeline.id"] for run in children} == {trial.id for trial in trials}
+    assert {run.data.tags[PARENT] for run in children} == {parent}
+
+
 def test_a_later_sweep_takes_a_trial_over_which_still_names_the_first(workspace, folder):
     train(config(), workspace)
     known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"])

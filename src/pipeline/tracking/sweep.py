@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PRUNED_TAG = "pipeline.pruned"
 # Set when all of the sweep is there.
 DIGEST_TAG = "pipeline.sweep_sha256"
+_FEW = 20  # runs
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,16 @@ class _Parent:
         own = f"{SWEEP_TAG}.{self._sweep.id}"
         members = search(self._client, f"tags.`{own}` LIKE '%'")
         by_id = {run.data.tags.get(ID_TAG): run for run in members}
+        missing = {trial.id for trial in self._sweep.trials if trial.id} - by_id.keys()
+        # One by one they take longer than all that there are.
+        wanted = [f"= '{each}'" for each in missing] if len(missing) <= _FEW else ["LIKE '%'"]
+        for condition in wanted:
+            found = search(self._client, f"tags.`{ID_TAG}` {condition}")
+            by_id |= {run.data.tags[ID_TAG]: run for run in found}
         unfinished = {run.data.tags[own]: run for run in members if run.info.status != "FINISHED"}
         for trial in self._sweep.trials:
             differs = differs_text(trial.differs)
             run = by_id.get(trial.id) if trial.id else unfinished.get(shortened(differs))
-            if run is None and trial.id:
-                run = next(iter(search(self._client, f"tags.`{ID_TAG}` = '{trial.id}'")), None)
             if run:
                 tags = {PARENT_TAG: self._id, own: differs}
                 self._set_tags(run, tags | ({PRUNED_TAG: trial.pruned} if trial.pruned else {}))
