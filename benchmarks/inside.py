@@ -1,9 +1,9 @@
 """Seconds inside a process, without its imports: `python -m benchmarks.inside WHAT PLACE`.
 
-    epoch-keras DATA.npz       a steady epoch of the plain design with Keras's `model.fit`
-    epoch-loop DATA.npz        a steady epoch of the same with the pipeline's loop
-    preprocess WORKSPACE       a stage with its boundary, as `dvc repro` runs it, from after its imports on
-    train WORKSPACE            the same: data, compilation, epochs, validation, files, tracking
+    epoch-keras DATA.npz                 a steady epoch of the plain design with Keras's `model.fit`
+    epoch-loop DATA.npz [OVERRIDE ...]   a steady epoch with the pipeline's loop, of the same by default
+    preprocess WORKSPACE                 a stage as `dvc repro` runs it, from after its imports on
+    train WORKSPACE                      the same: data, compilation, epochs, validation, files, tracking
 
 Prints one JSON line, {"wall": seconds, "cpu": seconds}, and of a stage the process's "peak": megabytes.
 """
@@ -60,8 +60,8 @@ def epoch_keras(path: str) -> dict[str, float]:
     return steady(marks)
 
 
-def epoch_loop(path: str) -> dict[str, float]:
-    """The same with the loop."""
+def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
+    """The same with the loop, or what `overrides` make of it."""
     import keras
 
     from pipeline.config import compose
@@ -70,7 +70,7 @@ def epoch_loop(path: str) -> dict[str, float]:
 
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["x_train"].reshape(-1, 784), arrays["y_train"].astype(np.int32)
-    config = compose(Path(__file__).parents[1] / "conf", ["train.xla=true"])
+    config = compose(Path(__file__).parents[1] / "conf", ["train.xla=true", *overrides])
     use_threads(config.train.threads)
     keras.utils.set_random_seed(0)
     network = build(config.model, (28, 28), 10)
@@ -111,4 +111,4 @@ if __name__ == "__main__":
         "preprocess": partial(stage, "preprocess"),
         "train": partial(stage, "train"),
     }
-    print(json.dumps(functions[sys.argv[1]](sys.argv[2])))
+    print(json.dumps(functions[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,296 @@
+"""Where the seconds of a cold `dvc repro` go, how near the loop is to the arithmetic, which settings help.
+
+    python -m benchmarks.profile
+
+Writes its tables into docs/performance.md, between the marks; takes some minutes, better on a quiet machine.
+"""
+
+import functools
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.__main__ import REPOSITORY, inside, prepare_repository, run, timed
+
+PAGE = REPOSITORY / "docs" / "performance.md"
+STARTED = time.perf_counter()
+SETTINGS = [(model, threads, xla) for model in ("mlp", "cnn") for threads in (1, 2) for xla in (False, True)]
+CNN_IMAGES = 1000  # With XLA an epoch of all takes minutes.
+
+Spans = dict[str, list[float]]  # name: wall and processor seconds
+
+
+def main() -> None:
+    """Measure all and put the tables into the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = prepare_repository(Path(folder) / "fetched")
+        raw = fetched / "data" / "raw"
+        images, labels = np.load(raw / "train_images.npy"), np.load(raw / "train_labels.npy")
+        files = {"mlp": Path(folder) / "all.npz", "cnn": Path(folder) / "some.npz"}
+        np.savez(files["mlp"], x_train=images, y_train=labels)
+        np.savez(files["cnn"], x_train=images[:CNN_IMAGES], y_train=labels[:CNN_IMAGES])
+        tables = {
+            "repro": repro_table(fetched, Path(folder)),
+            "limit": limit_table(files["mlp"]),
+            "settings": settings_table(files),
+        }
+    page = PAGE.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = "\n".join([before + begin, "", *lines, "", end + after])
+    PAGE.write_text(page, encoding="utf-8")
+    print(page)
+
+
+# --- a cold dvc repro --------------------------------------------------------------------------
+
+
+def repro_table(fetched: Path, folder: Path) -> list[str]:
+    """The parts of a cold `dvc repro`, raw data there: what each stage tells of itself, and DVC the rest."""
+    workspace, told, python = folder / "workspace", folder / "told", folder / "bin" / "python"
+    shutil.copytree(fetched, workspace, symlinks=True)
+    # DVC runs `python -m pipeline.stages NAME`.
+    python.parent.mkdir()
+    command = f'{sys.executable} -m benchmarks.profile "$3" >>{told}'
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PWD/src:{REPOSITORY}" exec {command}\n')
+    python.chmod(0o755)
+    path = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    whole, _ = timed(["env", f"PATH={path}", "dvc", "repro"], workspace)
+    lines = []
+    rest = np.array([whole.wall, whole.cpu])
+    for line in told.read_text(encoding="utf-8").splitlines():
+        stage, spans = json.loads(line)
+        lines += [_row(f"{stage}: {name}", *seconds) for name, seconds in spans.items()]
+        rest -= np.sum(list(spans.values()), axis=0)
+    lines.append(_row("DVC: its imports, digests, copies to the cache, git", *rest))
+    lines.append(_row("**all**", whole.wall, whole.cpu))
+    return ["| part | wall | CPU |", "|---|---|---|", *lines]
+
+
+def _row(name: str, wall: float, cpu: float) -> str:
+    return f"| {name} | {wall:.1f} s | {cpu:.1f} s |"
+
+
+def profile_stage(stage: str) -> Spans:
+    """Run `stage` in the current directory as `python -m pipeline.stages` does, and time its parts."""
+    clock, spans = _Clock(), {}
+
+    @contextmanager
+    def span(name: str) -> Iterator[None]:
+        before = clock.now()
+        yield
+        spans[name] = clock.now() - before + spans.get(name, 0)
+
+    def watch(owner: Any, function: str, name: str) -> None:
+        original = getattr(owner, function)
+
+        @functools.wraps(original)
+        def watched(*arguments: Any, **named: Any) -> Any:
+            with span(name):
+                return original(*arguments, **named)
+
+        setattr(owner, function, watched)
+
+    from pipeline.console import quiet_tensorflow
+    from pipeline.stages.__main__ import import_keras
+    from pipeline.stages.__main__ import run as run_stage
+    from pipeline.workspace import Workspace
+
+    if stage in ("train", "evaluate"):
+        with span("imports"), quiet_tensorflow():
+            import_keras()
+            module = importlib.import_module(f"pipeline.stages.{stage}")
+        from pipeline import tracking
+
+        clock.leave_out(tracking._Sender)
+        watch(tracking._Sender, "finish", "waiting for MLflow at the end")
+        if stage == "train":
+            _watch_epochs(module, clock, spans)
+            watch(module.archive, "save", "model file")
+        else:
+            for function in ("load", "predict", "measure", "draw"):
+                watch(module, function, function)
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, shown = nowhere, sys.stdout
+        run_stage(stage, Workspace(Path.cwd()))
+        sys.stdout = shown
+    spans["the rest" if spans else "all"] = clock.now() - [STARTED, 0.0] - sum(spans.values())
+    if clock.left_out:
+        spans["MLflow in its thread"] = np.array([0.0, clock.left_out])
+    return {name: values.tolist() for name, values in spans.items()}
+
+
+class _Clock:
+    """Wall and processor time, without the processor time of the thread that sends to MLflow."""
+
+    def __init__(self) -> None:
+        self._thread: int | None = None
+        self._ended = 0.0
+
+    def now(self) -> NDArray[np.float64]:
+        return np.array([time.perf_counter(), time.process_time() - self.left_out])
+
+    @property
+    def left_out(self) -> float:
+        return time.clock_gettime(self._thread) if self._thread else self._ended
+
+    def leave_out(self, thread: Any) -> None:
+        """Have the `run` of a class of threads, of which one will live, tell its time."""
+        original = thread.run
+
+        def run(instance: Any) -> None:
+            self._thread = time.pthread_getcpuclockid(threading.get_ident())
+            original(instance)
+            self._ended, self._thread = time.thread_time(), None
+
+        thread.run = run
+
+
+def _watch_epochs(train: Any, clock: _Clock, spans: dict[str, NDArray[np.float64]]) -> None:
+    fit = train.fit
+
+    def timed(*arguments: Any, on_epoch: Callable[[Any], None], **named: Any) -> Any:
+        marks = [clock.now()]
+
+        def mark(epoch: Any) -> None:
+            on_epoch(epoch)
+            marks.append(clock.now())
+
+        history = fit(*arguments, on_epoch=mark, **named)
+        epochs = np.diff(marks, axis=0)
+        # The first one compiles, the second may still warm up.
+        steady = np.median(epochs[2:], axis=0)
+        spans["compilation"] = epochs[:2].sum(axis=0) - 2 * steady
+        spans[f"{len(epochs)} epochs, {steady[1]:.2f} s of CPU each"] = epochs[2:].sum(axis=0) + 2 * steady
+        return history
+
+    train.fit = timed
+
+
+# --- the limit ---------------------------------------------------------------------------------
+
+
+def limit_table(npz: Path) -> list[str]:
+    """How long the arithmetic of an epoch of the plain design takes at the rates of this machine."""
+    found = json.loads(run([sys.executable, "-m", "benchmarks.profile", "limit"], REPOSITORY))
+    epoch = json.loads(run([*inside("epoch-loop", npz), "train.xla=true"], REPOSITORY))["cpu"]
+    print(f"limit: {found}, epoch: {epoch}", file=sys.stderr)
+    flops = found["flops"]
+    rows = [
+        (f"at the rate of a large product, {found['peak'] / 1e9:.0f} GFLOP/s", flops / found["peak"]),
+        (
+            f"the products of the design alone, {flops / found['products'] / 1e9:.0f} GFLOP/s",
+            found["products"],
+        ),
+        ("Adam's steps alone", found["adam"]),
+        ("**the loop's epoch**, validation included", epoch),
+    ]
+    return [
+        f"One epoch: {flops / 1e9:.1f} GFLOP in {found['steps']:,} steps, one thread.",
+        "",
+        "| what | CPU | of the loop's epoch |",
+        "|---|---|---|",
+        *(f"| {name} | {seconds:.2f} s | {seconds / epoch:.0%} |" for name, seconds in rows),
+    ]
+
+
+def measure_limit() -> dict[str, float]:
+    """FLOPs of an epoch, and times with one thread: of NumPy's products of its shapes, of Keras's Adam."""
+    import keras
+    import tensorflow as tf
+    from threadpoolctl import threadpool_limits
+
+    from pipeline.config import compose
+    from pipeline.training.loop import make_optimizer, use_threads
+
+    use_threads(1)
+    batch, sizes, images = 32, (784, 100, 10), 54_000
+    steps = images // batch
+    rng = np.random.default_rng(0)
+
+    def best(function: Callable[[], object], repeats: int = 5) -> float:
+        function()
+        times = []
+        for _ in range(repeats):
+            start = time.process_time()
+            function()
+            times.append(time.process_time() - start)
+        return min(times)
+
+    def random(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(size=shape).astype(np.float32)
+
+    large, pixels = random(2048, 2048), random(64, batch, sizes[0])
+    first, second = random(*sizes[:2]), random(*sizes[1:])
+    hidden, logits = random(batch, sizes[1]), random(batch, sizes[2])
+
+    def products() -> None:
+        """Forward and backward; no gradient goes to the pixels."""
+        for step in range(steps):
+            image = pixels[step % len(pixels)]
+            _ = image @ first, hidden @ second, hidden.T @ logits, logits @ second.T, image.T @ hidden
+
+    optimizer = make_optimizer(compose(REPOSITORY / "conf").train, steps)
+    weights = [keras.Variable(first), keras.Variable(second)]
+    gradients = [tf.constant(first), tf.constant(second)]
+    optimizer.build(weights)
+
+    @tf.function(jit_compile=True)
+    def adam() -> tf.Tensor:
+        for step in tf.range(steps):
+            optimizer.apply([gradient * tf.cast(step, tf.float32) for gradient in gradients], weights)
+        return weights[1].value
+
+    with threadpool_limits(1):
+        peak = 2 * len(large) ** 3 / best(lambda: large @ large)
+        seconds = best(products)
+    forward = 2 * images * (sizes[0] * sizes[1] + sizes[1] * sizes[2])
+    return {
+        # Backward: each product once for its weights, and the last once more for what lies below it.
+        "flops": 2 * forward + 2 * images * sizes[1] * sizes[2],
+        "steps": steps,
+        "peak": peak,
+        "products": seconds,
+        "adam": best(lambda: adam().numpy()),
+    }
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def settings_table(files: dict[str, Path]) -> list[str]:
+    """A steady epoch of each architecture with one and two threads, with and without XLA."""
+    lines = []
+    for model, threads, xla in SETTINGS:
+        overrides = [f"model={model}", f"train.threads={threads}", f"train.xla={str(xla).lower()}"]
+        epoch = json.loads(
+            run([*inside("epoch-loop", files[model]), *overrides, "train.epochs=4"], REPOSITORY)
+        )
+        name = f"{model}, {'60,000' if model == 'mlp' else f'{CNN_IMAGES:,}'} images"
+        print(f"{overrides}: {epoch}", file=sys.stderr)
+        how = f"{threads} | {'yes' if xla else 'no'}"
+        lines.append(f"| {name} | {how} | {epoch['wall']:.2f} s | {epoch['cpu']:.2f} s |")
+    return ["| epoch of | threads | XLA | wall | CPU |", "|---|---|---|---|---|", *lines]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "limit":
+        print(json.dumps(measure_limit()))
+    else:
+        print(json.dumps([sys.argv[1], profile_stage(sys.argv[1])]))
