@@ -106,28 +106,32 @@ def render(experiments: list[list[Result]], script: list[float]) -> str:
     def row(seeds: list[Result]) -> str:
         first, accuracy = seeds[0], mean(seed.accuracy for seed in seeds)
         low, high = wilson(round(accuracy * first.images), first.images)
+        wanted = f" of {SEEDS[first.experiment]}" if len(seeds) < SEEDS[first.experiment] else ""
+        spread = f" ± {100 * _deviation(seeds):.2f}" if len(seeds) > 1 else ""
         return (
             f"| [`{first.experiment}`](../conf/experiment/{first.experiment}.yaml) | {first.parameters:,} "
-            f"| {len(seeds)} | {accuracy:.2%} ± {_deviation(seeds):.2%} | {low:.2%} to {high:.2%} "
-            f"| {mean(seed.train_accuracy for seed in seeds):.2%} "
+            f"| {len(seeds)}{wanted} | {100 * accuracy:.2f}{spread} % "
+            f"| {100 * low:.2f} to {100 * high:.2f} % "
+            f"| {100 * mean(seed.train_accuracy for seed in seeds):.2f} % "
             f"| {mean(seed.cpu_seconds for seed in seeds):,.0f} s | {_cost(seeds, median(script)):.1f} |"
         )
 
+    missing = [name for name in SEEDS if name not in {seeds[0].experiment for seeds in experiments}]
     return "\n".join(
         [
             "# Results",
             "",
             "Each experiment of [conf/experiment](../conf/experiment) with the seeds 0, 1, 2 ...: mean and "
             "standard deviation",
-            "over the seeds of the last epoch's accuracy on the test images. The recipes were chosen on "
-            "validation images;",
-            "the test images were read once for each seed, at the end. Written by `python -m "
-            "benchmarks.results`.",
+            "over the seeds of the last epoch's accuracy on the test images, which had no part in choosing "
+            "the recipes",
+            "and were read once for each seed, at the end. Written by `python -m benchmarks.results`.",
             "",
             "| experiment | parameters | seeds | test | interval | training | CPU | × script |",
             "|---|---|---|---|---|---|---|---|",
             *(row(seeds) for seeds in experiments),
             "",
+            *([f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
             "![Test error and cost of each experiment](images/results.png)",
             "",
             f"- Interval: Wilson's, 95 %, of the mean on {experiments[0][0].images:,} test images: two "
@@ -154,7 +158,7 @@ def picture(experiments: list[list[Result]], script: float) -> Figure:
             colour = BLUE if seeds[0].data == "mnist" else ORANGE
             axes.errorbar(cost, 100 * error, 100 * _deviation(seeds), fmt="o", color=colour, capsize=3)
             axes.annotate(
-                f"{seeds[0].experiment}\n{1 - error:.2%}", (cost, 100 * error), (9, 0),
+                f"{seeds[0].experiment}\n{100 * (1 - error):.2f} %", (cost, 100 * error), (9, 0),
                 textcoords="offset points", va="center", color=colour,
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="CPU time of a training, × the plain script")

@@ -17,10 +17,11 @@ def test_a_row_has_mean_deviation_interval_and_cost():
     row = next(line for line in page.splitlines() if "`mlp_best`" in line)
     # 9,910 of 10,000: the interval's known bounds.
     assert row == (
-        "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 | 99.10% ± 0.10% "
-        "| 98.90% to 99.27% | 99.60% | 30 s | 2.0 |"
+        "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 of 5 | 99.10 ± 0.10 % "
+        "| 98.90 to 99.27 % | 99.60 % | 30 s | 2.0 |"
     )
     assert "15 s (median of 3)" in page
+    assert "Not trained yet: `seed_design`, `cnn_fast`, `cnn_best`, `fashion_cnn`." in page
 
 
 def test_the_picture_has_each_experiment_by_error_and_cost():
@@ -28,7 +29,7 @@ def test_the_picture_has_each_experiment_by_error_and_cost():
     (axes,) = figure.axes
     points = [tuple(bar.lines[0].get_xydata()[0]) for bar in axes.containers]
     assert points == [pytest.approx((2.0, 1.0)), pytest.approx((10.0, 7.0))]
-    assert [text.get_text() for text in axes.texts] == ["a\n99.00%", "b\n93.00%"]
+    assert [text.get_text() for text in axes.texts] == ["a\n99.00 %", "b\n93.00 %"]
 
 
 def test_each_row_is_an_experiment():
