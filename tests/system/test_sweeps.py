@@ -151,11 +151,11 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
 @pytest.mark.slow
 def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke, start):
     """As Ray's restore tests: kill at random times, give the same command again, count what was trained."""
-    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 400")
-    command = sweep_of(smoke, "train.learning_rate=0.01,0.003", "seed=1,2,3")
+    smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 100")
+    command = sweep_of(smoke, *FOUR)
     chance = random.Random(0)
     kills = 0
-    for _ in range(4):
+    for _ in range(3):
         sweep = start(smoke, *command)
         wanted = stages_run(smoke)["train"] + chance.randint(1, 2)
         until(
@@ -168,16 +168,15 @@ def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke
             sweep.process.kill()
         sweep.end()
         until(lambda: not smoke.processes())
-    output = smoke.run(*command)
+    smoke.run(*command)
     assert kills >= 2
-    assert states(smoke).count("done") + states(smoke).count("known") == 6
-    assert "6 trials: " in output
+    assert states(smoke).count("done") + states(smoke).count("known") == 4
     # Each once, and those in flight at a kill (two at a time) once more at most.
-    assert 6 <= stages_run(smoke)["train"] <= 6 + 2 * kills
+    assert 4 <= stages_run(smoke)["train"] <= 4 + 2 * kills
     runs = [run for run in smoke.mlflow_runs() if "pipeline.id" in run.data.tags]
     assert all(run.info.status != "RUNNING" for run in runs)
     finished = [run for run in runs if run.info.status == "FINISHED"]
-    assert len(finished) == 7  # and the clone's own
+    assert len(finished) == 5  # and the clone's own
 
 
 @pytest.mark.slow
