@@ -1,4 +1,4 @@
-"""The sweepers that `hydra/sweeper=` names: grid. Hydra finds its plugins by their package."""
+"""The sweepers that `hydra/sweeper=` names: grid, optuna. Hydra finds its plugins by their package."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,4 +34,26 @@ class GridConfig:
     _target_: str = f"{__name__}.GridSweeper"
 
 
+class OptunaSweeper(GridSweeper):
+    """Trials suggested by Optuna in view of those before."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Search the space that `arguments` span, and report.
+
+        Raises:
+            PipelineError: the search is refused, or trials failed.
+        """
+        from pipeline.sweeps.search import search
+
+        return search(arguments, self.hydra_context, self.config)
+
+
+@dataclass
+class OptunaConfig:
+    """`hydra/sweeper=optuna`; its settings are those of conf/sweep."""
+
+    _target_: str = f"{__name__}.OptunaSweeper"
+
+
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridConfig, provider="pipeline")
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig, provider="pipeline")

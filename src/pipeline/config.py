@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -300,10 +300,21 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]]) -> Iterator[Composed
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    def hydra() -> AbstractContextManager[Any]:
-        """Hydra with conf/, which the application has set up already."""
-        ready = GlobalHydra.instance().is_initialized()
-        return nullcontext() if ready else initialize_config_dir(str(conf.resolve()), version_base="1.3")
+    @contextmanager
+    def hydra() -> Iterator[None]:
+        """Hydra with `conf`, which the application may have set up already."""
+        instance, place = GlobalHydra.instance(), str(conf.resolve())
+        before = instance.hydra
+        paths = before.config_loader.get_search_path().get_path() if before else []
+        if any(path.path == f"file://{place}" for path in paths):
+            yield
+            return
+        instance.clear()
+        try:
+            with initialize_config_dir(place, version_base="1.3"):
+                yield
+        finally:
+            instance.hydra = before
 
     refuse_unsafe_yaml(conf)
     groups = {path.name for path in conf.iterdir() if path.is_dir()}

@@ -19,6 +19,14 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def brief(value: str) -> str:
+    """The text of a value, with four digits if it is a number that was drawn from an interval."""
+    try:
+        return value if len(value) <= 8 else f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Import TensorFlow inside: the lines its libraries write at their start are no news to anyone.

@@ -16,6 +16,10 @@ from pathlib import Path
 # The environment variable that names the worker's socket; those that begin alike are passed on to it.
 PREFIX = "PIPELINE_"
 WORKER = f"{PREFIX}WORKER"
+# And those that tell a stage whose trial it is: the sweep's folder, the values that differ, how it is pruned.
+SWEEP = f"{PREFIX}SWEEP"
+DIFFERS = f"{PREFIX}DIFFERS"
+PRUNING = f"{PREFIX}PRUNING"
 
 
 def die_with_parent() -> None:

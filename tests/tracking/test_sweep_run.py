@@ -59,6 +59,12 @@ def folder(workspace):
     return plan(workspace, SWEEP.id, {"seed": "0"}, {"seed": "1"})
 
 
+def within(monkeypatch, folder, **differs):
+    """Have what is trained be a trial of the sweep, which differs so from others."""
+    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    monkeypatch.setenv("PIPELINE_DIFFERS", json.dumps(differs))
+
+
 def plan(workspace, sweep, *trials):
     folder = workspace.sweeps / sweep
     folder.mkdir(parents=True)
@@ -118,7 +124,7 @@ def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_diffe
     workspace, folder, monkeypatch
 ):
     parent = send(SWEEP, folder, config().tracking, workspace)
-    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    within(monkeypatch, folder, seed="1")
     seen = []
 
     def look(epoch):
@@ -143,7 +149,7 @@ def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, 
 def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_parent(
     workspace, folder, monkeypatch
 ):
-    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    within(monkeypatch, folder, seed="0")
     train(config(tracking={"run_name": "mine"}), trial(workspace, 0))
     assert one_run(workspace).info.run_name == "mine"
     client(workspace).delete_run(one_run(workspace).info.run_id)
@@ -191,7 +197,7 @@ def test_a_later_sweep_takes_a_trial_over_which_still_names_the_first(workspace,
 
 
 def test_a_pruned_trial_says_so_and_is_no_failure(workspace, folder, monkeypatch):
-    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    within(monkeypatch, folder, seed="0")
     settings, place = config(), trial(workspace, 0)
 
     def prune(epoch):
@@ -211,7 +217,7 @@ def test_a_pruned_trial_says_so_and_is_no_failure(workspace, folder, monkeypatch
 def test_a_training_that_could_not_be_sent_finds_its_sweep_later(workspace, folder, monkeypatch):
     parent = send(SWEEP, folder, config().tracking, workspace)
     nowhere = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    within(monkeypatch, folder, seed="0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
     place = trial(workspace, 0)
     train(config(), place)

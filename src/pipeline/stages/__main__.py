@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import end_if_told, sentences
-from pipeline.processes import WORKER, die_with_parent, hand_over
+from pipeline.processes import PRUNING, WORKER, die_with_parent, hand_over
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.training.history import Epoch
 
 STAGES = ("compose", "fetch", "preprocess", "train", "evaluate")
@@ -58,11 +60,13 @@ def run(stage: str, workspace: Workspace) -> None:
         from pipeline import tracking
 
         if stage == "train":
+            judge = _judge()
             with tracking.training(config, workspace) as run:
 
                 def on_epoch(epoch: "Epoch") -> None:
                     end_if_told()
                     run.log_epoch(epoch)
+                    judge(epoch)
 
                 run.finish(module.run(part, workspace, on_epoch))
         else:
@@ -86,6 +90,16 @@ def import_keras() -> None:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+def _judge() -> "Callable[[Epoch], None]":
+    """What decides after each epoch whether the training goes on, by an exception."""
+    if pruning := os.environ.get(PRUNING):
+        # Optuna costs a second, which only a search that prunes need pay.
+        from pipeline.study import watch
+
+        return watch(pruning)
+    return lambda epoch: None
 
 
 def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pipeline.config import Config
 from pipeline.console import say, track
 from pipeline.data.processed import read_dataset, read_split
+from pipeline.errors import PrunedError
 from pipeline.models import archive, build, is_faster_with_xla, served
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.history import Epoch, Trained, write_history
@@ -45,7 +46,11 @@ def run(
 
         def report(epoch: Epoch) -> None:
             progress.advance(1, _line(epoch))
-            on_epoch(epoch)
+            try:
+                on_epoch(epoch)
+            except PrunedError:
+                checkpoints.discard()
+                raise
 
         history = fit(
             network,

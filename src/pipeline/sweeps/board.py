@@ -49,7 +49,8 @@ class _Board:
         self._look, self._workers = look, workers
         self._report = look()
         self._before = [trial for trial in self._report.trials if trial.state == "known"]
-        self._ended: dict[str, TrialReport] = {}  # since the start, in the order of their ends
+        self._seen = {trial.number for trial in self._before}
+        self._ended: list[TrialReport] = []  # since the start, in the order of their ends
         self._live: Live | None = None
 
     def __enter__(self) -> None:
@@ -67,9 +68,10 @@ class _Board:
         """Read how the trials stand now, and tell of those that ended."""
         self._report = self._look()
         for trial in self._report.trials:
-            if trial.state in ("waiting", "running", "known") or trial.key in self._ended:
+            if trial.state in ("waiting", "running") or trial.number in self._seen:
                 continue
-            self._ended[trial.key] = trial
+            self._seen.add(trial.number)
+            self._ended.append(trial)
             if not self._live:
                 said = f"{self._count()}: {label_of(trial.differs)}: {self._told(trial)}"
                 say(f"{said}; {self._outlook()}" if self._outlook() else said)
@@ -80,12 +82,12 @@ class _Board:
     def _outlook(self) -> str:
         """The best so far, and how long the rest will take."""
         objective = self._report.objectives[0]
-        ended = [*self._before, *self._ended.values()]
+        ended = [*self._before, *self._ended]
         values = [trial.values[objective] for trial in ended if objective in trial.values]
         best = max(values, key=lambda value: SIGN[objective] * value, default=None)
         told = [] if best is None else [f"best {text_of(objective, best)}"]
         left = len(self._report.trials) - len(ended)
-        took = [trial.seconds for trial in self._ended.values() if trial.seconds is not None]
+        took = [trial.seconds for trial in self._ended if trial.seconds is not None]
         if left and took:
             told.append(f"about {_time(sum(took) / len(took) * math.ceil(left / self._workers))} left")
         return ", ".join(told)
@@ -96,7 +98,7 @@ class _Board:
 
         running = [trial for trial in self._report.trials if trial.state == "running"]
         table = Table("trial", "values", "state", box=None, pad_edge=False, caption_justify="left")
-        for trial in [*list(self._ended.values())[-_ROWS:], *running]:
+        for trial in [*self._ended[-_ROWS:], *running]:
             table.add_row(str(trial.number), *map(Text, (label_of(trial.differs), self._told(trial))))
         table.caption = ", ".join(filter(None, (f"{self._count()} ended", self._outlook())))
         return table

@@ -16,15 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.console import brief
 from pipeline.evaluation.figures import BLUE, DPI, GREY, INK, ORANGE, STYLE, WIDTH, titled
-from pipeline.sweeps.leaderboard import (
-    Leaderboard,
-    brief,
-    label_of,
-    rank,
-    short_names,
-    value_and_sd,
-)
+from pipeline.sweeps.leaderboard import Leaderboard, label_of, rank, short_names, value_and_sd
 from pipeline.sweeps.report import SIGN, Report
 
 _MOST_LEVELS = 8  # so many different values have a tick each

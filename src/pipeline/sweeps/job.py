@@ -9,22 +9,22 @@ import os
 import signal
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.config import Config, read_params
 from pipeline.errors import PipelineError
-from pipeline.processes import PREFIX, WORKER, die_with_parent
+from pipeline.processes import DIFFERS, SWEEP, WORKER, die_with_parent
 from pipeline.sweeps.report import State
-from pipeline.sweeps.trial import Outcome, StoppedError, key_of, reproduced, show
+from pipeline.sweeps.trial import Outcome, StoppedError, reproduced, show
 from pipeline.sweeps.worker import Worker
 from pipeline.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SWEEP = f"{PREFIX}SWEEP"
 NOW, NO_MORE = "now", "no more"
 
 
@@ -37,6 +37,9 @@ class Progress:
     seconds: float | None = None
     error: str = ""
     outcome: Outcome | None = None
+    # Of a trial that got its values only when it started.
+    key: str = ""
+    differs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class Folder:
     def code(self) -> Workspace:
         """The code as it was when the sweep started."""
         return Workspace(self.root / "code")
+
+    @property
+    def conf(self) -> Path:
+        """conf/ as it was when the sweep started, if its trials are composed later than that."""
+        return self.code.root / "conf"
+
+    @property
+    def journal(self) -> Path:
+        """What a search knows of its trials."""
+        return self.root / "journal.log"
 
     @property
     def stop(self) -> Path:
@@ -96,6 +109,7 @@ class Job:
     keys: tuple[str, ...]  # of the trials, in the launcher's order
     driver: int  # the process that plans and reports
     stop_at_failure: bool
+    differs: Mapping[str, Mapping[str, str]]  # by the trials' keys
 
     # The warm worker of this process.
     _worker: ClassVar[Worker | None] = None
@@ -108,40 +122,48 @@ class Job:
             die_with_parent()
             # Whether to stop is for the driver to say.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        folder, key, start = Folder(self.folder), self.keys[HydraConfig.get().job.num], time.time()
+        folder, key = Folder(self.folder), self.keys[HydraConfig.get().job.num]
         if folder.stop.exists():
             return
-        config = read_params(folder.params(key))
-        folder.note(key, Progress("running", start))
-        state, error, outcome = self._run(config, folder)
-        folder.note(key, Progress(state, start, time.time() - start, error, outcome))
-        if state == "failed" and self.stop_at_failure and not folder.stop.exists():
+        progress = self.run(key, folder)
+        if progress and progress.state == "failed" and self.stop_at_failure and not folder.stop.exists():
             write_text(folder.stop, NO_MORE)
 
-    def _run(self, config: Config, folder: Folder) -> tuple[State, str, Outcome | None]:
-        try:
-            return "done", "", self._reproduce(config, folder)
-        except StoppedError:
-            return "stopped", "", None
-        except PipelineError as error:
-            return "failed", str(error), None
-        except Exception as error:
-            with folder.log(key_of(config)).open("a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
-            return "failed", f"{type(error).__name__}: {error}", None
+    def run(self, key: str, folder: Folder) -> Progress | None:
+        """Run a trial, note how it stands, and give how it ended; None: it did not start."""
+        config, begun = read_params(folder.params(key)), Progress("running", time.time())
+        folder.note(key, begun)
+        ended = self.attempt(config, begun, folder.log(key), {DIFFERS: json.dumps(self.differs[key])})
+        folder.note(key, ended)
+        return ended
 
-    def _reproduce(self, config: Config, folder: Folder) -> Outcome:
-        repository, key = Workspace(self.repository), key_of(config)
+    def attempt(self, config: Config, begun: Progress, log: Path, environment: Mapping[str, str]) -> Progress:
+        """How a trial with `config` ended that began as `begun`."""
+        try:
+            outcome = self._reproduce(config, log, environment)
+            ended = replace(begun, state="done", outcome=outcome)
+        except StoppedError:
+            ended = replace(begun, state="stopped")
+        except PipelineError as error:
+            ended = replace(begun, state="failed", error=str(error))
+        except Exception as error:
+            with log.open("a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
+            ended = replace(begun, state="failed", error=f"{type(error).__name__}: {error}")
+        return replace(ended, seconds=time.time() - begun.start)
+
+    def _reproduce(self, config: Config, log: Path, environment: Mapping[str, str]) -> Outcome:
+        repository, folder = Workspace(self.repository), Folder(self.folder)
         worker = self._warm(folder.code, config.train.threads)
-        environment = {SWEEP: str(folder.root), WORKER: worker.address}
-        with folder.log(key).open("a", encoding="utf-8") as log:
+        variables = {SWEEP: str(folder.root), WORKER: worker.address, **environment}
+        with log.open("a", encoding="utf-8") as file:
             try:
-                with reproduced(config, repository, folder.code, environment, log, folder.stops_now) as trial:
+                with reproduced(config, repository, folder.code, variables, file, folder.stops_now) as trial:
                     outcome = Outcome.read(trial.run, trial.history)
-                    show(config, trial, log)
+                    show(config, trial, file)
                     return outcome
             except PipelineError:
-                reason = _reason(folder.log(key))
+                reason = _reason(log)
         raise PipelineError(reason)
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import say
+from pipeline.console import brief, say
 from pipeline.sweeps.report import SIGN, Report, TrialReport
 
 if TYPE_CHECKING:
@@ -206,14 +206,6 @@ def label_of(differs: Mapping[str, str]) -> str:
     """What differs, in a line: learning_rate=0.01, seed=0."""
     names = short_names(list(differs))
     return ", ".join(f"{names[key]}={brief(value)}" for key, value in differs.items())
-
-
-def brief(value: str) -> str:
-    """The text of a value, with four digits if it is a number that was drawn from an interval."""
-    try:
-        return value if len(value) <= 8 else f"{float(value):.4g}"
-    except ValueError:
-        return value
 
 
 def value_and_sd(setting: Setting, objective: str) -> str:

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,33 +16,49 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import TrackingSection, compose_each, dump
+from pipeline.config import Composed, Config, TrackingSection, compose_each, dump
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
 from pipeline.sweeps import leaderboard
 from pipeline.sweeps.board import watching
-from pipeline.sweeps.job import NOW, Folder, Job
+from pipeline.sweeps.job import NOW, Folder, Job, Progress
 from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.plan import Trial, grid, parse
 from pipeline.sweeps.publish import publish
 from pipeline.sweeps.report import Report, Status, TrialReport
-from pipeline.sweeps.trial import Outcome, clear_the_dead, reproduced, show, snapshot
+from pipeline.sweeps.trial import Outcome, clear_the_dead, key_of, reproduced, show, snapshot
 from pipeline.tracking.projection import ID_TAG
 from pipeline.tracking.store import find_run, is_local
 from pipeline.workspace import Workspace, here, remove, sha256, write_text
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """The trials of a command, and what is known of each."""
+class Sweep(ABC):
+    """The trials of a command, whoever chooses them."""
 
     repository: Workspace
     folder: Folder
     head: Report  # all but its trials
+
+    @property
+    @abstractmethod
+    def jobs(self) -> dict[str, tuple[str, ...]]:
+        """The overrides of what a launcher has yet to run, by the name under which it notes its progress."""
+
+    @abstractmethod
+    def look(self) -> Report:
+        """How the trials stand now."""
+
+
+@dataclass(frozen=True)
+class Grid(Sweep):
+    """Trials that are all known before the start."""
+
     trials: Sequence[Trial]
     known: dict[str, Outcome]  # by the trials' keys, before the start
 
@@ -50,6 +67,11 @@ class Sweep:
         """The trials that some stage has yet to run for."""
         return [trial for trial in self.trials if trial.key not in self.known]
 
+    @property
+    def jobs(self) -> dict[str, tuple[str, ...]]:
+        """The unknown trials."""
+        return {trial.key: trial.overrides for trial in self.unknown}
+
     def look(self) -> Report:
         """How the trials stand now."""
         return replace(self.head, trials=tuple(map(self._stands, self.trials)))
@@ -57,17 +79,21 @@ class Sweep:
     def _stands(self, trial: Trial) -> TrialReport:
         plain = TrialReport(trial.number, trial.key, trial.overrides, trial.differs)
         if outcome := self.known.get(trial.key):
-            return replace(plain, state="known", **_told(outcome))
+            return replace(plain, state="known", **told(outcome))
         progress = self.folder.progress(trial.key)
-        if not progress:
-            return plain
-        seconds = time.time() - progress.start if progress.seconds is None else progress.seconds
-        return replace(
-            plain, state=progress.state, error=progress.error, seconds=seconds, **_told(progress.outcome)
-        )
+        return stands(plain, progress) if progress else plain
 
 
-def _told(outcome: Outcome | None) -> dict[str, Any]:
+def stands(plain: TrialReport, progress: Progress) -> TrialReport:
+    """`plain`, which says nothing of how the trial stands, with what its progress says."""
+    seconds = time.time() - progress.start if progress.seconds is None else progress.seconds
+    return replace(
+        plain, state=progress.state, error=progress.error, seconds=seconds, **told(progress.outcome)
+    )
+
+
+def told(outcome: Outcome | None) -> dict[str, Any]:
+    """What a report says of an outcome."""
     return {"run_id": outcome.id, "run": outcome.run, "values": outcome.values} if outcome else {}
 
 
@@ -80,45 +106,74 @@ def sweep(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dict
         config: what Hydra composed for the sweep as a whole.
     """
     with sentences():
-        start, repository = time.time(), here()
+        repository = here()
         conf = repository.root / "conf"
-        typed = [part.input_line or "" for part in parse(arguments, {}) if not part.is_sweep_override()]
-        composed = next(compose_each(conf, [typed]))
-        overrides = parse(arguments, composed.sweep.params)
+        composed, overrides = composed_and_overrides(conf, arguments)
         trials = grid(conf, overrides)
-        with _opened(trials, repository) as folder:
-            head = Report(
-                id=folder.root.name,
-                name=f"sweep-{composed.name}-{folder.root.name[:4]}",
-                command=tuple(arguments),
-                sweeper="grid",
-                launcher=config.hydra.runtime.choices["hydra/launcher"],
-                objectives=composed.sweep.objectives,
-                space={
-                    part.get_key_element(): list(part.sweep_string_iterator())
-                    for part in overrides
-                    if part.is_sweep_override()
-                },
-                tracking=composed.tracking.model_dump(mode="json"),
-                start=int(start * 1000),
-            )
-            own = Sweep(repository, folder, head, trials, _look_up(trials, folder))
-            say(_plan(own, workers(config)))
+        identity = sorted(trial.key for trial in trials)
+        with opened(identity, trials[0].config, repository) as folder:
+            head = head_of(folder, composed, config, arguments, "grid", space_text(overrides))
+            own = Grid(repository, folder, head, trials, _look_up(trials, folder))
+            for trial in own.unknown:
+                write_text(folder.params(trial.key), dump(trial.config))
+            differs = {trial.key: trial.differs for trial in own.unknown}
             stop_at_failure = composed.sweep.on_failure == "stop"
-            job = Job(repository.root, folder.root, (), os.getpid(), stop_at_failure)
-            sys.exit(_run(own, job, hydra_context, config))
+            job = Job(repository.root, folder.root, (), os.getpid(), stop_at_failure, differs)
+            sys.exit(run(own, job, hydra_context, config))
 
 
-def _run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig") -> int:
+def composed_and_overrides(conf: Path, arguments: Sequence[str]) -> tuple[Composed, list["Override"]]:
+    """What `arguments` compose to without the keys that are swept over, and all overrides with those."""
+    typed = [part.input_line or "" for part in parse(arguments, {}) if not part.is_sweep_override()]
+    composed = next(compose_each(conf, [typed]))
+    return composed, parse(arguments, composed.sweep.params)
+
+
+def space_text(overrides: Sequence["Override"]) -> dict[str, Any]:
+    """The values by the keys that are swept over, or the text of what has none to list."""
+    return {
+        part.get_key_element(): list(part.sweep_string_iterator())
+        if part.is_discrete_sweep()
+        else str(part.input_line).partition("=")[2]
+        for part in overrides
+        if part.is_sweep_override()
+    }
+
+
+def head_of(
+    folder: Folder,
+    composed: Composed,
+    config: "DictConfig",
+    arguments: Sequence[str],
+    sweeper: str,
+    space: Mapping[str, Any],
+) -> Report:
+    """The report of a sweep that starts now, without its trials."""
+    of_hydra = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
+    return Report(
+        id=folder.root.name,
+        name=f"sweep-{composed.name}-{folder.root.name[:4]}",
+        command=(*of_hydra, *arguments),
+        sweeper=sweeper,
+        launcher=config.hydra.runtime.choices["hydra/launcher"],
+        objectives=composed.sweep.objectives,
+        space=space,
+        tracking=composed.tracking.model_dump(mode="json"),
+        start=int(time.time() * 1000),
+    )
+
+
+def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig") -> int:
     """Run what is unknown and report; the exit code of the sweep."""
-    for trial in own.unknown:
-        own.folder.forget(trial.key)
-        write_text(own.folder.params(trial.key), dump(trial.config))
-    own.look().write(own.folder.root)
+    for name in own.jobs:
+        own.folder.forget(name)
+    start = own.look()
+    start.write(own.folder.root)
+    say(_plan(start, workers(config)))
     came: list[int] = []
-    if own.unknown:
+    if own.jobs:
         # Beside the first trials, which get to MLflow later than this.
-        beginning = threading.Thread(target=_publish, args=(own.look(), own), daemon=True)
+        beginning = threading.Thread(target=_publish, args=(start, own), daemon=True)
         beginning.start()
         with watching(own.look, workers(config)), _stopping(own.folder) as came:
             _launch(own, job, hydra_context, config)
@@ -129,9 +184,9 @@ def _run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfi
     status: Status = "KILLED" if came else "FINISHED" if whole else "FAILED"
     report = replace(report, status=status, end=int(time.time() * 1000))
     report.write(own.folder.root)
-    for trial in _lost(own):
-        with reproduced(trial.config, own.repository, own.folder.code) as restored:
-            show(trial.config, restored)
+    for config_of_lost in _lost(report, own):
+        with reproduced(config_of_lost, own.repository, own.folder.code) as restored:
+            show(config_of_lost, restored)
     leaderboard.show(report)
     _publish(report, own)
     for ended in failed:
@@ -151,21 +206,27 @@ def _publish(report: Report, own: Sweep) -> None:
         print(f"warning: {error}", file=sys.stderr)
 
 
-def _lost(own: Sweep) -> list[Trial]:
-    """The known trials whose runs the repository's own MLflow store does not have."""
-    tracking = TrackingSection(**own.head.tracking)
-    if not is_local(tracking, own.repository):
-        return []
-    return [
-        trial
-        for trial in own.trials
-        if trial.key in own.known and not find_run(own.repository, {ID_TAG: own.known[trial.key].id})
-    ]
+def _lost(report: Report, own: Sweep) -> Iterator[Config]:
+    """Of the known trials those whose runs the repository's own MLflow store does not have."""
+    if not is_local(TrackingSection(**report.tracking), own.repository):
+        return
+    known = [trial for trial in report.trials if trial.state == "known"]
+    lost = [trial for trial in known if not find_run(own.repository, {ID_TAG: trial.run_id or ""})]
+    composed = compose_each(own.repository.root / "conf", [trial.overrides for trial in lost])
+    for trial, found in zip(lost, composed, strict=True):
+        # Not if conf/ was edited since.
+        if key_of(found.trial) == trial.key:
+            yield found.trial
 
 
 @contextmanager
-def _opened(trials: Sequence[Trial], repository: Workspace) -> Iterator[Folder]:
-    """The folder of the sweep of these trials with the code as it is now, a snapshot of it inside.
+def opened(identity: Sequence[str], config: Config, repository: Workspace) -> Iterator[Folder]:
+    """The folder of a sweep with the code as it is now, a snapshot of it inside.
+
+    Args:
+        identity: what tells it from other sweeps, beside the code.
+        config: of any of its trials.
+        repository: whose .pipeline/ has the folder.
 
     Raises:
         PipelineError: the same sweep is under way.
@@ -176,14 +237,14 @@ def _opened(trials: Sequence[Trial], repository: Workspace) -> Iterator[Folder]:
     for left_over in repository.sweeps.glob("*/code"):
         with suppress(Timeout), FileLock(left_over.parent.with_suffix(".lock"), timeout=0):
             remove(left_over)
-    digest = hashlib.sha256("".join(sorted(trial.key for trial in trials)).encode())
+    digest = hashlib.sha256("".join(identity).encode())
     for path in sorted((repository.root / "src" / "pipeline").rglob("*.py")):
         digest.update(sha256(path).encode())
     folder = Folder(repository.sweeps / digest.hexdigest()[:16])
     try:
         with FileLock(folder.root.with_suffix(".lock"), timeout=0):
             remove(folder.stop)
-            snapshot(repository, folder.code.root, trials[0].config)
+            snapshot(repository, folder.code.root, config)
             yield folder
             remove(folder.code.root)
     except Timeout:
@@ -201,11 +262,12 @@ def _look_up(trials: Sequence[Trial], folder: Folder) -> dict[str, Outcome]:
     }
 
 
-def _plan(own: Sweep, at_a_time: int) -> str:
-    text = f"{len(own.trials)} trials: {len(own.known)} known, {len(own.unknown)} to run"
-    if not own.unknown:
+def _plan(report: Report, at_a_time: int) -> str:
+    total, known = len(report.trials), sum(trial.state == "known" for trial in report.trials)
+    text = f"{total} trials: {known} known, {total - known} to run"
+    if total == known:
         return f"{text}."
-    return f"{text}, {min(at_a_time, len(own.unknown))} at a time (hydra/launcher={own.head.launcher})."
+    return f"{text}, {min(at_a_time, total - known)} at a time (hydra/launcher={report.launcher})."
 
 
 def workers(config: "DictConfig") -> int:
@@ -215,29 +277,29 @@ def workers(config: "DictConfig") -> int:
 
 
 def _launch(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig") -> None:
-    """Have the launcher run each unknown trial; those whose process died with another's start once more."""
+    """Have the launcher run each job; those whose process died with another's start once more."""
     from hydra.core.plugins import Plugins
 
-    waiting, crashed = own.unknown, set[str]()
+    waiting, crashed = own.jobs, set[str]()
     while waiting and not own.folder.stop.exists():
         crash = ""
-        job = replace(job, keys=tuple(trial.key for trial in waiting))
+        job = replace(job, keys=tuple(waiting))
         launcher = Plugins.instance().instantiate_launcher(hydra_context, job, config)
         try:
-            launcher.launch([list(trial.overrides) for trial in waiting], initial_job_idx=0)
+            launcher.launch([list(overrides) for overrides in waiting.values()], initial_job_idx=0)
         except Exception as error:
             # A process of the launcher's died, and it gave up the others.
             crash = f"{type(error).__name__}: {error}"
-        for trial in waiting:
-            progress = own.folder.progress(trial.key)
+        for name in waiting:
+            progress = own.folder.progress(name)
             if progress and progress.state == "running":
-                if trial.key in crashed:
-                    own.folder.note(trial.key, replace(progress, state="failed", error="its process died"))
+                if name in crashed:
+                    own.folder.note(name, replace(progress, state="failed", error="its process died"))
                 else:
-                    own.folder.forget(trial.key)
-                    crashed.add(trial.key)
-        left = [trial for trial in waiting if own.folder.progress(trial.key) is None]
-        if len(left) == len(waiting) and not crashed.intersection(trial.key for trial in left):
+                    own.folder.forget(name)
+                    crashed.add(name)
+        left = {name: overrides for name, overrides in waiting.items() if own.folder.progress(name) is None}
+        if len(left) == len(waiting) and not crashed.intersection(left) and not own.folder.stop.exists():
             raise PipelineError(f"The launcher {own.head.launcher} ran no trial. {crash}")
         waiting = left
 

@@ -20,7 +20,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from pipeline.config import Config
+from pipeline.console import brief
 from pipeline.errors import PipelineError
+from pipeline.processes import DIFFERS, SWEEP
 from pipeline.tracking.lineage import lineage
 from pipeline.training.history import Trained
 from pipeline.workspace import Workspace, atomic, remove, write_text
@@ -74,8 +76,8 @@ class Record:
                 return record
         number = uuid.uuid4().hex
         files, lock = _claim(workspace, number)
-        sweep, differs = _trial_of_a_sweep(workspace)
-        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in differs.items())
+        sweep, differs = _trial_of_a_sweep()
+        label = ",".join(f"{key.rpartition('.')[2]}={brief(value)}" for key, value in differs.items())
         name = f"{label[:80] or f'{config.name}-seed{config.seed}'}-{number[:4]}"
         _write_json(files.run, {"id": number, "name": config.tracking.run_name or name, **origin})
         record = cls(files, lock)
@@ -138,16 +140,10 @@ class Record:
         return self.files.root / "state.json"
 
 
-def _trial_of_a_sweep(workspace: Workspace) -> tuple[str, dict[str, str]]:
-    """The id of the sweep whose trial `workspace` is, and what differs in it; nothing outside of a sweep."""
-    folder = os.environ.get("PIPELINE_SWEEP")
-    try:
-        report = json.loads((Path(folder or "") / "report.json").read_text(encoding="utf-8"))
-        # A trial's folder is named by its key.
-        [differs] = [trial["differs"] for trial in report["trials"] if trial["key"] == workspace.root.name]
-        return report["id"], differs
-    except (OSError, ValueError, KeyError, TypeError):
-        return "", {}
+def _trial_of_a_sweep() -> tuple[str, dict[str, str]]:
+    """The id of the sweep whose trial this process trains, and what differs in it; else nothing."""
+    folder = os.environ.get(SWEEP)
+    return (Path(folder).name, json.loads(os.environ[DIFFERS])) if folder else ("", {})
 
 
 def differs_text(differs: Mapping[str, str]) -> str:

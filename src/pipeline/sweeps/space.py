@@ -1,0 +1,154 @@
+"""The space of a search: Optuna's distributions, as Hydra's grammar names them on the command line."""
+
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pipeline.config import OBJECTIVES_BY_EPOCH, Composed, SweepSection, compose_each
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+Space = Mapping[str, Distribution]
+
+_EXAMPLE = "'train.learning_rate=tag(log, interval(0.0001, 0.1))'"
+_MOST_COMBINATIONS = 100_000
+
+
+def space_of(overrides: Sequence["Override"], settings: SweepSection) -> Space:
+    """The distributions, by key, that the swept overrides name.
+
+    Raises:
+        PipelineError: there are none, or one can't be searched.
+    """
+    swept = [override for override in overrides if override.is_sweep_override()]
+    if not swept:
+        raise PipelineError(f"A search needs something to search: a list, or an interval such as {_EXAMPLE}.")
+    space: dict[str, Distribution] = {}
+    for override in swept:
+        if override.key_or_group.partition(".")[0] == "sweep":
+            raise PipelineError(
+                f"{override.input_line} is a setting of the search itself: give it one value."
+            )
+        space[override.get_key_element()] = _distribution(override, settings)
+    if settings.sampler == "grid" and combinations(space) > _MOST_COMBINATIONS:
+        raise PipelineError(
+            f"The space has {combinations(space):,} combinations, and sweep.sampler=grid takes up to "
+            f"{_MOST_COMBINATIONS:,}: tpe and random take any number."
+        )
+    return space
+
+
+def _distribution(override: "Override", settings: SweepSection) -> Distribution:
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+
+    found, text = override.value(), override.input_line
+    if isinstance(found, ChoiceSweep):
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+    if isinstance(found, RangeSweep) and not found.tags:
+        return _steps(found, str(text))
+    if isinstance(found, IntervalSweep):
+        if settings.sampler == "grid":
+            raise PipelineError(
+                f"{text} names an interval, and sweep.sampler=grid needs values: list them, or take "
+                "sweep.sampler=tpe."
+            )
+        return _interval(found, str(text))
+    raise PipelineError(f"{text} can't be searched: list the values, or name a range or an interval.")
+
+
+def _steps(found: "RangeSweep", text: str) -> Distribution:
+    assert found.start is not None
+    count = sum(1 for _ in found.range()) if found.step else 0
+    if not count:
+        raise PipelineError(f"{text} names no value.")
+    # Optuna counts its steps in decimals, and with both ends.
+    last = _on(found.start, found.step, count - 1)
+    low, high = sorted((found.start, last))
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, step=int(abs(found.step)))
+    return FloatDistribution(low, high, step=abs(found.step))
+
+
+def _interval(found: "IntervalSweep", text: str) -> Distribution:
+    if more := found.tags - {"log", "int"}:
+        raise PipelineError(f"{text}: there is no tag {more.pop()}, only log and int.")
+    low, high, is_log = found.start or 0, found.end or 0, "log" in found.tags
+    is_int = "int" in found.tags or (isinstance(low, int) and isinstance(high, int))
+    if math.isfinite(low) and math.isfinite(high) and is_int:
+        low, high = math.ceil(low), math.floor(high)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise PipelineError(f"{text} is no interval: the first bound must be below the second.")
+    if is_log and low <= 0:
+        raise PipelineError(f"{text}: a logarithmic interval needs bounds above 0.")
+    if is_int:
+        return IntDistribution(int(low), int(high), log=is_log)
+    return FloatDistribution(low, high, log=is_log)
+
+
+def _on(start: float, step: float, number: int) -> float:
+    """The value so many steps from `start`, without what binary fractions add to it."""
+    value = Decimal(str(start)) + number * Decimal(str(step))
+    return int(value) if isinstance(start, int) and isinstance(step, int) else float(value)
+
+
+def combinations(space: Space) -> int:
+    """How many there are of the values in lists and ranges."""
+    return math.prod(map(_count, space.values()))
+
+
+def combination(space: Space, number: int, seed: int) -> dict[str, Any]:
+    """One of them; the numbers from 0 on go through all in an order that the seed decides."""
+    rest, found = int(np.random.default_rng(seed).permutation(combinations(space))[number]), {}
+    for key, distribution in space.items():
+        rest, place = divmod(rest, _count(distribution))
+        if isinstance(distribution, CategoricalDistribution):
+            found[key] = distribution.choices[place]
+        else:
+            found[key] = _on(distribution.low, distribution.step or 1, place)
+    return found
+
+
+def _count(distribution: Distribution) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    return round((distribution.high - distribution.low) / (distribution.step or 1)) + 1
+
+
+def refuse_useless(conf: Path, base: Sequence[str], space: Space, settings: SweepSection) -> Composed:
+    """Compose with each bound and each listed value before anything starts, and give the first of these.
+
+    Raises:
+        PipelineError: a value is refused, or the search would compare what can't be compared.
+    """
+    ends = {
+        key: list(each.choices) if isinstance(each, CategoricalDistribution) else [each.low, each.high]
+        for key, each in space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    tried = [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
+    texts = [[*base, *(f"{key}={value}" for key, value in chosen.items())] for chosen in tried]
+    try:
+        composed = list(compose_each(conf, texts))
+    except PipelineError as error:
+        hint = " Whole numbers are int(interval(1, 9))." if "valid integer" in str(error) else ""
+        raise PipelineError(f"{error}{hint}") from None
+    asked = [name for name in settings.objectives if name in OBJECTIVES_BY_EPOCH]
+    if asked and any(found.preprocess.validation_fraction == 0 for found in composed):
+        raise PipelineError(
+            f"sweep.objectives asks for {asked[0]}, and there are no validation images: set "
+            "preprocess.validation_fraction above 0. Test images are never asked."
+        )
+    if settings.pruner == "hyperband" and len({found.train.epochs for found in composed}) > 1:
+        raise PipelineError(
+            "sweep.pruner=hyperband compares trainings of as many epochs: give train.epochs one value, or "
+            "take sweep.pruner=median."
+        )
+    return composed[0]

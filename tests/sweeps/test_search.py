@@ -1,0 +1,138 @@
+"""What a search asks and tells; the trainings between are made up."""
+
+import itertools
+import json
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import compose_each
+from pipeline.study import WHY_PRUNED, open_study
+from pipeline.sweeps.job import NO_MORE, Folder
+from pipeline.sweeps.plan import parse
+from pipeline.sweeps.search import SearchJob, _begin
+from pipeline.sweeps.space import space_of
+from pipeline.sweeps.trial import Outcome
+from pipeline.training.history import Epoch
+
+CONF = Path(__file__).parents[2] / "conf"
+RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidden_units=[8],[16],[32]"
+
+
+@dataclass(frozen=True)
+class Quick(SearchJob):
+    """A job whose trainings take no time."""
+
+    def _end(self, trial, config, begun, log):
+        rate, width = config.train.learning_rate, config.model.hidden_units[0]
+        if why := trial.user_attrs.get(WHY_PRUNED):
+            return replace(begun, state="pruned", error=why)
+        if rate > 0.09:
+            return replace(begun, state="failed", error="the loss is NaN")
+        accuracy = 0.9 - abs(math.log10(rate) + 2) / 10 + width / 1000
+        kept = Epoch(1, 0.5, accuracy, 0.5, accuracy, rate)
+        outcome = Outcome("id", "run", "0" * 64, 64 * width, 1, kept)
+        return replace(begun, state="done", outcome=outcome, seconds=1.0)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return begun(tmp_path / "3f2a")
+
+
+def begun(root, *arguments, space=(RATE, WIDTH), deadline=math.inf):
+    """A job in a folder with conf/ and a study."""
+    folder = Folder(root)
+    base = ("experiment=smoke", *arguments)
+    settings = next(compose_each(CONF, [base])).sweep
+    if not folder.conf.exists():
+        shutil.copytree(CONF, folder.conf, ignore=shutil.ignore_patterns("local"))
+        (root / "trials").mkdir()
+    _begin(folder, settings)
+    spanned = space_of(parse(space, {}), settings)
+    return Quick(root, root, (), 0, False, {}, base, spanned, settings, 5, deadline)
+
+
+def run(job, places):
+    """The values that each place was given."""
+    return [job.run(str(place), Folder(job.folder)).differs for place in places]
+
+
+def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
+    whole = run(begun(tmp_path / "whole"), range(1, 16))
+    assert len({json.dumps(values) for values in whole}) == 15
+
+    begin = begun(tmp_path / "killed")
+    first = run(begin, range(1, 13))
+    # Killed when the thirteenth had its values, and had told nothing.
+    asked = begin._ask(Folder(begin.folder), 13)
+    rest = run(begun(tmp_path / "killed"), range(13, 16))
+    assert first + rest == whole
+    assert [len(open_study(Folder(begin.folder).journal).trials), asked.number] == [15, 12]
+
+    assert run(begun(tmp_path / "other", "sweep.seed=1"), range(1, 4)) != whole[:3]
+
+
+def test_tpe_learns_from_what_it_was_told(job):
+    rates = [float(values["train.learning_rate"]) for values in run(job, range(1, 41))]
+    off = [abs(math.log10(rate) + 2) for rate in rates]
+    assert sum(off[30:]) < 0.7 * sum(off[:10])
+
+
+def test_those_that_ask_at_once_are_given_different_values(tmp_path):
+    folder = Folder(tmp_path / "grid")
+    job = begun(folder.root, "sweep.sampler=grid", space=(WIDTH, "seed=0,1"))
+    asked = [tuple(job._ask(folder, place).params.values()) for place in range(1, 7)]
+    assert sorted(asked) == list(itertools.product(["[16]", "[32]", "[8]"], "01"))
+
+
+def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_values(tmp_path):
+    job = begun(tmp_path / "3f2a", space=("train.learning_rate=0.01,0.1",))
+    folder = Folder(job.folder)
+    ended = {place: job.run(str(place), folder) for place in range(1, 9)}
+    done = [place for place, progress in ended.items() if progress.state == "done"]
+    assert 0 < len(done) < 8
+    again = {}
+    for _ in range(20):
+        again = {place: job.run(str(place), folder) for place in ended}
+    assert {progress.state for progress in again.values()} == {"done"}
+    assert all(again[place].differs == ended[place].differs for place in done)
+    states = [trial.state.name for trial in open_study(folder.journal).trials]
+    assert states.count("COMPLETE") == 8
+    assert states.count("FAIL") >= 8 - len(done)
+
+
+def test_what_was_killed_before_it_had_a_place_does_not_stay_under_way(job):
+    study = open_study(Folder(job.folder).journal)
+    study.ask()
+    _begin(Folder(job.folder), job.settings)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+def test_a_pruned_trial_stays_pruned_though_its_process_died(job):
+    folder = Folder(job.folder)
+    asked = job._ask(folder, 1)
+    study = open_study(folder.journal)
+    study._storage.set_trial_user_attr(asked._trial_id, WHY_PRUNED, "worse than others")
+    ended = job.run("1", folder)
+    assert (ended.state, ended.error) == ("pruned", "worse than others")
+    assert [trial.state.name for trial in study.trials] == ["PRUNED"]
+
+
+def test_no_trial_starts_when_the_time_is_up(tmp_path, job):
+    folder = Folder(job.folder)
+    late = replace(job, deadline=1.0)
+    assert late.run("1", folder) is None
+    assert folder.stop.read_text() == NO_MORE
+    assert open_study(folder.journal).trials == []
+
+
+def test_both_objectives_are_told_with_their_directions(tmp_path):
+    job = begun(tmp_path / "two", "sweep.objectives=[val_accuracy,parameters]", space=(RATE, WIDTH))
+    run(job, range(1, 5))
+    study = open_study(Folder(job.folder).journal)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert all(len(trial.values) == 2 and trial.values[1] in (512, 1024, 2048) for trial in study.trials)
