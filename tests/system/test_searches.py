@@ -31,6 +31,7 @@ def times_trained(clone) -> int:
     return sum(len(re.findall("^Training ", path.read_text(), re.MULTILINE)) for path in logs)
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 600")
     command = search_of(RATE, "hydra/launcher=basic")

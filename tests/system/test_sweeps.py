@@ -105,6 +105,7 @@ def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
     assert "1 of the trials did not end." in stopped
 
 
+@pytest.mark.slow
 def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 300")
     sweep = start(smoke, *sweep_of(smoke, "seed=1,2,3"))
@@ -119,6 +120,7 @@ def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
     assert "3 trials: 2 known, 1 to run" in again
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200")
     sweep = start(smoke, *sweep_of(smoke, *FOUR))
