@@ -41,7 +41,7 @@ def at(uri, **changes):
 
 
 def of(runs, record):
-    [run] = [run for run in runs if run.data.tags["pipeline.id"] == record.name]
+    [run] = [run for run in runs if run.data.tags.get("pipeline.id") == record.name]
     return run
 
 
