@@ -36,10 +36,10 @@ TRUE_PIPELINE = "stages:\n" + "".join(
 
 @dataclass(frozen=True)
 class Run:
-    """One process tree: seconds by the clock, seconds of processor, and megabytes at most, if known."""
+    """One process tree: seconds by the clock; seconds of processor and megabytes at most, if known."""
 
     wall: float
-    cpu: float
+    cpu: float | None = None
     peak: float | None = None
 
 

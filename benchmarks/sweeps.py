@@ -107,7 +107,7 @@ def queued(place: Path, seeds: range) -> Run:
     wall = time.perf_counter() - start
     if status.count("Success") != len(RATES) * len(seeds):
         sys.exit(f"DVC's queue did not end well:\n{status}")
-    return Run(wall, wall)  # Its workers are no children of this process: their CPU time is not known.
+    return Run(wall)  # Its workers are no children of this process: their CPU time is not known.
 
 
 def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
@@ -133,7 +133,7 @@ def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
     if process.returncode or f"{trials} known, 0 to run" not in plan:
         sys.exit(f"The sweep of known trials did not end well: {plan}")
     name = f"{trials} known trials"
-    return {f"{name}, until the plan": [Run(planned, planned)], f"{name}, to the end": [Run(ended, ended)]}
+    return {f"{name}, until the plan": [Run(planned)], f"{name}, to the end": [Run(ended)]}
 
 
 if __name__ == "__main__":

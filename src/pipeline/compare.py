@@ -73,10 +73,7 @@ def _validation_images(run: Evaluated, repository: Workspace) -> int | None:
 
 def _cached(digest: str, repository: Workspace) -> Path:
     """Where DVC's cache has what it calls by its MD5."""
-    from dvc.config import Config as DvcConfig
-
-    cache = DvcConfig(str(repository.root / ".dvc")).get("cache", {}).get("dir")
-    return Path(cache or repository.root / ".dvc" / "cache") / "files" / "md5" / digest[:2] / digest[2:]
+    return repository.dvc_cache() / "files" / "md5" / digest[:2] / digest[2:]
 
 
 def _verdict(first: Evaluated, second: Evaluated) -> str:

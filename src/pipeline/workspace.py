@@ -83,6 +83,14 @@ class Workspace:
     def dvc_lock(self) -> Path:
         return self.root / "dvc.lock"
 
+    def dvc_cache(self) -> Path:
+        """DVC's cache of the repository that this workspace is, as its configuration has it."""
+        # Most processes need nothing of DVC.
+        from dvc.config import Config as DvcConfig
+
+        folder = self.root / ".dvc"
+        return Path(DvcConfig(str(folder)).get("cache", {}).get("dir") or folder / "cache")
+
     @cached_property
     def home(self) -> Path:
         """The repository that owns this workspace: itself, or the one whose hidden folder it lies in.

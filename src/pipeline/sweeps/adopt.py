@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.leaderboard import label_of, text_of
 from pipeline.sweeps.report import Report, TrialReport, reports
-from pipeline.sweeps.trial import Outcome, key_of
+from pipeline.sweeps.trial import key_of, outcome_of
 from pipeline.workspace import Workspace, write_text
 
 # Groups whose choice is no part of a trial's configuration, or is made by the experiment itself.
@@ -78,12 +78,8 @@ def _find(run: str, repository: Workspace) -> tuple[Report, TrialReport]:
 
 def _trained(config: Config, repository: Workspace) -> str | None:
     """The id of the training that `dvc repro` would restore with `config`."""
-    known = RunCache(repository).find(config)
-    place = Workspace(Path())
-    if run := known.outputs.get(str(place.run)):
-        trained: str = Outcome.read(run, known.outputs[str(place.history)]).id
-        return trained
-    return None
+    outcome = outcome_of(RunCache(repository).find(config))
+    return outcome.id if outcome else None
 
 
 def _text(name: str, report: Report, trial: TrialReport, config: Config, conf: Path) -> str:

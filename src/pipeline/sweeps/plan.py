@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ class Trial:
     differs: dict[str, str]  # the values that are swept over
     config: Config
 
-    @property
+    @cached_property  # The board asks for it twice a second, and it dumps the whole configuration.
     def key(self) -> str:
         """Names the trial's workspace and files."""
         return key_of(self.config)

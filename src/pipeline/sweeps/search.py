@@ -32,8 +32,8 @@ from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.report import SIGN, Report, TrialReport
 from pipeline.sweeps.space import Space, combination, combinations, refuse_useless, space_of
 from pipeline.sweeps.sweep import Sweep, composed_and_overrides, head_of, opened, run, space_text, stands
-from pipeline.sweeps.trial import Outcome, key_of
-from pipeline.workspace import Workspace, here, write_text
+from pipeline.sweeps.trial import key_of, outcome_of
+from pipeline.workspace import here, write_text
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext
@@ -167,10 +167,10 @@ class SearchJob(Job):
     def _end(self, trial: FrozenTrial, config: Config, begun: Progress, log: Path) -> Progress:
         """How the trial ended, now or ever before."""
         folder = Folder(self.folder)
-        known, place = RunCache(folder.code).find(config), Workspace(Path())
+        known = RunCache(folder.code).find(config)
         if not known.missing:
-            outcome = Outcome.read(known.outputs[str(place.run)], known.outputs[str(place.history)])
-            return replace(begun, state="known", outcome=outcome, seconds=time.time() - begun.start)
+            seconds = time.time() - begun.start
+            return replace(begun, state="known", outcome=outcome_of(known), seconds=seconds)
         ended = begun
         if WHY_PRUNED not in trial.user_attrs:
             environment = {DIFFERS: json.dumps(begun.differs)}

@@ -26,7 +26,7 @@ from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.plan import Trial, grid, parse
 from pipeline.sweeps.publish import publish
 from pipeline.sweeps.report import Report, Status, TrialReport
-from pipeline.sweeps.trial import Outcome, clear_the_dead, key_of, reproduced, show, snapshot
+from pipeline.sweeps.trial import Outcome, clear_the_dead, key_of, outcome_of, reproduced, show, snapshot
 from pipeline.tracking.projection import ID_TAG
 from pipeline.tracking.store import find_run, is_local
 from pipeline.workspace import Workspace, here, remove, sha256, write_text
@@ -253,13 +253,10 @@ def opened(identity: Sequence[str], config: Config, repository: Workspace) -> It
 
 def _look_up(trials: Sequence[Trial], folder: Folder) -> dict[str, Outcome]:
     """What is known of the trials, by their keys, without running anything."""
-    cache, place = RunCache(folder.code), Workspace(Path())
+    cache = RunCache(folder.code)
     found = {trial.key: cache.find(trial.config) for trial in trials}
-    return {
-        key: Outcome.read(known.outputs[str(place.run)], known.outputs[str(place.history)])
-        for key, known in found.items()
-        if not known.missing
-    }
+    whole = {key: outcome_of(known) for key, known in found.items() if not known.missing}
+    return {key: outcome for key, outcome in whole.items() if outcome}
 
 
 def _plan(report: Report, at_a_time: int) -> str:

@@ -19,10 +19,10 @@ from typing import Any, TextIO
 import yaml
 from filelock import FileLock, Timeout
 
-from pipeline.config import Config, dump, read_params
+from pipeline.config import OBJECTIVES_BY_EPOCH, Config, dump, read_params
 from pipeline.errors import PipelineError, sentences
 from pipeline.processes import die_with_parent
-from pipeline.sweeps.known import RunCache
+from pipeline.sweeps.known import Known, RunCache
 from pipeline.training.history import Epoch, read_history
 from pipeline.workspace import Workspace, remove, write_text
 
@@ -47,7 +47,7 @@ class Outcome:
     @property
     def values(self) -> dict[str, float]:
         """What a sweep may aim at, by the objectives' names."""
-        known = {name: getattr(self.kept, name) for name in ("val_accuracy", "val_loss")}
+        known = {name: getattr(self.kept, name) for name in OBJECTIVES_BY_EPOCH}
         found = {name: value for name, value in known.items() if value is not None}
         return {**found, "parameters": self.parameters}
 
@@ -69,6 +69,13 @@ class Outcome:
             result["epochs"],
             read_history(history).kept,
         )
+
+
+def outcome_of(known: Known) -> Outcome | None:
+    """What DVC's cache has of a trial's training, if it was ever trained."""
+    place = Workspace(Path())
+    run, history = (known.outputs.get(str(path)) for path in (place.run, place.history))
+    return Outcome.read(run, history) if run and history else None
 
 
 def key_of(config: Config) -> str:
@@ -94,10 +101,6 @@ def snapshot(repository: Workspace, place: Path, config: Config) -> Workspace:
 
 def _configure_dvc(workspace: Workspace, repository: Workspace) -> None:
     """Have DVC take `workspace` for a repository of its own with the cache of `repository`."""
-    from dvc.config import Config as DvcConfig
-
-    settings = DvcConfig(str(repository.root / ".dvc"))
-    cache = settings.get("cache", {}).get("dir") or repository.root / ".dvc" / "cache"
     write_text(
         workspace.root / ".dvc" / "config",
         "[core]\n"
@@ -105,7 +108,7 @@ def _configure_dvc(workspace: Workspace, repository: Workspace) -> None:
         "    analytics = false\n"
         "    check_update = false\n"
         f"    site_cache_dir = {workspace.root / '.dvc' / 'site'}\n"
-        f"[cache]\n    dir = {cache}\n    type = copy\n",
+        f"[cache]\n    dir = {repository.dvc_cache()}\n    type = copy\n",
     )
 
 

@@ -73,7 +73,7 @@ class Projection:
             MlflowException: the store can't be reached.
         """
         self._store, self._record, self._client = store, record, store.client
-        run = self._find() or self._create()
+        run = store.find(ID_TAG, record.id) or self._create()
         if run.info.lifecycle_stage == "deleted":
             raise RunDeletedError(
                 f"The run {record.name} was deleted in MLflow: `mlflow runs restore --run-id "
@@ -120,17 +120,6 @@ class Projection:
         else:
             self._client.update_run(self.run_id, status)
         self.status = status
-
-    def _find(self) -> "Run | None":
-        from mlflow.entities import ViewType
-
-        found = self._client.search_runs(
-            [self._store.experiment],
-            f"tags.`{ID_TAG}` = '{self._record.id}'",
-            run_view_type=ViewType.ALL,
-            max_results=1,
-        )
-        return found[0] if found else None
 
     def _create(self) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags

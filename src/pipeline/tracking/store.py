@@ -36,6 +36,15 @@ class Store:
     client: "MlflowClient"
     experiment: str
 
+    def find(self, tag: str, value: str) -> "Run | None":
+        """The experiment's run with that tag, also if it was deleted."""
+        from mlflow.entities import ViewType
+
+        found = self.client.search_runs(
+            [self.experiment], f"tags.`{tag}` = '{value}'", run_view_type=ViewType.ALL, max_results=1
+        )
+        return found[0] if found else None
+
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
     """MLFLOW_TRACKING_URI, or the uri in conf/, or mlflow.db of the repository that owns the workspace."""

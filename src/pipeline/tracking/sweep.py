@@ -106,7 +106,7 @@ class _Parent:
             RunDeletedError: it was deleted in MLflow.
         """
         self._sweep, self._folder, self._store, self._client = sweep, folder, store, store.client
-        self._run = self._find() or self._create()
+        self._run = store.find(SWEEP_TAG, sweep.id) or self._create()
         self._id: str = self._run.info.run_id
         if self._run.info.lifecycle_stage == "deleted":
             raise RunDeletedError(
@@ -149,17 +149,6 @@ class _Parent:
         # Last, since it says that all the above is there.
         self._client.set_tag(self._id, DIGEST_TAG, self._sweep.digest)
         return self._id
-
-    def _find(self) -> "Run | None":
-        from mlflow.entities import ViewType
-
-        found = self._client.search_runs(
-            [self._store.experiment],
-            f"tags.`{SWEEP_TAG}` = '{self._sweep.id}'",
-            run_view_type=ViewType.ALL,
-            max_results=1,
-        )
-        return found[0] if found else None
 
     def _create(self) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags
