@@ -61,6 +61,7 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, 
     assert smoke.changes() == " M conf/experiment/smoke.yaml\n"
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_marked_in_mlflow_leaves_nothing_and_is_no_failure(smoke):
     bad = "1e-05"
     values = f"train.learning_rate=0.01,0.011,0.012,0.013,0.014,{bad}"

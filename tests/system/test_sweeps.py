@@ -77,6 +77,7 @@ def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored
     assert executed(smoke.repro()) == ["compose"]
 
 
+@pytest.mark.slow
 def test_parallel_trials_share_what_they_have_in_common_on_a_cold_cache(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "cold")
     clone.pipeline("-m", "seed=0,1", "evaluate.calibration_bins=10,15,20", "hydra.launcher.n_jobs=6")
