@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 REPEATS ?= 5
+ONLY ?=
 MARK ?= -m "not slow"
 # Files stay whole: their tests share what is dear to set up.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -34,8 +35,8 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (minutes)
-	@python -m benchmarks --repeats $(REPEATS)
+bench: .venv/dev ## measure the pipeline against the plain script (minutes; ONLY=plain or size: a part of it)
+	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock

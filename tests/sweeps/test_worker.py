@@ -77,9 +77,9 @@ def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worke
             ran(alone, stage)
         expected[name] = artifacts(alone)
         assert len(expected[name]) > 15
-    # Twice, since what the first leaves in the worker would show in the second.
-    for number, (name, overrides) in enumerate([*variants.items(), *variants.items()]):
-        handed = laid_out(tmp_path / f"{number}", *overrides)
+    # One again, since what others leave in the worker would show in it.
+    for number, name in enumerate(("mlp", "cnn", "mlp")):
+        handed = laid_out(tmp_path / f"{number}", *variants[name])
         shutil.copytree(tmp_path / name / "data", handed.root / "data")
         for stage in ("train", "evaluate"):
             ran(handed, stage, worker)

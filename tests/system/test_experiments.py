@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from clones import executed
 
 
@@ -15,6 +16,7 @@ def test_an_experiment_keeps_its_overrides(reproduced, smoke):
     assert smoke.mlflow_runs()[-1].data.params["train.learning_rate"] == "0.01"
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_with_their_own_values(smoke):
     smoke.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=0.003,1e-5")
     smoke.run("dvc", "exp", "run", "--run-all")
