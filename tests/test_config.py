@@ -125,6 +125,7 @@ def test_early_stopping_without_validation_images_is_refused():
         ("train.lerning_rate=1", "Did you mean train.learning_rate"),
         ("train.lr=1", "Did you mean train.learning_rate"),
         ("+train.lr=1", "train.lr: there is no such key. Did you mean train.learning_rate"),
+        ("+model.stages=[]", "model.stages: mlp has no such key, only another choice"),
         ("foo=1", "There are: name, seed, data, preprocess, model, train, evaluate, tracking"),
         ("+foo=1", "foo: there is no such key. There are: name, seed,"),
         ("~train.epochs", "train.epochs: the key is missing"),

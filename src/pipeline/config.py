@@ -580,7 +580,10 @@ def _sentence(fault: ErrorDetails) -> str:
     # Members of a union appear in the location as their tag, which is no key.
     key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
     if fault["type"] == "extra_forbidden":
-        return f"{key}: there is no such key.{_nearest(key, _siblings(key))}"
+        kind, siblings = [part for part in fault["loc"] if part in _TAGS], _siblings(key)
+        if kind and key in siblings:
+            return f"{key}: {kind[-1]} has no such key, only another choice in its place has."
+        return f"{key}: there is no such key.{_nearest(key, siblings)}"
     if fault["type"] == "missing":
         return f"{key}: the key is missing."
     if fault["type"] == "value_error":

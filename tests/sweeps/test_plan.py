@@ -2,6 +2,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from pipeline.config import compose, compose_each
 from pipeline.errors import PipelineError
@@ -39,6 +41,15 @@ def test_a_configuration_is_planned_once_however_it_is_written(conf):
     trials = plan(conf, "train.learning_rate=0.01,1e-2,0.010,0.02")
     assert [trial.config.train.learning_rate for trial in trials] == [0.01, 0.02]
     assert [trial.number for trial in trials] == [1, 2]
+
+
+def test_a_glob_stands_for_what_a_group_has(conf):
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    trials = grid(conf, parse(["data=digits", "model=glob(*, exclude=c*)", "seed=0,1"], {}, loader))
+    assert [(trial.config.model.name, trial.config.seed) for trial in trials] == [("mlp", 0), ("mlp", 1)]
+    with pytest.raises(PipelineError, match=r"model=glob\(x\*\) names no value"):
+        grid(conf, parse(["model=glob(x*)"], {}, loader))
 
 
 def test_the_command_line_wins_over_what_conf_sweeps(conf):

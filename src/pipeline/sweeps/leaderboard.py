@@ -94,7 +94,7 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def show(report: Report) -> None:
-    """Print the leaderboard, a table at a terminal, lines in a log; then what to do with it."""
+    """Print the leaderboard, a table at a terminal, lines in a log."""
     board = rank(report)
     if sys.stdout.isatty():
         from rich.console import Console
@@ -105,8 +105,6 @@ def show(report: Report) -> None:
     else:
         for line in lines(board):
             say(line)
-    for line in next_steps(board):
-        say(line)
 
 
 def lines(board: Leaderboard) -> list[str]:

@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.sweeps.trial import key_of
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
 
@@ -45,10 +46,12 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> list[Trial]:
                 "hydra/sweeper=optuna."
             )
         values = (
-            override.sweep_string_iterator()
+            list(override.sweep_string_iterator())
             if override.is_sweep_override()
             else [override.get_value_element_as_str()]
         )
+        if not values:
+            raise PipelineError(f"{override.input_line} names no value.")
         spans.append([(key, value) for value in values])
     swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
     combinations = list(itertools.product(*spans))
@@ -65,8 +68,15 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> list[Trial]:
     return list(trials.values())
 
 
-def parse(arguments: Sequence[str], params: Mapping[str, object]) -> list["Override"]:
+def parse(
+    arguments: Sequence[str], params: Mapping[str, object], loader: "ConfigLoader | None" = None
+) -> list["Override"]:
     """The overrides of the command line, and those of `params`, by key, that it does not set itself.
+
+    Args:
+        arguments: the command line's.
+        params: the values, or the text that names them, by key.
+        loader: knows the groups' files, for `glob(*)`.
 
     Raises:
         PipelineError: one is malformed.
@@ -74,7 +84,7 @@ def parse(arguments: Sequence[str], params: Mapping[str, object]) -> list["Overr
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create()
+    parser = OverridesParser.create(loader)
     try:
         typed = parser.parse_overrides(list(arguments))
         known = {override.key_or_group for override in typed}

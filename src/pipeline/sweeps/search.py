@@ -53,7 +53,7 @@ def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dic
     with sentences():
         repository = here()
         conf = repository.root / "conf"
-        composed, overrides = composed_and_overrides(conf, arguments)
+        composed, overrides = composed_and_overrides(conf, arguments, hydra_context)
         settings = composed.sweep
         space = space_of(overrides, settings)
         base = tuple(str(part.input_line) for part in overrides if not part.is_sweep_override())

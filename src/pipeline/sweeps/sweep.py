@@ -108,7 +108,7 @@ def sweep(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dict
     with sentences():
         repository = here()
         conf = repository.root / "conf"
-        composed, overrides = composed_and_overrides(conf, arguments)
+        composed, overrides = composed_and_overrides(conf, arguments, hydra_context)
         trials = grid(conf, overrides)
         identity = sorted(trial.key for trial in trials)
         with opened(identity, trials[0].config, repository) as folder:
@@ -122,11 +122,14 @@ def sweep(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dict
             sys.exit(run(own, job, hydra_context, config))
 
 
-def composed_and_overrides(conf: Path, arguments: Sequence[str]) -> tuple[Composed, list["Override"]]:
+def composed_and_overrides(
+    conf: Path, arguments: Sequence[str], hydra_context: "HydraContext"
+) -> tuple[Composed, list["Override"]]:
     """What `arguments` compose to without the keys that are swept over, and all overrides with those."""
-    typed = [part.input_line or "" for part in parse(arguments, {}) if not part.is_sweep_override()]
+    loader = hydra_context.config_loader
+    typed = [part.input_line or "" for part in parse(arguments, {}, loader) if not part.is_sweep_override()]
     composed = next(compose_each(conf, [typed]))
-    return composed, parse(arguments, composed.sweep.params)
+    return composed, parse(arguments, composed.sweep.params, loader)
 
 
 def space_text(overrides: Sequence["Override"]) -> dict[str, Any]:
@@ -189,6 +192,8 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
             show(config_of_lost, restored)
     leaderboard.show(report)
     _publish(report, own)
+    for line in leaderboard.next_steps(leaderboard.rank(report)):
+        say(line)
     for ended in failed:
         print(f"error: {leaderboard.label_of(ended.differs)}: {ended.error}", file=sys.stderr)
     if came:
