@@ -6,8 +6,8 @@ PYTHON ?= python3
 REPEATS ?= 5
 ONLY ?=
 MARK ?= -m "not slow"
-# Files stay whole: their tests share what is dear to set up.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# A worker that has nothing left takes over from the other: a few files take minutes.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 HERE := $(CURDIR)
 export PATH := $(HERE)/.venv/bin:$(PATH)
 # Installers and test runs must leave bytecode behind: without it every import is three times slower.
