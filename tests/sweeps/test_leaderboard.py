@@ -85,7 +85,7 @@ def test_a_sweep_over_seeds_alone_is_one_setting_and_one_without_results_has_no_
 
 def test_off_a_terminal_each_setting_is_a_line(capsys):
     trials = [trial(values={"val_accuracy": n / 100}, **{"train.learning_rate": f"{n}"}) for n in range(90)]
-    show(sweep(trials))
+    show(rank(sweep(trials)))
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("  1. learning_rate=89: val_accuracy 89.00 %; run smoke-")
     assert len(shown) == 21
@@ -108,7 +108,7 @@ def test_at_a_terminal_it_is_a_table(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     failed = trial(values={}, state="failed", error="Out of [memory].", **{"train.learning_rate": "7"})
-    show(sweep(seeds([0.9, 0.8], **{"train.learning_rate": "0.003162277660168"}), [failed]))
+    show(rank(sweep(seeds([0.9, 0.8], **{"train.learning_rate": "0.003162277660168"}), [failed])))
     out = capsys.readouterr().out
     header, _, first = [line.split() for line in out.splitlines() if line.strip()][:3]
     assert header == ["learning_rate", "val_accuracy", "seeds", "best", "run"]

@@ -47,9 +47,8 @@ def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, sta
     [stage] = in_training(smoke)
     os.kill(stage, signal.SIGSTOP)
     os.kill(killed.process.pid, signal.SIGKILL)
-    killed.process.wait()
-    os.kill(stage, signal.SIGCONT)
     killed.end()
+    os.kill(stage, signal.SIGCONT)
     until(lambda: not smoke.processes())
     assert not smoke.workspace.run.exists()
 

@@ -9,6 +9,7 @@ def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
     output = smoke.pipeline("-m", "train.learning_rate=0.01,0.002")
     [adopt] = [line for line in output.splitlines() if "pipeline adopt" in line]
     [compare] = [line for line in output.splitlines() if "pipeline compare" in line]
+    assert output.splitlines()[-2:] == [adopt, compare]
     run = adopt.split()[-1]
     smoke.run("pipeline", "adopt", run, "--name", "winner")
     assert smoke.changes() == "?? conf/experiment/winner.yaml\n"

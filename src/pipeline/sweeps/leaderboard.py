@@ -93,9 +93,8 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 # --- for people --------------------------------------------------------------------------------
 
 
-def show(report: Report) -> None:
-    """Print the leaderboard, a table at a terminal, lines in a log."""
-    board = rank(report)
+def show(board: Leaderboard) -> None:
+    """Print it, a table at a terminal, lines in a log."""
     if sys.stdout.isatty():
         from rich.console import Console
 

@@ -190,9 +190,10 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     for config_of_lost in _lost(report, own):
         with reproduced(config_of_lost, own.repository, own.folder.code) as restored:
             show(config_of_lost, restored)
-    leaderboard.show(report)
+    board = leaderboard.rank(report)
+    leaderboard.show(board)
     _publish(report, own)
-    for line in leaderboard.next_steps(leaderboard.rank(report)):
+    for line in leaderboard.next_steps(board):
         say(line)
     for ended in failed:
         print(f"error: {leaderboard.label_of(ended.differs)}: {ended.error}", file=sys.stderr)
