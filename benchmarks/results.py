@@ -1,19 +1,21 @@
-"""Train the named experiments with each of their seeds, or restore them, and write docs/results.md.
+"""Train the named experiments with each of their seeds, and write docs/results.md.
 
-    python -m benchmarks.results [--repeats 3] [--known]
+    python -m benchmarks.results [EXPERIMENT ...] [--known]
 
-What DVC's cache has is not trained again; the CPU seconds are those that its training took. The plain
-script that they are compared with runs `--repeats` times meanwhile. From nothing all takes some three hours
-of one core; `--known` trains nothing, and leaves out what is not there.
+What a training came to is kept in trained/, one file each, together with the CPU seconds that the plain
+script took beside it: machines differ. It holds as long as its values and the code of the training stay as
+they are, so a table of hours can be made in pieces, on several machines, by several processes with an
+EXPERIMENT each. From nothing all takes some four hours of one core; `--known` trains nothing.
 """
 
 import argparse
+import hashlib
 import json
-import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -26,14 +28,22 @@ from pipeline.config import Config, compose
 from pipeline.errors import sentences
 from pipeline.evaluation.figures import BLUE, GREY, ORANGE, STYLE
 from pipeline.evaluation.metrics import wilson
-from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.trial import reproduced, show
 from pipeline.training.history import read_history
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, write_text
 
 # How many seeds, from 0 on: fewer where one takes a quarter of an hour.
 SEEDS = {"seed_design": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3}
 DOCS = REPOSITORY / "docs"
+TRAINED = HERE / "trained"
+# What a training's numbers depend on beside its values.
+CODE = (
+    "src/pipeline/training",
+    "src/pipeline/models",
+    "src/pipeline/stages/train.py",
+    "src/pipeline/stages/preprocess.py",
+    "src/pipeline/data/processed.py",
+)
 PICTURE = DOCS / "images" / "results.png"
 
 
@@ -45,12 +55,13 @@ class Result:
     data: str
     parameters: int
     cpu_seconds: float
+    script_cpu_seconds: float  # of the plain script, on the same machine in the same minutes
     train_accuracy: float
     accuracy: float
     images: int  # in the test set
 
     @classmethod
-    def of(cls, config: Config, trial: Workspace) -> "Result":
+    def of(cls, config: Config, trial: Workspace, script_cpu_seconds: float) -> "Result":
         """Read it from the workspace in which the stages ran."""
         trained = json.loads(trial.run.read_text(encoding="utf-8"))["result"]
         metrics = json.loads(trial.metrics.read_text(encoding="utf-8"))
@@ -59,6 +70,7 @@ class Result:
             config.data.name,
             trained["parameters"],
             trained["cpu_seconds"],
+            script_cpu_seconds,
             read_history(trial.history).kept.accuracy,
             metrics["accuracy"],
             metrics["images"],
@@ -66,42 +78,87 @@ class Result:
 
 
 def main() -> None:
-    """Run or restore everything, and write the page and its picture."""
+    """Train what is asked for, and write the page and its picture from all that is there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", default=list(SEEDS))
     parser.add_argument("--known", action="store_true")
     options = parser.parse_args()
-    results: dict[str, list[Result]] = {}
-    script: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        npz = Path(folder) / "mnist.npz"
-        for config, trial in trials(options.known):
-            show(config, trial)
-            results.setdefault(config.name, []).append(Result.of(config, trial))
-            if config.name == "seed_design" and len(script) < options.repeats:
-                save_npz(npz, trial.root)
-                script.append(timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], HERE)[0].cpu)
-    page = render(list(results.values()), script)
-    (DOCS / "results.md").write_text(page, encoding="utf-8")
-    picture(list(results.values()), median(script)).savefig(PICTURE, metadata={"Software": None})
+    if unknown := set(options.experiments) - set(SEEDS):
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(SEEDS)}")
+    for name in [] if options.known else options.experiments:
+        for seed in range(SEEDS[name]):
+            if known(name, seed) is None:
+                train(name, seed)
+    found = [[known(name, seed) for seed in range(seeds)] for name, seeds in SEEDS.items()]
+    results = [whole for seeds in found if (whole := [result for result in seeds if result])]
+    if not results:
+        sys.exit("error: nothing is trained yet; leave out --known.")
+    page = render(results)
+    write_text(DOCS / "results.md", page)
+    picture(results).savefig(PICTURE, metadata={"Software": None})
     print(page)
 
 
-def trials(known: bool) -> Iterator[tuple[Config, Workspace]]:
-    """Each experiment with each seed, and the workspace in which its stages ran."""
-    repository = Workspace(REPOSITORY)
-    cache = RunCache(repository)
-    for name, seeds in SEEDS.items():
-        for seed in range(seeds):
-            config = compose(REPOSITORY / "conf", [f"experiment={name}", f"seed={seed}"])
-            if known and "train" in cache.find(config).missing:
-                continue
-            with reproduced(config, repository) as trial:
-                yield config, trial
+def known(name: str, seed: int) -> Result | None:
+    """What is kept of a training with these values and this code."""
+    path = _place(name, seed)
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return Result(**kept["result"]) if kept.get("inputs") == inputs(_config(name, seed)) else None
 
 
-def render(experiments: list[list[Result]], script: list[float]) -> str:
-    """The results as Markdown, from those of each experiment and the CPU seconds of the plain script."""
+def train(name: str, seed: int) -> None:
+    """Train, or restore, a seed of an experiment, run the plain script after it, and keep what they took."""
+    config = _config(name, seed)
+    with reproduced(config, Workspace(REPOSITORY)) as trial:
+        show(config, trial)
+        keep(name, seed, Result.of(config, trial, _script()))
+
+
+def keep(name: str, seed: int, result: Result) -> None:
+    """Write down what a training came to, and what it depends on."""
+    kept = {"inputs": inputs(_config(name, seed)), "result": asdict(result)}
+    write_text(_place(name, seed), json.dumps(kept, indent=2) + "\n")
+
+
+def inputs(config: Config) -> str:
+    """A digest of what decides about a training: its values and its code."""
+    values = config.model_dump_json(exclude={"name", "tracking"})
+    return hashlib.sha256(f"{values}\n{_code()}".encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Git's names for the code of a training; an edit that is not committed would go under."""
+    if edited := _git("status", "--porcelain", "--", *CODE):
+        sys.exit(f"error: commit the training's code before its results are kept:\n{edited}")
+    return _git("rev-parse", *(f"HEAD:{path}" for path in CODE))
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@cache
+def _config(name: str, seed: int) -> Config:
+    return compose(REPOSITORY / "conf", [f"experiment={name}", f"seed={seed}"])
+
+
+def _place(name: str, seed: int) -> Path:
+    return TRAINED / f"{name}-{seed}.json"
+
+
+def _script() -> float:
+    """The CPU seconds of one run of the plain script, on raw data from the cache."""
+    config = _config("seed_design", 0)
+    with tempfile.TemporaryDirectory() as folder, reproduced(config, Workspace(REPOSITORY)) as trial:
+        npz = save_npz(Path(folder) / "mnist.npz", trial.root)
+        return timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], HERE)[0].cpu
+
+
+def render(experiments: list[list[Result]]) -> str:
+    """The results as Markdown, from those of each experiment."""
 
     def row(seeds: list[Result]) -> str:
         first, accuracy = seeds[0], mean(seed.accuracy for seed in seeds)
@@ -113,7 +170,7 @@ def render(experiments: list[list[Result]], script: list[float]) -> str:
             f"| {len(seeds)}{wanted} | {100 * accuracy:.2f}{spread} % "
             f"| {100 * low:.2f} to {100 * high:.2f} % "
             f"| {100 * mean(seed.train_accuracy for seed in seeds):.2f} % "
-            f"| {mean(seed.cpu_seconds for seed in seeds):,.0f} s | {_cost(seeds, median(script)):.1f} |"
+            f"| {mean(seed.cpu_seconds for seed in seeds):,.0f} s | {_cost(seeds):.1f} |"
         )
 
     missing = [name for name in SEEDS if name not in {seeds[0].experiment for seeds in experiments}]
@@ -139,22 +196,22 @@ def render(experiments: list[list[Result]], script: list[float]) -> str:
             "  may still differ, since both met the same images.",
             "- Training: over the last epoch, in which the weights still change, on images as distorted as "
             "the recipe has it.",
-            f"- CPU: of one training, on {os.cpu_count()} shared processors; × script: against the whole of",
+            "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
             "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the plain design with Keras alone, "
-            f"{median(script):.0f} s (median of {len(script)}).",
+            "which ran after it on the same machine.",
             "",
         ]
     )
 
 
-def picture(experiments: list[list[Result]], script: float) -> Figure:
+def picture(experiments: list[list[Result]]) -> Figure:
     """Test error over cost, both on logarithmic axes, one point for each experiment."""
     with matplotlib.rc_context(STYLE):
         figure = Figure((8, 4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         for seeds in experiments:
-            cost, error = _cost(seeds, script), 1 - mean(seed.accuracy for seed in seeds)
+            cost, error = _cost(seeds), 1 - mean(seed.accuracy for seed in seeds)
             colour = BLUE if seeds[0].data == "mnist" else ORANGE
             axes.errorbar(cost, 100 * error, 100 * _deviation(seeds), fmt="o", color=colour, capsize=3)
             axes.annotate(
@@ -171,8 +228,8 @@ def picture(experiments: list[list[Result]], script: float) -> Figure:
     return figure
 
 
-def _cost(seeds: list[Result], script: float) -> float:
-    return mean(seed.cpu_seconds for seed in seeds) / script
+def _cost(seeds: list[Result]) -> float:
+    return median(seed.cpu_seconds / seed.script_cpu_seconds for seed in seeds)
 
 
 def _deviation(seeds: list[Result]) -> float:
