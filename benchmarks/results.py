@@ -28,7 +28,7 @@ from pipeline.config import Config, compose
 from pipeline.errors import sentences
 from pipeline.evaluation.figures import BLUE, GREY, ORANGE, STYLE
 from pipeline.evaluation.metrics import wilson
-from pipeline.sweeps.trial import reproduced, show
+from pipeline.sweeps.trial import reproduced
 from pipeline.training.history import read_history
 from pipeline.workspace import Workspace, write_text
 
@@ -110,7 +110,6 @@ def train(name: str, seed: int) -> None:
     """Train, or restore, a seed of an experiment, run the plain script after it, and keep what they took."""
     config = _config(name, seed)
     with reproduced(config, Workspace(REPOSITORY)) as trial:
-        show(config, trial)
         keep(name, seed, Result.of(config, trial, _script()))
 
 

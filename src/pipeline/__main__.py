@@ -70,12 +70,11 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
     def run(composed: "DictConfig") -> None:
         nonlocal failures
-        from pipeline.sweeps.trial import Outcome, reproduced, show
+        from pipeline.sweeps.trial import Outcome, reproduced
 
         try:
             config = from_hydra(composed).trial
             with reproduced(config, repository) as trial:
-                show(config, trial)
                 say(_summary(Outcome.read(trial.run, trial.history), trial))
         except PipelineError as error:
             # Raised through Hydra it would come out as a traceback.

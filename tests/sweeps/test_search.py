@@ -53,7 +53,7 @@ def begun(root, *arguments, space=(RATE, WIDTH), deadline=math.inf):
         (root / "trials").mkdir()
     _begin(folder, settings)
     spanned = space_of(parse(space, {}), settings)
-    return Quick(root, root, (), 0, False, {}, base, spanned, settings, 5, deadline)
+    return Quick(root, root, (), 0, False, {}, "", base, spanned, settings, 5, deadline)
 
 
 def run(job, places):

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import compose, dump
 from pipeline.processes import WORKER
+from pipeline.sweeps.forks import ForkServer
 from pipeline.sweeps.worker import Worker
 from pipeline.workspace import Workspace, sha256
 
@@ -56,9 +57,15 @@ def artifacts(workspace):
     return {str(p.relative_to(workspace.root)): sha256(p) for p in files if p != workspace.run}
 
 
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer(Workspace(REPOSITORY)) as started:
+        yield started
+
+
 @pytest.fixture
-def worker():
-    started = Worker(Workspace(REPOSITORY), 1)
+def worker(server):
+    started = Worker(server.address, 1)
     yield started
     started.stop()
 
@@ -116,23 +123,22 @@ def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
         ran(workspace, stage, worker)
     waiting = begin(workspace, "train", worker)
     until_said(waiting, "Epoch 2 of")
-    os.kill(worker._process.pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     output, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     assert "the worker that ran the stage train died" in output
     assert "Traceback" not in output
-    worker._process.wait()
+    worker.wait()
     assert not worker.alive
     later = begin(workspace, "fetch", worker)
     output, _ = later.communicate(timeout=60)
     assert (later.returncode, "died" in output) == (1, True)
 
 
-def test_a_worker_ends_with_its_parent(tmp_path):
+def test_a_worker_ends_with_whoever_has_it(server):
     script = (
-        "from pathlib import Path\nfrom pipeline.sweeps.worker import Worker\n"
-        "from pipeline.workspace import Workspace\nimport time\n"
-        f"print(Worker(Workspace(Path({str(REPOSITORY)!r})), 1)._process.pid, flush=True)\ntime.sleep(600)"
+        "import time\nfrom pipeline.sweeps.worker import Worker\n"
+        f"worker = Worker({server.address!r}, 1)\nprint(worker.pid, flush=True)\ntime.sleep(600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pipeline.config import Config, read_params
 from pipeline.errors import PipelineError
 from pipeline.processes import DIFFERS, SWEEP, WORKER, die_with_parent
+from pipeline.sweeps.forks import ForkServer
 from pipeline.sweeps.report import State
-from pipeline.sweeps.trial import Outcome, StoppedError, reproduced, show
+from pipeline.sweeps.trial import Outcome, StoppedError, reproduced
 from pipeline.sweeps.worker import Worker
 from pipeline.workspace import Workspace, write_text
 
@@ -110,8 +111,10 @@ class Job:
     driver: int  # the process that plans and reports
     stop_at_failure: bool
     differs: Mapping[str, Mapping[str, str]]  # by the trials' keys
+    server: str  # the address of the fork server on the driver's machine
 
-    # The warm worker of this process.
+    # What this process uses for one trial after the other.
+    _own_server: ClassVar[ForkServer | None] = None
     _worker: ClassVar[Worker | None] = None
 
     def __call__(self, composed: "DictConfig") -> None:
@@ -154,27 +157,33 @@ class Job:
 
     def _reproduce(self, config: Config, log: Path, environment: Mapping[str, str]) -> Outcome:
         repository, folder = Workspace(self.repository), Folder(self.folder)
-        worker = self._warm(folder.code, config.train.threads)
+        server, worker = self._warm(config.train.threads)
         variables = {SWEEP: str(folder.root), WORKER: worker.address, **environment}
         with log.open("a", encoding="utf-8") as file:
             try:
-                with reproduced(config, repository, folder.code, variables, file, folder.stops_now) as trial:
-                    outcome = Outcome.read(trial.run, trial.history)
-                    show(config, trial, file)
-                    return outcome
+                with reproduced(
+                    config, repository, folder.code, server, variables, file, folder.stops_now
+                ) as trial:
+                    return Outcome.read(trial.run, trial.history)
             except PipelineError:
                 reason = _reason(log)
         raise PipelineError(reason)
 
-    @classmethod
-    def _warm(cls, code: Workspace, threads: int) -> Worker:
-        """This process's worker; one that died, or computes with other threads, is replaced."""
-        worker = cls._worker
-        if worker and (worker.code != code or worker.threads != threads or not worker.alive):
+    def _warm(self, threads: int) -> tuple[str, Worker]:
+        """A fork server, and a worker of it; what died, or computes with other threads, is replaced."""
+        own, worker = Job._own_server, Job._worker
+        server = own.address if own else self.server
+        if worker and worker.alive and worker.threads == threads:
+            return server, worker
+        if worker:
             worker.stop()
-            worker = None
-        cls._worker = worker or Worker(code, threads)
-        return cls._worker
+        try:
+            Job._worker = Worker(server, threads)
+        except OSError:
+            # It died, or this is another machine than the driver's.
+            own = Job._own_server = ForkServer(Folder(self.folder).code)
+            server, Job._worker = own.address, Worker(own.address, threads)
+        return server, Job._worker
 
 
 def _reason(log: Path) -> str:

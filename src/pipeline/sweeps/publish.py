@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,23 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.config import TrackingSection
+from pipeline.console import say
+from pipeline.errors import PipelineError
 from pipeline.sweeps.leaderboard import Leaderboard, columns, label_of, rank, value_and_sd
 from pipeline.sweeps.report import SIGN, Report, TrialReport, reports
 from pipeline.tracking.projection import RunDeletedError
 from pipeline.tracking.sweep import SweepRun, SweepTrial, send
 from pipeline.workspace import Workspace
+
+
+def main(folder: str, repository: str) -> int:
+    """Publish the sweep whose report lies in `folder`; if that fails it is kept for later."""
+    try:
+        if line := publish(Report.read(Path(folder)), Path(folder), Workspace(Path(repository))):
+            say(line)
+    except PipelineError as error:
+        print(f"warning: {error}", file=sys.stderr)
+    return 0
 
 
 def publish(report: Report, folder: Path, repository: Workspace) -> str:

@@ -83,6 +83,7 @@ def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dic
                 driver=os.getpid(),
                 stop_at_failure=settings.on_failure == "stop",
                 differs={},
+                server="",
                 base=base,
                 space=space,
                 settings=settings,

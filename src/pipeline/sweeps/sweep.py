@@ -19,14 +19,14 @@ from filelock import FileLock, Timeout
 from pipeline.config import Composed, Config, TrackingSection, compose_each, dump
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
-from pipeline.sweeps import leaderboard
+from pipeline.sweeps import leaderboard, publish
 from pipeline.sweeps.board import watching
+from pipeline.sweeps.forks import Fork, ForkServer
 from pipeline.sweeps.job import NOW, Folder, Job, Progress
 from pipeline.sweeps.known import RunCache
 from pipeline.sweeps.plan import Trial, grid, parse
-from pipeline.sweeps.publish import publish
 from pipeline.sweeps.report import Report, Status, TrialReport
-from pipeline.sweeps.trial import Outcome, clear_the_dead, key_of, outcome_of, reproduced, show, snapshot
+from pipeline.sweeps.trial import Outcome, clear_the_dead, key_of, outcome_of, reproduced, snapshot
 from pipeline.tracking.projection import ID_TAG
 from pipeline.tracking.store import find_run, is_local
 from pipeline.workspace import Workspace, here, remove, sha256, write_text
@@ -118,7 +118,7 @@ def sweep(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dict
                 write_text(folder.params(trial.key), dump(trial.config))
             differs = {trial.key: trial.differs for trial in own.unknown}
             stop_at_failure = composed.sweep.on_failure == "stop"
-            job = Job(repository.root, folder.root, (), os.getpid(), stop_at_failure, differs)
+            job = Job(repository.root, folder.root, (), os.getpid(), stop_at_failure, differs, server="")
             sys.exit(run(own, job, hydra_context, config))
 
 
@@ -173,14 +173,26 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     start = own.look()
     start.write(own.folder.root)
     say(_plan(start, workers(config)))
-    came: list[int] = []
-    if own.jobs:
+    if not own.jobs:
+        return _report(own, came=[])
+    with ForkServer(own.folder.code) as server:
         # Beside the first trials, which get to MLflow later than this.
-        beginning = threading.Thread(target=_publish, args=(start, own), daemon=True)
+        beginning = threading.Thread(target=_publish, args=(own, server), daemon=True)
         beginning.start()
         with watching(own.look, workers(config)), _stopping(own.folder) as came:
-            _launch(own, job, hydra_context, config)
+            _launch(own, replace(job, server=server.address), hydra_context, config)
         beginning.join()
+        return _report(own, came, server)
+
+
+def _report(own: Sweep, came: list[int], server: ForkServer | None = None) -> int:
+    """Say what came of the sweep, here and in MLflow; its exit code.
+
+    Args:
+        own: the sweep, whose trials have ended.
+        came: the signals that ended it.
+        server: has imported what this takes.
+    """
     report = own.look()
     failed = [trial for trial in report.trials if trial.state == "failed"]
     whole = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
@@ -188,11 +200,12 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     report = replace(report, status=status, end=int(time.time() * 1000))
     report.write(own.folder.root)
     for config_of_lost in _lost(report, own):
-        with reproduced(config_of_lost, own.repository, own.folder.code) as restored:
-            show(config_of_lost, restored)
+        # It brings its run to MLflow.
+        with reproduced(config_of_lost, own.repository, own.folder.code):
+            pass
     board = leaderboard.rank(report)
     leaderboard.show(board)
-    _publish(report, own)
+    _publish(own, server)
     for line in leaderboard.next_steps(board):
         say(line)
     for ended in failed:
@@ -203,13 +216,16 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     return 0 if whole else 1
 
 
-def _publish(report: Report, own: Sweep) -> None:
-    """Have MLflow show the sweep as it stands; if that fails it is kept for later."""
-    try:
-        if line := publish(report, own.folder.root, own.repository):
-            say(line)
-    except PipelineError as error:
-        print(f"warning: {error}", file=sys.stderr)
+def _publish(own: Sweep, server: ForkServer | None) -> None:
+    """Have MLflow show the sweep as its report has it."""
+    arguments = [str(own.folder.root), str(own.repository.root)]
+    if server:
+        with (
+            suppress(OSError),
+            Fork(server.address, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2)),
+        ):
+            return
+    publish.main(*arguments)
 
 
 def _lost(report: Report, own: Sweep) -> Iterator[Config]:

@@ -20,8 +20,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pipeline.config import OBJECTIVES_BY_EPOCH, Config, dump, read_params
+from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
 from pipeline.processes import die_with_parent
+from pipeline.sweeps.forks import Fork
 from pipeline.sweeps.known import Known, RunCache
 from pipeline.training.history import Epoch, read_history
 from pipeline.workspace import Workspace, remove, write_text
@@ -116,7 +118,8 @@ def _configure_dvc(workspace: Workspace, repository: Workspace) -> None:
 def reproduced(
     config: Config,
     repository: Workspace,
-    code: Workspace | None = None,
+    snapshotted: Workspace | None = None,
+    server: str | None = None,
     environment: Mapping[str, str] | None = None,
     log: TextIO | None = None,
     stops: Callable[[], bool] = lambda: False,
@@ -126,7 +129,8 @@ def reproduced(
     Args:
         config: of the trial.
         repository: whose cache and runs are shared, and whose own workspace is left alone.
-        code: a `snapshot` to take the code from; None: the repository's as it is now.
+        snapshotted: a `snapshot` to take the code from; None: the repository's as it is now.
+        server: the address of a fork server to have the process from; None: it is started anew.
         environment: more variables for the stages.
         log: where the stages write to; None: this process's own output.
         stops: asked now and then whether to end.
@@ -141,60 +145,61 @@ def reproduced(
     trial = Workspace(folder / key_of(config))
     with FileLock(trial.root.with_suffix(".lock")):
         try:
-            if code is None:
+            if snapshotted is None:
                 snapshot(repository, trial.root, config)
             else:
                 remove(trial.root)
-                shutil.copytree(code.root / "src", trial.root / "src")
-                shutil.copy(code.dvc_yaml, trial.dvc_yaml)
+                shutil.copytree(snapshotted.root / "src", trial.root / "src")
+                shutil.copy(snapshotted.dvc_yaml, trial.dvc_yaml)
                 write_text(trial.params, dump(config))
                 _configure_dvc(trial, repository)
             variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
             variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
             variables["PYTHONPATH"] = "src"
             variables |= environment or {}
-            command = [sys.executable, "-m", "pipeline.sweeps.trial", str(repository.root)]
-            if _end_of(command, trial.root, variables, log, stops):
+            with _started(trial, repository, server, variables, log) as process:
+                code = _end_of(process, stops)
+            if code:
                 raise PipelineError(f"{config.name} (seed {config.seed}) failed; the stage said why above.")
             yield trial
         finally:
             remove(trial.root)
 
 
-def _end_of(
-    command: list[str],
-    place: Path,
+def _started(
+    trial: Workspace,
+    repository: Workspace,
+    server: str | None,
     environment: dict[str, str],
     log: TextIO | None,
-    stops: Callable[[], bool],
-) -> int:
-    """Run a command and give its exit code; whatever ends the wait for it ends its processes first."""
-    errors = None if log is None else subprocess.STDOUT
-    with subprocess.Popen(
-        command, cwd=place, env=environment, stdout=log, stderr=errors, process_group=0
-    ) as process:
-        try:
-            while not stops():
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(timeout=_SECONDS_BETWEEN_LOOKS)
-            raise StoppedError  # noqa: TRY301 (it ends as an exception from outside does)
-        except BaseException:
-            # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            raise
+) -> "Fork | subprocess.Popen[bytes]":
+    """The process of a trial, in a process group of its own."""
+    if server and log:
+        output = (log.fileno(), log.fileno())
+        return Fork(server, __name__, [str(repository.root)], trial.root, environment, output)
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(repository.root)],
+        cwd=trial.root,
+        env=environment,
+        stdout=log,
+        stderr=None if log is None else subprocess.STDOUT,
+        process_group=0,
+    )
 
 
-def show(config: Config, trial: Workspace, log: TextIO | None = None) -> None:
-    """Have MLflow hold the trial's run, also if DVC restored it; otherwise the run is kept for later."""
-    from pipeline import tracking
-
+def _end_of(process: "Fork | subprocess.Popen[bytes]", stops: Callable[[], bool]) -> int:
+    """The exit code of a process; whatever ends the wait for it ends its group first."""
     try:
-        for line in tracking.sync(config.tracking, trial):
-            print(line, file=log)
-    except PipelineError as error:
-        print(f"warning: {error}", file=log or sys.stderr)
+        while not stops():
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=_SECONDS_BETWEEN_LOOKS)
+        raise StoppedError  # noqa: TRY301 (it ends as an exception from outside does)
+    except BaseException:
+        # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
 
 
 def clear_the_dead(folder: Path) -> None:
@@ -208,16 +213,27 @@ def clear_the_dead(folder: Path) -> None:
                 continue
 
 
-def _dvc(repository: Workspace) -> int:
-    """Reproduce the trial in the current directory; a process of its own, since DVC keeps global state."""
+def main(repository: str) -> int:
+    """Reproduce the trial in the current directory, and have MLflow hold its run, also if DVC restored it.
+
+    Of a process of its own, since DVC keeps global state.
+    """
+    with sentences():
+        trial = Workspace(Path.cwd())
+        config = read_params(trial.params)
+        code = _reproduce(config, trial, Workspace(Path(repository)).scratch / "locks")
+        if not code:
+            _show(config, trial)
+        return code
+
+
+def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
+    """The exit code of `dvc repro`."""
     from dvc.cli import main as dvc
 
-    trial = Workspace(Path.cwd())
-    cache = RunCache(trial)
-    locks = repository.scratch / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        for stage, inputs in cache.find(read_params(trial.params)).missing.items():
+        for stage, inputs in RunCache(trial).find(config).missing.items():
             # Trials that start together would all do what they have in common.
             lock = FileLock(locks / f"{stage}-{inputs}.lock")
             if stage in ("fetch", "preprocess"):
@@ -229,7 +245,17 @@ def _dvc(repository: Workspace) -> int:
         return int(dvc(["repro"]))
 
 
+def _show(config: Config, trial: Workspace) -> None:
+    """Have MLflow hold the trial's run; otherwise the run is kept for later."""
+    from pipeline import tracking
+
+    try:
+        for line in tracking.sync(config.tracking, trial):
+            say(line)
+    except PipelineError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    with sentences():
-        die_with_parent()
-        sys.exit(_dvc(Workspace(Path(sys.argv[1]))))
+    die_with_parent()
+    sys.exit(main(sys.argv[1]))

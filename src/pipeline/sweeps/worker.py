@@ -1,4 +1,4 @@
-"""The warm worker of a sweep: a process with all imports behind it, in which stages run one after the other.
+"""The warm worker of a sweep: a process with all imports behind it, in which stages run one after another.
 
 DVC starts each stage as always, and that process hands its work over (`pipeline.processes.hand_over`): the
 commands, and with them DVC's cache keys, are those of `dvc repro`, after the pattern of Bazel's persistent
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,56 +19,56 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import sentences
-from pipeline.processes import die_with_parent
 from pipeline.stages.__main__ import run
+from pipeline.sweeps.forks import Fork
 from pipeline.workspace import Workspace
 
 _MAX_REQUEST = 65536  # bytes
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class Worker:
-    """A handle to a warm worker, which ends with the process that started it."""
+class Worker(Fork):
+    """A handle to a warm worker, which ends with the process that has it."""
 
-    def __init__(self, code: Workspace, threads: int) -> None:
-        """Start one that runs the package in `code`, for trainings with so many threads."""
-        self.code, self.threads = code, threads
+    def __init__(self, server: str, threads: int) -> None:
+        """Have the fork server at `server` start one, for trainings with so many threads.
+
+        Raises:
+            OSError: the server died.
+        """
+        self.threads = threads
         self._folder = tempfile.TemporaryDirectory()
         # The names of sockets may be no longer than a hundred characters: a workspace's may be.
         self.address = str(Path(self._folder.name) / "socket")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sweeps.worker", str(listener.fileno()), str(os.getpid())],
-                env=os.environ | {"PYTHONPATH": str(code.root / "src")},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[listener.fileno()],
-                process_group=0,  # Ctrl-C reaches it through whoever waits for a stage.
-            )
+            descriptors = (1, 2, listener.fileno())
+            super().__init__(server, __name__, (), Path.cwd(), os.environ, descriptors)
         atexit.register(self.stop)
 
     @property
     def alive(self) -> bool:
         """Whether it can take another stage."""
-        return self._process.poll() is None
+        return self.poll() is None
 
     def stop(self) -> None:
         """End it, with the stage that it runs if there is one."""
         atexit.unregister(self.stop)
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        self._process.wait()
+        self.terminate()
+        self.wait()
         self._folder.cleanup()
 
 
-def _serve(listener: socket.socket, parent: int) -> None:
-    """Run the stages that arrive, as long as the process lives that started this one."""
-    # Its death may be told while a stage ends for another reason, and go under.
-    while os.getppid() == parent:
+def main(descriptor: str) -> NoReturn:
+    """Run the stages that arrive at the socket `descriptor`, one after the other."""
+    # Ctrl-C and other signals to a group are for whoever waits for the stage.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listener = socket.socket(fileno=int(descriptor))
+    while True:
         with closing(listener.accept()[0]) as connection:
             message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 2)
             if len(descriptors) < 2:
@@ -156,22 +155,3 @@ def _forget() -> None:
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
     gc.collect()
-
-
-def _prepare() -> None:
-    """Import now what the stages would."""
-    from pipeline.console import quiet_tensorflow
-
-    with quiet_tensorflow():
-        import pipeline.stages.evaluate
-        import pipeline.stages.preprocess
-        import pipeline.stages.train
-        import pipeline.tracking  # noqa: F401
-
-
-if __name__ == "__main__":
-    die_with_parent()
-    # Ctrl-C and other signals to a group are for whoever waits for the stage.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _prepare()
-    _serve(socket.socket(fileno=int(sys.argv[1])), parent=int(sys.argv[2]))

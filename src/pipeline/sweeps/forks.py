@@ -1,0 +1,245 @@
+"""A process with all imports behind it, from which those of a sweep are forked.
+
+Keras, MLflow and DVC take longer to import than a small model to train. One process on each machine imports
+them, and does nothing else, so that no thread and no connection of theirs is forked. Each fork ends with
+whoever asked for it.
+"""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.processes import die_with_parent
+from pipeline.workspace import Workspace
+
+_MAX_REQUEST = 1 << 20  # bytes
+_MAX_DESCRIPTORS = 3  # standard output, standard error, one more
+_NUMBER = struct.Struct("i")
+_SECONDS_BETWEEN_SIGNALS = 10.0
+
+
+class ForkServer:
+    """A handle to such a process, which ends with the one that started it."""
+
+    def __init__(self, code: Workspace) -> None:
+        """Start one that imports the package in `code`."""
+        self._folder = tempfile.TemporaryDirectory()
+        # The names of sockets may be no longer than a hundred characters: a workspace's may be.
+        self.address = str(Path(self._folder.name) / "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.address)
+            listener.listen()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.sweeps.forks", str(listener.fileno())],
+                env=os.environ | {"PYTHONPATH": str(code.root / "src")},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+                process_group=0,  # Ctrl-C is for whoever asked for a fork.
+            )
+
+    def stop(self) -> None:
+        """End it, and the forks with it."""
+        self._process.terminate()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Fork:
+    """A process that a fork server forked; used as `subprocess.Popen` is, as far as that goes."""
+
+    def __init__(
+        self,
+        server: str,
+        module: str,
+        arguments: Sequence[str],
+        place: Path,
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+    ) -> None:
+        """Have `module.main(*arguments)` run in a new process; it is told to end when this one dies.
+
+        Args:
+            server: a fork server's address.
+            module: whose `main` gives the exit code.
+            arguments: of `main`, before the numbers of the descriptors beyond the first two.
+            place: the directory in which it runs.
+            environment: all of its variables.
+            descriptors: its standard output and error, and any others that `main` is to have.
+
+        Raises:
+            OSError: the server died.
+        """
+        request = {
+            "module": module,
+            "arguments": list(arguments),
+            "place": str(place),
+            "environment": dict(environment),
+        }
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(server)
+        text = json.dumps(request).encode()
+        socket.send_fds(self._connection, [_NUMBER.pack(len(text))], list(descriptors))
+        self._connection.sendall(text)
+        self._code: int | None = None
+        pid = self._receive()
+        if pid is None:
+            raise ConnectionError("the process that imported everything died")
+        self.pid = pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, -SIGKILL if it was killed.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end within `timeout` seconds.
+        """
+        if self._code is None:
+            self._connection.settimeout(timeout)
+            try:
+                code = self._receive()
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0) from None
+            self._code = -signal.SIGKILL if code is None else code
+            self._connection.close()
+        return self._code
+
+    def poll(self) -> int | None:
+        """Its exit code; None: it has not ended."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(timeout=1e-3)
+        return None
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+    def _receive(self) -> int | None:
+        try:
+            received = self._connection.recv(_NUMBER.size, socket.MSG_WAITALL)
+        except ConnectionError:
+            return None
+        return _NUMBER.unpack(received)[0] if received else None
+
+
+def _serve(listener: socket.socket) -> None:
+    """Fork whatever is asked for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel buries the dead.
+    # Python sees threads of OpenBLAS and jemalloc, which both take care of forks.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            length, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, _MAX_DESCRIPTORS)
+            if len(length) == _NUMBER.size and len(descriptors) >= 2:
+                text = connection.recv(_NUMBER.unpack(length)[0], socket.MSG_WAITALL)
+                if not os.fork():
+                    listener.close()
+                    _become(json.loads(text), descriptors, connection)
+            # Otherwise whoever called was killed before it said what it wanted.
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _become(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> None:
+    """Be the process that was asked for, to its end."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, descriptor in zip((1, 2), descriptors[:2], strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(request["place"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        # From here on it may be signalled.
+        connection.sendall(_NUMBER.pack(os.getpid()))
+        main = importlib.import_module(request["module"]).main
+        code = main(*request["arguments"], *map(str, descriptors[2:]))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        with suppress(ConnectionError):
+            connection.sendall(_NUMBER.pack(code))
+        # What waits at the end of a process is the server's, not its own.
+        os._exit(code & 0xFF)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """Tell this process to end when the other end of `connection` is closed, until it does."""
+    with suppress(ConnectionError):
+        connection.recv(1)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_BETWEEN_SIGNALS)
+
+
+def _prepare() -> None:
+    """Import what the processes of a sweep would."""
+    from pipeline.console import quiet_tensorflow
+    from pipeline.stages.__main__ import import_keras
+
+    with quiet_tensorflow():
+        import_keras()
+        for module in _IMPORTED:
+            importlib.import_module(module)
+
+
+_IMPORTED = (
+    "pipeline.stages.train",
+    "pipeline.stages.evaluate",
+    "pipeline.stages.preprocess",
+    "pipeline.tracking",
+    "pipeline.sweeps.worker",
+    "pipeline.sweeps.trial",
+    "pipeline.sweeps.publish",
+    "pipeline.sweeps.figures",
+    # What DVC and MLflow import only when they need it.
+    "dvc.cli",
+    "dvc.commands.repro",
+    "dvc.repo.reproduce",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    _prepare()
+    _serve(socket.socket(fileno=int(sys.argv[1])))
