@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from benchmarks.__main__ import HERE, REPOSITORY, save_npz, timed
 from pipeline.config import Config, compose
 from pipeline.errors import sentences
-from pipeline.evaluation.figures import BLUE, GREY, ORANGE, STYLE
 from pipeline.evaluation.metrics import wilson
+from pipeline.evaluation.style import BLUE, GREY, ORANGE, STYLE
 from pipeline.sweeps.trial import reproduced
 from pipeline.training.history import read_history
 from pipeline.workspace import Workspace, write_text

@@ -8,7 +8,7 @@ from made_up import sweep, trial
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
-from pipeline.evaluation.figures import ORANGE
+from pipeline.evaluation.style import ORANGE
 from pipeline.sweeps.figures import by_hyperparameter, draw, parallel_coordinates
 from pipeline.sweeps.leaderboard import rank
 
@@ -35,6 +35,7 @@ def search(number):
 
 
 SWEEPS = {
+    "one-that-nothing-differs-from": sweep([trial()]),
     "one": sweep([trial(rate="0.1")]),
     "seeds": sweep([trial(seed="0"), trial({"val_accuracy": 0.6}, seed="1")]),
     "a-grid": sweep(grid(), [trial({}, "failed", **{"model": "mlp", "seed": "3"})]),

@@ -79,6 +79,18 @@ def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, nu
     assert [path.suffix for path in (smoke.root / ".pipeline" / "trials").iterdir()] == [".lock"]
 
 
+def test_a_trial_that_a_script_started_in_the_background_ends_when_told(smoke, start):
+    smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
+    # A shell that is no terminal's has what it starts with `&` ignore SIGINT.
+    script = start(smoke, "sh", "-c", "python -m pipeline & echo started $!; wait $!; echo ended with $?")
+    script.wait_for("Epoch 2 of")
+    os.kill(int(re.search(r"started (\d+)", script.output)[1]), signal.SIGTERM)
+    assert script.end() == 0
+    assert "ended with 143" in script.output
+    until(lambda: not smoke.processes())
+    assert smoke.mlflow_runs()[-1].info.status == "KILLED"
+
+
 def test_ctrl_c_ends_repro_and_its_run(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
     repro = start(smoke, "dvc", "repro")

@@ -14,38 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import Floats, Ints, Predictions, calibrate, wilson
+from pipeline.evaluation.style import (
+    BLUE,
+    GREY,
+    INK,
+    LIGHT_BLUE,
+    LIGHT_ORANGE,
+    ORANGE,
+    PALE,
+    STYLE,
+    WIDTH,
+    titled,
+)
 from pipeline.training.history import History
-
-DPI = 110
-WIDTH = 8.0  # Inches.
-INK, GREY, PALE = "#22303c", "#6b7782", "#e9edf0"
-BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = "#2b6ca3", "#9dc0dd", "#d9772b", "#f2cba8"
-STYLE = {
-    "figure.dpi": DPI,
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,  # A class may be called $1.
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 10.5,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": PALE,
-    "xtick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.color": GREY,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
 
 
 def draw(
@@ -368,15 +353,6 @@ def _name_classes(axes: Axes, names: Sequence[str], cell: float) -> None:
     axes.tick_params(length=0 if every == 1 else 3)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def titled(height: float, title: str, subtitle: str) -> Figure:
-    """An empty figure, `height` inches high: above, what is seen, and the numbers to remember."""
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.7 / height))
-    figure = Figure(figsize=(WIDTH, height), layout=layout)
-    figure.text(0.015, 1 - 0.14 / height, title, va="top", size=13, weight="bold")
-    figure.text(0.015, 1 - 0.42 / height, subtitle, va="top", size=10.5, color=GREY)
-    return figure
 
 
 def _short(name: str, characters: int = 20) -> str:

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.console import brief
-from pipeline.evaluation.figures import BLUE, DPI, GREY, INK, ORANGE, STYLE, WIDTH, titled
+from pipeline.evaluation.style import BLUE, DPI, GREY, INK, ORANGE, STYLE, WIDTH, titled
 from pipeline.sweeps.leaderboard import Leaderboard, label_of, rank, short_names, value_and_sd
 from pipeline.sweeps.report import SIGN, Report
 
@@ -239,6 +239,8 @@ class _Scale:
 def _scale(report: Report, key: str, values: Sequence[str | None]) -> _Scale:
     """The scale of a hyperparameter: of sizes if its values are many numbers, else a step for each value."""
     texts = list(dict.fromkeys(value for value in values if value is not None))
+    if not texts:
+        return _Scale({}, [])
     space = report.space.get(key)
     try:
         numbers = {text: float(text) for text in texts}

@@ -258,4 +258,6 @@ def _show(config: Config, trial: Workspace) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    # A shell has what a script starts with `&` ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1]))

@@ -1,0 +1,39 @@
+"""What the pictures have in common: those of an evaluation, of a sweep and of the results."""
+
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+DPI = 110
+WIDTH = 8.0  # Inches.
+INK, GREY, PALE = "#22303c", "#6b7782", "#e9edf0"
+BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = "#2b6ca3", "#9dc0dd", "#d9772b", "#f2cba8"
+STYLE = {
+    "figure.dpi": DPI,
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # A class may be called $1.
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "xtick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def titled(height: float, title: str, subtitle: str) -> Figure:
+    """An empty figure, `height` inches high: above, what is seen, and the numbers to remember."""
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.7 / height))
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    figure.text(0.015, 1 - 0.14 / height, title, va="top", size=13, weight="bold")
+    figure.text(0.015, 1 - 0.42 / height, subtitle, va="top", size=10.5, color=GREY)
+    return figure
