@@ -8,7 +8,7 @@ import typer
 from pipeline.config import read_params
 from pipeline.console import say
 from pipeline.errors import sentences
-from pipeline.workspace import here
+from pipeline.workspace import Workspace, here
 
 app = typer.Typer(
     help="Verbs beside `dvc repro`, `mlflow ui` and `python -m pipeline`.",
@@ -18,14 +18,16 @@ app = typer.Typer(
 )
 
 
+Remote = Annotated[str | None, typer.Option(help="A DVC remote's name; the default one if not given.")]
+
+
 @app.command()
 def sync() -> None:
     """Bring MLflow up to date: send runs and sweeps it missed, rebuild the workspace's run if it was lost."""
     from pipeline import tracking
     from pipeline.sweeps.publish import publish_all
 
-    workspace = here()
-    workspace.refuse_foreign_environment(Path.cwd())
+    workspace = _workspace()
     for line in tracking.sync(read_params(workspace.params).tracking, workspace):
         say(line)
     for line in publish_all(workspace):
@@ -43,8 +45,7 @@ def adopt(
     """Make a trial of a sweep an experiment in conf/, which `dvc repro` restores without training."""
     from pipeline.sweeps.adopt import adopt
 
-    workspace = here()
-    workspace.refuse_foreign_environment(Path.cwd())
+    workspace = _workspace()
     for line in adopt(run, workspace, name, force):
         say(line)
 
@@ -57,10 +58,31 @@ def compare(
     """Show how two runs differ, what each reached, and whether the difference is more than chance."""
     from pipeline.compare import compare
 
-    workspace = here()
-    workspace.refuse_foreign_environment(Path.cwd())
+    workspace = _workspace()
     for line in compare((first, second), read_params(workspace.params).tracking, workspace):
         say(line)
+
+
+@app.command()
+def push(remote: Remote = None) -> None:
+    """Send what was ever trained here, sweeps included, to a DVC remote."""
+    from pipeline.share import push
+
+    say(push(_workspace(), remote))
+
+
+@app.command()
+def pull(remote: Remote = None) -> None:
+    """Fetch what others sent to a DVC remote: what they trained is not trained here again."""
+    from pipeline.share import pull
+
+    say(pull(_workspace(), remote))
+
+
+def _workspace() -> Workspace:
+    workspace = here()
+    workspace.refuse_foreign_environment(Path.cwd())
+    return workspace
 
 
 def main() -> None:

@@ -291,6 +291,10 @@ def _plan(report: Report, at_a_time: int) -> str:
 
 def workers(config: "DictConfig") -> int:
     """How many trials the launcher runs at a time."""
+    if config.hydra.runtime.choices["hydra/launcher"] == "ray":
+        from hydra_plugins.pipeline_launchers import slots
+
+        return slots(config.hydra.launcher)
     jobs: int = config.hydra.launcher.get("n_jobs", 1) or 1
     return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
 
