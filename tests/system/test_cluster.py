@@ -1,12 +1,22 @@
 """Sweeps on a Ray cluster, and what docs/scale.md tells to do on several machines."""
 
 import json
+import os
+import pwd
+import re
+import shutil
+import socket
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, until
+from clones import PATIENCE, clone_of, until
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).parents[2]
+COMMANDS = re.findall(r"^\$ (.+)$", (REPOSITORY / "docs" / "scale.md").read_text(), re.MULTILINE)
 
 
 class RunningCluster:
@@ -31,17 +41,22 @@ class RunningCluster:
 
 
 @pytest.fixture
-def cluster(environment):
+def alone(tmp_path_factory):
+    """`ray stop` stops all that is Ray's on the machine, so one test at a time has it."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        yield
+
+
+@pytest.fixture
+def cluster(alone, environment):
     running = RunningCluster(environment)
     yield running
     running.end()
 
 
 def progress_of(clone):
-    noted = [
-        json.loads(path.read_text()) for path in (clone.root / ".pipeline/sweeps").glob("*/trials/*.json")
-    ]
-    return [each["state"] for each in noted]
+    noted = (clone.root / ".pipeline/sweeps").glob("*/trials/*.json")
+    return [json.loads(path.read_text())["state"] for path in noted]
 
 
 @pytest.mark.slow
@@ -68,3 +83,126 @@ def test_a_cluster_that_is_not_there_is_told_in_a_sentence(smoke):
     told = smoke.pipeline("-m", *overrides, code=1)
     assert "error: No Ray cluster answers at 127.0.0.1:9" in told
     assert "Traceback" not in told
+
+
+def free_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return free.getsockname()[1]
+
+
+def answers(port):
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    return False
+
+
+@pytest.fixture
+def s3(environment):
+    """An S3 server with the two buckets of the page; its port."""
+    import boto3
+
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], env=environment)
+    until(lambda: answers(port))
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+    )
+    for bucket in ("pipeline-cache", "pipeline-runs"):
+        client.create_bucket(Bucket=bucket)
+    yield port
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def postgresql():
+    """A PostgreSQL server with the page's user and database; its port."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("pg_ctl") or "").parent]
+    if not (found[-1] / "pg_ctl").exists():
+        pytest.fail("needs PostgreSQL: apt-get install postgresql")
+    port = free_port()
+    # It refuses to run as root.
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    folder = subprocess.run(
+        ["mktemp", "-d"], capture_output=True, text=True, check=True, user=user
+    ).stdout.strip()
+
+    def run(program, *arguments):
+        subprocess.run(
+            [found[-1] / program, *arguments], cwd=folder, user=user, check=True, stdout=subprocess.DEVNULL
+        )
+
+    run("initdb", "-D", f"{folder}/data", "-U", "postgres", "--auth=trust")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    run("pg_ctl", "-D", f"{folder}/data", "-o", options, "-l", f"{folder}/log", "-w", "start")
+    here = ("-h", "127.0.0.1", "-p", str(port), "-U", "postgres")
+    run("createuser", *here, "mlflow")
+    run("createdb", *here, "-O", "mlflow", "mlflow")
+    yield port
+    run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s3, postgresql, start):
+    ray_port, tracking_port = free_port(), free_port()
+    ours = {
+        "https://s3.example.org": f"http://127.0.0.1:{s3}",
+        "db.example.org": f"127.0.0.1:{postgresql}",
+        "--host 0.0.0.0 --port 5000": f"--host 127.0.0.1 --port {tracking_port}",
+        "tracking.example.org:5000": f"127.0.0.1:{tracking_port}",
+        "tracking.example.org": "127.0.0.1",
+        "--port=6379": f"--port={ray_port} --node-ip-address=127.0.0.1",
+        "head.example.org:6379": f"127.0.0.1:{ray_port}",
+    }
+    smoke.environment |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    smoke.pipeline("-m", "train.epochs=1", "seed=0,1")
+    printed = {}
+    for command in COMMANDS:
+        typed = command
+        for name, own in ours.items():
+            typed = typed.replace(name, own)
+        assert "example.org" not in typed
+        if typed.startswith("export "):
+            name, _, value = typed.removeprefix("export ").partition("=")
+            smoke.environment[name] = value
+        elif typed.startswith("mlflow server"):
+            start(smoke, "bash", "-c", f"exec {typed}")
+            until(lambda: answers(tracking_port))
+        elif typed == "pipeline pull":
+            other = clone_of(smoke, tmp_path / "other")
+            other.environment = dict(smoke.environment)
+            assert "Fetched " in other.run("bash", "-c", typed)
+            assert "2 trials: 2 known" in other.pipeline("-m", "train.epochs=1", "seed=0,1")
+        else:
+            printed[command] = smoke.run("bash", "-c", typed)
+    assert "Sent " in printed["pipeline push"]
+    [swept] = [text for command, text in printed.items() if "launcher=ray" in command]
+    # The seed 0 was trained by the command before.
+    assert "2 trials: 1 known, 1 to run, 1 at a time (hydra/launcher=ray)." in swept
+    assert "1 of 1: seed=1" in swept
+
+    import mlflow
+
+    server = mlflow.MlflowClient(smoke.environment["MLFLOW_TRACKING_URI"])
+    [experiment] = [found for found in server.search_experiments() if found.name == "image-classifier"]
+    runs = server.search_runs([experiment.experiment_id])
+    assert sum("pipeline.sweep" in run.data.tags for run in runs) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    import boto3
+
+    bucket = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1",
+                          aws_access_key_id="key", aws_secret_access_key="secret")  # fmt: skip
+    kept = [found["Key"] for found in bucket.list_objects_v2(Bucket="pipeline-runs")["Contents"]]
+    assert any(key.endswith("model.keras") for key in kept), kept
