@@ -131,7 +131,8 @@ class Fork:
     def terminate(self) -> None:
         """Tell it to end."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def __enter__(self) -> Self:
         return self

@@ -61,7 +61,10 @@ def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dic
         texts = space_text(overrides)
         # The others do not change what is suggested: with more trials or time the search goes on.
         how = settings.model_dump(mode="json", include={"objectives", "sampler", "pruner", "seed"})
-        with opened([key_of(first.trial), json.dumps([texts, how])], first.trial, repository) as folder:
+        with opened([key_of(first.trial), json.dumps([texts, how])], first.trial, repository) as (
+            folder,
+            server,
+        ):
             shutil.copytree(conf, folder.conf)
             _begin(folder, settings)
             is_grid = settings.sampler == "grid"
@@ -70,6 +73,7 @@ def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dic
             own = Search(
                 repository,
                 folder,
+                server,
                 head_of(folder, first, config, arguments, "optuna", texts),
                 base,
                 places,
@@ -83,7 +87,7 @@ def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dic
                 driver=os.getpid(),
                 stop_at_failure=settings.on_failure == "stop",
                 differs={},
-                server="",
+                server=server.address,
                 base=base,
                 space=space,
                 settings=settings,

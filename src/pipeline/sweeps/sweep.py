@@ -43,6 +43,7 @@ class Sweep(ABC):
 
     repository: Workspace
     folder: Folder
+    server: ForkServer
     head: Report  # all but its trials
 
     @property
@@ -111,14 +112,14 @@ def sweep(arguments: Sequence[str], hydra_context: "HydraContext", config: "Dict
         composed, overrides = composed_and_overrides(conf, arguments, hydra_context)
         trials = grid(conf, overrides)
         identity = sorted(trial.key for trial in trials)
-        with opened(identity, trials[0].config, repository) as folder:
+        with opened(identity, trials[0].config, repository) as (folder, server):
             head = head_of(folder, composed, config, arguments, "grid", space_text(overrides))
-            own = Grid(repository, folder, head, trials, _look_up(trials, folder))
+            own = Grid(repository, folder, server, head, trials, _look_up(trials, folder))
             for trial in own.unknown:
                 write_text(folder.params(trial.key), dump(trial.config))
             differs = {trial.key: trial.differs for trial in own.unknown}
-            stop_at_failure = composed.sweep.on_failure == "stop"
-            job = Job(repository.root, folder.root, (), os.getpid(), stop_at_failure, differs, server="")
+            stops = composed.sweep.on_failure == "stop"
+            job = Job(repository.root, folder.root, (), os.getpid(), stops, differs, server.address)
             sys.exit(run(own, job, hydra_context, config))
 
 
@@ -173,26 +174,16 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     start = own.look()
     start.write(own.folder.root)
     say(_plan(start, workers(config)))
-    if not own.jobs:
-        return _report(own, came=[])
-    with ForkServer(own.folder.code) as server:
+    came: list[int] = []
+    # What is all known is reported before the server has imported what that takes.
+    server = own.server if own.jobs else None
+    if own.jobs:
         # Beside the first trials, which get to MLflow later than this.
         beginning = threading.Thread(target=_publish, args=(own, server), daemon=True)
         beginning.start()
         with watching(own.look, workers(config)), _stopping(own.folder) as came:
-            _launch(own, replace(job, server=server.address), hydra_context, config)
+            _launch(own, job, hydra_context, config)
         beginning.join()
-        return _report(own, came, server)
-
-
-def _report(own: Sweep, came: list[int], server: ForkServer | None = None) -> int:
-    """Say what came of the sweep, here and in MLflow; its exit code.
-
-    Args:
-        own: the sweep, whose trials have ended.
-        came: the signals that ended it.
-        server: has imported what this takes.
-    """
     report = own.look()
     failed = [trial for trial in report.trials if trial.state == "failed"]
     whole = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
@@ -242,8 +233,10 @@ def _lost(report: Report, own: Sweep) -> Iterator[Config]:
 
 
 @contextmanager
-def opened(identity: Sequence[str], config: Config, repository: Workspace) -> Iterator[Folder]:
-    """The folder of a sweep with the code as it is now, a snapshot of it inside.
+def opened(
+    identity: Sequence[str], config: Config, repository: Workspace
+) -> Iterator[tuple[Folder, ForkServer]]:
+    """The folder of a sweep, a snapshot of the code as it is now inside, and a server that imports that.
 
     Args:
         identity: what tells it from other sweeps, beside the code.
@@ -267,7 +260,8 @@ def opened(identity: Sequence[str], config: Config, repository: Workspace) -> It
         with FileLock(folder.root.with_suffix(".lock"), timeout=0):
             remove(folder.stop)
             snapshot(repository, folder.code.root, config)
-            yield folder
+            with ForkServer(folder.code) as server:
+                yield folder, server
             remove(folder.code.root)
     except Timeout:
         raise PipelineError("The same sweep is under way in another process: wait for its end.") from None

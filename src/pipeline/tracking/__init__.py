@@ -14,6 +14,8 @@ from pipeline.tracking.store import find_run, is_local, open_store, unreachable
 from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import Workspace
 
+_SECONDS_BETWEEN_UPDATES = 1.0
+
 
 class Training:
     """What the train stage tells of itself while it runs."""
@@ -99,6 +101,8 @@ class _Sender(threading.Thread):
             self._update()
             if last:
                 return
+            # Short epochs are sent several at a time: each sending takes the processor from the training.
+            self._finished.wait(_SECONDS_BETWEEN_UPDATES)
             self._news.wait()
 
     def _update(self) -> None:
