@@ -35,8 +35,13 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (minutes; ONLY=plain or size: a part of it)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=plain, size or sweeps: a part of it)
+ifneq ($(ONLY),sweeps)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
+endif
+ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
+	@python -m benchmarks.sweeps --repeats $(REPEATS)
+endif
 
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock

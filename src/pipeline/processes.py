@@ -29,6 +29,12 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
+def name_process(name: str) -> None:
+    """Have `top` and `ps -o comm` show this process by a name: all forks have the same command."""
+    if sys.platform == "linux":
+        Path("/proc/self/comm").write_text(name)
+
+
 def hand_over(address: str, stage: str) -> int:
     """Have the worker at `address` run `stage` here, with this process's output; the exit code.
 

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from clones import executed, smoke_clone_of, until
@@ -34,17 +35,15 @@ def states(clone) -> list[str]:
     return [trial["state"] for trial in report_of(clone)["trials"]]
 
 
-def processes_of(clone, words: str) -> list[int]:
-    found = []
-    for number in clone.processes():
-        try:
-            with open(f"/proc/{number}/cmdline") as file:
-                command = file.read().replace("\0", " ")
-        except OSError:
-            continue
-        if words in command:
-            found.append(number)
-    return found
+def processes_of(clone, name: str) -> list[int]:
+    return [number for number in clone.processes() if name_of(number) == name]
+
+
+def name_of(number: int) -> str:
+    try:
+        return Path(f"/proc/{number}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored(smoke):
@@ -109,7 +108,7 @@ def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 300")
     sweep = start(smoke, *sweep_of(smoke, "seed=1,2,3"))
     until(lambda: stages_run(smoke)["train"] >= 1)
-    os.kill(processes_of(smoke, "pipeline.sweeps.worker")[0], signal.SIGKILL)
+    os.kill(processes_of(smoke, "worker")[0], signal.SIGKILL)
     assert sweep.end() == 1, sweep.output
     assert sorted(states(smoke)) == ["done", "done", "failed"]
     assert "the worker that ran the stage train died" in sweep.output
@@ -129,7 +128,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
     assert "Traceback" not in sweep.output
     assert "the same command again goes on" in sweep.output
     until(lambda: not smoke.processes())
-    done = stages_run(smoke)["evaluate"]
+    done = states(smoke).count("done")
     assert done >= 1
     assert all(run.info.status != "RUNNING" for run in smoke.mlflow_runs())
 
@@ -183,7 +182,7 @@ def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke
 @pytest.mark.slow
 def test_repro_works_beside_a_sweep(smoke, start):
     sweep = start(smoke, *sweep_of(smoke, *FOUR))
-    until(lambda: processes_of(smoke, "pipeline.sweeps.trial"))
+    until(lambda: processes_of(smoke, "trial"))
     smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.02")
     assert executed(smoke.repro()) == ["compose", "train", "evaluate"]
     assert sweep.end() == 0, sweep.output

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.processes import die_with_parent
+from pipeline.processes import die_with_parent, name_process
 from pipeline.workspace import Workspace
 
 _MAX_REQUEST = 1 << 20  # bytes
@@ -182,11 +182,12 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
         os.chdir(request["place"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        name_process(request["module"].rpartition(".")[2])
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         # From here on it may be signalled.
         connection.sendall(_NUMBER.pack(os.getpid()))
-        main = importlib.import_module(request["module"]).main
-        code = main(*request["arguments"], *map(str, descriptors[2:]))
+        module = importlib.import_module(request["module"])
+        code = module.main(*request["arguments"], *map(str, descriptors[2:]))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except KeyboardInterrupt:
