@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
 # As pipeline.models sets it, for tests that import Keras first: it changes the last bits of weights.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# A shell has what is started with `&` ignore Ctrl-C, and all that those start in turn.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
