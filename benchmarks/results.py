@@ -107,10 +107,10 @@ def known(name: str, seed: int) -> Result | None:
 
 
 def train(name: str, seed: int) -> None:
-    """Train, or restore, a seed of an experiment, run the plain script after it, and keep what they took."""
-    config = _config(name, seed)
+    """Run the plain script, train, or restore, a seed of an experiment, and keep what they took."""
+    config, script = _config(name, seed), _script()
     with reproduced(config, Workspace(REPOSITORY)) as trial:
-        keep(name, seed, Result.of(config, trial, _script()))
+        keep(name, seed, Result.of(config, trial, script))
 
 
 def keep(name: str, seed: int, result: Result) -> None:
@@ -197,7 +197,7 @@ def render(experiments: list[list[Result]]) -> str:
             "the recipe has it.",
             "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
             "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the plain design with Keras alone, "
-            "which ran after it on the same machine.",
+            "which ran before it on the same machine.",
             "",
         ]
     )
