@@ -197,7 +197,8 @@ def render(experiments: list[list[Result]]) -> str:
             "the recipe has it.",
             "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
             "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the plain design with Keras alone, "
-            "which ran before it on the same machine.",
+            "which ran before",
+            "  it on the same machine.",
             "",
         ]
     )
