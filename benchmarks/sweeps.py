@@ -61,7 +61,8 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str,
     runs: dict[str, list[Run]] = {}
 
     def note(name: str, measured: Run) -> None:
-        runs.setdefault(name, []).append(measured)
+        # A sweep's forks and the queue's workers are no children of this process: their CPU time is not known.
+        runs.setdefault(name, []).append(Run(measured.wall))
         print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
 
     # Whoever came first would pay for files that are not in memory yet.
@@ -110,7 +111,7 @@ def queued(place: Path, seeds: range) -> Run:
     wall = time.perf_counter() - start
     if status.count("Success") != len(RATES) * len(seeds):
         sys.exit(f"DVC's queue did not end well:\n{status}")
-    return Run(wall)  # Its workers are no children of this process: their CPU time is not known.
+    return Run(wall)
 
 
 def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
