@@ -61,7 +61,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str,
     runs: dict[str, list[Run]] = {}
 
     def note(name: str, measured: Run) -> None:
-        # A sweep's forks and the queue's workers are no children of this process: their CPU time is not known.
+        # Forks and the queue's workers are no children of this process: their CPU time is not known.
         runs.setdefault(name, []).append(Run(measured.wall))
         print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
 
