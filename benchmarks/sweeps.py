@@ -79,7 +79,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str,
             timed([sys.executable, str(HERE / "seed_script.py"), str(npz), "--seed", str(seed)], folder)[0]
             for _, seed in product(RATES, seeds)
         ]
-        note("scripts", Run(sum(each.wall for each in scripts), sum(each.cpu for each in scripts)))
+        note("scripts", Run(sum(each.wall for each in scripts)))
         for place in (both, one, queue):
             shutil.rmtree(place)
     return runs

@@ -8,11 +8,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, clone_of, until
+from clones import PATIENCE, clone_of, free_port, until
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,11 +85,6 @@ def test_a_cluster_that_is_not_there_is_told_in_a_sentence(smoke):
     assert "Traceback" not in told
 
 
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return free.getsockname()[1]
-
-
 def answers(port):
     with suppress(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -99,22 +94,23 @@ def answers(port):
 
 @pytest.fixture
 def s3(environment):
-    """An S3 server with the two buckets of the page; its port."""
+    """A client of an S3 server with the two buckets of the page, and its address."""
     import boto3
 
     port = free_port()
+    address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], env=environment)
     until(lambda: answers(port))
     client = boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
+        endpoint_url=address,
         region_name="us-east-1",
         aws_access_key_id="key",
         aws_secret_access_key="secret",
     )
     for bucket in ("pipeline-cache", "pipeline-runs"):
         client.create_bucket(Bucket=bucket)
-    yield port
+    yield client, address
     server.terminate()
     server.wait()
 
@@ -151,8 +147,9 @@ def postgresql():
 @pytest.mark.slow
 def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s3, postgresql, start):
     ray_port, tracking_port = free_port(), free_port()
+    bucket, s3_address = s3
     ours = {
-        "https://s3.example.org": f"http://127.0.0.1:{s3}",
+        "https://s3.example.org": s3_address,
         "db.example.org": f"127.0.0.1:{postgresql}",
         "--host 0.0.0.0 --port 5000": f"--host 127.0.0.1 --port {tracking_port}",
         "tracking.example.org:5000": f"127.0.0.1:{tracking_port}",
@@ -164,7 +161,7 @@ def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
+        "MLFLOW_S3_ENDPOINT_URL": s3_address,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     smoke.pipeline("-m", "train.epochs=1", "seed=0,1")
@@ -200,9 +197,5 @@ def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s
     runs = server.search_runs([experiment.experiment_id])
     assert sum("pipeline.sweep" in run.data.tags for run in runs) == 1
     assert {run.info.status for run in runs} == {"FINISHED"}
-    import boto3
-
-    bucket = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1",
-                          aws_access_key_id="key", aws_secret_access_key="secret")  # fmt: skip
     kept = [found["Key"] for found in bucket.list_objects_v2(Bucket="pipeline-runs")["Contents"]]
     assert any(key.endswith("model.keras") for key in kept), kept

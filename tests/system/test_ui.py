@@ -2,14 +2,13 @@
 
 import json
 import os
-import socket
 import urllib.parse
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, until
+from clones import PATIENCE, free_port, until
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
@@ -51,8 +50,7 @@ def ui(smoke, start):
 
 def serve(smoke, start):
     """Start `mlflow ui`; its address once it answers."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     smoke.environment |= {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_WORKERS": "1",

@@ -26,7 +26,6 @@ from typing import Any, Self
 from pipeline.processes import die_with_parent, name_process
 from pipeline.workspace import Workspace
 
-_MAX_REQUEST = 1 << 20  # bytes
 _MAX_DESCRIPTORS = 3  # standard output, standard error, one more
 _NUMBER = struct.Struct("i")
 _SECONDS_BETWEEN_SIGNALS = 10.0

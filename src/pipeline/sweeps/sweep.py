@@ -175,11 +175,9 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     start.write(own.folder.root)
     say(_plan(start, workers(config)))
     came: list[int] = []
-    # What is all known is reported before the server has imported what that takes.
-    server = own.server if own.jobs else None
     if own.jobs:
         # Beside the first trials, which get to MLflow later than this.
-        beginning = threading.Thread(target=_publish, args=(own, server), daemon=True)
+        beginning = threading.Thread(target=_publish, args=(own,), daemon=True)
         beginning.start()
         with watching(own.look, workers(config)), _stopping(own.folder) as came:
             _launch(own, job, hydra_context, config)
@@ -196,7 +194,7 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
             pass
     board = leaderboard.rank(report)
     leaderboard.show(board)
-    _publish(own, server)
+    _publish(own)
     for line in leaderboard.next_steps(board):
         say(line)
     for ended in failed:
@@ -207,13 +205,14 @@ def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig
     return 0 if whole else 1
 
 
-def _publish(own: Sweep, server: ForkServer | None) -> None:
+def _publish(own: Sweep) -> None:
     """Have MLflow show the sweep as its report has it."""
     arguments = [str(own.folder.root), str(own.repository.root)]
-    if server:
+    # What is all known is published before the server has imported what that takes.
+    if own.jobs:
         with (
             suppress(OSError),
-            Fork(server.address, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2)),
+            Fork(own.server.address, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2)),
         ):
             return
     publish.main(*arguments)

@@ -118,7 +118,7 @@ def _configure_dvc(workspace: Workspace, repository: Workspace) -> None:
 def reproduced(
     config: Config,
     repository: Workspace,
-    snapshotted: Workspace | None = None,
+    code: Workspace | None = None,
     server: str | None = None,
     environment: Mapping[str, str] | None = None,
     log: TextIO | None = None,
@@ -129,7 +129,7 @@ def reproduced(
     Args:
         config: of the trial.
         repository: whose cache and runs are shared, and whose own workspace is left alone.
-        snapshotted: a `snapshot` to take the code from; None: the repository's as it is now.
+        code: a `snapshot` to take the code from; None: the repository's as it is now.
         server: the address of a fork server to have the process from; None: it is started anew.
         environment: more variables for the stages.
         log: where the stages write to; None: this process's own output.
@@ -145,12 +145,12 @@ def reproduced(
     trial = Workspace(folder / key_of(config))
     with FileLock(trial.root.with_suffix(".lock")):
         try:
-            if snapshotted is None:
+            if code is None:
                 snapshot(repository, trial.root, config)
             else:
                 remove(trial.root)
-                shutil.copytree(snapshotted.root / "src", trial.root / "src")
-                shutil.copy(snapshotted.dvc_yaml, trial.dvc_yaml)
+                shutil.copytree(code.root / "src", trial.root / "src")
+                shutil.copy(code.dvc_yaml, trial.dvc_yaml)
                 write_text(trial.params, dump(config))
                 _configure_dvc(trial, repository)
             variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
@@ -158,9 +158,10 @@ def reproduced(
             variables["PYTHONPATH"] = "src"
             variables |= environment or {}
             with _started(trial, repository, server, variables, log) as process:
-                code = _end_of(process, stops)
-            if code:
-                raise PipelineError(f"{config.name} (seed {config.seed}) failed; the stage said why above.")
+                if _end_of(process, stops):
+                    raise PipelineError(
+                        f"{config.name} (seed {config.seed}) failed; the stage said why above."
+                    )
             yield trial
         finally:
             remove(trial.root)
