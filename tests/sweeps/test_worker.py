@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,8 +59,18 @@ def artifacts(workspace):
 
 
 @pytest.fixture(scope="module")
-def server():
-    with ForkServer(Workspace(REPOSITORY)) as started:
+def temporary():
+    """Where the server, and what it forks, would put temporary files."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def server(temporary):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TMPDIR", str(temporary))
+        started = ForkServer(Workspace(REPOSITORY))
+    with started:
         yield started
 
 
@@ -133,6 +144,18 @@ def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
     later = begin(workspace, "fetch", worker)
     output, _ = later.communicate(timeout=60)
     assert (later.returncode, "died" in output) == (1, True)
+
+
+def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
+    worker = Worker(server.address, 1)
+    workspace = laid_out(tmp_path / "workspace", "train.epochs=1")
+    for stage in ("fetch", "preprocess", "train"):
+        ran(workspace, stage, worker)
+    folder = Path(worker.address).parent
+    assert list(folder.glob("*.py")), "TensorFlow writes none any more, so this proves nothing"
+    worker.stop()
+    assert not folder.exists()
+    assert not list(temporary.iterdir())
 
 
 def test_a_worker_ends_with_whoever_has_it(server):

@@ -47,7 +47,8 @@ class Worker(Fork):
             listener.bind(self.address)
             listener.listen()
             descriptors = (1, 2, listener.fileno())
-            super().__init__(server, __name__, (), Path.cwd(), os.environ, descriptors)
+            arguments = (self._folder.name,)
+            super().__init__(server, __name__, arguments, Path.cwd(), os.environ, descriptors)
         atexit.register(self.stop)
 
     @property
@@ -63,8 +64,12 @@ class Worker(Fork):
         self._folder.cleanup()
 
 
-def main(descriptor: str) -> NoReturn:
-    """Run the stages that arrive at the socket `descriptor`, one after the other."""
+def main(folder: str, descriptor: str) -> NoReturn:
+    """Run the stages that arrive at the socket `descriptor`, one after the other.
+
+    Temporary files lie in `folder`: TensorFlow removes its own at an exit that a worker does not come to.
+    """
+    tempfile.tempdir = folder
     # Ctrl-C and other signals to a group are for whoever waits for the stage.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(fileno=int(descriptor))
