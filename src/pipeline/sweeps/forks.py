@@ -5,7 +5,6 @@ them, and does nothing else, so that no thread and no connection of theirs is fo
 whoever asked for it.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -218,14 +217,10 @@ def _prepare() -> None:
     from pipeline.console import quiet_tensorflow
     from pipeline.stages.__main__ import import_keras
 
-    gc.disable()
     with quiet_tensorflow():
         import_keras()
         for module in _IMPORTED:
             importlib.import_module(module)
-    # What was imported stays: looking through it would copy its memory in each fork.
-    gc.freeze()
-    gc.enable()
 
 
 _IMPORTED = (
