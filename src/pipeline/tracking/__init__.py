@@ -15,6 +15,7 @@ from pipeline.training.history import Epoch, History, Trained, write_history
 from pipeline.workspace import Workspace
 
 _SECONDS_BETWEEN_UPDATES = 1.0
+_SECONDS_FOR_FIRST_EPOCH = 5.0
 
 
 class Training:
@@ -39,7 +40,8 @@ class Training:
 def training(config: Config, workspace: Workspace) -> Iterator[Training]:
     """Begin a run for the training inside the `with`, and end it with a truthful status."""
     record = Record.start(config, workspace)
-    with _showing(record, config.tracking, workspace) as sender:
+    # What Keras does before the first epoch takes twice as long beside MLflow's imports; the epochs don't.
+    with _showing(record, config.tracking, workspace, patience=_SECONDS_FOR_FIRST_EPOCH) as sender:
         yield Training(record, workspace, sender)
 
 
@@ -53,8 +55,10 @@ def evaluation(config: Config, workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def _showing(record: Record, tracking: TrackingSection, workspace: Workspace) -> Iterator["_Sender"]:
-    sender = _Sender(record, tracking, workspace)
+def _showing(
+    record: Record, tracking: TrackingSection, workspace: Workspace, patience: float = 0.0
+) -> Iterator["_Sender"]:
+    sender = _Sender(record, tracking, workspace, patience)
     sender.start()
     try:
         yield sender
@@ -71,9 +75,12 @@ def _showing(record: Record, tracking: TrackingSection, workspace: Workspace) ->
 class _Sender(threading.Thread):
     """Brings MLflow up to date beside the training, which goes on whether that works or not."""
 
-    def __init__(self, record: Record, tracking: TrackingSection, workspace: Workspace) -> None:
+    def __init__(
+        self, record: Record, tracking: TrackingSection, workspace: Workspace, patience: float
+    ) -> None:
         super().__init__(name="mlflow", daemon=True)
         self._record, self._tracking, self._workspace = record, tracking, workspace
+        self._patience = patience  # seconds to wait for something to send at first
         self._news = threading.Event()
         self._finished = threading.Event()
         self._projection: Projection | None = None
@@ -95,6 +102,7 @@ class _Sender(threading.Thread):
         self._record.discard()
 
     def run(self) -> None:
+        self._news.wait(self._patience)
         while True:
             last = self._finished.is_set()
             self._news.clear()
