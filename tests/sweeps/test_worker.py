@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config import compose, dump
 from pipeline.processes import WORKER
+from pipeline.sweeps import job
 from pipeline.sweeps.forks import ForkServer
 from pipeline.sweeps.worker import Worker
 from pipeline.workspace import Workspace, sha256
@@ -156,6 +157,17 @@ def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
     worker.stop()
     assert not folder.exists()
     assert not list(temporary.iterdir())
+
+
+def test_a_worker_is_replaced_before_it_has_grown_too_large(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_TRIALS_OF_A_WORKER", 2)
+    own = job.Job(tmp_path, tmp_path, (), os.getpid(), False, {}, server.address)
+    workers = [own._warm(1)[1] for _ in range(3)]
+    assert workers[0] is workers[1]
+    assert workers[1] is not workers[2]
+    assert not workers[1].alive
+    assert workers[2].alive
+    workers[2].stop()
 
 
 def test_a_worker_ends_with_whoever_has_it(server):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 NOW, NO_MORE = "now", "no more"
+# Each leaves some 8 MB in it, what XLA compiled above all, and a new one costs three seconds.
+_TRIALS_OF_A_WORKER = 50
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Job:
     # What this process uses for one trial after the other.
     _own_server: ClassVar[ForkServer | None] = None
     _worker: ClassVar[Worker | None] = None
+    _trials: ClassVar[int] = 0  # that the worker has had
 
     def __call__(self, composed: "DictConfig") -> None:
         """Run the trial that the launcher has come to; what becomes of it is told by its `Progress`."""
@@ -170,13 +173,16 @@ class Job:
         raise PipelineError(reason)
 
     def _warm(self, threads: int) -> tuple[str, Worker]:
-        """A fork server, and a worker of it; what died, or computes with other threads, is replaced."""
+        """A fork server, and a worker of it; what died, has grown or has other threads is replaced."""
         own, worker = Job._own_server, Job._worker
         server = own.address if own else self.server
-        if worker and worker.alive and worker.threads == threads:
+        Job._trials += 1
+        fresh = Job._trials <= _TRIALS_OF_A_WORKER
+        if worker and worker.alive and worker.threads == threads and fresh:
             return server, worker
         if worker:
             worker.stop()
+        Job._trials = 1
         try:
             Job._worker = Worker(server, threads)
         except OSError:
