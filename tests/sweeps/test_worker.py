@@ -170,6 +170,20 @@ def test_a_worker_is_replaced_before_it_has_grown_too_large(server, tmp_path, mo
     workers[2].stop()
 
 
+def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch):
+    """On another machine, or where the server died."""
+    for name in ("_own_server", "_worker"):
+        monkeypatch.setattr(job.Job, name, None)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "src").symlink_to(REPOSITORY / "src")
+    own = job.Job(tmp_path, tmp_path, (), os.getpid(), False, {}, str(tmp_path / "nowhere"))
+    address, worker = own._warm(1)
+    assert worker.alive
+    assert own._warm(1) == (address, worker)
+    worker.stop()
+    job.Job._own_server.stop()
+
+
 def test_a_worker_ends_with_whoever_has_it(server):
     script = (
         "import time\nfrom pipeline.sweeps.worker import Worker\n"
