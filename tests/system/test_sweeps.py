@@ -134,7 +134,8 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
 
     goes_on = start(smoke, *sweep_of(smoke, *FOUR))
     until(lambda: " to run" in goes_on.output)
-    assert f"{done} known" in goes_on.output
+    # A trial that was told to end when all of its stages had is known as well.
+    assert done <= int(re.findall(r"(\d) known", goes_on.output)[0]) < 4
     refused = smoke.run(*sweep_of(smoke, *FOUR), code=1)
     assert "The same sweep is under way" in refused
     # Broken code from here on is not that of the sweep.
