@@ -118,7 +118,6 @@ class Job:
     # What this process uses for one trial after the other.
     _own_server: ClassVar[ForkServer | None] = None
     _worker: ClassVar[Worker | None] = None
-    _trials: ClassVar[int] = 0  # that the worker has had
 
     def __call__(self, composed: "DictConfig") -> None:
         """Run the trial that the launcher has come to; what becomes of it is told by its `Progress`."""
@@ -176,13 +175,11 @@ class Job:
         """A fork server, and a worker of it; what died, has grown or has other threads is replaced."""
         own, worker = Job._own_server, Job._worker
         server = own.address if own else self.server
-        Job._trials += 1
-        fresh = Job._trials <= _TRIALS_OF_A_WORKER
-        if worker and worker.alive and worker.threads == threads and fresh:
+        if worker and worker.alive and worker.threads == threads and worker.trials < _TRIALS_OF_A_WORKER:
+            worker.trials += 1
             return server, worker
         if worker:
             worker.stop()
-        Job._trials = 1
         try:
             Job._worker = Worker(server, threads)
         except OSError:

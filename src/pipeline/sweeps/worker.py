@@ -40,6 +40,7 @@ class Worker(Fork):
             OSError: the server died.
         """
         self.threads = threads
+        self.trials = 1  # that it was used for
         self._folder = tempfile.TemporaryDirectory()
         # The names of sockets may be no longer than a hundred characters: a workspace's may be.
         self.address = str(Path(self._folder.name) / "socket")
