@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.evaluation.figures import doubtful_labels, draw, mistakes
+from pipeline.evaluation.figures import confusion_counts, doubtful_labels, draw, mistakes
 from pipeline.evaluation.metrics import Predictions
 from pipeline.training.history import Epoch, History
 
@@ -68,6 +68,14 @@ def test_the_same_predictions_give_the_same_bytes_whatever_a_users_matplotlib_se
         assert matplotlib.rcParams["font.size"] == 30
     assert all(plain[name].read_bytes() == styled[name].read_bytes() for name in NAMES)
     assert b"Software" not in plain["reliability"].read_bytes()
+
+
+def test_a_matrix_has_its_numbers_in_the_cells_or_where_they_do_not_fit_a_scale_of_colours():
+    few, many = guesses(("a", "b"), 20, noise=2), guesses(tuple(map(str, range(60))), 500)
+    assert captions(confusion_counts(few)) == [str(count) for count in few.confusion.flat if count]
+    figure = confusion_counts(many)
+    assert captions(figure) == []
+    assert [axes.get_ylabel() for axes in figure.axes[0].child_axes] == ["images"]
 
 
 def test_a_model_without_mistakes_gets_a_figure_that_says_so():

@@ -107,11 +107,12 @@ def confusion_by_row(predictions: Predictions) -> Figure:
         percent = 100 * counts / totals[:, None]
     recall = np.diagonal(percent)
     hardest = int(np.nanargmin(recall))
-    subtitle = "No mistakes"
+    found = "no mistakes"
     if recall[hardest] < 100:
         of = _images(totals[hardest])
-        subtitle = f"Hardest class: {_short(names[hardest])}, {recall[hardest]:.1f} % of {of} right"
-    figure = titled(7.4, f"Where each class's images went: {_accuracy(predictions)}", subtitle)
+        found = f"hardest class: {_short(names[hardest])}, {recall[hardest]:.1f} % of {of} right"
+    title = f"Where each class's images went: {_accuracy(predictions)}"
+    figure = titled(7.4, title, f"Percent of each row; {found}")
     _matrix(
         figure,
         percent,
@@ -301,24 +302,19 @@ def _matrix(
     top: int,
     unit: str,
 ) -> None:
-    """Square cells coloured from 0 to `top`, true classes down, predicted across, with text if it fits."""
+    """Square cells coloured from 0 to `top`, true classes down, predicted across; a scale if no text fits."""
     axes = figure.subplots()
     axes.set_anchor("N")
     # On a linear scale the mistakes of a good model would all be white.
     norm = PowerNorm(0.35, vmin=0, vmax=top)
     colours = matplotlib.colormaps["Blues"].with_extremes(bad=PALE)
     picture = axes.imshow(values, cmap=colours, norm=norm)
-    beside = axes.inset_axes((1.03, 0, 0.03, 1))
-    bar = figure.colorbar(picture, cax=beside, label=unit, ticks=list(ticks), format="{x:,.0f}")
-    bar.ax.minorticks_off()
-    bar.outline.set_visible(False)
-
     cell = 5.2 / len(names)  # Inches, about.
     longest = max(len(text) for row in texts for text in row)
     size = min(11.0, 72 * 0.85 * cell / (0.6 * max(longest, 2)))
     if size >= 6:
         dark = norm(values) > 0.6
-        for row, column in np.ndindex(values.shape):
+        for row, column in np.argwhere(np.array(texts) != ""):
             axes.text(
                 column,
                 row,
@@ -329,6 +325,11 @@ def _matrix(
                 color="white" if dark[row, column] else INK,
                 in_layout=False,  # They fit; measuring each takes long.
             )
+    else:
+        beside = axes.inset_axes((1.03, 0, 0.03, 1))
+        bar = figure.colorbar(picture, cax=beside, label=unit, ticks=list(ticks), format="{x:,.0f}")
+        bar.ax.minorticks_off()
+        bar.outline.set_visible(False)
     _name_classes(axes, names, cell)
     axes.set(xlabel="predicted class", ylabel="true class")
 
