@@ -145,6 +145,41 @@ def test_what_ran_before_makes_no_difference():
     assert weights_digest(net) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"seed": 1}),
+        ({}, {"learning_rate": 0.003}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "learning_rate": 0.003}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "epochs": 2}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "warmup": 0.5}),
+        ({}, {"beta_2": 0.9}),
+        ({}, {"optimizer": "adamw", "weight_decay": 0.0}),
+        ({"optimizer": "adamw"}, {"optimizer": "adamw", "weight_decay": 0.5}),
+        ({}, {"ema_decay": 0.9}),
+        ({}, {"label_smoothing": 0.2}),
+        ({}, {"batch_size": 16}),
+        ({}, {"xla": True}),
+        ({}, {"head": "sigmoid"}),
+        ({}, {"model": {"activation": "tanh"}}),
+        ({"model": {"dropout": 0.5}}, {"model": {"dropout": 0.5}, "seed": 1}),
+        ({"model": {"dropout": 0.5}}, {"model": {"dropout": 0.2}}),
+    ],
+)
+def test_a_training_comes_to_the_same_whether_or_not_one_like_it_ran_before(before, after):
+    trained(epochs=1, model={"hidden_units": (3,)})
+    expected, history, _ = trained(**after)
+    trained(epochs=1, model={"hidden_units": (3,)})
+    trained(**before)
+    assert trained(**after)[:2] == (expected, history)
+
+
+def test_a_trained_network_is_left_alone_by_the_next_training():
+    digest, _, net = trained()
+    trained(seed=1)
+    assert weights_digest(net) == digest
+
+
 def losses_of_a_network_that_hardly_learns(**config):
     _, history, _ = trained(learning_rate=1e-30, **config)
     return [epoch.loss for epoch in history.epochs]

@@ -4,9 +4,10 @@ Keras's own model, loss and optimizer do the arithmetic. What is random in an ep
 images and the masks of dropout, follows from (seed, epoch) alone, whatever ran before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from math import ceil
+from typing import Any
 
 import keras
 import numpy as np
@@ -91,17 +92,14 @@ def fit(
         PipelineError: a loss or a weight is no longer a finite number.
     """
     images = len(train[1])
-    optimizer = make_optimizer(config, config.epochs * ceil(images / config.batch_size))
-    step = _Step(network, optimizer, config, head)
-    run_steps = tf.function(step.over_batches, jit_compile=bool(config.xla))
-    run_rest = tf.function(step.over_batches)
-    test_batch = tf.function(step.test)
+    program = _Program.of(network, config, config.epochs * ceil(images / config.batch_size), head)
+    trained, optimizer = program.network, program.optimizer
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
     state = (checkpoints and checkpoints.load()) or State([], [], [], np.inf, 0, [])
-    for variables, values in ((network.variables, state.network), (optimizer.variables, state.optimizer)):
-        for variable, array in zip(variables, values, strict=bool(values)):
-            variable.assign(array)
+    if state.network:
+        _assign(trained.variables, state.network)
+        _assign(optimizer.variables, state.optimizer)
     best, kept, kept_weights = state.best, state.kept_epoch, state.kept_weights
     history = list(state.epochs)
     for epoch in history:
@@ -109,16 +107,17 @@ def fit(
 
     with closing(slices(train, image_shape, config, seed, len(history) + 1)) as upcoming:
         for number in range(len(history) + 1, config.epochs + 1):
-            _seed_dropout(network, seed, number)
+            _seed_dropout(trained, seed, number)
             loss = correct = 0.0
             for batches in _until_end_of_epoch(upcoming):
-                run = run_steps if batches.labels.shape[1] == config.batch_size else run_rest
+                whole = batches.labels.shape[1] == config.batch_size
+                run = program.run_steps if whole else program.run_rest
                 slice_loss, slice_correct = run(batches.images, batches.labels)
                 loss += float(slice_loss)
                 correct += float(slice_correct)
-            with _averaged(network, optimizer):
-                val_loss, val_accuracy = _test(test_batch, validation)
-                judged = network.get_weights()
+            with _averaged(trained, optimizer):
+                val_loss, val_accuracy = _test(program.test_batch, validation)
+                judged = trained.get_weights()
             epoch = Epoch(
                 number,
                 loss / images,
@@ -135,6 +134,7 @@ def fit(
                     f"Lower train.learning_rate (now {config.learning_rate})."
                 )
             history.append(epoch)
+            _assign(network.variables, trained.variables)
             on_epoch(epoch)
             if early.patience:
                 value = sign * float(getattr(epoch, early.monitor))
@@ -144,14 +144,20 @@ def fit(
                     break
             if checkpoints and checkpoints.due:
                 checkpoints.save(
-                    State(history, _values(network), _values(optimizer), best, kept, kept_weights)
+                    State(history, _values(trained), _values(optimizer), best, kept, kept_weights)
                 )
 
     if kept:
-        network.set_weights(kept_weights)
-        return History(history, kept)
-    optimizer.finalize_variable_values(network.trainable_variables)
-    return History(history, len(history))
+        trained.set_weights(kept_weights)
+    else:
+        optimizer.finalize_variable_values(trained.trainable_variables)
+    _assign(network.variables, trained.variables)
+    return History(history, kept or len(history))
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _values(owner: keras.Model | keras.optimizers.Optimizer) -> list[NDArray[np.generic]]:
@@ -168,21 +174,47 @@ def _averaged(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> It
         network.set_weights(weights)
 
 
-class _Step:
-    """The arithmetic of one batch, and of many laid out in order."""
+class _Program:
+    """The arithmetic of one batch, and of many laid out in order, compiled when it is first called.
 
-    def __init__(
-        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, config: TrainSection, head: str
-    ) -> None:
-        self.network = network
-        self.optimizer = optimizer
+    Trainings that differ in the seed or the rate, as in a sweep, use it one after the other: it has a network
+    and an optimizer of its own, which take on their values.
+    """
+
+    _latest: "tuple[str, _Program] | None" = None
+
+    def __init__(self, network: keras.Model, config: TrainSection, steps: int, head: str) -> None:
+        self.network = keras.models.clone_model(network)
+        self.optimizer = make_optimizer(config, steps)
+        self.optimizer.build(self.network.trainable_variables)
         self.activation = keras.activations.get("sigmoid" if head == "sigmoid" else "linear")
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head != "sigmoid")
         self.smoothed = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=config.label_smoothing
         )
         self.smoothing = config.label_smoothing > 0
+        self.run_steps = tf.function(self.over_batches, jit_compile=bool(config.xla))
+        self.run_rest = tf.function(self.over_batches)
+        self.test_batch = tf.function(self.test)
+
+    @classmethod
+    def of(cls, network: keras.Model, config: TrainSection, steps: int, head: str) -> "_Program":
+        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same."""
+        optimizer = make_optimizer(config, steps)
         optimizer.build(network.trainable_variables)
+        compiled_in = config
+        if config.schedule == "constant":
+            # The rate is a variable then.
+            compiled_in = config.model_copy(update={"learning_rate": None})
+        design = repr((network.get_config(), compiled_in, steps, head))
+        if cls._latest is None or cls._latest[0] != design:
+            # What the one before holds need not be kept while the next is compiled.
+            cls._latest = None
+            cls._latest = design, cls(network, config, steps, head)
+        program = cls._latest[1]
+        _assign(program.network.variables, network.variables)
+        _assign(program.optimizer.variables, optimizer.variables)
+        return program
 
     def over_batches(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Train on uint8 (steps, batch, pixels), int32 (steps, batch); sums of loss and of hits."""
