@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -40,19 +41,28 @@ def main() -> None:
     os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
-        runs = measure(Path(folder), fetched, options.repeats, options.trials)
-        if options.known:
-            runs |= measure_known(Path(folder) / "fetched", options.known)
-    results = summarise(runs, options.repeats, RATIOS)
-    results["trials"] = options.trials
-    table = f"{options.trials} trials of the plain design. {render(results)}"
+        many = shutil.copytree(fetched, Path(folder) / "many", symlinks=True)
+        known_trials = measure_known(many, options.known) if options.known else {}
+        for repeat, runs in enumerate(measure(Path(folder), fetched, options.repeats, options.trials), 1):
+            # What is cut off leaves the repeats before.
+            write(runs | known_trials, repeat, options.trials)
+
+
+def write(runs: dict[str, list[Run]], repeats: int, trials: int) -> None:
+    """Write the results so far."""
+    results = summarise(runs, repeats, RATIOS)
+    results["trials"] = trials
+    table = f"{trials} trials of the plain design. {render(results)}"
     (HERE / "sweeps.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (HERE / "sweeps.md").write_text(table, encoding="utf-8")
     print(table)
 
 
-def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str, list[Run]]:
-    """Run the trials in each way `repeats` times, by turns; what is known only of the raw data."""
+def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[dict[str, list[Run]]]:
+    """Run the trials in each way `repeats` times, by turns; gives all runs after each repeat.
+
+    The trials know only the raw data: each way has a copy of the repository at its beginning.
+    """
     npz = save_npz(folder / "mnist.npz", fetched)
     seeds = range(trials // len(RATES))
     rates = ",".join(map(str, RATES))
@@ -82,7 +92,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> dict[str,
         note("scripts", Run(sum(each.wall for each in scripts)))
         for place in (both, one, queue):
             shutil.rmtree(place)
-    return runs
+        yield runs
 
 
 def known(sweep: list[str], place: Path, trials: int) -> Run:
@@ -114,7 +124,7 @@ def queued(place: Path, seeds: range) -> Run:
     return Run(wall)
 
 
-def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
+def measure_known(place: Path, trials: int) -> dict[str, list[Run]]:
     """A sweep of many small trials, all known: until its plan is printed, and to its end."""
     sweep = [
         sys.executable,
@@ -125,10 +135,10 @@ def measure_known(fetched: Path, trials: int) -> dict[str, list[Run]]:
         "train.epochs=1",
         f"seed=range({trials})",
     ]
-    run(sweep, fetched)
+    run(sweep, place)
     start = time.perf_counter()
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with subprocess.Popen(sweep, cwd=fetched, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(sweep, cwd=place, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         plan = process.stdout.readline()
         planned = time.perf_counter() - start
