@@ -202,11 +202,12 @@ class _Program:
         """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same."""
         optimizer = make_optimizer(config, steps)
         optimizer.build(network.trainable_variables)
-        compiled_in = config
-        if config.schedule == "constant":
-            # The rate is a variable then.
-            compiled_in = config.model_copy(update={"learning_rate": None})
-        design = repr((network.get_config(), compiled_in, steps, head))
+        # A constant rate is a variable, and the names are numbered.
+        variable = {"name", "learning_rate"} if config.schedule == "constant" else {"name"}
+        fixed = {key: value for key, value in optimizer.get_config().items() if key not in variable}
+        design = repr(
+            (network.get_config(), config.optimizer, fixed, config.label_smoothing, config.xla, head)
+        )
         if cls._latest is None or cls._latest[0] != design:
             # What the one before holds need not be kept while the next is compiled.
             cls._latest = None
