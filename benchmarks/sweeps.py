@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +27,7 @@ RATIOS = (
     Ratio("the sweep against one script after the other", "sweep, 2 workers", "scripts"),
     Ratio("the sweep against `dvc exp run --queue` with two workers", "sweep, 2 workers", "queue, 2 workers"),
     Ratio("two workers against one", "sweep, 2 workers", "sweep, 1 worker"),
+    Ratio("two scripts at once against one by one: the machine's own", "2 scripts at once", "2 scripts"),
     Ratio("the sweep again, all known, against the first time", "sweep, known", "sweep, 2 workers"),
 )
 
@@ -85,14 +87,24 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
         note("sweep, known", known(sweep, both, trials))
         note("sweep, 1 worker", timed([*sweep, "hydra.launcher.n_jobs=1"], one)[0])
         note("queue, 2 workers", queued(queue, seeds))
+        note("2 scripts at once", at_once([sys.executable, str(HERE / "seed_script.py"), str(npz)], folder))
         scripts = [
             timed([sys.executable, str(HERE / "seed_script.py"), str(npz), "--seed", str(seed)], folder)[0]
             for _, seed in product(RATES, seeds)
         ]
+        note("2 scripts", Run(sum(each.wall for each in scripts[:2])))
         note("scripts", Run(sum(each.wall for each in scripts)))
         for place in (both, one, queue):
             shutil.rmtree(place)
         yield runs
+
+
+def at_once(command: list[str], place: Path) -> Run:
+    """Two of a command at the same time: no two workers gain more than these do."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: run(command, place), range(2)))
+    return Run(time.perf_counter() - start)
 
 
 def known(sweep: list[str], place: Path, trials: int) -> Run:
