@@ -43,8 +43,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
-        many = shutil.copytree(fetched, Path(folder) / "many", symlinks=True)
-        known_trials = measure_known(many, options.known) if options.known else {}
+        many = Path(folder) / "many"
+        known_trials = measure_known(many, fetched, options.known) if options.known else {}
         for repeat, runs in enumerate(measure(Path(folder), fetched, options.repeats, options.trials), 1):
             # What is cut off leaves the repeats before.
             write(runs | known_trials, repeat, options.trials)
@@ -136,8 +136,9 @@ def queued(place: Path, seeds: range) -> Run:
     return Run(wall)
 
 
-def measure_known(place: Path, trials: int) -> dict[str, list[Run]]:
+def measure_known(place: Path, fetched: Path, trials: int) -> dict[str, list[Run]]:
     """A sweep of many small trials, all known: until its plan is printed, and to its end."""
+    shutil.copytree(fetched, place, symlinks=True)
     sweep = [
         sys.executable,
         "-m",
