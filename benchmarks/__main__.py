@@ -255,27 +255,28 @@ def summarise(
 
 def render(results: dict) -> str:
     """The results as Markdown."""
-
-    def row(what: str, values: dict[str, float], *forms: str) -> str:
-        cells = [form.format(value) for form, value in zip(forms, values.values(), strict=False)]
-        return " | ".join([f"| {what}", *cells, *([""] * (len(forms) - len(cells)))]) + " |"
-
     processors = results["machine"]["processors"]
     return "\n".join(
         [
             f"Medians of {results['repeats']} runs by turns on {processors} processors; written by "
             "`make bench`.",
             "",
-            "| what | wall | CPU | memory |",
-            "|---|---|---|---|",
-            *(row(name, of, "{:.2f} s", "{:.2f} s", "{:.0f} MB") for name, of in results["measured"].items()),
+            *_table("what", results["measured"], "{:.2f} s", "{:.2f} s", "{:.0f} MB"),
             "",
-            "| ratio | wall | CPU | memory |",
-            "|---|---|---|---|",
-            *(row(what, of, "{:.2f}", "{:.2f}", "{:.2f}") for what, of in results["ratios"].items()),
+            *_table("ratio", results["ratios"], "{:.3g}", "{:.3g}", "{:.3g}"),
             "",
         ]
     )
+
+
+def _table(title: str, rows: dict[str, dict[str, float]], *forms: str) -> list[str]:
+    """The lines of a table, with the columns that any row has a value for."""
+    columns = ("wall", "CPU", "memory")[: max(map(len, rows.values()))]
+    lines = [[title, *columns], ["---"] * (1 + len(columns))]
+    for name, values in rows.items():
+        cells = [form.format(value) for form, value in zip(forms, values.values(), strict=False)]
+        lines.append([name, *cells, *[""] * (len(columns) - len(cells))])
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 if __name__ == "__main__":
