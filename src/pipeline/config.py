@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -342,7 +342,7 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]]) -> Iterator[Composed
                 f"conf/{group} has no option {option!r}.{_nearest(option, error.options or [])}"
             ) from None
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            raise PipelineError(_one_line(error) + _nearest_key(str(error))) from None
+            raise PipelineError(_refused_by_hydra(error)) from None
         except ValueError as error:  # What Hydra makes of `model=null`.
             raise PipelineError(f"{' '.join(overrides)} is refused: {_one_line(error)}.") from None
         yield found
@@ -577,13 +577,10 @@ def _refuse_outside(hydra: "DictConfig", root: Path) -> None:
 
 def _sentence(fault: ErrorDetails) -> str:
     """What pydantic found, for the person who wrote the value."""
-    # Members of a union appear in the location as their tag, which is no key.
-    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
+    tags = _tags()
+    key = ".".join(str(part) for part in fault["loc"] if part not in tags)
     if fault["type"] == "extra_forbidden":
-        kind, siblings = [part for part in fault["loc"] if part in _TAGS], _siblings(key)
-        if kind and key in siblings:
-            return f"{key}: {kind[-1]} has no such key, only another choice in its place has."
-        return f"{key}: there is no such key.{_nearest(key, siblings)}"
+        return _no_such_key(key, _siblings(key))
     if fault["type"] == "missing":
         return f"{key}: the key is missing."
     if fault["type"] == "value_error":
@@ -614,21 +611,37 @@ def _range(key: str) -> str:
     return f" ({' '.join(bounds)})" if bounds else ""
 
 
+def _tags() -> set[str]:
+    """What tells the members of a union apart; in the location of a fault it stands among the keys."""
+    literals = [
+        get_args(field.annotation)
+        for section in Section.__subclasses__()
+        for field in section.model_fields.values()
+        if get_origin(field.annotation) is Literal
+    ]
+    return {values[0] for values in literals if len(values) == 1}
+
+
+def _no_such_key(key: str, names: Sequence[str]) -> str:
+    if key in _keys():
+        group = key.partition(".")[0]
+        return f"{key}: the chosen {group} has no such key; another one in conf/{group} has."
+    return f"{key}: there is no such key.{_nearest(key, names) or _nearest(key, _siblings(key))}"
+
+
 def _siblings(key: str) -> list[str]:
     """The keys of the schema in the same section as `key`."""
     return [name for name in _keys() if name.rpartition(".")[0] == key.rpartition(".")[0]]
 
 
-_TAGS = ("keras", "npm", "debian", "sklearn", "idx", "mlp", "cnn")
-
-
 def _keys(section: type[BaseModel] = Composed, prefix: str = "") -> list[str]:
-    """All dotted keys of the schema, sections and leaves."""
+    """All dotted keys of the schema, sections and leaves, but for those of a list's items."""
     found = []
     for name, field in section.model_fields.items():
         found.append(f"{prefix}{name}")
-        for below in _sections(field.annotation):
-            found += _keys(below, f"{prefix}{name}.")
+        if get_origin(field.annotation) is not tuple:
+            for below in _sections(field.annotation):
+                found += _keys(below, f"{prefix}{name}.")
     return list(dict.fromkeys(found))
 
 
@@ -638,12 +651,11 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
-def _nearest_key(message: str) -> str:
-    """A hint for Hydra's complaint about a key that does not exist."""
-    wanted = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", message)
-    if not wanted:
-        return ""
-    return _nearest(wanted.group(1), _keys()) or _nearest(wanted.group(1), _siblings(wanted.group(1)))
+def _refused_by_hydra(error: Exception) -> str:
+    """Hydra's complaint; of a key that is not there, in words that lead to the right one."""
+    text = _one_line(error)
+    wanted = re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text)
+    return _no_such_key(wanted[1], _keys()) if wanted else text
 
 
 def _nearest(wanted: str, names: Sequence[str]) -> str:
