@@ -1,6 +1,7 @@
 """The ledger against what happens to it: wiped, deleted from, raced for, moved, copied, damaged."""
 
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from harness import (
     runs,
     train,
     tree,
+    until,
 )
 
 from pipeline import tracking
@@ -117,6 +119,23 @@ def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
         assert run.data.metrics["test_accuracy"] == seed / 10
         assert len(run.outputs.model_outputs) == 1
     assert kept(repository) == []
+
+
+@pytest.mark.parametrize("kilobytes", [1, 400])
+def test_a_process_killed_while_it_creates_the_store_leaves_none_that_is_broken(tmp_path, model, kilobytes):
+    workspace = lay_out(Workspace(tmp_path / "work"), model)
+    command = [sys.executable, REPOSITORY / "tests/tracking/harness.py", "train", workspace.root]
+
+    def size():
+        return sum(path.stat().st_size for path in workspace.root.rglob("mlflow.db") if path.is_file())
+
+    with subprocess.Popen(command) as process:
+        until(lambda: size() > kilobytes * 1000 or process.poll() is not None)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    child("train", workspace)
+    assert len(runs(workspace)) == 2
+    assert kept(workspace) == []
 
 
 @pytest.mark.parametrize("name", ["new", "a b#c%d%20é"])

@@ -57,8 +57,12 @@ def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
 
 
 def _local_uri(workspace: Workspace) -> str:
+    return _sqlite(database(workspace))
+
+
+def _sqlite(path: Path) -> str:
     # SQLAlchemy decodes %20 and its like in a file's name.
-    return "sqlite:///" + str(database(workspace)).replace("%", "%25")
+    return "sqlite:///" + str(path).replace("%", "%25")
 
 
 def database(workspace: Workspace) -> Path:
@@ -93,6 +97,8 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
     workspace.scratch.mkdir(parents=True, exist_ok=True)
     # Processes that create MLflow's tables at once break the database; a server guards its own.
     with FileLock(workspace.scratch / "store.lock") if local else nullcontext():
+        if local and not database(workspace).exists():
+            _create(workspace)
         client = mlflow.MlflowClient(uri)
         if local:
             follow_a_move(workspace)
@@ -113,6 +119,17 @@ def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
             "tracking.experiment."
         )
     return Store(client, experiment.experiment_id)
+
+
+def _create(workspace: Workspace) -> None:
+    """Create mlflow.db whole or not at all: with half of its tables MLflow never opens it again."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    made = workspace.scratch / "mlflow.db"
+    made.unlink(missing_ok=True)
+    SqlAlchemyStore(_sqlite(made), artifact_root(workspace)).engine.dispose()
+    if not database(workspace).exists():  # `mlflow ui` may have been faster.
+        made.replace(database(workspace))
 
 
 def unreachable(
