@@ -65,7 +65,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
 
     The trials know only the raw data: each way has a copy of the repository at its beginning.
     """
-    npz = save_npz(folder / "mnist.npz", fetched)
+    script = [sys.executable, str(HERE / "seed_script.py"), str(save_npz(folder / "mnist.npz", fetched))]
     seeds = range(trials // len(RATES))
     rates = ",".join(map(str, RATES))
     sweep = [sys.executable, "-m", "pipeline", "-m", f"train.learning_rate={rates}"]
@@ -78,7 +78,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
         print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
 
     # Whoever came first would pay for files that are not in memory yet.
-    timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], folder)
+    timed(script, folder)
     for _ in range(repeats):
         both, one, queue = (folder / name for name in ("both", "one", "queue"))
         for place in (both, one, queue):
@@ -87,11 +87,8 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
         note("sweep, known", known(sweep, both, trials))
         note("sweep, 1 worker", timed([*sweep, "hydra.launcher.n_jobs=1"], one)[0])
         note("queue, 2 workers", queued(queue, seeds))
-        note("2 scripts at once", at_once([sys.executable, str(HERE / "seed_script.py"), str(npz)], folder))
-        scripts = [
-            timed([sys.executable, str(HERE / "seed_script.py"), str(npz), "--seed", str(seed)], folder)[0]
-            for _, seed in product(RATES, seeds)
-        ]
+        note("2 scripts at once", at_once(script, folder))
+        scripts = [timed([*script, "--seed", str(seed)], folder)[0] for _, seed in product(RATES, seeds)]
         note("2 scripts", Run(sum(each.wall for each in scripts[:2])))
         note("scripts", Run(sum(each.wall for each in scripts)))
         for place in (both, one, queue):
