@@ -84,7 +84,9 @@ def test_a_gzip_bomb_is_refused_without_unpacking_it():
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(encoded(IMAGES))[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"not gzip", gzip.compress(encoded(IMAGES))[:-9]], ids=["other bytes", "cut short"]
+)
 def test_a_damaged_gzip_file_is_refused(content):
     with pytest.raises(PipelineError, match="not a whole gzip file"):
         read(content, "train-images-idx3-ubyte.gz")
