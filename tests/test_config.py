@@ -248,6 +248,12 @@ def test_a_value_from_the_environment_in_an_override_is_refused_and_not_shown(mo
     assert "hunter2" not in refused(CONF, f"tracking.run_name='{value}'")
 
 
+def test_a_key_that_was_deleted_from_the_config_is_to_be_put_back(conf):
+    rewrite(conf / "config.yaml", "seed: 0", "# seed: 0")
+    assert "seed: the key is missing" in refused(conf)
+    assert "seed: conf/config.yaml lacks the key" in refused(conf, "seed=1")
+
+
 def test_hydra_may_not_smuggle_the_environment_into_the_config(conf, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     rewrite(conf / "config.yaml", "  run:\n", "  job:\n    name: ${oc.env:SECRET}\n  run:\n")
