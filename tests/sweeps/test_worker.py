@@ -184,6 +184,26 @@ def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch)
     job.Job._own_server.stop()
 
 
+def test_a_worker_that_is_told_to_end_before_it_began_ends():
+    with ForkServer(Workspace(REPOSITORY)) as importing:
+        worker = Worker(importing.address, 1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(timeout=0.1)
+        worker.terminate()
+        assert worker.wait(timeout=60) == -signal.SIGKILL
+        assert not worker.alive
+
+
+def test_where_the_process_with_keras_was_killed_a_worker_is_refused():
+    with ForkServer(Workspace(REPOSITORY)) as server:
+        worker = Worker(server.address, 1)
+        with_keras = int(Path(f"/proc/{worker.pid}/stat").read_text().split()[3])
+        os.kill(with_keras, signal.SIGKILL)
+        worker.wait()
+        with pytest.raises(OSError):
+            Worker(server.address, 1)
+
+
 def test_a_worker_ends_with_whoever_has_it(server):
     script = (
         "import time\nfrom pipeline.sweeps.worker import Worker\n"

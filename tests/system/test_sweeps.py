@@ -5,11 +5,15 @@ import os
 import random
 import re
 import signal
+import socket
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from clones import executed, smoke_clone_of, until
+
+from pipeline.processes import WORKER
 
 FOUR = ("train.learning_rate=0.01,0.003", "seed=0,1")
 
@@ -101,6 +105,19 @@ def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
     overrides = ("preprocess.validation_fraction=0.999,0.3", "sweep.on_failure=stop")
     stopped = smoke.pipeline("-m", *overrides, "hydra/launcher=basic", code=1)
     assert "1 of the trials did not end." in stopped
+
+
+def test_the_stages_before_the_training_do_not_wait_for_a_worker(smoke, tmp_path):
+    with closing(socket.socket(socket.AF_UNIX)) as nobody:
+        nobody.bind(str(tmp_path / "nobody"))
+    script = (
+        "from pathlib import Path\nfrom pipeline.config import compose\nfrom pipeline.workspace import here\n"
+        "from pipeline.sweeps.trial import reproduced\n"
+        "with reproduced(compose(Path('conf'), ['preprocess.validation_fraction=0.3']), here()): pass"
+    )
+    said = smoke.run("python", "-c", script, code=1, **{WORKER: str(tmp_path / "nobody")})
+    assert "Processed digits: " in said
+    assert "error: the worker that ran the stage train died" in said
 
 
 @pytest.mark.slow

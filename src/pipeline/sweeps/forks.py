@@ -1,10 +1,11 @@
-"""A process with all imports behind it, from which those of a sweep are forked.
+"""Processes with all imports behind them, from which those of a sweep are forked.
 
-Keras, MLflow and DVC take longer to import than a small model to train. One process on each machine imports
-them, and does nothing else, so that no thread and no connection of theirs is forked. Each fork ends with
-whoever asked for it.
+Keras, MLflow and DVC take longer to import than a small model to train. On each machine two processes import
+them side by side, Keras for the workers and DVC for the rest, and do nothing else, so that no thread and no
+connection of theirs is forked. Each fork ends with whoever asked for it.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,39 +20,46 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.console import quiet_tensorflow
 from pipeline.processes import die_with_parent, name_process
+from pipeline.stages.__main__ import import_keras
 from pipeline.workspace import Workspace
 
+_WORKER = "pipeline.sweeps.worker"
 _MAX_DESCRIPTORS = 3  # standard output, standard error, one more
 _NUMBER = struct.Struct("i")
 _SECONDS_BETWEEN_SIGNALS = 10.0
 
 
 class ForkServer:
-    """A handle to such a process, which ends with the one that started it."""
+    """A handle to such processes, which end with the one that started them."""
 
     def __init__(self, code: Workspace) -> None:
-        """Start one that imports the package in `code`."""
+        """Start those that import the package in `code`."""
         self._folder = tempfile.TemporaryDirectory()
         # The names of sockets may be no longer than a hundred characters: a workspace's may be.
-        self.address = str(Path(self._folder.name) / "socket")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(self.address)
-            listener.listen()
+        self.address = self._folder.name
+        with ExitStack() as listening:
+            numbers = []
+            for module in ("", _WORKER):
+                listener = listening.enter_context(socket.socket(socket.AF_UNIX))
+                listener.bind(_socket(self.address, module))
+                listener.listen()
+                numbers.append(listener.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sweeps.forks", str(listener.fileno())],
+                [sys.executable, "-m", "pipeline.sweeps.forks", *map(str, numbers)],
                 env=os.environ | {"PYTHONPATH": str(code.root / "src")},
                 stdin=subprocess.DEVNULL,
-                pass_fds=[listener.fileno()],
+                pass_fds=numbers,
                 process_group=0,  # Ctrl-C is for whoever asked for a fork.
             )
 
     def stop(self) -> None:
-        """End it, and the forks with it."""
+        """End them, and the forks with them."""
         self._process.terminate()
         self._process.wait()
         self._folder.cleanup()
@@ -75,7 +83,9 @@ class Fork:
         environment: Mapping[str, str],
         descriptors: Sequence[int],
     ) -> None:
-        """Have `module.main(*arguments)` run in a new process; it is told to end when this one dies.
+        """Have `module.main(*arguments)` run in a new process, once the server has imported what that takes.
+
+        It is told to end when this process dies.
 
         Args:
             server: a fork server's address.
@@ -95,15 +105,24 @@ class Fork:
             "environment": dict(environment),
         }
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(server)
+        self._connection.connect(_socket(server, module))
         text = json.dumps(request).encode()
         socket.send_fds(self._connection, [_NUMBER.pack(len(text))], list(descriptors))
         self._connection.sendall(text)
-        self._code: int | None = None
-        pid = self._receive()
-        if pid is None:
+        self._module = module
+        self._told: list[int] = []  # its number, then its exit code
+
+    @property
+    def pid(self) -> int:
+        """Its number, for which the server may have to come to it first.
+
+        Raises:
+            ConnectionError: the server died before.
+        """
+        self._hear(1, timeout=None)
+        if not self._told:
             raise ConnectionError("the process that imported everything died")
-        self.pid = pid
+        return self._told[0]
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, -SIGKILL if it was killed.
@@ -111,15 +130,8 @@ class Fork:
         Raises:
             subprocess.TimeoutExpired: it did not end within `timeout` seconds.
         """
-        if self._code is None:
-            self._connection.settimeout(timeout)
-            try:
-                code = self._receive()
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0) from None
-            self._code = -signal.SIGKILL if code is None else code
-            self._connection.close()
-        return self._code
+        self._hear(2, timeout)
+        return self._told[1] if len(self._told) == 2 else -signal.SIGKILL
 
     def poll(self) -> int | None:
         """Its exit code; None: it has not ended."""
@@ -128,10 +140,9 @@ class Fork:
         return None
 
     def terminate(self) -> None:
-        """Tell it to end."""
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+        """Tell it to end, also if it has yet to begin."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> Self:
         return self
@@ -139,16 +150,31 @@ class Fork:
     def __exit__(self, *_: object) -> None:
         self.wait()
 
-    def _receive(self) -> int | None:
+    def _hear(self, numbers: int, timeout: float | None) -> None:
+        """Have it tell so many numbers, or fewer if it was killed."""
         try:
-            received = self._connection.recv(_NUMBER.size, socket.MSG_WAITALL)
+            while len(self._told) < numbers and self._connection.fileno() >= 0:
+                self._connection.settimeout(timeout)
+                received = self._connection.recv(_NUMBER.size, socket.MSG_WAITALL)
+                self._told += _NUMBER.unpack(received) if received else ()
+                if not received or len(self._told) == 2:
+                    self._connection.close()
+        except TimeoutError:
+            raise subprocess.TimeoutExpired(self._module, timeout or 0) from None
         except ConnectionError:
-            return None
-        return _NUMBER.unpack(received)[0] if received else None
+            self._connection.close()
+
+
+def _socket(server: str, module: str) -> str:
+    """Where the process listens that forks those that run `module`."""
+    return str(Path(server) / ("keras" if module == _WORKER else "dvc"))
 
 
 def _serve(listener: socket.socket) -> None:
     """Fork whatever is asked for."""
+    # What the garbage collector looks at, each fork would have a copy of.
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel buries the dead.
     # Python sees threads of OpenBLAS and jemalloc, which both take care of forks.
@@ -212,27 +238,43 @@ def _end_with(connection: socket.socket) -> None:
         time.sleep(_SECONDS_BETWEEN_SIGNALS)
 
 
-def _prepare() -> None:
-    """Import what the processes of a sweep would."""
-    from pipeline.console import quiet_tensorflow
-    from pipeline.stages.__main__ import import_keras
+def _main(others: socket.socket, workers: socket.socket) -> None:
+    """Be the two processes: one listens at `others`, and one at `workers`."""
+    gc.disable()
+    _import(_BY_BOTH)
+    if os.fork():
+        workers.close()
+        _import(_BY_OTHERS)
+        _serve(others)
+    else:
+        die_with_parent()
+        others.close()
+        with quiet_tensorflow():
+            import_keras()
+            _import(_BY_WORKERS)
+        _serve(workers)
 
-    with quiet_tensorflow():
-        import_keras()
-        for module in _IMPORTED:
-            importlib.import_module(module)
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
 
 
-_IMPORTED = (
+_BY_BOTH = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pipeline.tracking",
+    "pipeline.sweeps.figures",
+)
+_BY_WORKERS = (
     "pipeline.stages.train",
     "pipeline.stages.evaluate",
     "pipeline.stages.preprocess",
-    "pipeline.tracking",
     "pipeline.sweeps.worker",
+)
+_BY_OTHERS = (
     "pipeline.sweeps.trial",
     "pipeline.sweeps.publish",
-    "pipeline.sweeps.figures",
-    # What DVC and MLflow import only when they need it.
+    # What DVC imports only when it needs it.
     "configobj",
     "dvc._debug",
     "dvc.analytics",
@@ -262,11 +304,9 @@ _IMPORTED = (
     "scmrepo.git",
     "ruamel.yaml.cyaml",
     "ruamel.yaml.mergevalue",
-    "mlflow.store.tracking.sqlalchemy_store",
 )
 
 
 if __name__ == "__main__":
     die_with_parent()
-    _prepare()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))

@@ -210,11 +210,10 @@ def _publish(own: Sweep) -> None:
     arguments = [str(own.folder.root), str(own.repository.root)]
     # What is all known is published before the server has imported what that takes.
     if own.jobs:
-        with (
-            suppress(OSError),
-            Fork(own.server.address, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2)),
-        ):
-            return
+        with suppress(OSError):
+            fork = Fork(own.server.address, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2))
+            if fork.wait() != -signal.SIGKILL:
+                return
     publish.main(*arguments)
 
 

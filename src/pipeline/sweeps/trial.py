@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from pipeline.config import OBJECTIVES_BY_EPOCH, Config, dump, read_params
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
-from pipeline.processes import die_with_parent
+from pipeline.processes import WORKER, die_with_parent
 from pipeline.sweeps.forks import Fork
 from pipeline.sweeps.known import Known, RunCache
 from pipeline.training.history import Epoch, read_history
@@ -197,7 +197,7 @@ def _end_of(process: "Fork | subprocess.Popen[bytes]", stops: Callable[[], bool]
         raise StoppedError  # noqa: TRY301 (it ends as an exception from outside does)
     except BaseException:
         # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ConnectionError):
             os.killpg(process.pid, signal.SIGINT)
         process.wait()
         raise
@@ -233,6 +233,8 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
     from dvc.cli import main as dvc
 
     locks.mkdir(parents=True, exist_ok=True)
+    # The worker may still be importing Keras, which the stages before the training do without.
+    worker = os.environ.pop(WORKER, "")
     with ExitStack() as held:
         for stage, inputs in RunCache(trial).find(config).missing.items():
             # Trials that start together would all do what they have in common.
@@ -243,6 +245,7 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
                         return int(code)
             elif stage == "train":
                 held.enter_context(lock)
+        os.environ |= {WORKER: worker} if worker else {}
         return int(dvc(["repro"]))
 
 
