@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.config import compose, dump
 from pipeline.processes import WORKER
-from pipeline.sweeps import job
-from pipeline.sweeps.forks import ForkServer
+from pipeline.sweeps import job, trial
+from pipeline.sweeps.forks import Fork, ForkServer
 from pipeline.sweeps.worker import Worker
 from pipeline.workspace import Workspace, sha256
 
@@ -192,6 +192,17 @@ def test_a_worker_that_is_told_to_end_before_it_began_ends():
         worker.terminate()
         assert worker.wait(timeout=60) == -signal.SIGKILL
         assert not worker.alive
+
+
+def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        for _ in range(20):
+            # Refused, since there is no pipeline.
+            output = (log.fileno(), log.fileno())
+            fork = Fork(server.address, trial.__name__, [str(tmp_path)], tmp_path, os.environ, output)
+            status = Path(f"/proc/{fork.pid}/status")
+            assert fork.wait(timeout=60) == 1
+            assert not status.exists() or "VmSize" not in status.read_text()
 
 
 def test_where_the_process_with_keras_was_killed_a_worker_is_refused():

@@ -8,6 +8,7 @@ connection of theirs is forked. Each fork ends with whoever asked for it.
 import gc
 import importlib
 import json
+import math
 import os
 import signal
 import socket
@@ -45,9 +46,9 @@ class ForkServer:
         self.address = self._folder.name
         with ExitStack() as listening:
             numbers = []
-            for module in ("", _WORKER):
+            for name in ("dvc", "keras"):
                 listener = listening.enter_context(socket.socket(socket.AF_UNIX))
-                listener.bind(_socket(self.address, module))
+                listener.bind(f"{self.address}/{name}")
                 listener.listen()
                 numbers.append(listener.fileno())
             self._process = subprocess.Popen(
@@ -105,7 +106,7 @@ class Fork:
             "environment": dict(environment),
         }
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_socket(server, module))
+        self._connection.connect(f"{server}/{'keras' if module == _WORKER else 'dvc'}")
         text = json.dumps(request).encode()
         socket.send_fds(self._connection, [_NUMBER.pack(len(text))], list(descriptors))
         self._connection.sendall(text)
@@ -130,7 +131,8 @@ class Fork:
         Raises:
             subprocess.TimeoutExpired: it did not end within `timeout` seconds.
         """
-        self._hear(2, timeout)
+        # Until it closes its end, which is later than all that its threads have yet to close.
+        self._hear(math.inf, timeout)
         return self._told[1] if len(self._told) == 2 else -signal.SIGKILL
 
     def poll(self) -> int | None:
@@ -150,24 +152,19 @@ class Fork:
     def __exit__(self, *_: object) -> None:
         self.wait()
 
-    def _hear(self, numbers: int, timeout: float | None) -> None:
-        """Have it tell so many numbers, or fewer if it was killed."""
+    def _hear(self, numbers: float, timeout: float | None) -> None:
+        """Have it tell so many numbers, or fewer if it ends before."""
         try:
             while len(self._told) < numbers and self._connection.fileno() >= 0:
                 self._connection.settimeout(timeout)
-                received = self._connection.recv(_NUMBER.size, socket.MSG_WAITALL)
-                self._told += _NUMBER.unpack(received) if received else ()
-                if not received or len(self._told) == 2:
+                if received := self._connection.recv(_NUMBER.size, socket.MSG_WAITALL):
+                    self._told += _NUMBER.unpack(received)
+                else:
                     self._connection.close()
         except TimeoutError:
             raise subprocess.TimeoutExpired(self._module, timeout or 0) from None
         except ConnectionError:
             self._connection.close()
-
-
-def _socket(server: str, module: str) -> str:
-    """Where the process listens that forks those that run `module`."""
-    return str(Path(server) / ("keras" if module == _WORKER else "dvc"))
 
 
 def _serve(listener: socket.socket) -> None:
@@ -239,7 +236,7 @@ def _end_with(connection: socket.socket) -> None:
 
 
 def _main(others: socket.socket, workers: socket.socket) -> None:
-    """Be the two processes: one listens at `others`, and one at `workers`."""
+    """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
     gc.disable()
     _import(_BY_BOTH)
     if os.fork():
@@ -268,7 +265,6 @@ _BY_BOTH = (
 _BY_WORKERS = (
     "pipeline.stages.train",
     "pipeline.stages.evaluate",
-    "pipeline.stages.preprocess",
     "pipeline.sweeps.worker",
 )
 _BY_OTHERS = (

@@ -1,8 +1,9 @@
 """The warm worker of a sweep: a process with all imports behind it, in which stages run one after another.
 
-DVC starts each stage as always, and that process hands its work over (`pipeline.processes.hand_over`): the
-commands, and with them DVC's cache keys, are those of `dvc repro`, after the pattern of Bazel's persistent
-workers. What a stage writes here equals what it writes in a process of its own.
+DVC starts each stage as always, and from the training on its process hands the work over
+(`pipeline.processes.hand_over`): the commands, and with them DVC's cache keys, are those of `dvc repro`,
+after the pattern of Bazel's persistent workers. What a stage writes here equals what it writes in a process
+of its own.
 """
 
 import atexit
