@@ -131,7 +131,7 @@ class Fork:
         Raises:
             subprocess.TimeoutExpired: it did not end within `timeout` seconds.
         """
-        # Until it closes its end, which is later than all that its threads have yet to close.
+        # To its very end: if this end of the connection was closed before, that would tell it to end.
         self._hear(math.inf, timeout)
         return self._told[1] if len(self._told) == 2 else -signal.SIGKILL
 
@@ -217,6 +217,7 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
     except BaseException:
         traceback.print_exc()
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
