@@ -623,10 +623,10 @@ def _tags() -> set[str]:
 
 
 def _no_such_key(key: str, names: Sequence[str]) -> str:
-    group, dot, _ = key.partition(".")
-    if key in _keys() and not dot:
-        return f"{key}: conf/config.yaml lacks the key; put it back."
     if key in _keys():
+        group, dot, _ = key.partition(".")
+        if not dot:
+            return f"{key}: conf/config.yaml lacks the key; put it back."
         return f"{key}: the chosen {group} has no such key; another one in conf/{group} has."
     return f"{key}: there is no such key.{_nearest(key, names) or _nearest(key, _siblings(key))}"
 

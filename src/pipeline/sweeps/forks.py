@@ -5,7 +5,6 @@ them side by side, Keras for the workers and DVC for the rest, and do nothing el
 connection of theirs is forked. Each fork ends with whoever asked for it.
 """
 
-import gc
 import importlib
 import json
 import math
@@ -169,9 +168,6 @@ class Fork:
 
 def _serve(listener: socket.socket) -> None:
     """Fork whatever is asked for."""
-    # What the garbage collector looks at, each fork would have a copy of.
-    gc.freeze()
-    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel buries the dead.
     # Python sees threads of OpenBLAS and jemalloc, which both take care of forks.
@@ -217,6 +213,7 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
     except BaseException:
         traceback.print_exc()
     finally:
+        # It ends anyway, and an exception would lead around the exit below.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -238,7 +235,6 @@ def _end_with(connection: socket.socket) -> None:
 
 def _main(others: socket.socket, workers: socket.socket) -> None:
     """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
-    gc.disable()
     _import(_BY_BOTH)
     if os.fork():
         workers.close()
@@ -249,13 +245,14 @@ def _main(others: socket.socket, workers: socket.socket) -> None:
         others.close()
         with quiet_tensorflow():
             import_keras()
-            _import(_BY_WORKERS)
+        _import(_BY_WORKERS)
         _serve(workers)
 
 
 def _import(modules: Sequence[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
+    with quiet_tensorflow():
+        for module in modules:
+            importlib.import_module(module)
 
 
 _BY_BOTH = (
@@ -266,7 +263,7 @@ _BY_BOTH = (
 _BY_WORKERS = (
     "pipeline.stages.train",
     "pipeline.stages.evaluate",
-    "pipeline.sweeps.worker",
+    _WORKER,
 )
 _BY_OTHERS = (
     "pipeline.sweeps.trial",

@@ -234,7 +234,7 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
 
     locks.mkdir(parents=True, exist_ok=True)
     # The worker may still be importing Keras, which the stages before the training do without.
-    worker = os.environ.pop(WORKER, "")
+    worker = os.environ.pop(WORKER, None)
     with ExitStack() as held:
         for stage, inputs in RunCache(trial).find(config).missing.items():
             # Trials that start together would all do what they have in common.
@@ -245,7 +245,8 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
                         return int(code)
             elif stage == "train":
                 held.enter_context(lock)
-        os.environ |= {WORKER: worker} if worker else {}
+        if worker:
+            os.environ[WORKER] = worker
         return int(dvc(["repro"]))
 
 
