@@ -24,8 +24,9 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.config import compose, dump
-from pipeline.workspace import RAW_ARRAYS, Workspace
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
+from pipeline.config.compose import compose
+from pipeline.config.params import dump
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent

@@ -62,11 +62,15 @@ def epoch_keras(path: str) -> dict[str, float]:
 
 def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
     """The same with the loop, or what `overrides` make of it."""
+    from pipeline.environment import import_keras, use_threads
+
+    from pipeline.config.compose import compose
+
+    import_keras()
     import keras
 
-    from pipeline.config import compose
     from pipeline.models import build
-    from pipeline.training.loop import fit, use_threads
+    from pipeline.training.loop import fit
 
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["x_train"].reshape(-1, 784), arrays["y_train"].astype(np.int32)
@@ -91,8 +95,8 @@ def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
 def stage(name: str, place: str) -> dict[str, float]:
     """The stage `name` in the workspace `place`."""
     importlib.import_module(f"pipeline.stages.{name}")
+    from pipeline.artifacts.workspace import Workspace
     from pipeline.stages.__main__ import run
-    from pipeline.workspace import Workspace
 
     with open(os.devnull, "w") as nowhere:
         sys.stdout, shown = nowhere, sys.stdout

@@ -105,16 +105,16 @@ def profile_stage(stage: str) -> Spans:
 
         setattr(owner, function, watched)
 
-    from pipeline.console import quiet_tensorflow
-    from pipeline.stages.__main__ import import_keras
+    from pipeline.environment import import_keras, quiet_tensorflow
+
+    from pipeline.artifacts.workspace import Workspace
     from pipeline.stages.__main__ import run as run_stage
-    from pipeline.workspace import Workspace
 
     if stage in ("train", "evaluate"):
         with span("imports"), quiet_tensorflow():
             import_keras()
             module = importlib.import_module(f"pipeline.stages.{stage}")
-        from pipeline import tracking
+        from pipeline.tracking import session as tracking
 
         clock.leave_out(tracking._Sender)
         watch(tracking._Sender, "finish", "waiting for MLflow at the end")
@@ -212,10 +212,11 @@ def measure_limit() -> dict[str, float]:
     """FLOPs of an epoch, and times with one thread: of NumPy's products of its shapes, of Keras's Adam."""
     import keras
     import tensorflow as tf
+    from pipeline.environment import use_threads
     from threadpoolctl import threadpool_limits
 
-    from pipeline.config import compose
-    from pipeline.training.loop import make_optimizer, use_threads
+    from pipeline.config.compose import compose
+    from pipeline.training.optimizer import make_optimizer
 
     use_threads(1)
     batch, sizes, images = 32, (784, 100, 10), 54_000

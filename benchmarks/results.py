@@ -24,13 +24,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.__main__ import HERE, REPOSITORY, save_npz, timed
-from pipeline.config import Config, compose
+from pipeline.artifacts.history import read_history
+from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.config.compose import compose
+from pipeline.config.schema import Config
 from pipeline.errors import sentences
 from pipeline.evaluation.metrics import wilson
-from pipeline.evaluation.style import BLUE, GREY, ORANGE, STYLE
-from pipeline.sweeps.trial import reproduced
-from pipeline.training.history import read_history
-from pipeline.workspace import Workspace, write_text
+from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
+from pipeline.trials.trial import reproduced
 
 # How many seeds, from 0 on: fewer where one takes a quarter of an hour.
 SEEDS = {"seed_design": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3}
@@ -42,7 +43,7 @@ CODE = (
     "src/pipeline/models",
     "src/pipeline/stages/train.py",
     "src/pipeline/stages/preprocess.py",
-    "src/pipeline/data/processed.py",
+    "src/pipeline/artifacts/processed.py",
 )
 PICTURE = DOCS / "images" / "results.png"
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.environment import use_threads
 
-from pipeline.config import compose
-from pipeline.data.processed import SCALE, Count, Dataset, write_dataset, write_split
+from pipeline.artifacts.processed import SCALE, Count, Dataset, write_dataset, write_split
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
 from pipeline.stages import train
-from pipeline.training.loop import use_threads
-from pipeline.workspace import Workspace
 
 use_threads(1)
 

@@ -22,7 +22,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc] # Hydra's own classes are not 
         Raises:
             PipelineError: the sweep is refused, or trials failed.
         """
-        from pipeline.sweeps.sweep import sweep
+        from pipeline.sweeps.grid import sweep
 
         return sweep(arguments, self.hydra_context, self.config)
 

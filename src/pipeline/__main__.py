@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import compose, from_hydra, refuse_unsafe_yaml
+from pipeline.artifacts.workspace import Workspace, here
+from pipeline.config.compose import compose, from_hydra
+from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
-from pipeline.workspace import Workspace, here
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipeline.sweeps.trial import Outcome
+    from pipeline.trials.trial import Outcome
 
 # With these Hydra only shows something, or reads another conf/.
 _NO_TRIAL = {
@@ -70,7 +71,7 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
     def run(composed: "DictConfig") -> None:
         nonlocal failures
-        from pipeline.sweeps.trial import Outcome, reproduced
+        from pipeline.trials.trial import Outcome, reproduced
 
         try:
             config = from_hydra(composed).trial

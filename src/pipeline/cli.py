@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.config import read_params
+from pipeline.artifacts.workspace import Workspace, here
+from pipeline.config.params import read_params
 from pipeline.console import say
 from pipeline.errors import sentences
-from pipeline.workspace import Workspace, here
 
 app = typer.Typer(
     help="Verbs beside `dvc repro`, `mlflow ui` and `python -m pipeline`.",
@@ -24,8 +24,8 @@ Remote = Annotated[str | None, typer.Option(help="A DVC remote's name; the defau
 @app.command()
 def sync() -> None:
     """Bring MLflow up to date: send runs and sweeps it missed, rebuild the workspace's run if it was lost."""
-    from pipeline import tracking
-    from pipeline.sweeps.publish import publish_all
+    from pipeline.results.publish import publish_all
+    from pipeline.tracking import session as tracking
 
     workspace = _workspace()
     for line in tracking.sync(read_params(workspace.params).tracking, workspace):
@@ -43,7 +43,7 @@ def adopt(
     force: Annotated[bool, typer.Option("--force", help="Write over an experiment of that name.")] = False,
 ) -> None:
     """Make a trial of a sweep an experiment in conf/, which `dvc repro` restores without training."""
-    from pipeline.sweeps.adopt import adopt
+    from pipeline.results.adopt import adopt
 
     workspace = _workspace()
     for line in adopt(run, workspace, name, force):
@@ -56,7 +56,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="Another's.")],
 ) -> None:
     """Show how two runs differ, what each reached, and whether the difference is more than chance."""
-    from pipeline.compare import compare
+    from pipeline.results.compare import compare
 
     workspace = _workspace()
     for line in compare((first, second), read_params(workspace.params).tracking, workspace):
@@ -66,7 +66,7 @@ def compare(
 @app.command()
 def push(remote: Remote = None) -> None:
     """Send what was ever trained here, sweeps included, to a DVC remote."""
-    from pipeline.share import push
+    from pipeline.trials.remote import push
 
     say(push(_workspace(), remote))
 
@@ -74,7 +74,7 @@ def push(remote: Remote = None) -> None:
 @app.command()
 def pull(remote: Remote = None) -> None:
     """Fetch what others sent to a DVC remote: what they trained is not trained here again."""
-    from pipeline.share import pull
+    from pipeline.trials.remote import pull
 
     say(pull(_workspace(), remote))
 

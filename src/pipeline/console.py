@@ -1,7 +1,5 @@
 """What people see while a stage runs: bars at a terminal, a few plain lines in a log."""
 
-import gc
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -25,31 +23,6 @@ def brief(value: str) -> str:
         return value if len(value) <= 8 else f"{float(value):.4g}"
     except ValueError:
         return value
-
-
-@contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow inside: the lines its libraries write at their start are no news to anyone.
-
-    What fails raises an exception all the same. Set TF_CPP_MIN_LOG_LEVEL to see more later on.
-    The garbage collector rests meanwhile, a sixth of the time, and leaves what was imported alone later on:
-    it would look at 400,000 objects again and again, a third of a second each time.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    collects = gc.isenabled()
-    gc.disable()
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        if collects:
-            gc.freeze()
-            gc.enable()
 
 
 class Track(Protocol):

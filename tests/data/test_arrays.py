@@ -7,9 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.data.arrays import canonical, open_npy, read_npz
+from pipeline.artifacts.workspace import RAW_ARRAYS
+from pipeline.data.arrays import canonical
+from pipeline.data.formats.npy import open_npy, read_npz
 from pipeline.errors import PipelineError
-from pipeline.workspace import RAW_ARRAYS
 
 CLASSES = ("cat", "dog")
 MAX_BYTES = 10_000

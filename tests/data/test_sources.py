@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pipeline.data.sources import read_archive
+from pipeline.data.packages import read_archive
 from pipeline.errors import PipelineError
 
 LABELS = np.array([0, 1, 1], np.uint8)

@@ -4,10 +4,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from pipeline.environment import use_threads
 
-from pipeline.config import compose
-from pipeline.models import build, served
-from pipeline.training.loop import use_threads
+from pipeline.config.compose import compose
+from pipeline.models import build, inference_model
 
 use_threads(1)
 
@@ -59,7 +59,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 def test_the_served_model_turns_raw_images_into_a_distribution(shape, head):
     net = network(shape, 10, head=head)
-    model = served(net, shape)
+    model = inference_model(net, shape)
     images = np.random.default_rng(0).integers(0, 256, (9, *shape), dtype=np.uint8)
     rows = model.predict_on_batch(images)
     assert (model.inputs[0].dtype, rows.dtype) == ("uint8", np.float32)
@@ -71,7 +71,7 @@ def test_the_served_model_turns_raw_images_into_a_distribution(shape, head):
 
 
 def test_any_batch_is_served_and_gives_the_same_rows():
-    model = served(network(), (28, 28))
+    model = inference_model(network(), (28, 28))
     images = np.random.default_rng(0).integers(0, 256, (33, 28, 28), dtype=np.uint8)
     one_by_one = np.concatenate([model.predict_on_batch(images[i : i + 1]) for i in range(33)])
     np.testing.assert_allclose(model.predict_on_batch(images), one_by_one, atol=1e-6)
@@ -79,7 +79,7 @@ def test_any_batch_is_served_and_gives_the_same_rows():
 
 def test_the_served_model_shares_its_weights_with_the_network():
     net = network()
-    model = served(net, (28, 28))
+    model = inference_model(net, (28, 28))
     net.set_weights([weight + 1 for weight in net.get_weights()])
     for mine, theirs in zip(net.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -101,7 +101,7 @@ def test_the_convolutional_network_has_the_parameters_its_stages_make():
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 10, 3)])
 def test_the_convolutional_network_takes_any_image_shape(shape):
-    model = served(convolutional(shape, 4), shape)
+    model = inference_model(convolutional(shape, 4), shape)
     images = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
     assert model.predict(images, verbose=0).sum(axis=1) == pytest.approx(1, abs=1e-5)
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.config import compose, dump, read_params
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
+from pipeline.config.params import dump, read_params
 from pipeline.errors import PipelineError
 from pipeline.stages.compose import run
-from pipeline.workspace import Workspace
 
 CONF = Path(__file__).parents[2] / "conf"
 

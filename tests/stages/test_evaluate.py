@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from pipeline.config import compose, view
-from pipeline.data.processed import read_split
+from pipeline.artifacts import model_file
+from pipeline.artifacts.processed import read_split
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
+from pipeline.config.compose import compose
+from pipeline.config.params import view
 from pipeline.errors import PipelineError
-from pipeline.models import archive, served
+from pipeline.models import inference_model
 from pipeline.stages import evaluate, preprocess
-from pipeline.workspace import RAW_ARRAYS, Workspace
 
 CONF = Path(__file__).parents[2] / "conf"
 HISTORY = (
@@ -40,7 +42,7 @@ def prepared(config, tmp_path_factory) -> Path:
     for name, array in zip(RAW_ARRAYS, (images[:300], labels[:300], images[300:], labels[300:]), strict=True):
         np.save(workspace.raw / f"{name}.npy", array)
     preprocess.run(config, workspace)
-    archive.save(served(network(), (4, 5)), workspace.model)
+    model_file.save(inference_model(network(), (4, 5)), workspace.model)
     workspace.history.write_text(HISTORY)
     return workspace.root
 
@@ -94,7 +96,7 @@ def test_what_is_written_is_consistent(evaluated):
     assert [float(row["confidence"]) for row in table] == pytest.approx(saved.max(axis=1), abs=1e-6)
     assert sum(metrics["per_class"][name]["support"] for name in names) == TEST_IMAGES
     assert {path.suffix for path in workspace.figures.iterdir()} == {".png"}
-    assert metrics["weights_sha256"] == archive.weights_digest(archive.load(workspace.model))
+    assert metrics["weights_sha256"] == model_file.weights_digest(model_file.load(workspace.model))
 
 
 def test_the_gap_is_to_the_epoch_whose_weights_were_kept(evaluated):
@@ -121,7 +123,7 @@ def reports(workspace):
 def test_an_image_gets_the_same_scores_in_whatever_company(evaluated):
     saved = np.load(evaluated.probabilities)
     images, _ = read_split(evaluated, "test")
-    alone = archive.load(evaluated.model).predict_on_batch(images[2:3].reshape(1, 4, 5))
+    alone = model_file.load(evaluated.model).predict_on_batch(images[2:3].reshape(1, 4, 5))
     assert alone[0] == pytest.approx(saved[2], rel=1e-5)
 
 
@@ -132,7 +134,7 @@ def with_settings(config, **settings):
 def test_with_shifts_the_scores_are_the_mean_over_the_image_and_its_eight_neighbours(config, workspace):
     run(with_settings(config, shifts=1), workspace)
     images, _ = read_split(workspace, "test")
-    model, image = archive.load(workspace.model), images[7].reshape(4, 5)
+    model, image = model_file.load(workspace.model), images[7].reshape(4, 5)
     framed = np.zeros((6, 7), np.uint8)
     framed[1:-1, 1:-1] = image
     moved = np.stack([framed[top : top + 4, left : left + 5] for top in range(3) for left in range(3)])
@@ -144,7 +146,7 @@ def test_with_shifts_the_scores_are_the_mean_over_the_image_and_its_eight_neighb
 def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
     folder = workspace.processed / "test"
     labels = np.load(folder / "labels.npy")
-    scores = archive.load(workspace.model).predict_on_batch(
+    scores = model_file.load(workspace.model).predict_on_batch(
         read_split(workspace, "test")[0].reshape(-1, 4, 5)
     )
     surest = scores.max(axis=1).argsort()[-3:]
@@ -162,15 +164,15 @@ def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
-        (lambda: served(network(classes=4), (4, 5)), r"\(4,\).* in 3 classes"),
-        (lambda: served(network(pixels=25), (5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
-        (lambda: served(network(weight=np.nan), (4, 5)), "2,300 of 2,300 .* no probabilities"),
+        (lambda: inference_model(network(classes=4), (4, 5)), r"\(4,\).* in 3 classes"),
+        (lambda: inference_model(network(pixels=25), (5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
+        (lambda: inference_model(network(weight=np.nan), (4, 5)), "2,300 of 2,300 .* no probabilities"),
         (lambda: scores_that_do_not_sum_to_one(), "no probabilities"),
     ],
     ids=["classes", "shape", "diverged", "no-distribution"],
 )
 def test_a_model_that_does_not_fit_is_refused_and_nothing_is_written(config, workspace, model, complaint):
-    archive.save(model(), workspace.model)
+    model_file.save(model(), workspace.model)
     with pytest.raises(PipelineError, match=complaint):
         run(config, workspace)
     assert not workspace.metrics.parent.exists()

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,19 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import (
-    DebianSource,
-    IdxSource,
-    KerasSource,
-    NpmSource,
-    RawDigests,
-    compose,
-    view,
-)
-from pipeline.data import sources
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
+from pipeline.config.compose import compose
+from pipeline.config.params import view
+from pipeline.config.schema import RawDigests
+from pipeline.data import download, packages
+from pipeline.data.sources.debian import DebianSource
+from pipeline.data.sources.idx import IdxSource
+from pipeline.data.sources.keras import KerasSource
+from pipeline.data.sources.npm import NpmSource
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch
-from pipeline.workspace import RAW_ARRAYS, Workspace, sha256
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -121,7 +120,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def pauses(monkeypatch):
     slept: list[float] = []
-    monkeypatch.setattr(sources, "pause", slept.append)
+    monkeypatch.setattr(download, "pause", slept.append)
     return slept
 
 
@@ -421,7 +420,7 @@ def test_an_unknown_host_is_given_up_at_once(workspace, pauses):
 
 def test_a_program_that_hangs_is_ended_with_its_children(tmp_path, programs, workspace, monkeypatch):
     programs("npm", f"sleep 60 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(sources, "_DEADLINE", 0.5)
+    monkeypatch.setattr(packages, "_DEADLINE", 0.5)
     with pytest.raises(PipelineError, match=r"npm did not finish within 0\.5 s"):
         fetch.run(config(NPM), workspace)
     child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
@@ -432,7 +431,7 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path, programs, wor
 
 
 def test_a_program_that_fails_is_quoted_and_leaves_nothing(tmp_path, programs, workspace, monkeypatch):
-    monkeypatch.setattr(sources.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     programs("npm", "echo 'npm error code ETARGET' >&2; exit 1")
     with pytest.raises(PipelineError, match="npm failed: npm error code ETARGET"):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import compose, view
-from pipeline.data.processed import read_dataset, read_split, scaled
+from pipeline.artifacts.processed import read_dataset, read_split, scaled
+from pipeline.artifacts.workspace import SPLITS, Workspace, sha256
+from pipeline.config.compose import compose
+from pipeline.config.params import view
 from pipeline.errors import PipelineError
 from pipeline.stages import preprocess
-from pipeline.workspace import SPLITS, Workspace, sha256
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "owl")

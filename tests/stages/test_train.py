@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.environment import use_threads
 
-from pipeline.config import compose, view
+from pipeline.artifacts.history import read_history
+from pipeline.artifacts.model_file import load, weights_digest
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.compose import compose
+from pipeline.config.params import view
 from pipeline.errors import PipelineError
-from pipeline.models.archive import load, weights_digest
 from pipeline.stages import fetch, preprocess, train
-from pipeline.training.history import read_history
-from pipeline.training.loop import use_threads
-from pipeline.workspace import Workspace, sha256
 
 use_threads(1)
 

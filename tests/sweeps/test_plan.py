@@ -5,7 +5,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from pipeline.config import compose, compose_each
+from pipeline.config.compose import compose, compose_each
 from pipeline.errors import PipelineError
 from pipeline.sweeps.plan import grid, parse
 

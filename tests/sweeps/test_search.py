@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import compose_each
-from pipeline.study import WHY_PRUNED, open_study
+from pipeline.artifacts.history import Epoch
+from pipeline.config.compose import compose_each
 from pipeline.sweeps.job import NO_MORE, Folder
 from pipeline.sweeps.plan import parse
 from pipeline.sweeps.search import SearchJob, _begin
 from pipeline.sweeps.space import space_of
-from pipeline.sweeps.trial import Outcome
-from pipeline.training.history import Epoch
+from pipeline.training.pruning import WHY_PRUNED, open_study
+from pipeline.trials.trial import Outcome
 
 CONF = Path(__file__).parents[2] / "conf"
 RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidden_units=[8],[16],[32]"

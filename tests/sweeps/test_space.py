@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from pipeline.config import compose_each
+from pipeline.config.compose import compose_each
 from pipeline.errors import PipelineError
 from pipeline.sweeps.plan import parse
 from pipeline.sweeps.space import combination, combinations, refuse_useless, space_of

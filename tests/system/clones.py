@@ -9,7 +9,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pipeline.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace
 
 # Far more than anything takes: a wait that comes to this has failed.
 PATIENCE = 240

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from clones import until
 
-from pipeline.config import compose_each
+from pipeline.config.compose import compose_each
 from pipeline.sweeps.plan import parse
 from pipeline.sweeps.space import combination, space_of
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from harness import Server, client, lay_out
 
-from pipeline.models import archive, served
-from pipeline.workspace import Workspace
+from pipeline.artifacts import model_file
+from pipeline.artifacts.workspace import Workspace
+from pipeline.models import inference_model
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def model(memory):
     keras.utils.set_random_seed(0)
     path = memory / "model.keras"
     network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    archive.save(served(network, (8, 8)), path)
+    model_file.save(inference_model(network, (8, 8)), path)
     return path
 
 

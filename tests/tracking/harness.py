@@ -17,10 +17,13 @@ from pathlib import Path
 
 import yaml
 
-from pipeline import tracking
-from pipeline.config import Config, compose, dump, validate
-from pipeline.training.history import Epoch, History, Trained, write_history
-from pipeline.workspace import SPLITS, Workspace, sha256
+from pipeline.artifacts.history import Epoch, History, Trained, write_history
+from pipeline.artifacts.workspace import SPLITS, Workspace, sha256
+from pipeline.config.compose import compose
+from pipeline.config.messages import validate
+from pipeline.config.params import dump
+from pipeline.config.schema import Config
+from pipeline.tracking import session as tracking
 
 REPOSITORY = Path(__file__).parents[2]
 KEPT = 2

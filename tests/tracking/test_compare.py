@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from harness import DIGESTS, KEPT, client, config, epochs, lay_out, report, runs, train
 
-from pipeline import tracking
-from pipeline.compare import compare
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
-from pipeline.tracking.lookup import look_up
-from pipeline.workspace import Workspace
+from pipeline.results.compare import compare
+from pipeline.results.lookup import look_up
+from pipeline.tracking import session as tracking
 
 LABELS = "abcde" * 12
 # On how many of the first test images each run is wrong, and on how many of the last.

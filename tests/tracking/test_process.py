@@ -9,9 +9,9 @@ import sys
 import pytest
 from harness import REPOSITORY, child, config, kept, one_run, runs, until
 
-from pipeline.config import dump
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import dump
 from pipeline.stages.__main__ import run
-from pipeline.workspace import Workspace
 
 
 @pytest.fixture

@@ -25,10 +25,12 @@ from harness import (
     until,
 )
 
-from pipeline import tracking
-from pipeline.config import Config, leaves, validate
-from pipeline.training.history import Epoch
-from pipeline.workspace import Workspace, sha256
+from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.messages import validate
+from pipeline.config.schema import Config
+from pipeline.config.section import leaves
+from pipeline.tracking import session as tracking
 
 
 def git(workspace, *arguments):

@@ -27,10 +27,10 @@ from harness import (
     until,
 )
 
-from pipeline import tracking
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
+from pipeline.tracking import session as tracking
 from pipeline.tracking.record import unsent
-from pipeline.workspace import Workspace
 
 NOWHERE = f"http://127.0.0.1:{free_port()}"
 

@@ -23,8 +23,8 @@ from harness import (
     until,
 )
 
-from pipeline import tracking
 from pipeline.errors import PipelineError
+from pipeline.tracking import session as tracking
 
 CURVE = [(epoch.epoch, epoch.loss) for epoch in epochs()]
 

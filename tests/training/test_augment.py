@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config import AugmentSection
+from pipeline.config.schema import AugmentSection
 from pipeline.training.augment import augment
 
 NOTHING = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0, "flip": 0.0}

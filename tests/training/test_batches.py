@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
 from pipeline.training.batches import slices
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -31,7 +32,7 @@ def images(count, pixels=36):
 def epochs_of(train, config, seed=0, first_epoch=1):
     """The slices of each epoch."""
     epochs = [[]]
-    for part in slices(train, SHAPE, config, seed, first_epoch):
+    for part in slices(train, SHAPE, config, seed, first_epoch, tf.constant):
         epochs[-1].append(part)
         if part.ends_epoch:
             epochs.append([])
@@ -107,13 +108,13 @@ def test_memory_does_not_grow_with_the_data_that_are_mapped(tmp_path):
 
     made, labels = mapped(tmp_path, np.zeros((4000, 2**14), np.uint8)), np.zeros(4000, np.int32)
     before = resident()
-    upcoming = slices((made, labels), (2**7, 2**7), settings(slice_megabytes=1), 0)
+    upcoming = slices((made, labels), (2**7, 2**7), settings(slice_megabytes=1), 0, 1, tf.constant)
     grown = max(resident() - before for _ in upcoming)
     assert grown < made.nbytes / 4
 
 
 def test_leaving_early_ends_the_thread_that_works_ahead():
-    upcoming = slices(images(64), SHAPE, settings(shuffle="every_epoch"), 0)
+    upcoming = slices(images(64), SHAPE, settings(shuffle="every_epoch"), 0, 1, tf.constant)
     next(upcoming)
     upcoming.close()
     assert list(upcoming) == []

@@ -5,14 +5,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from pipeline.environment import use_threads
 
-from pipeline.config import compose
+from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.model_file import weights_digest
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
 from pipeline.models import build
-from pipeline.models.archive import weights_digest
 from pipeline.training.checkpoint import Checkpoints, State
-from pipeline.training.history import Epoch
-from pipeline.training.loop import fit, use_threads
-from pipeline.workspace import Workspace
+from pipeline.training.loop import fit
 
 use_threads(1)
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from pipeline.environment import use_threads
 
-from pipeline.config import compose
+from pipeline.artifacts.model_file import weights_digest
+from pipeline.config.compose import compose
 from pipeline.errors import PipelineError
 from pipeline.models import build
-from pipeline.models.archive import weights_digest
-from pipeline.training import loop
-from pipeline.training.loop import fit, use_threads
+from pipeline.training.backends import tensorflow
+from pipeline.training.loop import fit
+from pipeline.training.optimizer import make_optimizer
 
 # TensorFlow takes the number of threads once a process, before it computes anything.
 use_threads(1)
@@ -205,7 +207,7 @@ def test_an_epoch_in_slices_gives_the_same_weights_bit_for_bit(shuffle):
 
 def test_validation_in_parts_equals_validation_at_once(monkeypatch):
     at_once = trained()[1].epochs[-1]
-    monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)
+    monkeypatch.setattr(tensorflow, "VALIDATION_BATCH", 7)
     in_parts = trained()[1].epochs[-1]
     assert in_parts.val_accuracy == at_once.val_accuracy
     assert in_parts.val_loss == pytest.approx(at_once.val_loss, rel=1e-6)
@@ -317,7 +319,7 @@ def test_cosine_with_warm_up_rises_to_the_learning_rate_and_falls_to_nothing():
     config = settings(
         epochs=4, optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=0.25, learning_rate=0.1
     )
-    rate = loop.make_optimizer(config, steps)._learning_rate
+    rate = make_optimizer(config, steps)._learning_rate
     rates = [float(rate(step)) for step in range(steps + 1)]
     assert rates[0] == 0
     assert rates[7] == max(rates) == pytest.approx(0.1)

@@ -1,24 +1,20 @@
-"""Architectures by name. A new one has a module here, a section in config.py and a file in conf/model.
+"""Architectures by name: each module of this folder is one, with its section and its `build`.
 
 Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, float32 (batch, classes).
 """
 
 import importlib
-import os
 from math import prod
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-# Convolutions take a third less time with oneDNN, which TensorFlow leaves off on some processors; it reads
-# this when it is imported.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+from pipeline.config.section import ModelSection
 
-import keras
-
-from pipeline.config import ModelSection
-from pipeline.data.processed import SCALE
+if TYPE_CHECKING:
+    import keras
 
 
-def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
+def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
     """The network that `config.name` stands for, with fresh weights.
 
     Args:
@@ -35,17 +31,24 @@ def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> k
 
 def is_faster_with_xla(config: ModelSection) -> bool:
     """Whether XLA was measured to shorten the epochs of the architecture on a CPU."""
-    faster: bool = _module(config).FASTER_WITH_XLA
-    return faster
+    return bool(getattr(_module(config), "FASTER_WITH_XLA", False))
 
 
-def served(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
+def inference_model(network: "keras.Model", image_shape: tuple[int, ...]) -> "keras.Model":
     """`network` with its preprocessing in front and a distribution behind: what is saved and served.
+
+    Args:
+        network: shares its weights with the result.
+        image_shape: (height, width) or (height, width, channels).
 
     Returns:
         A model from uint8 images (batch, *image_shape) to float32 probabilities (batch, classes)
-        whose rows sum to one. It shares its weights with `network`.
+        whose rows sum to one.
     """
+    import keras
+
+    from pipeline.artifacts.processed import SCALE
+
     images = keras.Input(image_shape, dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(SCALE, name="scale")(images)
     pixels = keras.layers.Reshape((prod(image_shape),), name="flatten")(pixels)
@@ -54,4 +57,4 @@ def served(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
 
 
 def _module(config: ModelSection) -> ModuleType:
-    return importlib.import_module(f"pipeline.models.{config.name}")
+    return importlib.import_module(f"{__name__}.{config.name}")

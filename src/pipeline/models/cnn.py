@@ -1,15 +1,42 @@
 """cnn: stages of convolutions, each ending in pooling, then one dense layer."""
 
-import keras
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipeline.config import CnnSection
+from pydantic import Field
+
+from pipeline.config.section import Activation, Fraction, ModelSection, Section
+
+if TYPE_CHECKING:
+    import keras
 
 # Its convolutions take a multiple of the time of those of TensorFlow.
 FASTER_WITH_XLA = False
 
 
-def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
+class CnnStage(Section):
+    """Some convolutions with the same number of filters."""
+
+    filters: Annotated[int, Field(ge=1, le=10_000)]
+    kernel_size: Annotated[int, Field(ge=1, le=99)]
+    convolutions: Annotated[int, Field(ge=1, le=100)]
+    stride: Annotated[int, Field(ge=1, le=10)]
+    pool: bool
+
+
+class CnnSection(ModelSection):
+    """`model=cnn`; conf/model/cnn.yaml has the defaults, and says what each value means."""
+
+    name: Literal["cnn"]
+    stages: Annotated[tuple[CnnStage, ...], Field(strict=False, min_length=1)]
+    normalisation: Literal["batch", "none"]
+    activation: Activation
+    dropout: Fraction
+
+
+def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
     """A convolutional network; see `pipeline.models.build`."""
+    import keras
+
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
     pixels = keras.Input((height * width * channels,), name="pixels")
     features = keras.layers.Reshape((height, width, channels), name="image")(pixels)

@@ -1,17 +1,32 @@
 """mlp: dense layers on the flattened pixels."""
 
 from math import prod
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import keras
+from pydantic import Field
 
-from pipeline.config import MlpSection
+from pipeline.config.section import Activation, Fraction, ModelSection
+
+if TYPE_CHECKING:
+    import keras
 
 # An epoch of the plain design takes half the time.
 FASTER_WITH_XLA = True
 
 
-def build(config: MlpSection, image_shape: tuple[int, ...], classes: int) -> keras.Model:
+class MlpSection(ModelSection):
+    """`model=mlp`; conf/model/mlp.yaml has the defaults, and says what each value means."""
+
+    name: Literal["mlp"]
+    hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
+    activation: Activation
+    dropout: Fraction
+
+
+def build(config: MlpSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
     """A multilayer perceptron; see `pipeline.models.build`."""
+    import keras
+
     pixels = keras.Input((prod(image_shape),), name="pixels")
     hidden = pixels
     for number, units in enumerate(config.hidden_units, start=1):

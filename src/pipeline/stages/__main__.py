@@ -11,14 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import end_if_told, sentences
-from pipeline.processes import PRUNING, WORKER, die_with_parent, hand_over
-from pipeline.workspace import Workspace
+from pipeline.processes.handover import PRUNING, WORKER, hand_over
+from pipeline.processes.system import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.training.history import Epoch
+    from pipeline.artifacts.history import Epoch
 
 STAGES = ("compose", "fetch", "preprocess", "train", "evaluate")
 
@@ -42,8 +43,8 @@ def run(stage: str, workspace: Workspace) -> None:
         PipelineError: the stage, or its configuration, was refused.
     """
     # Handing over needs none of these.
-    from pipeline.config import read_params, view
-    from pipeline.console import quiet_tensorflow
+    from pipeline.config.params import read_params, view
+    from pipeline.environment import import_keras, quiet_tensorflow
 
     with quiet_tensorflow():
         if stage in ("train", "evaluate"):
@@ -57,7 +58,7 @@ def run(stage: str, workspace: Workspace) -> None:
     part = view(config, declared["params"])
     _refuse_unwritable(workspace, declared)
     if stage in ("train", "evaluate"):
-        from pipeline import tracking
+        from pipeline.tracking import session as tracking
 
         if stage == "train":
             judge = _judge()
@@ -76,27 +77,11 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(part, workspace)
 
 
-def import_keras() -> None:
-    """Import Keras without what it takes along if it is there and nothing here uses: a quarter of the time.
-
-    sklearn is for its wrappers, pyplot for its galleries; either can be imported afterwards as ever.
-    """
-    if "keras" in sys.modules:
-        return
-    absent = {"sklearn", "matplotlib.pyplot"} - set(sys.modules)
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
-    try:
-        importlib.import_module("keras")
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
 def _judge() -> "Callable[[Epoch], None]":
     """What decides after each epoch whether the training goes on, by an exception."""
     if pruning := os.environ.get(PRUNING):
         # Optuna costs a second, which only a search that prunes need pay.
-        from pipeline.study import watch
+        from pipeline.training.pruning import watch
 
         return watch(pruning)
     return lambda epoch: None

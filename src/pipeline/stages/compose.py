@@ -4,10 +4,12 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import Composed, check_unedited, compose, dump, refuse_unsafe_yaml, validate
+from pipeline.artifacts.workspace import Workspace, remove, write_text
+from pipeline.config.compose import complete, compose
+from pipeline.config.params import check_unedited, dump
+from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.workspace import Workspace, remove, write_text
 
 
 def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
@@ -29,7 +31,7 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
         try:
             refuse_unsafe_yaml(conf)
             values = _read_dvc_params(workspace.params)
-            config = validate(values, Composed, where=f"experiment {dvc_experiment}").trial
+            config = complete(values, f"experiment {dvc_experiment}").trial
         except PipelineError:
             remove(workspace.params)
             raise

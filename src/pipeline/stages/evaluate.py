@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config
+from pipeline.artifacts.history import read_history
+from pipeline.artifacts.model_file import load, weights_digest
+from pipeline.artifacts.processed import Dataset, read_dataset, read_split
+from pipeline.artifacts.workspace import Workspace, atomic, write_text
+from pipeline.config.schema import Config
 from pipeline.console import say
-from pipeline.data.processed import Dataset, read_dataset, read_split
+from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
-from pipeline.evaluation.figures import draw
-from pipeline.evaluation.labels import doubtful_labels
+from pipeline.evaluation.label_issues import doubtful_labels
 from pipeline.evaluation.metrics import Ints, Predictions, measure
-from pipeline.models.archive import load, weights_digest
-from pipeline.training.history import read_history
-from pipeline.training.loop import use_threads
-from pipeline.workspace import Workspace, atomic, write_text
+from pipeline.plots.evaluated import Evaluated, draw
 
 if TYPE_CHECKING:
     import keras
@@ -60,17 +60,7 @@ def run(config: Config, workspace: Workspace) -> None:
         _write_csv(temporary, *_prediction_table(predictions))
     with atomic(workspace.figures) as folder:
         folder.mkdir()
-        draw(
-            folder,
-            predictions,
-            images,
-            dataset.image_shape,
-            history,
-            settings.calibration_bins,
-            settings.worst_mistakes,
-            doubtful,
-            settings.doubtful_labels,
-        )
+        draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, doubtful))
         if doubtful is not None:
             listed = doubtful[: settings.doubtful_labels]
             _write_csv(folder / "doubtful_labels.csv", *_label_table(predictions, listed))
@@ -88,7 +78,7 @@ def predict(
     """The model's distribution for each image.
 
     Args:
-        model: as `archive.load` gives it, from uint8 (batch, *image_shape).
+        model: as `model_file.load` gives it, from uint8 (batch, *image_shape).
         images: uint8 (n, pixels); may be memory-mapped.
         dataset: says the images' shape and the classes.
         shifts: if above 0, the mean over the image as it is and moved by so many pixels in the eight

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from pipeline.config import Config, RawDigests
+from pipeline.artifacts.workspace import Workspace, atomic
+from pipeline.config.schema import Config, RawDigests
 from pipeline.console import say
 from pipeline.data import sources
 from pipeline.data.arrays import canonical
 from pipeline.errors import PipelineError
-from pipeline.workspace import Workspace, atomic
 
 
 def run(config: Config, workspace: Workspace) -> None:

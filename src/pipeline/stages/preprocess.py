@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config, PreprocessSection
+from pipeline.artifacts.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
+from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
+from pipeline.config.schema import Config, PreprocessSection
 from pipeline.console import say
-from pipeline.data import samples
-from pipeline.data.arrays import canonical, open_npy
-from pipeline.data.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
+from pipeline.data.arrays import canonical
+from pipeline.data.formats.npy import open_npy
 from pipeline.errors import PipelineError
-from pipeline.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
+from pipeline.plots import samples
 
 _PIECE_BYTES = 2**22
 

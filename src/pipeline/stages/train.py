@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
-from pipeline.config import Config
+from pipeline.artifacts import model_file
+from pipeline.artifacts.history import Epoch, Trained, write_history
+from pipeline.artifacts.processed import read_dataset, read_split
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import Config
 from pipeline.console import say, track
-from pipeline.data.processed import read_dataset, read_split
+from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
-from pipeline.models import archive, build, is_faster_with_xla, served
+from pipeline.models import build, inference_model, is_faster_with_xla
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.history import Epoch, Trained, write_history
-from pipeline.training.loop import fit, use_threads
-from pipeline.workspace import Workspace
+from pipeline.training.loop import fit
 
 
 def run(
@@ -63,12 +65,12 @@ def run(
             on_epoch=report,
             checkpoints=checkpoints,
         )
-    model = served(network, dataset.image_shape)
-    archive.save(model, workspace.model)
+    model = inference_model(network, dataset.image_shape)
+    model_file.save(model, workspace.model)
     write_history(workspace.history, history)
     checkpoints.discard()
     return Trained(
-        weights_sha256=archive.weights_digest(model),
+        weights_sha256=model_file.weights_digest(model),
         image_shape=dataset.image_shape,
         parameters=network.count_params(),
         epochs=len(history.epochs),

@@ -1,1 +1,1 @@
-"""Sweeps: many trials, planned before they start, run side by side, and what came of them."""
+"""Many trials: planned or searched for, launched side by side."""

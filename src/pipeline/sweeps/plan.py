@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config, compose_each
+from pipeline.config.compose import compose_each
+from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
-from pipeline.sweeps.trial import key_of
+from pipeline.trials.trial import key_of
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -23,17 +23,19 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.config import Config, SweepSection, compose
+from pipeline.artifacts.workspace import here, write_text
+from pipeline.config.compose import compose
+from pipeline.config.schema import Config, SweepSection
 from pipeline.errors import PipelineError, sentences
-from pipeline.processes import DIFFERS, PRUNING
-from pipeline.study import WHY_PRUNED, Pruning, open_study, pruner_of, storage_of
-from pipeline.sweeps.job import NO_MORE, Folder, Job, Progress
-from pipeline.sweeps.known import RunCache
-from pipeline.sweeps.report import SIGN, Report, TrialReport
+from pipeline.processes.handover import DIFFERS, PRUNING
+from pipeline.results.report import SIGN, Report, TrialReport
+from pipeline.sweeps.folder import NO_MORE, Folder, Progress
+from pipeline.sweeps.job import Job
 from pipeline.sweeps.space import Space, combination, combinations, refuse_useless, space_of
 from pipeline.sweeps.sweep import Sweep, composed_and_overrides, head_of, opened, run, space_text, stands
-from pipeline.sweeps.trial import key_of, outcome_of
-from pipeline.workspace import here, write_text
+from pipeline.training.pruning import WHY_PRUNED, Pruning, open_study, pruner_of, storage_of
+from pipeline.trials.run_cache import RunCache
+from pipeline.trials.trial import key_of, outcome_of
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext
@@ -147,7 +149,11 @@ class SearchJob(Job):
         differs = {name: str(value) for name, value in trial.params.items()}
         begun = Progress("running", time.time(), differs=differs)
         try:
-            config = compose(folder.conf, [*self.base, *(f"{name}={text}" for name, text in differs.items())])
+            config = compose(
+                folder.conf,
+                [*self.base, *(f"{name}={text}" for name, text in differs.items())],
+                folder.code.root / "src" / "pipeline",
+            )
             begun = replace(begun, key=key_of(config))
             folder.note(key, begun)
             ended = self._end(trial, config, begun, folder.log(key))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from pipeline.config import OBJECTIVES_BY_EPOCH, Composed, SweepSection, compose_each
+from pipeline.config.compose import compose_each
+from pipeline.config.schema import OBJECTIVES_BY_EPOCH, Composed, SweepSection
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
 _MAX_DIFF = 1_000_000

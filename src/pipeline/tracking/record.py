@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import Config
+from pipeline.artifacts.history import Trained
+from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
+from pipeline.config.schema import Config
 from pipeline.console import brief
 from pipeline.errors import PipelineError
-from pipeline.processes import DIFFERS, SWEEP
+from pipeline.processes.handover import DIFFERS, SWEEP
 from pipeline.tracking.lineage import lineage
-from pipeline.training.history import Trained
-from pipeline.workspace import Workspace, atomic, remove, write_text
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

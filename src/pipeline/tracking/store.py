@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline.config import TrackingSection
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

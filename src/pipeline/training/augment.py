@@ -9,7 +9,7 @@ from math import radians
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import AugmentSection
+from pipeline.config.schema import AugmentSection
 
 _CHUNK = 64  # images; what a chunk needs stays in the processor's cache
 _GRID = 5  # displacements are drawn at 5×5 points and interpolated between them

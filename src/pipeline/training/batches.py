@@ -3,16 +3,16 @@
 The order of an epoch and the distortion of its images follow from (seed, epoch) alone.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.config import TrainSection
+from pipeline.config.schema import TrainSection
 from pipeline.training.augment import augment
 
 _PIECE_BYTES = 2**22
@@ -24,13 +24,19 @@ Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 class Slice:
     """Some batches in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
 
-    images: tf.Tensor
-    labels: tf.Tensor
+    images: Any  # as the backend has arrays
+    labels: Any
+    whole: bool  # whether its batches have the configured size
     ends_epoch: bool
 
 
 def slices(
-    train: Split, image_shape: tuple[int, ...], config: TrainSection, seed: int, first_epoch: int = 1
+    train: Split,
+    image_shape: tuple[int, ...],
+    config: TrainSection,
+    seed: int,
+    first_epoch: int,
+    to_device: Callable[[NDArray[Any]], Any],
 ) -> Generator[Slice, None, None]:
     """All slices of all epochs from `first_epoch` on; each is prepared while the one before is used.
 
@@ -40,6 +46,7 @@ def slices(
         config: batch size, epochs, shuffle, augment, slice_megabytes.
         seed: of the order and the distortions.
         first_epoch: counted from 1.
+        to_device: gives an array the form that the backend computes with.
     """
     images, labels = train
 
@@ -49,7 +56,10 @@ def slices(
             # The number keeps the draws of one slice from another's; 1 keeps them from the order's.
             rng = np.random.default_rng([seed, epoch, 1, number])
             batches = augment(batches, image_shape, config.augment, rng)
-        return Slice(tf.constant(batches.reshape(*chosen.shape, -1)), tf.constant(labels[chosen]), ends_epoch)
+        whole = chosen.shape[1] == config.batch_size
+        return Slice(
+            to_device(batches.reshape(*chosen.shape, -1)), to_device(labels[chosen]), whole, ends_epoch
+        )
 
     def jobs(epoch: int) -> Iterator[tuple[int, int, NDArray[np.int64], bool]]:
         shuffle = [seed, epoch] if config.shuffle == "every_epoch" else [seed]

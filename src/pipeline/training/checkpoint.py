@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config
+from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.workspace import Workspace, atomic, sha256
+from pipeline.config.schema import Config
 from pipeline.console import say
-from pipeline.training.history import Epoch
-from pipeline.workspace import Workspace, atomic, sha256
 
 Arrays = list[NDArray[np.generic]]
 

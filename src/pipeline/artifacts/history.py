@@ -1,0 +1,92 @@
+"""The history of a training: one row for each epoch, as a CSV file that people and DVC's plots read."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.artifacts.workspace import write_text
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images came to; means over images, in nats and fractions."""
+
+    epoch: int  # from 1
+    loss: float
+    accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs, and the number of the one whose weights were kept (0: training goes on)."""
+
+    epochs: Sequence[Epoch]
+    kept_epoch: int
+
+    @property
+    def kept(self) -> Epoch:
+        """The epoch whose weights the model has.
+
+        Raises:
+            PipelineError: the training did not end.
+        """
+        if not self.kept_epoch:
+            raise PipelineError(
+                "The training history names no epoch whose weights were kept: run `dvc repro`."
+            )
+        return self.epochs[self.kept_epoch - 1]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a model when its training ends."""
+
+    weights_sha256: str
+    image_shape: tuple[int, ...]  # (height, width) or (height, width, channels)
+    parameters: int
+    epochs: int
+    kept_epoch: int
+    # Of its process, from the first epoch's preparation on; those before an interruption included.
+    cpu_seconds: float
+
+
+def write_history(path: Path, history: History) -> None:
+    """Write a CSV with the fields of `Epoch` and `kept`, which is 1 on the kept epoch, else 0."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*Epoch.__dataclass_fields__, "kept"], lineterminator="\n")
+    writer.writeheader()
+    for epoch in history.epochs:
+        writer.writerow(asdict(epoch) | {"kept": int(epoch.epoch == history.kept_epoch)})
+    write_text(path, text.getvalue())
+
+
+def read_history(path: Path) -> History:
+    """Read what `write_history` wrote.
+
+    Raises:
+        PipelineError: the file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        epochs = [
+            Epoch(
+                epoch=int(row["epoch"]),
+                loss=float(row["loss"]),
+                accuracy=float(row["accuracy"]),
+                val_loss=float(row["val_loss"]) if row["val_loss"] else None,
+                val_accuracy=float(row["val_accuracy"]) if row["val_accuracy"] else None,
+                learning_rate=float(row["learning_rate"]),
+            )
+            for row in rows
+        ]
+        kept = [epoch.epoch for epoch, row in zip(epochs, rows, strict=True) if row["kept"] == "1"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise PipelineError(f"{path} is not a training history ({error}): run `dvc repro`.") from None
+    return History(epochs, kept[0] if kept else 0)

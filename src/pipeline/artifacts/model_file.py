@@ -1,0 +1,97 @@
+"""Model files: written so that equal weights give equal bytes, read with distrust."""
+
+import hashlib
+import json
+import re
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pipeline.artifacts.workspace import atomic
+from pipeline.errors import PipelineError
+
+_PARTS = ("metadata.json", "config.json", "model.weights.h5")
+_EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write `model` as a .keras archive without dates: the same weights give the same bytes."""
+    with atomic(path) as temporary:
+        dated = temporary.with_suffix(".keras")
+        try:
+            model.save(dated)
+            with zipfile.ZipFile(dated) as source, zipfile.ZipFile(temporary, "w") as target:
+                for part in _PARTS:
+                    content = source.read(part)
+                    if part == "metadata.json":
+                        content = json.dumps({"keras_version": keras.__version__}).encode()
+                    if part == "config.json":
+                        content = _without_addresses(content)
+                    target.writestr(zipfile.ZipInfo(part, _EPOCH_OF_ZIP), content)
+        finally:
+            dated.unlink(missing_ok=True)
+
+
+def load(path: Path) -> keras.Model:
+    """Read a model that `save`, or Keras itself, wrote; no code in the file is run.
+
+    Raises:
+        PipelineError: the file is missing, not a whole archive, runs code (a Lambda layer), or declares
+            more weights than it holds.
+    """
+    if not path.is_file():
+        raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise PipelineError(f"{path} unpacks to {unpacked:,} bytes, more than it has: it is refused.")
+            torn = archive.testzip()
+            config = archive.read("config.json").decode()
+            held = archive.getinfo("model.weights.h5").file_size
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        raise PipelineError(f"{path} is not a whole .keras file ({error}): restore or retrain it.") from None
+    if torn:
+        raise PipelineError(f"{path} is damaged in {torn}: restore or retrain it.")
+    try:
+        # A thread's Keras has a global state of its own, in which the unfilled weights are forgotten.
+        with ThreadPoolExecutor(1) as thread:
+            declared = thread.submit(_declared_bytes, config).result()
+        if declared > held:
+            raise PipelineError(
+                f"{path} declares {declared:,} bytes of weights and holds {held:,}: it is refused unread."
+            )
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(f"{path} is refused by Keras: {reason}") from None
+
+
+def weights_digest(model: keras.Model) -> str:
+    """The SHA-256 over shape, dtype and bytes of every weight, in the model's order."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape} {weight.dtype};".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _without_addresses(config: bytes) -> bytes:
+    """A Keras config whose shared objects are numbered in order, not by where they lay in memory."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return b"%s%d" % (found[1], numbers.setdefault(found[2], len(numbers) + 1))
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
+
+
+def _declared_bytes(config: str) -> int:
+    """The number of bytes that the weights of a Keras config take; none is allocated."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.models.model_from_json(config)
+        return sum(prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in model.weights)

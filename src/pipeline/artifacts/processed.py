@@ -1,0 +1,126 @@
+"""The processed dataset: three splits of flat images, mapped rather than loaded, and what they are."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
+from pipeline.errors import PipelineError
+
+SCALE = 1 / 255
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many images a split has, in all and per class in the order of the labels."""
+
+    total: int
+    per_class: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says."""
+
+    name: str
+    classes: tuple[str, ...]
+    # (height, width) or (height, width, channels).
+    image_shape: tuple[int, ...]
+    # What `scaled` multiplies by.
+    scale: float
+    counts: Mapping[str, Count]
+    # Of the training split's pixels, scaled.
+    mean: float
+    sd: float
+    # Per split: images that equal an earlier one; per pair "a+b": images of b that a has too.
+    duplicates: Mapping[str, int]
+    # {split: {"images" or "labels": of its .npy file}}
+    sha256: Mapping[str, Mapping[str, str]]
+
+
+def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the network receives: the same shape, float32 in [0, 1]."""
+    return np.multiply(images, np.float32(SCALE), dtype=np.float32)
+
+
+def write_dataset(workspace: Workspace, dataset: Dataset) -> None:
+    """Write dataset.json."""
+    write_text(
+        workspace.dataset, json.dumps(dataclasses.asdict(dataset), indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def read_dataset(workspace: Workspace) -> Dataset:
+    """Read dataset.json.
+
+    Raises:
+        PipelineError: it is missing or not what `write_dataset` wrote.
+    """
+    try:
+        values = json.loads(workspace.dataset.read_text(encoding="utf-8"))
+        counts = {split: Count(**count) for split, count in values["counts"].items()}
+        dataset = Dataset(**{**values, "counts": counts})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise PipelineError(f"{workspace.dataset} is missing or damaged: `dvc repro` writes it.") from None
+    return dataclasses.replace(
+        dataset,
+        classes=tuple(dataset.classes),
+        image_shape=tuple(dataset.image_shape),
+        counts={split: Count(count.total, tuple(count.per_class)) for split, count in counts.items()},
+    )
+
+
+def write_split(
+    workspace: Workspace,
+    split: str,
+    images: Iterable[NDArray[np.uint8]],
+    shape: tuple[int, int],
+    labels: NDArray[np.int32],
+) -> dict[str, str]:
+    """Write one split.
+
+    Args:
+        workspace: where.
+        split: train, validation or test.
+        images: the flat images in pieces, each uint8 (some, pixels).
+        shape: (images, pixels) of all pieces together.
+        labels: int32 (images,).
+
+    Returns:
+        The SHA-256 of images.npy and labels.npy, by "images" and "labels".
+    """
+    with atomic(workspace.processed / split) as folder:
+        folder.mkdir()
+        with (folder / "images.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            npy.write_array_header_1_0(file, header)
+            for piece in images:
+                file.write(np.ascontiguousarray(piece, np.uint8).data)
+        np.save(folder / "labels.npy", np.ascontiguousarray(labels, np.int32))
+        return {name: sha256(folder / f"{name}.npy") for name in ("images", "labels")}
+
+
+def read_split(workspace: Workspace, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Map one split into memory, read-only.
+
+    Args:
+        workspace: where.
+        split: train, validation or test.
+
+    Returns:
+        The images, uint8 (n, pixels), not yet `scaled`, and the labels, int32 (n,).
+
+    Raises:
+        PipelineError: a file is missing or damaged.
+    """
+    folder = workspace.processed / split
+    try:
+        images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+    except (OSError, ValueError):
+        raise PipelineError(f"{folder} is missing or damaged: `dvc repro` writes it.") from None
+    return images, labels

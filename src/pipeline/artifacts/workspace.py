@@ -1,0 +1,184 @@
+"""The place of every artifact, written so that whatever has its final name is whole."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+SPLITS = ("train", "validation", "test")
+RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder in which the stages run: the repository, or a trial that shares its DVC cache."""
+
+    root: Path
+
+    # Written by compose.
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    # Written by fetch: the four RAW_ARRAYS as .npy.
+    @property
+    def raw(self) -> Path:
+        return self.root / "data" / "raw"
+
+    # Written by preprocess: one folder per split with images.npy and labels.npy.
+    @property
+    def processed(self) -> Path:
+        return self.root / "data" / "processed"
+
+    @property
+    def dataset(self) -> Path:
+        return self.processed / "dataset.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.processed / "samples.png"
+
+    # Written by train.
+    @property
+    def model(self) -> Path:
+        return self.root / "models" / "model.keras"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "models" / "history.csv"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "models" / "run.json"
+
+    # Written by evaluate.
+    @property
+    def metrics(self) -> Path:
+        return self.root / "reports" / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "reports" / "predictions.csv"
+
+    @property
+    def probabilities(self) -> Path:
+        return self.root / "reports" / "probabilities.npy"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "reports" / "figures"
+
+    # Written by DVC.
+    @property
+    def dvc_yaml(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    def dvc_cache(self) -> Path:
+        """DVC's cache of the repository that this workspace is, as its configuration has it."""
+        # Most processes need nothing of DVC.
+        from dvc.config import Config as DvcConfig
+
+        folder = self.root / ".dvc"
+        return Path(DvcConfig(str(folder)).get("cache", {}).get("dir") or folder / "cache")
+
+    @cached_property
+    def home(self) -> Path:
+        """The repository that owns this workspace: itself, or the one whose hidden folder it lies in.
+
+        Trials lie in the repository's `.pipeline`, temporary DVC experiments in its `.dvc/tmp`;
+        both keep their runs in the repository's ledger.
+        """
+        parts = self.root.absolute().parts
+        hidden = [i for i, part in enumerate(parts) if part in (".dvc", ".pipeline")]
+        return Path(*parts[: hidden[0]]) if hidden else self.root.absolute()
+
+    @property
+    def scratch(self) -> Path:
+        """What the pipeline keeps for itself between commands: unsent runs, trials, locks."""
+        return self.home / ".pipeline"
+
+    @property
+    def sweeps(self) -> Path:
+        """One folder for each sweep, with its report."""
+        return self.scratch / "sweeps"
+
+    def refuse_foreign_environment(self, current: Path) -> None:
+        """Refuse to act on this workspace from inside another clone, whose environment was copied.
+
+        Raises:
+            PipelineError: `current` lies in another clone than this package.
+        """
+        for folder in (current, *current.parents):
+            if (folder / "src" / "pipeline" / "artifacts" / "workspace.py").exists():
+                if folder.resolve() != self.root.resolve():
+                    raise PipelineError(
+                        f"This Python environment belongs to {self.root}, but you are in {folder}: "
+                        "run `make setup` here and use its .venv."
+                    )
+                return
+
+
+def here() -> Workspace:
+    """The workspace this package belongs to, wherever the process was started."""
+    return Workspace(Path(__file__).resolve().parents[3])
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write a file or a folder to; rename it if all went well.
+
+    Left-overs of killed predecessors are removed. On an exception nothing of the new content stays
+    and the old content, if any, is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _is_alive(int(left_over.suffixes[-2][1:])):
+            remove(left_over)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        if path.is_dir():
+            remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, or nothing."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

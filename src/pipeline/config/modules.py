@@ -1,0 +1,66 @@
+"""The code behind the options in use: what a stage depends on beside the files that dvc.yaml lists.
+
+DVC's dependencies can't be conditional. So dvc.yaml lists the code that every training shares, and a digest
+of the chosen option's own module stands among the params: a new model or source leaves the results of the
+others valid, and an edited one invalidates its own.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+_FOLLOWED = ("models", "data")  # rooms whose modules are options, or serve only some of them
+
+
+def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[str, str]:
+    """Digests of the modules that the options in use consist of.
+
+    Args:
+        values: the configuration, which need not be valid: what names no module counts as nothing.
+        package: the folder `pipeline` whose code will run.
+
+    Returns:
+        By `model` and `sources`, the SHA-256 of the option's module and of those that it imports.
+    """
+    sources = values.get("data", {}).get("sources") or ()
+    kinds = [source.get("kind") for source in sources if isinstance(source, Mapping)]
+    return {
+        "model": _digest([package / "models" / f"{values.get('model', {}).get('name')}.py"], package),
+        "sources": _digest([package / "data" / "sources" / f"{kind}.py" for kind in kinds], package),
+    }
+
+
+def _digest(modules: Iterable[Path], package: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_with_imports(modules, package)):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _with_imports(modules: Iterable[Path], package: Path) -> set[Path]:
+    """The modules, and those of the same rooms that they import, directly or not."""
+    found: set[Path] = set()
+    waiting = [path for path in modules if path.is_file()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path, package)
+    return found
+
+
+def _imports(path: Path, package: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        room, *rest = node.module.removeprefix("pipeline.").split(".")
+        if not node.module.startswith("pipeline.") or room not in _FOLLOWED:
+            continue
+        place = package.joinpath(room, *rest)
+        for candidate in (place.with_suffix(".py"), *(place / f"{name.name}.py" for name in node.names)):
+            if candidate.is_file():
+                yield candidate

@@ -1,0 +1,195 @@
+"""The sections of conf/: names, types, ranges.
+
+Every default is written in conf/, none here. The configuration is frozen; unknown keys, wrong types and
+values out of range are refused with a sentence that names the key.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.registry import options
+from pipeline.config.section import (
+    Count,
+    Digest,
+    Fraction,
+    ModelSection,
+    Name,
+    Positive,
+    Section,
+    Seed,
+    SourceSection,
+)
+
+Objective = Literal["val_accuracy", "val_loss", "parameters"]
+OBJECTIVES_BY_EPOCH = ("val_accuracy", "val_loss")
+
+if TYPE_CHECKING:
+    Model = ModelSection
+    Source = SourceSection
+else:
+    # Any module of the folder, by the name in its section.
+    Model = Annotated[options("pipeline.models", ModelSection), Field(discriminator="name")]
+    Source = Annotated[options("pipeline.data.sources", SourceSection), Field(discriminator="kind")]
+
+
+class RawDigests(Section):
+    train_images: Digest
+    train_labels: Digest
+    test_images: Digest
+    test_labels: Digest
+
+
+class DataSection(Section):
+    name: Name
+    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=1000)]
+    sources: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
+    sha256: RawDigests | None
+    timeout: Positive
+    retries: Annotated[int, Field(ge=0, le=10)]
+    max_bytes: Count
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes has a name twice: reports tell classes apart by name")
+        return self
+
+
+class PreprocessSection(Section):
+    validation_fraction: Fraction
+    validation_split: Literal["last", "stratified"]
+    seed: Seed
+
+
+class AugmentSection(Section):
+    shift: Annotated[float, Field(ge=0, le=100)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    scale: Fraction
+    shear: Fraction
+    elastic: Annotated[float, Field(ge=0, le=100)]
+    flip: Annotated[float, Field(ge=0, le=1)]
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any image is changed at all."""
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic, self.flip))
+
+
+class EarlyStopping(Section):
+    patience: Count | None
+    monitor: Literal["val_loss", "val_accuracy"]
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TrainSection(Section):
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+    schedule: Literal["constant", "cosine"]
+    warmup: Fraction
+    weight_decay: Fraction
+    beta_2: Fraction
+    ema_decay: Fraction
+    label_smoothing: Fraction
+    batch_size: Annotated[int, Field(ge=1, le=100_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    shuffle: Literal["once", "every_epoch"]
+    augment: AugmentSection
+    early_stopping: EarlyStopping
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    slice_megabytes: Annotated[int, Field(ge=1, le=100_000)]
+    xla: bool | None
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+    @model_validator(mode="after")
+    def _only_adamw_decays(self) -> Self:
+        if self.optimizer == "adam" and self.weight_decay > 0:
+            raise ValueError(
+                f"weight_decay needs optimizer adamw: with adam it must be 0.0 (it is {self.weight_decay})"
+            )
+        return self
+
+
+class EvaluateSection(Section):
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+    worst_mistakes: Annotated[int, Field(ge=1, le=400)]
+    shifts: Annotated[int, Field(ge=0, le=100)]
+    doubtful_labels: Annotated[int, Field(ge=0, le=400)]
+
+
+class TrackingSection(Section):
+    uri: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]*:[^\s@]+$")] | None
+    experiment: Name
+    run_name: Name | None
+    timeout: Annotated[float, Field(gt=0, le=60)]
+
+
+class Modules(Section):
+    """Digests of the code of the options in use, by `pipeline.config.modules`."""
+
+    model: Digest
+    sources: Digest
+
+
+class Config(Section):
+    """The whole configuration; its sections are the groups of conf/, but for `modules`, which is computed."""
+
+    name: Name
+    seed: Seed
+    data: DataSection
+    preprocess: PreprocessSection
+    model: Model
+    train: TrainSection
+    evaluate: EvaluateSection
+    tracking: TrackingSection
+    modules: Modules
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_validation(self) -> Self:
+        if self.train.early_stopping.patience and self.preprocess.validation_fraction == 0:
+            raise ValueError(
+                "train.early_stopping.patience needs validation images: set "
+                "preprocess.validation_fraction above 0, or patience to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_needs_softmax(self) -> Self:
+        if self.train.label_smoothing > 0 and self.model.head == "sigmoid":
+            raise ValueError("train.label_smoothing needs model.head softmax, or set it to 0.0")
+        return self
+
+
+class SweepSection(Section):
+    on_failure: Literal["continue", "stop"]
+    objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)]
+    params: dict[str, str | int | float | bool | None]
+    trials: Count
+    seconds: Positive | None
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "hyperband"]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _pruning_compares_one_value(self) -> Self:
+        if self.pruner != "none" and (
+            len(self.objectives) > 1 or self.objectives[0] not in OBJECTIVES_BY_EPOCH
+        ):
+            raise ValueError(
+                f"pruner {self.pruner} needs one objective that each epoch has, "
+                f"{' or '.join(OBJECTIVES_BY_EPOCH)}: set it, or pruner to none"
+            )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objectives has a name twice")
+        return self
+
+
+class Composed(Config):
+    """All of conf/: the configuration of a trial, and how a sweep goes about its trials."""
+
+    sweep: SweepSection
+
+    @property
+    def trial(self) -> Config:
+        """What the stages are given."""
+        return Config.model_construct(**{name: getattr(self, name) for name in Config.model_fields})

@@ -1,0 +1,44 @@
+"""What every section of the configuration is made of."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[\w][\w .,=+-]{0,99}$")]
+Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
+Head = Literal["softmax", "sigmoid"]
+Activation = Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelSection(Section):
+    """What every model's section has: its name, which is that of its module in `pipeline.models`."""
+
+    name: str
+    head: Head
+
+
+class SourceSection(Section):
+    """What every source's section has: its kind, the name of its module in `pipeline.data.sources`."""
+
+    kind: str
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings as (dotted key, value); lists count as one value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,1 @@
+"""File formats: bytes that nobody vouches for, in; arrays, out."""

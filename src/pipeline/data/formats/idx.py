@@ -1,0 +1,74 @@
+"""The IDX format, in which MNIST and its kin are published: a magic number, the sizes, the bytes."""
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.arrays import Readable, read_exactly
+from pipeline.errors import PipelineError
+
+# What RAW_ARRAYS are called where they are published.
+PUBLISHED_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_FILE = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
+
+
+def raw_name(file_name: str) -> str | None:
+    """Which of the RAW_ARRAYS a file holds, by its published name, or None."""
+    match = _FILE.fullmatch(file_name)
+    return match and f"{match[1].replace('t10k', 'test')}_{match[2]}"
+
+
+def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[np.uint8]:
+    """Read one IDX file of bytes, gzipped if its name ends in .gz.
+
+    Args:
+        file: its content, from the start.
+        name: its name, published as one of the RAW_ARRAYS.
+        max_bytes: that it may unpack to.
+
+    Returns:
+        uint8 labels (n,), or images (n, height, width) or (n, height, width, channels).
+
+    Raises:
+        PipelineError: the magic number is wrong, it claims more than `max_bytes` or than it holds,
+            bytes follow the last value, or the gzip stream is damaged.
+    """
+    if not name.endswith(".gz"):
+        return _read(file, name, max_bytes)
+    try:
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            return _read(unpacked, name, max_bytes)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+
+
+def _read(file: Readable, name: str, max_bytes: int) -> NDArray[np.uint8]:
+    magic = file.read(4)
+    # Two zeros, 8 for unsigned bytes, the number of dimensions.
+    expected = [bytes((0, 0, 8, n)) for n in ((1,) if "labels" in name else (3, 4))]
+    if magic not in expected:
+        raise PipelineError(
+            f"{name} has the wrong magic number {magic.hex(' ') or '(it is empty)'}: "
+            f"expected {' or '.join(number.hex(' ') for number in expected)}"
+        )
+    sizes = file.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise PipelineError(f"{name} ends within its header")
+    shape = struct.unpack(f">{magic[3]}I", sizes)
+    if math.prod(shape) > max_bytes:
+        raise PipelineError(f"{name} claims {math.prod(shape)} bytes, more than data.max_bytes, {max_bytes}")
+    values = read_exactly(file, math.prod(shape), name)
+    if file.read(1):
+        raise PipelineError(f"{name} has trailing bytes after the {shape[0]} items that its header claims")
+    return values.reshape(shape)

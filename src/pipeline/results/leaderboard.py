@@ -1,0 +1,240 @@
+"""The leaderboard of a sweep: settings ranked by what they reach over their seeds, not by lucky seeds."""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from pipeline.console import brief, say
+from pipeline.results.report import SIGN, Report, TrialReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MOST_LINES = 20  # of settings, and of trials without a result, that a person is shown
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Trials that differ in nothing but their seed, all with a result."""
+
+    differs: Mapping[str, str]  # the keys that the sweep is over, without the seed
+    trials: tuple[TrialReport, ...]  # the best first
+    on_front: bool  # no other setting is better in one objective and as good in all others
+
+    def mean(self, objective: str) -> float | None:
+        """Over the seeds; None if a trial lacks it, as without validation images."""
+        values = self._values(objective)
+        return fmean(values) if values else None
+
+    def sd(self, objective: str) -> float | None:
+        """The sample's standard deviation over the seeds; None for fewer than two."""
+        values = self._values(objective)
+        return stdev(values) if len(values) > 1 else None
+
+    def _values(self, objective: str) -> list[float]:
+        values = [trial.values[objective] for trial in self.trials if objective in trial.values]
+        return values if len(values) == len(self.trials) else []
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The settings, the best first, and the trials that have no result."""
+
+    objectives: tuple[str, ...]
+    keys: tuple[str, ...]  # that the sweep is over, without the seed
+    settings: tuple[Setting, ...]
+    others: tuple[TrialReport, ...]
+
+    @property
+    def best(self) -> Setting | None:
+        """The first setting, if any has a result."""
+        return self.settings[0] if self.settings else None
+
+
+def rank(report: Report) -> Leaderboard:
+    """Rank the settings by the mean of the first objective; among equals, by the next ones."""
+    keys = tuple(dict.fromkeys(key for trial in report.trials for key in trial.differs if key != "seed"))
+    groups: dict[tuple[str | None, ...], dict[str, TrialReport]] = {}
+    for trial in report.trials:
+        if trial.has_result:
+            # A trial that was asked for twice counts once.
+            groups.setdefault(tuple(map(trial.differs.get, keys)), {})[trial.key] = trial
+    found = [_setting(tuple(trials.values()), report.objectives) for trials in groups.values()]
+    scores = {id(setting): _score(setting.mean, report.objectives) for setting in found}
+    settings = tuple(
+        Setting(setting.differs, setting.trials, not any(_beats(other, own) for other in scores.values()))
+        for setting in sorted(found, key=lambda setting: scores[id(setting)], reverse=True)
+        for own in [scores[id(setting)]]
+    )
+    others = tuple(trial for trial in report.trials if not trial.has_result)
+    return Leaderboard(report.objectives, keys, settings, others)
+
+
+def _setting(trials: tuple[TrialReport, ...], objectives: Sequence[str]) -> Setting:
+    differs = {key: value for key, value in trials[0].differs.items() if key != "seed"}
+    best_first = sorted(trials, key=lambda trial: _score(trial.values.get, objectives), reverse=True)
+    return Setting(differs, tuple(best_first), on_front=False)
+
+
+def _score(value_of: Callable[[str], float | None], objectives: Sequence[str]) -> tuple[float, ...]:
+    """The values turned so that more is better; what has none is worst."""
+    values = [(objective, value_of(objective)) for objective in objectives]
+    return tuple(float("-inf") if value is None else SIGN[name] * value for name, value in values)
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether it dominates the other in Pareto's sense."""
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+
+# --- for people --------------------------------------------------------------------------------
+
+
+def show(board: Leaderboard) -> None:
+    """Print it, a table at a terminal, lines in a log."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_table(board))
+        for line in _without_result(board):
+            say(line)
+    else:
+        for line in lines(board):
+            say(line)
+
+
+def lines(board: Leaderboard) -> list[str]:
+    """The leaderboard as plain lines."""
+    shown = []
+    for place, setting in enumerate(board.settings[:_MOST_LINES], start=1):
+        results = ", ".join(f"{name} {value_and_sd(setting, name)}" for name in board.objectives)
+        label = label_of(setting.differs) or "all seeds"
+        notes = f" ({_seeds(setting)})" * _has_seeds(board) + " [Pareto]" * _marks_front(board, setting)
+        shown.append(f"{place:>3}. {label}: {results}{notes}; run {setting.trials[0].run}")
+    return shown + _without_result(board)
+
+
+def next_steps(board: Leaderboard) -> list[str]:
+    """The commands that make use of the best setting, and hold it against the next one."""
+    if not board.best:
+        return []
+    first, *others = (shlex.quote(str(setting.trials[0].run)) for setting in board.settings[:2])
+    steps = [f"Next: pipeline adopt {first}"]
+    return [*steps, *(f"      pipeline compare {first} {other}" for other in others)]
+
+
+def _without_result(board: Leaderboard) -> list[str]:
+    """The settings that were left out, and the trials that failed, were pruned or never ran."""
+    shown = []
+    if (more := len(board.settings) - _MOST_LINES) > 0:
+        shown.append(f"     and {more:,} more settings; MLflow shows all.")
+    ended = [trial for trial in board.others if trial.state not in ("waiting", "running")]
+    for trial in ended[:_MOST_LINES]:
+        shown.append(f"{trial.state}: {label_of(trial.differs)}{': ' if trial.error else ''}{trial.error}")
+    if (more := len(ended) - _MOST_LINES) > 0:
+        shown.append(f"     and {more:,} more trials without a result.")
+    if waiting := len(board.others) - len(ended):
+        shown.append(f"{waiting:,} of the trials did not end.")
+    return shown
+
+
+def _table(board: Leaderboard) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("", justify="right")
+    for name in short_names(board.keys).values():
+        table.add_column(Text(name), overflow="fold")
+    for name in board.objectives:
+        table.add_column(name, justify="right", no_wrap=True)
+    if _has_seeds(board):
+        table.add_column("seeds", justify="right")
+    table.add_column("best run", overflow="fold")
+    for place, setting in enumerate(board.settings[:_MOST_LINES], start=1):
+        mark = "★ " if _marks_front(board, setting) else ""
+        cells = [f"{mark}{place}", *(brief(setting.differs.get(key, "")) for key in board.keys)]
+        cells += [value_and_sd(setting, name) for name in board.objectives]
+        cells += [str(len(setting.trials))] * _has_seeds(board) + [setting.trials[0].run or ""]
+        table.add_row(*map(Text, cells), style="bold" if place == 1 else None)
+    if len(board.objectives) > 1:
+        table.caption = "★ on the Pareto front: none is better in one objective and as good in the others"
+    return table
+
+
+def columns(board: Leaderboard) -> dict[str, list[Any]]:
+    """The whole leaderboard by columns, as table artifacts have it; the trials without a result last."""
+    table: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "rank",
+            *board.keys,
+            *(f"{name}{end}" for name in board.objectives for end in ("", "_sd")[: 1 + _varies(name)]),
+            *(["pareto"] if len(board.objectives) > 1 else []),
+            *("seeds", "best run", "state", "error"),
+        )
+    }
+
+    def add(**row: Any) -> None:
+        for name, column in table.items():
+            column.append(row.get(name))
+
+    for place, setting in enumerate(board.settings, start=1):
+        results = {name: setting.mean(name) for name in board.objectives}
+        spreads = {f"{name}_sd": setting.sd(name) for name in board.objectives}
+        rest = {"pareto": setting.on_front, "seeds": len(setting.trials), "best run": setting.trials[0].run}
+        add(**{"rank": place, **setting.differs, **results, **spreads, **rest, "state": "done"})
+    for trial in board.others:
+        add(**{**trial.differs, "best run": trial.run, "state": trial.state, "error": trial.error or None})
+    return table
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Each key's last part, unless another key's is the same: train.learning_rate is learning_rate."""
+    leaves = [key.rpartition(".")[2] for key in keys]
+    return {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(keys, leaves, strict=True)}
+
+
+def label_of(differs: Mapping[str, str]) -> str:
+    """What differs, in a line: learning_rate=0.01, seed=0."""
+    names = short_names(list(differs))
+    return ", ".join(f"{names[key]}={brief(value)}" for key, value in differs.items())
+
+
+def value_and_sd(setting: Setting, objective: str) -> str:
+    """Such as "97.22 % ± 0.31": the mean over the seeds and their standard deviation."""
+    mean, sd = setting.mean(objective), setting.sd(objective)
+    text = text_of(objective, mean)
+    if sd is None or not _varies(objective):
+        return text
+    return f"{text} ± {text_of(objective, sd).removesuffix(' %')}"
+
+
+def text_of(objective: str, value: float | None) -> str:
+    """A value of an objective, as people read it."""
+    if value is None:
+        return "–"
+    if objective == "val_accuracy":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if objective == "parameters" else f"{value:.4f}"
+
+
+def _varies(objective: str) -> bool:
+    """Whether seeds make a difference to it."""
+    return objective != "parameters"
+
+
+def _seeds(setting: Setting) -> str:
+    return f"{len(setting.trials)} seed{'s' if len(setting.trials) != 1 else ''}"
+
+
+def _has_seeds(board: Leaderboard) -> bool:
+    return any(len(setting.trials) > 1 for setting in board.settings)
+
+
+def _marks_front(board: Leaderboard, setting: Setting) -> bool:
+    return len(board.objectives) > 1 and setting.on_front

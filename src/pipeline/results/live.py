@@ -1,0 +1,120 @@
+"""What a sweep shows while it runs: a live table at a terminal, a line for each trial that ends in a log."""
+
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipeline.console import say
+from pipeline.results.leaderboard import label_of, text_of
+from pipeline.results.report import SIGN, Report, TrialReport
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_ROWS = 12  # of trials that ended, at a terminal
+
+
+@contextmanager
+def watching(look: Callable[[], Report], workers: int) -> Iterator[None]:
+    """Show how the trials stand as long as the `with` lasts.
+
+    Args:
+        look: tells how they stand now.
+        workers: how many run at a time.
+    """
+    board, over = _Board(look, workers), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+            board.update()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    with board:
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            board.update()
+
+
+class _Board:
+    def __init__(self, look: Callable[[], Report], workers: int) -> None:
+        self._look, self._workers = look, workers
+        self._report = look()
+        self._before = [trial for trial in self._report.trials if trial.state == "known"]
+        self._seen = {trial.number for trial in self._before}
+        self._ended: list[TrialReport] = []  # since the start, in the order of their ends
+        self._live: Live | None = None
+
+    def __enter__(self) -> None:
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._table, refresh_per_second=2)
+            self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Read how the trials stand now, and tell of those that ended."""
+        self._report = self._look()
+        for trial in self._report.trials:
+            if trial.state in ("waiting", "running") or trial.number in self._seen:
+                continue
+            self._seen.add(trial.number)
+            self._ended.append(trial)
+            if not self._live:
+                said = f"{self._count()}: {label_of(trial.differs)}: {self._told(trial)}"
+                say(f"{said}; {self._outlook()}" if self._outlook() else said)
+
+    def _count(self) -> str:
+        return f"{len(self._ended)} of {len(self._report.trials) - len(self._before)}"
+
+    def _outlook(self) -> str:
+        """The best so far, and how long the rest will take."""
+        objective = self._report.objectives[0]
+        ended = [*self._before, *self._ended]
+        values = [trial.values[objective] for trial in ended if objective in trial.values]
+        best = max(values, key=lambda value: SIGN[objective] * value, default=None)
+        told = [] if best is None else [f"best {text_of(objective, best)}"]
+        left = len(self._report.trials) - len(ended)
+        took = [trial.seconds for trial in self._ended if trial.seconds is not None]
+        if left and took:
+            told.append(f"about {_time(sum(took) / len(took) * math.ceil(left / self._workers))} left")
+        return ", ".join(told)
+
+    def _table(self) -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
+        running = [trial for trial in self._report.trials if trial.state == "running"]
+        table = Table("trial", "values", "state", box=None, pad_edge=False, caption_justify="left")
+        for trial in [*self._ended[-_ROWS:], *running]:
+            table.add_row(str(trial.number), *map(Text, (label_of(trial.differs), self._told(trial))))
+        table.caption = ", ".join(filter(None, (f"{self._count()} ended", self._outlook())))
+        return table
+
+    def _told(self, trial: TrialReport) -> str:
+        if trial.state == "running":
+            return f"running, {_time(trial.seconds or 0)}"
+        if trial.has_result:
+            values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
+            return ", ".join([*values, _time(trial.seconds or 0)])
+        return f"{trial.state}{': ' if trial.error else ''}{trial.error}"
+
+
+def _time(seconds: float) -> str:
+    """A duration for people: "8 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,195 @@
+"""The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.artifacts.history import Epoch, History, Trained, write_history
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import Config, TrackingSection
+from pipeline.console import say
+from pipeline.errors import PipelineError, PrunedError
+from pipeline.tracking.record import Record, alone, unsent
+from pipeline.tracking.run import Projection, RunDeletedError, complete_tags
+from pipeline.tracking.store import find_run, is_local, open_store, unreachable
+
+_SECONDS_BETWEEN_UPDATES = 1.0
+_SECONDS_FOR_FIRST_EPOCH = 5.0
+
+
+class Training:
+    """What the train stage tells of itself while it runs."""
+
+    def __init__(self, record: Record, workspace: Workspace, sender: "_Sender") -> None:
+        self._record, self._workspace, self._sender = record, workspace, sender
+        self._epochs: list[Epoch] = []
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """Record one more epoch."""
+        self._epochs.append(epoch)
+        write_history(self._record.files.history, History(self._epochs, kept_epoch=0))
+        self._sender.wake()
+
+    def finish(self, result: Trained) -> None:
+        """Record the trained model, and name the run in models/run.json."""
+        self._record.finish_training(result, self._workspace)
+
+
+@contextmanager
+def training(config: Config, workspace: Workspace) -> Iterator[Training]:
+    """Begin a run for the training inside the `with`, and end it with a truthful status."""
+    record = Record.start(config, workspace)
+    # What Keras does before the first epoch takes twice as long beside MLflow's imports; the epochs don't.
+    with _showing(record, config.tracking, workspace, patience=_SECONDS_FOR_FIRST_EPOCH) as sender:
+        yield Training(record, workspace, sender)
+
+
+@contextmanager
+def evaluation(config: Config, workspace: Workspace) -> Iterator[None]:
+    """Add the evaluation inside the `with` to the run that trained the model."""
+    record = Record.resume(workspace)
+    with _showing(record, config.tracking, workspace):
+        yield
+        record.add_evaluation(workspace)
+
+
+@contextmanager
+def _showing(
+    record: Record, tracking: TrackingSection, workspace: Workspace, patience: float = 0.0
+) -> Iterator["_Sender"]:
+    sender = _Sender(record, tracking, workspace, patience)
+    sender.start()
+    try:
+        yield sender
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
+        record.set_state("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        record.set_state("FINISHED")
+    finally:
+        sender.finish()
+
+
+class _Sender(threading.Thread):
+    """Brings MLflow up to date beside the training, which goes on whether that works or not."""
+
+    def __init__(
+        self, record: Record, tracking: TrackingSection, workspace: Workspace, patience: float
+    ) -> None:
+        super().__init__(name="mlflow", daemon=True)
+        self._record, self._tracking, self._workspace = record, tracking, workspace
+        self._patience = patience  # seconds to wait for something to send at first
+        self._news = threading.Event()
+        self._finished = threading.Event()
+        self._projection: Projection | None = None
+        self._failed = self._warned = False
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def finish(self) -> None:
+        """Send the rest, or say where it is kept."""
+        self._finished.set()
+        self._news.set()
+        self.join()
+        if self._failed:
+            self._record.release()
+            return
+        if self._projection:
+            say(f"MLflow run {self._record.name} ({self._projection.status}): {self._projection.run_id}")
+        self._record.discard()
+
+    def run(self) -> None:
+        self._news.wait(self._patience)
+        while True:
+            last = self._finished.is_set()
+            self._news.clear()
+            self._update()
+            if last:
+                return
+            # Short epochs are sent several at a time: each sending takes the processor from the training.
+            self._finished.wait(_SECONDS_BETWEEN_UPDATES)
+            self._news.wait()
+
+    def _update(self) -> None:
+        try:
+            if self._projection is None:
+                self._projection = _project(self._record, self._tracking, self._workspace)
+                for line in _send_kept(self._tracking, self._workspace):
+                    say(line)
+            self._projection.update()
+            self._failed = False
+        except RunDeletedError as error:
+            self._warn(str(error))
+        except Exception as error:
+            # What was in flight may have arrived: next time, ask MLflow what it has.
+            self._projection = None
+            self._warn(_unreachable(error, self._tracking, self._workspace))
+            self._failed = True
+
+    def _warn(self, text: str) -> None:
+        """Say it once, however often it is tried again."""
+        if not self._warned:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._warned = True
+
+
+def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+    """Send what is kept, and rebuild the workspace's run from its artifacts if MLflow lacks it.
+
+    Returns:
+        A line for each run that was sent, and one for the run of the workspace.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or refused.
+    """
+    try:
+        lines = _send_kept(tracking, workspace)
+        if workspace.run.exists():
+            record = Record(workspace)
+            run_id = is_local(tracking, workspace) and find_run(workspace, complete_tags(record))
+            if not run_id:
+                with alone(workspace, record.id):
+                    projection = _project(record, tracking, workspace)
+                    projection.update()
+                run_id = projection.run_id
+            lines.append(f"The model in models/ is of MLflow run {record.name}: {run_id}")
+    except RunDeletedError as error:
+        lines.append(str(error))
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise PipelineError(_unreachable(error, tracking, workspace)) from error
+    return lines
+
+
+def _project(record: Record, tracking: TrackingSection, workspace: Workspace) -> Projection:
+    """The run of `record`, in the experiment that its own configuration names."""
+    own = tracking.model_copy(update={"experiment": record.experiment})
+    return Projection(open_store(own, workspace), record)
+
+
+def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+    """Send each kept run; one that is refused stays and does not hold up the others."""
+    lines = []
+    for record in unsent(workspace):
+        try:
+            projection = _project(record, tracking, workspace)
+            projection.update()
+            lines.append(f"Sent run {record.name} ({projection.status}): {projection.run_id}")
+        except RunDeletedError as error:
+            lines.append(str(error))
+        except PipelineError as error:
+            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {error}")
+            continue
+        record.discard()
+    return lines
+
+
+def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
+    return (
+        f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; the next command that "
+        "finds the server sends it, or `pipeline sync`."
+    )

@@ -1,0 +1,1 @@
+"""One trial: the pipeline with other values in a throwaway workspace that shares DVC's cache."""

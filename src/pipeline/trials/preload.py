@@ -1,0 +1,96 @@
+"""What the processes of a sweep have imported before they are forked.
+
+Keras, MLflow and DVC take longer to import than a small model to train. On each machine two processes import
+them side by side: Keras for the workers, DVC for the trials and what publishes.
+"""
+
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.environment import import_keras, quiet_tensorflow
+from pipeline.processes.fork_server import ForkServer, serve
+from pipeline.processes.system import die_with_parent
+
+DVC, KERAS = "dvc", "keras"
+
+
+def start_fork_server(code: Workspace) -> ForkServer:
+    """A fork server with the package in `code` and the pools DVC and KERAS."""
+    return ForkServer(code, __name__, (DVC, KERAS))
+
+
+def _main(others: socket.socket, workers: socket.socket) -> None:
+    """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
+    _import(_BY_BOTH)
+    if os.fork():
+        workers.close()
+        _import(_BY_OTHERS)
+        serve(others)
+    else:
+        die_with_parent()
+        others.close()
+        with quiet_tensorflow():
+            import_keras()
+        _import(_BY_WORKERS)
+        serve(workers)
+
+
+def _import(modules: Sequence[str]) -> None:
+    with quiet_tensorflow():
+        for module in modules:
+            importlib.import_module(module)
+
+
+_BY_BOTH = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pipeline.tracking.session",
+    "pipeline.results.figures.draw",
+)
+_BY_WORKERS = (
+    "pipeline.stages.train",
+    "pipeline.stages.evaluate",
+    "pipeline.trials.worker",
+)
+_BY_OTHERS = (
+    "pipeline.trials.trial",
+    "pipeline.results.publish",
+    # What DVC imports only when it needs it.
+    "configobj",
+    "dvc._debug",
+    "dvc.analytics",
+    "dvc.cachemgr",
+    "dvc.cli.parser",
+    "dvc.data_cloud",
+    "dvc.dirs",
+    "dvc.repo.artifacts",
+    "dvc.repo.datasets",
+    "dvc.repo.graph",
+    "dvc.repo.index",
+    "dvc.repo.metrics",
+    "dvc.repo.open_repo",
+    "dvc.repo.params",
+    "dvc.repo.plots",
+    "dvc.repo.reproduce",
+    "dvc.repo.stage",
+    "dvc.repo.trie",
+    "dvc.rwlock",
+    "dvc.scm",
+    "dvc.utils.strictyaml",
+    "dvc_data.hashfile._progress",
+    "dvc_data.hashfile.db.local",
+    "dvc_data.hashfile.status",
+    "fsspec.implementations.memory",
+    "networkx",
+    "scmrepo.git",
+    "ruamel.yaml.cyaml",
+    "ruamel.yaml.mergevalue",
+)
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    _main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""What DVC's cache knows of a trial before it runs: the outputs of each stage that ever ran with its values.
+
+DVC's run cache names what a stage's command, code, values and inputs came to, whichever workspace it ran in.
+The inputs of a stage being the outputs of those before it, a trial is looked up stage by stage.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import Config
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+
+@dataclass(frozen=True)
+class Known:
+    """The outputs of a trial's stages, and those stages that have none yet."""
+
+    outputs: dict[str, Path]  # by their place in a workspace, where they lie in the cache
+    missing: dict[str, str]  # by their names, a digest of the values that they and those before them read
+
+
+class RunCache:
+    """DVC's run cache, as seen from a workspace whose code and pipeline the trials share."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Open the DVC repository in `workspace`."""
+        from dvc.repo import Repo
+
+        self._repo = Repo(str(workspace.root))
+        stages = {stage.name: stage for stage in self._repo.index.stages}
+        self._stages: list[Stage] = list(stages.values())
+        self._cache = Path(self._repo.cache.local.path)
+        self._whole: dict[str, bool] = {}
+        for stage in self._stages:
+            for dependency in stage.deps:
+                if dependency.exists and dependency.def_path.startswith("src/"):
+                    dependency.save()
+
+    def find(self, config: Config) -> Known:
+        """The outputs that the stages of a trial with `config` are known to have."""
+        values = config.model_dump(mode="json")
+        outputs: dict[str, dict[str, Any]] = {}
+        missing = {}
+        read = hashlib.sha256()
+        for stage in self._stages:
+            read.update(json.dumps([_at(values, key) for key in _params(stage)]).encode())
+            entry = self._entry(stage, values, outputs)
+            if entry is None:
+                missing[stage.name] = read.hexdigest()[:16]
+            else:
+                outputs |= {out["path"]: out for out in entry["outs"]}
+        return Known({path: self._place(out["md5"]) for path, out in outputs.items()}, missing)
+
+    def _entry(
+        self, stage: "Stage", values: dict[str, Any], outputs: dict[str, dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """What the run cache has of `stage` with these values and inputs, if all of it is in the cache."""
+        from dvc.dependency import ParamsDependency
+        from dvc.stage.cache import _get_cache_hash
+        from dvc.stage.serialize import to_single_stage_lockfile
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.meta import Meta
+
+        for dependency in stage.deps:
+            if isinstance(dependency, ParamsDependency):
+                dependency.fill_values({key: _at(values, key) for key in dependency.params})
+            elif not dependency.def_path.startswith("src/"):
+                if dependency.def_path not in outputs:
+                    return None
+                known = outputs[dependency.def_path]
+                dependency.hash_info = HashInfo("md5", known["md5"])
+                dependency.meta = Meta.from_dict(known)
+        key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
+        ran = Path(self._repo.stage_cache._get_cache_dir(key))
+        if not ran.is_dir():
+            return None
+        newest = max(ran.iterdir(), key=lambda path: path.stat().st_mtime)
+        entry: dict[str, Any] | None = self._repo.stage_cache._load_cache(key, newest.name)
+        return entry if entry and all(self._is_whole(out["md5"]) for out in entry["outs"]) else None
+
+    def _is_whole(self, digest: str) -> bool:
+        """Whether the cache has the file, or the folder with all of its files."""
+        if digest not in self._whole:
+            place = self._place(digest)
+            whole = place.exists()
+            if whole and digest.endswith(".dir"):
+                entries = json.loads(place.read_text(encoding="utf-8"))
+                whole = all(self._place(entry["md5"]).exists() for entry in entries)
+            self._whole[digest] = whole
+        return self._whole[digest]
+
+    def _place(self, digest: str) -> Path:
+        return self._cache / digest[:2] / digest[2:]
+
+
+def _params(stage: "Stage") -> list[str]:
+    return [key for dependency in stage.deps for key in getattr(dependency, "params", ())]
+
+
+def _at(values: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values

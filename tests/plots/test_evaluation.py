@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pipeline.artifacts.history import Epoch, History
+from pipeline.config.schema import EvaluateSection
+from pipeline.evaluation.metrics import Predictions
+from pipeline.plots.evaluated import Evaluated, draw
+from pipeline.plots.evaluation import confusion_counts, doubtful_labels, mistakes
+
+NAMES = {
+    "confusion_counts", "confusion_by_row", "learning_curves", "reliability", "mistakes", "doubtful_labels",
+}  # fmt: skip
+
+
+def history(epochs=4, kept=3, validated=True):
+    rows = [
+        Epoch(n, 1 / n, 1 - 1 / n, 1 / n if validated else None, 1 - 1 / n if validated else None, 0.001)
+        for n in range(1, epochs + 1)
+    ]
+    return History(rows, kept + 1)
+
+
+def guesses(classes, images, noise=1.0):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(classes), images).astype(np.int32)
+    logits = 3 * np.eye(len(classes))[labels] + noise * rng.normal(size=(images, len(classes)))
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Predictions(classes, labels, scores.astype(np.float32))
+
+
+def evaluated(predictions, images=None, shape=(2, 2), curves=None, bins=15, worst=6, doubtful=None, most=3):
+    if images is None:
+        images = np.zeros((len(predictions.labels), 4), np.uint8)
+    settings = EvaluateSection(calibration_bins=bins, worst_mistakes=worst, shifts=0, doubtful_labels=most)
+    return Evaluated(predictions, images, shape, curves or history(), settings, doubtful)
+
+
+def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, worst=6):
+    folder.mkdir()
+    pixels = np.arange(len(predictions.labels) * np.prod(shape)) % 256
+    images = pixels.astype(np.uint8).reshape(len(predictions.labels), -1)
+    doubtful = np.flatnonzero(~predictions.correct)
+    draw(folder, evaluated(predictions, images, shape, curves, bins, worst, doubtful))
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "options"),
+    [
+        (tuple("0123456789"), 300, {}),
+        (("cat", "dog"), 50, {"shape": (8, 6, 3), "curves": history(1, 0, validated=False)}),
+        (tuple(f"a class with a long name, number {i}" for i in range(100)), 500, {"bins": 100}),
+        (("$1", "T-shirt/top", "Ankle boot"), 2, {"shape": (8, 8, 1), "curves": history(40, 7), "bins": 1}),
+    ],
+    ids=["ten", "two-in-colour", "hundred", "two-images"],
+)
+@pytest.mark.filterwarnings("error")
+def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, classes, images, options):
+    files = draw_all(tmp_path / "figures", guesses(classes, images), **options)
+    assert set(files) == NAMES
+    for path in files.values():
+        picture = imread(path)
+        assert picture.shape[1] == 880
+        assert picture.std() > 0.01, f"{path.name} is blank"
+
+
+def test_the_same_predictions_give_the_same_bytes_whatever_a_users_matplotlib_settings(tmp_path: Path):
+    plain = draw_all(tmp_path / "plain", guesses(("a", "b"), 20))
+    with matplotlib.rc_context({"font.size": 30, "savefig.transparent": True, "axes.facecolor": "red"}):
+        styled = draw_all(tmp_path / "styled", guesses(("a", "b"), 20))
+        assert matplotlib.rcParams["font.size"] == 30
+    assert all(plain[name].read_bytes() == styled[name].read_bytes() for name in NAMES)
+    assert b"Software" not in plain["reliability"].read_bytes()
+
+
+def test_a_matrix_has_its_numbers_in_the_cells_or_where_they_do_not_fit_a_scale_of_colours():
+    few, many = guesses(("a", "b"), 20, noise=2), guesses(tuple(map(str, range(60))), 500)
+    assert captions(confusion_counts.draw(evaluated(few))) == [
+        str(count) for count in few.confusion.flat if count
+    ]
+    figure = confusion_counts.draw(evaluated(many))
+    assert captions(figure) == []
+    assert [axes.get_ylabel() for axes in figure.axes[0].child_axes] == ["images"]
+
+
+def test_a_model_without_mistakes_gets_a_figure_that_says_so():
+    predictions = guesses(("a", "b"), 20, noise=0)
+    figure = mistakes.draw(evaluated(predictions))
+    assert "There are no mistakes to show." in [text.get_text() for text in figure.texts]
+
+
+def test_the_surest_mistakes_come_first_and_no_more_than_asked():
+    scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
+    figure = mistakes.draw(evaluated(Predictions(("no", "yes"), np.zeros(4, np.int32), scores), worst=2))
+    assert captions(figure) == ["no → yes   90.0 %", "no → yes   80.0 %"]
+
+
+def captions(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_doubtful_labels_are_shown_in_their_order_with_the_probability_of_the_label():
+    scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
+    predictions = Predictions(("no", "yes"), np.zeros(4, np.int32), scores)
+    figure = doubtful_labels.draw(evaluated(predictions, doubtful=np.array([1, 3, 0]), most=2))
+    assert captions(figure) == ["no → yes   10.0 %", "no → yes   20.0 %"]
+    assert "The 2 most doubtful of 3 doubtful labels" in [text.get_text() for text in figure.texts]
+
+
+def test_where_no_label_is_doubtful_the_figure_says_so():
+    nothing = doubtful_labels.draw(evaluated(guesses(("a", "b"), 4), doubtful=np.array([], int)))
+    assert "There are no doubtful labels to show." in [text.get_text() for text in nothing.texts]
+
+
+def test_figures_need_neither_pyplot_nor_tensorflow():
+    code = "import sys, pipeline.plots.evaluated; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"matplotlib.pyplot", "tensorflow", "keras"} & set(loaded.stdout.split())

@@ -1,0 +1,44 @@
+from dataclasses import replace
+
+import pytest
+from made_up import sweep, trial
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.errors import PipelineError
+from pipeline.results.report import Report, reports
+
+SWEEP = sweep(
+    [
+        trial(values={"val_accuracy": 0.97, "val_loss": 0.1, "parameters": 2410}, seed="0"),
+        trial(values={}, state="failed", error="It is “NaN”.", seed="1"),
+    ]
+)
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path):
+    SWEEP.write(tmp_path)
+    assert Report.read(tmp_path) == SWEEP
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"trials": [{}]}', '{"trials": 1}'])
+def test_a_damaged_report_is_named_in_a_sentence(tmp_path, content):
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(PipelineError, match=r"report\.json is no report of a sweep"):
+        Report.read(tmp_path)
+
+
+def test_the_latest_sweep_comes_first_and_a_damaged_one_is_left_out(tmp_path, capsys):
+    repository = Workspace(tmp_path)
+    for number, start in enumerate((1, 3, 2)):
+        replace(SWEEP, id=str(number), start=start).write(repository.sweeps / str(number))
+    (repository.sweeps / "x").mkdir()
+    (repository.sweeps / "x" / "report.json").write_text("{")
+    inside = Workspace(repository.scratch / "trials" / "x")
+    assert [(folder.name, found.id) for folder, found in reports(inside)] == [
+        ("1", "1"),
+        ("2", "2"),
+        ("0", "0"),
+    ]
+    assert "x/report.json is no report" in capsys.readouterr().err

@@ -1,0 +1,294 @@
+"""What MLflow shows of a sweep: one run above those of its trials, however often it is sent."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness import (
+    Server,
+    client,
+    config,
+    evaluate,
+    files,
+    free_port,
+    lay_out,
+    one_run,
+    runs,
+    train,
+)
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.errors import PipelineError, PrunedError
+from pipeline.tracking import session as tracking
+from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
+from pipeline.tracking.record import now
+from pipeline.tracking.run import RunDeletedError
+
+PARENT = "mlflow.parentRunId"
+
+
+def draw(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "parallel_coordinates.png").write_bytes(b"a picture")
+
+
+SWEEP = SweepRun(
+    id="3f2a" * 4,
+    name="sweep-smoke-3f2a",
+    digest="first",
+    status="RUNNING",
+    start=1_700_000_000_000,
+    end=None,
+    params={"objectives": "val_accuracy", "space.train.learning_rate": "0.01, 0.003"},
+    metrics={"trials": 2, "best_val_accuracy": 0.9},
+    tags={"pipeline.command": "python -m pipeline -m seed=0,1"},
+    note="Best: **seed=0**",
+    tables={"leaderboard.csv": "val_accuracy,state\n0.9,done\n,failed\n"},
+    trials=[],
+    draw=draw,
+)
+
+
+@pytest.fixture
+def folder(workspace):
+    """The folder of SWEEP in the repository, with its report."""
+    return plan(workspace, SWEEP.id, {"seed": "0"}, {"seed": "1"})
+
+
+def within(monkeypatch, folder, **differs):
+    """Have what is trained be a trial of the sweep, which differs so from others."""
+    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
+    monkeypatch.setenv("PIPELINE_DIFFERS", json.dumps(differs))
+
+
+def plan(workspace, sweep, *trials):
+    folder = workspace.sweeps / sweep
+    folder.mkdir(parents=True)
+    report = {"id": sweep, "trials": [{"key": f"key{n}", "differs": each} for n, each in enumerate(trials)]}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def trial(workspace, number):
+    return lay_out(Workspace(workspace.scratch / "trials" / f"key{number}"), workspace.model)
+
+
+def text(workspace, run, path):
+    return Path(client(workspace).download_artifacts(run.info.run_id, path)).read_text()
+
+
+def parents_and_children(workspace):
+    found = runs(workspace)
+    return [run for run in found if PARENT not in run.data.tags], [
+        run for run in found if PARENT in run.data.tags
+    ]
+
+
+def test_a_sweep_is_one_run_with_its_space_its_table_its_figures_and_its_best(workspace, folder):
+    run_id = send(SWEEP, folder, config().tracking, workspace)
+    run = one_run(workspace)
+    assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, SWEEP.name, "RUNNING")
+    assert run.info.start_time == SWEEP.start
+    assert run.data.params == SWEEP.params
+    assert run.data.metrics == SWEEP.metrics
+    assert run.data.tags["mlflow.note.content"] == SWEEP.note
+    assert run.data.tags["pipeline.command"] == SWEEP.tags["pipeline.command"]
+    assert files(workspace, run) == ["figures/parallel_coordinates.png", "leaderboard.csv"]
+    assert text(workspace, run, "leaderboard.csv") == SWEEP.tables["leaderboard.csv"]
+    assert (folder / "parent").read_text().strip() == run_id
+
+
+def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
+    first = send(SWEEP, folder, config().tracking, workspace)
+    assert send(SWEEP, folder, config().tracking, workspace) is None
+    table = {"leaderboard.csv": "rank\n1\n"}
+    news = replace(SWEEP, digest="second", metrics=SWEEP.metrics | {"best_val_accuracy": 0.95}, tables=table)
+    ended = replace(news, status="FINISHED", end=SWEEP.start + 5)
+    assert send(ended, folder, config().tracking, workspace) == first
+    run = one_run(workspace)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", ended.end)
+    assert run.data.metrics["best_val_accuracy"] == 0.95
+    assert len(client(workspace).get_metric_history(first, "trials")) == 1
+    assert text(workspace, run, "leaderboard.csv") == "rank\n1\n"
+    # It goes on, as a sweep does that was interrupted.
+    other = replace(SWEEP, digest="third", params={"objectives": "val_loss"})
+    send(other, folder, config().tracking, workspace)
+    assert one_run(workspace).info.status == "RUNNING"
+
+
+def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_differs(
+    workspace, folder, monkeypatch
+):
+    parent = send(SWEEP, folder, config().tracking, workspace)
+    within(monkeypatch, folder, seed="1")
+    seen = []
+
+    def look(epoch):
+        _, children = parents_and_children(workspace)
+        seen.extend((run.data.tags[PARENT], run.info.status) for run in children)
+
+    train(config(seed=1), trial(workspace, 1), number=40, on_epoch=look)
+    assert set(seen) == {(parent, "RUNNING")}
+    _, [child] = parents_and_children(workspace)
+    assert child.info.run_name.startswith("seed=1-")
+    assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=1"
+
+
+def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, folder):
+    train(config(), workspace)
+    send(replace(SWEEP, start=now()), folder, config().tracking, workspace)
+    train(config(seed=1), workspace)
+    trained = [run for run in runs(workspace) if "pipeline.id" in run.data.tags]
+    assert len({run.data.tags["mlflow.runColor"] for run in trained}) == 2
+
+
+def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_parent(
+    workspace, folder, monkeypatch
+):
+    within(monkeypatch, folder, seed="0")
+    train(config(tracking={"run_name": "mine"}), trial(workspace, 0))
+    assert one_run(workspace).info.run_name == "mine"
+    client(workspace).delete_run(one_run(workspace).info.run_id)
+    monkeypatch.delenv("PIPELINE_SWEEP")
+    train(config(), trial(workspace, 0))
+    run = one_run(workspace)
+    assert run.info.run_name.startswith("smoke-seed0-")
+    assert PARENT not in run.data.tags
+
+
+def test_a_run_from_before_the_sweep_becomes_its_child_and_stays_what_it_was(workspace, folder):
+    train(config(), workspace)
+    before = one_run(workspace)
+    known = SweepTrial({"seed": "0"}, before.data.tags["pipeline.id"])
+    parent = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
+    [_], [child] = parents_and_children(workspace)
+    assert (child.info.run_id, child.info.run_name) == (before.info.run_id, before.info.run_name)
+    assert child.data.tags[PARENT] == parent
+    assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
+
+
+def test_many_runs_from_before_the_sweep_become_its_children_too(workspace, folder):
+    train(config(), workspace)
+    experiment = one_run(workspace).info.experiment_id
+    for number in range(30):
+        client(workspace).create_run(experiment, tags={"pipeline.id": f"{number:032x}"})
+    trials = [SweepTrial({"seed": str(number)}, f"{number:032x}") for number in range(25)]
+    parent = send(replace(SWEEP, trials=trials), folder, config().tracking, workspace)
+    _, children = parents_and_children(workspace)
+    assert {run.data.tags["pipeline.id"] for run in children} == {trial.id for trial in trials}
+    assert {run.data.tags[PARENT] for run in children} == {parent}
+
+
+def test_a_later_sweep_takes_a_trial_over_which_still_names_the_first(workspace, folder):
+    train(config(), workspace)
+    known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"])
+    send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
+    later = replace(SWEEP, id="b" * 16, trials=[replace(known, differs={"seed": "0", "train.epochs": "5"})])
+    second = send(later, plan(workspace, later.id), config().tracking, workspace)
+    parents, [child] = parents_and_children(workspace)
+    assert len(parents) == 2
+    assert child.data.tags[PARENT] == second
+    assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
+    assert child.data.tags[f"pipeline.sweep.{later.id}"] == "seed=0, train.epochs=5"
+
+
+def test_a_pruned_trial_says_so_and_is_no_failure(workspace, folder, monkeypatch):
+    within(monkeypatch, folder, seed="0")
+    settings, place = config(), trial(workspace, 0)
+
+    def prune(epoch):
+        raise PrunedError("val_accuracy 0.1 is below the median of epoch 1")
+
+    with pytest.raises(PrunedError):
+        train(settings, place, on_epoch=prune)
+    assert one_run(workspace).info.status == "KILLED"
+    pruned = SweepTrial({"seed": "0"}, None, pruned="below the median")
+    send(replace(SWEEP, trials=[pruned]), folder, settings.tracking, workspace)
+    [parent], [child] = parents_and_children(workspace)
+    assert child.data.tags[PARENT] == parent.info.run_id
+    assert child.data.tags["pipeline.pruned"] == "below the median"
+    assert "val_accuracy 0.1 is below the median of epoch 1" in child.data.tags["pipeline.error"]
+
+
+def test_a_training_that_could_not_be_sent_finds_its_sweep_later(workspace, folder, monkeypatch):
+    parent = send(SWEEP, folder, config().tracking, workspace)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    within(monkeypatch, folder, seed="0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
+    place = trial(workspace, 0)
+    train(config(), place)
+    evaluate(config(), place)
+    monkeypatch.delenv("PIPELINE_SWEEP")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking.sync(config().tracking, workspace)
+    _, [child] = parents_and_children(workspace)
+    assert child.data.tags[PARENT] == parent
+    assert child.data.metrics["test_accuracy"] == 0.75
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from harness import config
+from test_parent_run import SWEEP
+from pipeline.tracking.parent_run import send
+from pipeline.artifacts.workspace import Workspace
+folder, uri = Path(sys.argv[2]), sys.argv[3] or None
+settings = config(tracking={"uri": uri}).tracking
+print(send(SWEEP, folder, settings, Workspace(folder.parents[2])), "mlflow" in sys.modules)
+"""
+
+
+def sent_by_a_process(folder, uri=""):
+    command = [sys.executable, "-c", SCRIPT, Path(__file__).parent, folder, uri]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_what_mlflow_has_is_not_sent_again_nor_is_mlflow_imported(workspace, folder):
+    send(SWEEP, folder, config().tracking, workspace)
+    assert sent_by_a_process(folder) == ["None", "False"]
+    # The store that was lost has it no more.
+    shutil.copy(workspace.root / "mlflow.db", workspace.root / "old.db")
+    (workspace.root / "mlflow.db").unlink()
+    run_id, imported = sent_by_a_process(folder)
+    assert (len(run_id), imported) == (32, "True")
+
+
+def test_to_a_server_it_is_sent_once(workspace, folder, server):
+    settings = config(tracking={"uri": server.uri}).tracking
+    run_id = send(SWEEP, folder, settings, workspace)
+    assert client(server.uri).get_run(run_id).data.params == SWEEP.params
+    assert sent_by_a_process(folder, server.uri) == ["None", "False"]
+
+
+def test_a_sweep_that_was_deleted_in_mlflow_is_not_brought_back(workspace, folder):
+    run_id = send(SWEEP, folder, config().tracking, workspace)
+    client(workspace).delete_run(run_id)
+    assert send(SWEEP, folder, config().tracking, workspace) is None
+    with pytest.raises(RunDeletedError, match=f"mlflow runs restore --run-id {run_id}"):
+        send(replace(SWEEP, digest="second"), folder, config().tracking, workspace)
+    assert runs(workspace) == []
+
+
+def test_a_server_that_is_away_loses_nothing_and_its_password_is_not_shown(
+    workspace, folder, tmp_path, monkeypatch
+):
+    server, settings = Server(tmp_path), config(tracking={"timeout": 2.0}).tracking
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("//", "//user:secret@"))
+    with pytest.raises(PipelineError, match="could not be brought up to date") as refusal:
+        send(SWEEP, folder, settings, workspace)
+    assert "`pipeline sync` sends it" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+    try:
+        run_id = send(SWEEP, folder, settings, server.start() and workspace)
+        assert client(server.uri).get_run(run_id).data.metrics == SWEEP.metrics
+    finally:
+        server.kill()
