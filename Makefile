@@ -35,7 +35,7 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=plain, size or sweeps: a part of it)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size or sweeps: a part of it)
 ifneq ($(ONLY),sweeps)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif

@@ -1,8 +1,8 @@
 """Time whole processes, the pipeline and its peers by turns, and write medians and ratios.
 
-    python -m benchmarks [--repeats 5] [--only plain|size]
+    python -m benchmarks [--repeats 5] [--only baseline|size]
 
-`plain` is the plain design, `size` the same on ten times the data. Machines are shared and noisy: only
+`baseline` measures the baseline, `size` the same on ten times the data. Machines are shared and noisy: only
 ratios between commands that ran side by side mean something. Writes results.json and results.md beside
 this file, unless it measured a part only.
 """
@@ -54,7 +54,7 @@ class Ratio:
 
 
 RATIOS = (
-    Ratio("a steady epoch of the plain design, against `model.fit`", "epoch, loop", "epoch, model.fit"),
+    Ratio("a steady epoch of the baseline, against `model.fit`", "epoch, loop", "epoch, model.fit"),
     Ratio(
         "train: data, compilation, ten epochs, validation and tracking, against the script's fit",
         "train, inside",
@@ -76,14 +76,14 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("plain", "size"))
+    parser.add_argument("--only", choices=("baseline", "size"))
     options = parser.parse_args()
     runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         if options.only != "size":
-            runs |= measure_plain(Path(folder), fetched, options.repeats)
-        if options.only != "plain":
+            runs |= measure_baseline(Path(folder), fetched, options.repeats)
+        if options.only != "baseline":
             runs |= measure_size(Path(folder), fetched, options.repeats)
     results = summarise(runs, options.repeats)
     table = render(results)
@@ -93,8 +93,8 @@ def main() -> None:
     print(table)
 
 
-def measure_plain(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
-    """Run the plain design, its peers and the stages of it `repeats` times, by turns."""
+def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
+    """Run the baseline, its peers and the stages of it `repeats` times, by turns."""
     stages = prepare_true_stages(folder / "true")
     npz = save_npz(folder / "mnist.npz", fetched)
     runs: dict[str, list[Run]] = {}

@@ -1,6 +1,6 @@
 """Seconds inside a process, without its imports: `python -m benchmarks.inside WHAT PLACE`.
 
-    epoch-keras DATA.npz                 a steady epoch of the plain design with Keras's `model.fit`
+    epoch-keras DATA.npz                 a steady epoch of the baseline with Keras's `model.fit`
     epoch-loop DATA.npz [OVERRIDE ...]   a steady epoch with the pipeline's loop, of the same by default
     preprocess WORKSPACE                 a stage as `dvc repro` runs it, from after its imports on
     train WORKSPACE                      the same: data, compilation, epochs, validation, files, tracking

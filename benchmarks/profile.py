@@ -185,7 +185,7 @@ def _watch_epochs(train: Any, clock: _Clock, spans: dict[str, NDArray[np.float64
 
 
 def limit_table(npz: Path) -> list[str]:
-    """How long the arithmetic of an epoch of the plain design takes at the rates of this machine."""
+    """How long the arithmetic of an epoch of the baseline takes at the rates of this machine."""
     found = json.loads(run([sys.executable, "-m", "benchmarks.profile", "limit"], REPOSITORY))
     epoch = json.loads(run([*inside("epoch-loop", npz), "train.xla=true"], REPOSITORY))["cpu"]
     print(f"limit: {found}, epoch: {epoch}", file=sys.stderr)

@@ -34,7 +34,7 @@ from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
 from pipeline.trials.trial import reproduced
 
 # How many seeds, from 0 on: fewer where one takes a quarter of an hour.
-SEEDS = {"seed_design": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3}
+SEEDS = {"baseline": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3}
 DOCS = REPOSITORY / "docs"
 TRAINED = HERE / "trained"
 # What a training's numbers depend on beside its values.
@@ -151,7 +151,7 @@ def _place(name: str, seed: int) -> Path:
 
 def _script() -> float:
     """The CPU seconds of one run of the plain script, on raw data from the cache."""
-    config = _config("seed_design", 0)
+    config = _config("baseline", 0)
     with tempfile.TemporaryDirectory() as folder, reproduced(config, Workspace(REPOSITORY)) as trial:
         npz = save_npz(Path(folder) / "mnist.npz", trial.root)
         return timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], HERE)[0].cpu
@@ -197,7 +197,7 @@ def render(experiments: list[list[Result]]) -> str:
             "- Training: over the last epoch, in which the weights still change, on images as distorted as "
             "the recipe has it.",
             "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
-            "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the plain design with Keras alone, "
+            "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the baseline with Keras alone, "
             "which ran before",
             "  it on the same machine.",
             "",

@@ -1,4 +1,4 @@
-"""Time sweeps of the plain design against plain scripts and against DVC's own queue, side by side.
+"""Time sweeps of the baseline against plain scripts and against DVC's own queue, side by side.
 
     python -m benchmarks.sweeps [--repeats 3] [--trials 16] [--known 200]
 
@@ -54,7 +54,7 @@ def write(runs: dict[str, list[Run]], repeats: int, trials: int) -> None:
     """Write the results so far."""
     results = summarise(runs, repeats, RATIOS)
     results["trials"] = trials
-    table = f"{trials} trials of the plain design. {render(results)}"
+    table = f"{trials} trials of the baseline. {render(results)}"
     (HERE / "sweeps.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (HERE / "sweeps.md").write_text(table, encoding="utf-8")
     print(table)

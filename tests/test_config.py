@@ -82,9 +82,9 @@ def test_every_value_has_a_comment_where_it_is_set():
                 assert "# " in line or above or speaks_for_itself.match(key[1]), f"{path}: {line}"
 
 
-def test_the_defaults_are_the_plain_design_but_for_the_head():
-    plain, default = (dict(leaves(compose(CONF, o).model_dump())) for o in (["experiment=seed_design"], []))
-    different = {key for key in default if plain[key] != default[key]}
+def test_the_defaults_are_the_baseline_but_for_the_head():
+    baseline, default = (dict(leaves(compose(CONF, o).model_dump())) for o in (["experiment=baseline"], []))
+    different = {key for key in default if baseline[key] != default[key]}
     assert different == {"name", "model.head"}
 
 

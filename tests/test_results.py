@@ -21,7 +21,7 @@ def test_a_row_has_mean_deviation_interval_and_cost():
         "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 of 5 | 99.10 ± 0.10 % "
         "| 98.90 to 99.27 % | 99.60 % | 30 s | 2.0 |"
     )
-    assert "Not trained yet: `seed_design`, `cnn_fast`, `cnn_best`, `fashion_cnn`." in page
+    assert "Not trained yet: `baseline`, `cnn_fast`, `cnn_best`, `fashion_cnn`." in page
 
 
 def test_the_picture_has_each_experiment_by_error_and_cost():
@@ -39,12 +39,12 @@ def test_each_row_is_an_experiment():
 def test_a_training_is_kept_as_long_as_its_values_and_its_code_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "TRAINED", tmp_path)
     monkeypatch.setattr(results, "_code", lambda: "some code")
-    (kept,) = made_up("seed_design", [0.973], 8.0)
-    results.keep("seed_design", 0, kept)
-    assert results.known("seed_design", 0) == kept
-    assert results.known("seed_design", 1) is None
+    (kept,) = made_up("baseline", [0.973], 8.0)
+    results.keep("baseline", 0, kept)
+    assert results.known("baseline", 0) == kept
+    assert results.known("baseline", 1) is None
     with monkeypatch.context() as edited:
         edited.setattr(results, "_code", lambda: "other code")
-        assert results.known("seed_design", 0) is None
-    (tmp_path / "seed_design-0.json").rename(tmp_path / "mlp_best-0.json")
+        assert results.known("baseline", 0) is None
+    (tmp_path / "baseline-0.json").rename(tmp_path / "mlp_best-0.json")
     assert results.known("mlp_best", 0) is None

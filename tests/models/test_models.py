@@ -16,7 +16,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @functools.cache
 def composed():
-    return compose(CONF, ["experiment=seed_design"])
+    return compose(CONF, ["experiment=baseline"])
 
 
 def network(shape=(28, 28), classes=10, **changed):
@@ -24,7 +24,7 @@ def network(shape=(28, 28), classes=10, **changed):
     return build(composed().model.model_copy(update=changed), shape, classes)
 
 
-def test_the_plain_design_has_its_79_510_parameters():
+def test_the_baseline_has_its_79_510_parameters():
     net = network()
     assert (net.input_shape, net.output_shape) == ((None, 784), (None, 10))
     assert net.count_params() == 784 * 100 + 100 + 100 * 10 + 10 == 79_510

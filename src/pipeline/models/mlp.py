@@ -10,7 +10,7 @@ from pipeline.config.section import Activation, Fraction, ModelSection
 if TYPE_CHECKING:
     import keras
 
-# An epoch of the plain design takes half the time.
+# An epoch of the baseline takes half the time.
 FASTER_WITH_XLA = True
 
 

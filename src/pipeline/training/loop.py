@@ -41,7 +41,7 @@ def fit(
         config: optimizer, batch size, epochs, augmentation, averaging, early stopping, XLA.
         image_shape: (height, width) or (height, width, channels).
         seed: of the batch order, augmentation and dropout.
-        head: `softmax`, or `sigmoid` as in the plain design; see docs/model.md.
+        head: `softmax`, or `sigmoid` as in the baseline; see docs/model.md.
         on_epoch: called after each epoch, and first for each that a checkpoint has.
         checkpoints: where to go on from, and to keep the state in between epochs.
 
