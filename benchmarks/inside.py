@@ -62,9 +62,8 @@ def epoch_keras(path: str) -> dict[str, float]:
 
 def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
     """The same with the loop, or what `overrides` make of it."""
-    from pipeline.environment import import_keras, use_threads
-
     from pipeline.config.compose import compose
+    from pipeline.environment import import_keras, use_threads
 
     import_keras()
     import keras

@@ -105,9 +105,8 @@ def profile_stage(stage: str) -> Spans:
 
         setattr(owner, function, watched)
 
-    from pipeline.environment import import_keras, quiet_tensorflow
-
     from pipeline.artifacts.workspace import Workspace
+    from pipeline.environment import import_keras, quiet_tensorflow
     from pipeline.stages.__main__ import run as run_stage
 
     if stage in ("train", "evaluate"):
@@ -212,10 +211,10 @@ def measure_limit() -> dict[str, float]:
     """FLOPs of an epoch, and times with one thread: of NumPy's products of its shapes, of Keras's Adam."""
     import keras
     import tensorflow as tf
-    from pipeline.environment import use_threads
     from threadpoolctl import threadpool_limits
 
     from pipeline.config.compose import compose
+    from pipeline.environment import use_threads
     from pipeline.training.optimizer import make_optimizer
 
     use_threads(1)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.environment import use_threads
 
 from pipeline.artifacts.processed import SCALE, Count, Dataset, write_dataset, write_split
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
+from pipeline.environment import use_threads
 from pipeline.stages import train
 
 use_threads(1)

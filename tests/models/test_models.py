@@ -4,9 +4,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from pipeline.environment import use_threads
 
 from pipeline.config.compose import compose
+from pipeline.environment import use_threads
 from pipeline.models import build, inference_model
 
 use_threads(1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.environment import use_threads
 
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.model_file import load, weights_digest
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import view
+from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch, preprocess, train
 

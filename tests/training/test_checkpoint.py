@@ -5,12 +5,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from pipeline.environment import use_threads
 
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.model_file import weights_digest
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
+from pipeline.environment import use_threads
 from pipeline.models import build
 from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.loop import fit

@@ -6,10 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from pipeline.environment import use_threads
 
 from pipeline.artifacts.model_file import weights_digest
 from pipeline.config.compose import compose
+from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.training.backends import tensorflow
