@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from clones import executed, smoke_clone_of, until
 
-from pipeline.processes.handover import WORKER
-
 FOUR = ("train.learning_rate=0.01,0.003", "seed=0,1")
 
 
@@ -111,13 +109,16 @@ def test_the_stages_before_the_training_do_not_wait_for_a_worker(smoke, tmp_path
     with closing(socket.socket(socket.AF_UNIX)) as nobody:
         nobody.bind(str(tmp_path / "nobody"))
     script = (
+        "from pipeline.processes.context import TrialContext\n"
         "from pathlib import Path\n"
         "from pipeline.config.compose import compose\n"
         "from pipeline.artifacts.workspace import here\n"
         "from pipeline.trials.trial import reproduced\n"
-        "with reproduced(compose(Path('conf'), ['preprocess.validation_fraction=0.3']), here()): pass"
+        f"context = TrialContext(worker={str(tmp_path / 'nobody')!r})\n"
+        "config = compose(Path('conf'), ['preprocess.validation_fraction=0.3'])\n"
+        "with reproduced(config, here(), context=context): pass"
     )
-    said = smoke.run("python", "-c", script, code=1, **{WORKER: str(tmp_path / "nobody")})
+    said = smoke.run("python", "-c", script, code=1)
     assert "Processed digits: " in said
     assert "error: the worker that ran the stage train died" in said
 

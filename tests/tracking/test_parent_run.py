@@ -23,6 +23,7 @@ from harness import (
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError, PrunedError
+from pipeline.processes.context import TrialContext
 from pipeline.tracking import session as tracking
 from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
 from pipeline.tracking.record import now
@@ -61,8 +62,8 @@ def folder(workspace):
 
 def within(monkeypatch, folder, **differs):
     """Have what is trained be a trial of the sweep, which differs so from others."""
-    monkeypatch.setenv("PIPELINE_SWEEP", str(folder))
-    monkeypatch.setenv("PIPELINE_DIFFERS", json.dumps(differs))
+    for variable, text in TrialContext(folder.name, differs).as_environment().items():
+        monkeypatch.setenv(variable, text)
 
 
 def plan(workspace, sweep, *trials):
@@ -153,7 +154,7 @@ def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_par
     train(config(tracking={"run_name": "mine"}), trial(workspace, 0))
     assert one_run(workspace).info.run_name == "mine"
     client(workspace).delete_run(one_run(workspace).info.run_id)
-    monkeypatch.delenv("PIPELINE_SWEEP")
+    monkeypatch.delenv("PIPELINE_TRIAL")
     train(config(), trial(workspace, 0))
     run = one_run(workspace)
     assert run.info.run_name.startswith("smoke-seed0-")
@@ -222,7 +223,7 @@ def test_a_training_that_could_not_be_sent_finds_its_sweep_later(workspace, fold
     place = trial(workspace, 0)
     train(config(), place)
     evaluate(config(), place)
-    monkeypatch.delenv("PIPELINE_SWEEP")
+    monkeypatch.delenv("PIPELINE_TRIAL")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     tracking.sync(config().tracking, workspace)
     _, [child] = parents_and_children(workspace)

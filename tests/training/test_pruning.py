@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.artifacts.history import Epoch
 from pipeline.errors import PrunedError
-from pipeline.training.pruning import WHY_PRUNED, Pruning, open_study, pruner_of, storage_of, watch
+from pipeline.processes.context import Pruning
+from pipeline.training.pruning import WHY_PRUNED, open_study, pruner_of, pruning_callback, storage_of
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0, 1)}
 
@@ -61,11 +62,10 @@ def training(journal, pruner, accuracies):
     """Train with made-up accuracies to the end, or until it is pruned; its number of epochs."""
     study = open_study(journal, pruner=pruner_of(pruner, len(accuracies)))
     trial = study.ask(SPACE)
-    told = Pruning(str(journal), trial.number, pruner, "val_accuracy", len(accuracies))
-    judge = watch(told.dump())
+    prune = pruning_callback(Pruning(str(journal), trial.number, pruner, "val_accuracy", len(accuracies)))
     try:
         for number, accuracy in enumerate(accuracies, start=1):
-            judge(epoch(number, accuracy))
+            prune(epoch(number, accuracy))
     except PrunedError:
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
     else:
@@ -93,9 +93,9 @@ def test_hyperband_ends_most_of_the_worse_ones_early(journal):
 
 def test_an_epoch_that_a_checkpoint_repeats_is_judged_once_more_but_reported_once(journal):
     trial = open_study(journal).ask(SPACE)
-    told = Pruning(str(journal), trial.number, "median", "val_accuracy", 3).dump()
-    watch(told)(epoch(1, 0.5))
-    judge = watch(told)
-    judge(epoch(1, 0.4))
-    judge(epoch(2, 0.6))
+    pruning = Pruning(str(journal), trial.number, "median", "val_accuracy", 3)
+    pruning_callback(pruning)(epoch(1, 0.5))
+    prune = pruning_callback(pruning)
+    prune(epoch(1, 0.4))
+    prune(epoch(2, 0.6))
     assert open_study(journal).trials[0].intermediate_values == {1: 0.5, 2: 0.6}

@@ -14,8 +14,8 @@ import pytest
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump
+from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
-from pipeline.processes.handover import WORKER
 from pipeline.sweeps import job
 from pipeline.trials import trial
 from pipeline.trials.preload import DVC, start_fork_server
@@ -37,7 +37,7 @@ def laid_out(root, *overrides):
 def begin(workspace, stage, worker=None):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     if worker:
-        environment[WORKER] = worker.address
+        environment |= TrialContext(worker=worker.address).as_environment()
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.stages", stage],
         cwd=workspace.root,

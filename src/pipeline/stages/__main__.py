@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import end_if_told, sentences
-from pipeline.processes.handover import PRUNING, WORKER, hand_over
+from pipeline.processes.context import TrialContext
+from pipeline.processes.handover import hand_over
 from pipeline.processes.system import die_with_parent
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
     die_with_parent()
-    if worker := os.environ.get(WORKER):
-        sys.exit(hand_over(worker, stage))
+    context = TrialContext.current()
+    if context.worker:
+        sys.exit(hand_over(context, stage))
     with sentences():
         run(stage, Workspace(Path.cwd()))
 
@@ -61,13 +63,13 @@ def run(stage: str, workspace: Workspace) -> None:
         from pipeline.tracking import session as tracking
 
         if stage == "train":
-            judge = _judge()
+            pruning_callback = _pruning_callback()
             with tracking.training(config, workspace) as run:
 
                 def on_epoch(epoch: "Epoch") -> None:
                     end_if_told()
                     run.log_epoch(epoch)
-                    judge(epoch)
+                    pruning_callback(epoch)
 
                 run.finish(module.run(part, workspace, on_epoch))
         else:
@@ -77,13 +79,13 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(part, workspace)
 
 
-def _judge() -> "Callable[[Epoch], None]":
+def _pruning_callback() -> "Callable[[Epoch], None]":
     """What decides after each epoch whether the training goes on, by an exception."""
-    if pruning := os.environ.get(PRUNING):
+    if pruning := TrialContext.current().pruning:
         # Optuna costs a second, which only a search that prunes need pay.
-        from pipeline.training.pruning import watch
+        from pipeline.training.pruning import pruning_callback
 
-        return watch(pruning)
+        return pruning_callback(pruning)
     return lambda epoch: None
 
 

@@ -4,7 +4,6 @@ It reads its values in the sweep's folder, since conf/ may have changed; it tell
 looks there whether to stop.
 """
 
-import json
 import os
 import signal
 import time
@@ -18,8 +17,8 @@ from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.params import read_params
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
+from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import ForkServer
-from pipeline.processes.handover import DIFFERS, SWEEP, WORKER
 from pipeline.processes.system import die_with_parent
 from pipeline.sweeps.folder import NO_MORE, Folder, Progress
 from pipeline.trials.preload import start_fork_server
@@ -68,14 +67,14 @@ class Job:
         """Run a trial, note how it stands, and give how it ended; None: it did not start."""
         config, begun = read_params(folder.params(key)), Progress("running", time.time())
         folder.note(key, begun)
-        ended = self.attempt(config, begun, folder.log(key), {DIFFERS: json.dumps(self.differs[key])})
+        ended = self.attempt(config, begun, folder.log(key), TrialContext(differs=self.differs[key]))
         folder.note(key, ended)
         return ended
 
-    def attempt(self, config: Config, begun: Progress, log: Path, environment: Mapping[str, str]) -> Progress:
+    def attempt(self, config: Config, begun: Progress, log: Path, context: TrialContext) -> Progress:
         """How a trial with `config` ended that began as `begun`."""
         try:
-            outcome = self._reproduce(config, log, environment)
+            outcome = self._reproduce(config, log, context)
             ended = replace(begun, state="done", outcome=outcome)
         except StoppedError:
             ended = replace(begun, state="stopped")
@@ -87,14 +86,14 @@ class Job:
             ended = replace(begun, state="failed", error=f"{type(error).__name__}: {error}")
         return replace(ended, seconds=time.time() - begun.start)
 
-    def _reproduce(self, config: Config, log: Path, environment: Mapping[str, str]) -> Outcome:
+    def _reproduce(self, config: Config, log: Path, context: TrialContext) -> Outcome:
         repository, folder = Workspace(self.repository), Folder(self.folder)
         server, worker = self._warm(config.train.threads)
-        variables = {SWEEP: str(folder.root), WORKER: worker.address, **environment}
+        context = replace(context, sweep=folder.root.name, worker=worker.address)
         with log.open("a", encoding="utf-8") as file:
             try:
                 with reproduced(
-                    config, repository, folder.code, server, variables, file, folder.stops_now
+                    config, repository, folder.code, server, context, file, folder.stops_now
                 ) as trial:
                     return Outcome.read(trial.run, trial.history)
             except PipelineError:

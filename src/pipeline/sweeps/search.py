@@ -27,13 +27,13 @@ from pipeline.artifacts.workspace import here, write_text
 from pipeline.config.compose import compose
 from pipeline.config.schema import Config, SweepSection
 from pipeline.errors import PipelineError, sentences
-from pipeline.processes.handover import DIFFERS, PRUNING
+from pipeline.processes.context import Pruning, TrialContext
 from pipeline.results.report import SIGN, Report, TrialReport
 from pipeline.sweeps.folder import NO_MORE, Folder, Progress
 from pipeline.sweeps.job import Job
 from pipeline.sweeps.space import Space, combination, combinations, refuse_useless, space_of
 from pipeline.sweeps.sweep import Sweep, composed_and_overrides, head_of, opened, run, space_text, stands
-from pipeline.training.pruning import WHY_PRUNED, Pruning, open_study, pruner_of, storage_of
+from pipeline.training.pruning import WHY_PRUNED, open_study, pruner_of, storage_of
 from pipeline.trials.run_cache import RunCache
 from pipeline.trials.trial import key_of, outcome_of
 
@@ -184,12 +184,12 @@ class SearchJob(Job):
             return replace(begun, state="known", outcome=outcome_of(known), seconds=seconds)
         ended = begun
         if WHY_PRUNED not in trial.user_attrs:
-            environment = {DIFFERS: json.dumps(begun.differs)}
+            context = TrialContext(differs=begun.differs)
             if self.settings.pruner != "none":
                 pruner, [objective] = self.settings.pruner, self.settings.objectives
                 pruning = Pruning(str(folder.journal), trial.number, pruner, objective, config.train.epochs)
-                environment[PRUNING] = pruning.dump()
-            ended = self.attempt(config, begun, log, environment)
+                context = replace(context, pruning=pruning)
+            ended = self.attempt(config, begun, log, context)
             trial = open_study(folder.journal).trials[trial.number]
         if why := trial.user_attrs.get(WHY_PRUNED):
             return replace(ended, state="pruned", error=why, seconds=time.time() - begun.start)

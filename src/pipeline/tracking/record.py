@@ -6,7 +6,6 @@ Records lie in `.pipeline/runs/ID` until MLflow has what they hold.
 """
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
 from pipeline.config.schema import Config
 from pipeline.console import brief
 from pipeline.errors import PipelineError
-from pipeline.processes.handover import DIFFERS, SWEEP
+from pipeline.processes.context import TrialContext
 from pipeline.tracking.lineage import lineage
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -142,8 +141,8 @@ class Record:
 
 def _trial_of_a_sweep() -> tuple[str, dict[str, str]]:
     """The id of the sweep whose trial this process trains, and what differs in it; else nothing."""
-    folder = os.environ.get(SWEEP)
-    return (Path(folder).name, json.loads(os.environ[DIFFERS])) if folder else ("", {})
+    context = TrialContext.current()
+    return context.sweep, dict(context.differs)
 
 
 def differs_text(differs: Mapping[str, str]) -> str:

@@ -3,11 +3,8 @@
 It lies below the stages, since training asks it between epochs whether to go on.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import optuna
 from filelock import FileLock
@@ -19,24 +16,10 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from pipeline.artifacts.history import Epoch
 from pipeline.errors import PrunedError
+from pipeline.processes.context import Pruning
 
 # A trial's own note in the journal of why it was ended between epochs.
 WHY_PRUNED = "why_pruned"
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """What a training must know to be compared, epoch by epoch, with the other trials of its search."""
-
-    journal: str
-    trial: int
-    pruner: Literal["median", "hyperband"]
-    objective: str
-    epochs: int  # of a whole training
-
-    def dump(self) -> str:
-        """A text for `watch`, as the environment takes it."""
-        return json.dumps(asdict(self))
 
 
 def storage_of(journal: Path) -> JournalStorage:
@@ -65,31 +48,27 @@ def pruner_of(name: str, epochs: int) -> BasePruner:
     return MedianPruner() if name == "median" else HyperbandPruner(max_resource=epochs)
 
 
-def watch(text: str) -> Callable[[Epoch], None]:
-    """What to call after each epoch of the training that `Pruning.dump` described in `text`.
+def pruning_callback(pruning: Pruning) -> Callable[[Epoch], None]:
+    """What to call after each epoch of a search's training; it raises PrunedError when others do better."""
+    study = open_study(Path(pruning.journal), pruner=pruner_of(pruning.pruner, pruning.epochs))
+    [before] = [trial for trial in study.get_trials(deepcopy=False) if trial.number == pruning.trial]
+    trial = optuna.trial.Trial(study, before._trial_id)
 
-    It raises PrunedError when others do better.
-    """
-    told = Pruning(**json.loads(text))
-    study = open_study(Path(told.journal), pruner=pruner_of(told.pruner, told.epochs))
-    [own] = [trial for trial in study.get_trials(deepcopy=False) if trial.number == told.trial]
-    trial = optuna.trial.Trial(study, own._trial_id)
-
-    def judge(epoch: Epoch) -> None:
-        value = getattr(epoch, told.objective)
+    def prune(epoch: Epoch) -> None:
+        value = getattr(epoch, pruning.objective)
         # A training that goes on from a checkpoint may come by an epoch once more.
-        if epoch.epoch not in own.intermediate_values:
+        if epoch.epoch not in before.intermediate_values:
             trial.report(value, epoch.epoch)
         # After its last epoch a model is whole.
-        if epoch.epoch < told.epochs and trial.should_prune():
+        if epoch.epoch < pruning.epochs and trial.should_prune():
             why = (
-                f"{told.objective} {value:.4g} in epoch {epoch.epoch} of {told.epochs} was worse than other "
-                f"trials had it by then (sweep.pruner={told.pruner})"
+                f"{pruning.objective} {value:.4g} in epoch {epoch.epoch} of {pruning.epochs} was worse than "
+                f"other trials had it by then (sweep.pruner={pruning.pruner})"
             )
             trial.set_user_attr(WHY_PRUNED, why)
             raise PrunedError(why)
 
-    return judge
+    return prune
 
 
 class _Lock(BaseJournalFileLock):

@@ -10,9 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,8 +25,8 @@ from pipeline.config.params import dump, read_params
 from pipeline.config.schema import OBJECTIVES_BY_EPOCH, Config
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
+from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
-from pipeline.processes.handover import WORKER
 from pipeline.processes.system import die_with_parent
 from pipeline.trials.preload import DVC
 from pipeline.trials.run_cache import Known, RunCache
@@ -123,7 +123,7 @@ def reproduced(
     repository: Workspace,
     code: Workspace | None = None,
     server: str | None = None,
-    environment: Mapping[str, str] | None = None,
+    context: TrialContext | None = None,
     log: TextIO | None = None,
     stops: Callable[[], bool] = lambda: False,
 ) -> Iterator[Workspace]:
@@ -134,7 +134,7 @@ def reproduced(
         repository: whose cache and runs are shared, and whose own workspace is left alone.
         code: a `snapshot` to take the code from; None: the repository's as it is now.
         server: the address of a fork server to have the process from; None: it is started anew.
-        environment: more variables for the stages.
+        context: what the stages know of it; None: it is no sweep's.
         log: where the stages write to; None: this process's own output.
         stops: asked now and then whether to end.
 
@@ -159,7 +159,7 @@ def reproduced(
             variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
             variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
             variables["PYTHONPATH"] = "src"
-            variables |= environment or {}
+            variables |= (context or TrialContext()).as_environment()
             with _started(trial, repository, server, variables, log) as process:
                 if _end_of(process, stops):
                     raise PipelineError(
@@ -237,7 +237,8 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
 
     locks.mkdir(parents=True, exist_ok=True)
     # The worker may still be importing Keras, which the stages before the training do without.
-    worker = os.environ.pop(WORKER, None)
+    context = TrialContext.current()
+    os.environ |= replace(context, worker="").as_environment()
     with ExitStack() as held:
         for stage, inputs in RunCache(trial).find(config).missing.items():
             # Trials that start together would all do what they have in common.
@@ -248,8 +249,7 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
                         return int(code)
             elif stage == "train":
                 held.enter_context(lock)
-        if worker:
-            os.environ[WORKER] = worker
+        os.environ |= context.as_environment()
         return int(dvc(["repro"]))
 
 

@@ -91,7 +91,7 @@ def main(folder: str, descriptor: str) -> NoReturn:
 
 def _answer(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> int:
     """The exit code that the stage would have in a process of its own."""
-    os.chdir(request["place"])
+    os.chdir(request["cwd"])
     before = dict(os.environ)
     os.environ.update(request["environment"])
     try:
