@@ -72,7 +72,7 @@ class Result:
             trained["parameters"],
             trained["cpu_seconds"],
             script_cpu_seconds,
-            read_history(trial.history).kept.accuracy,
+            read_history(trial.history).best.train_accuracy,
             metrics["accuracy"],
             metrics["images"],
         )

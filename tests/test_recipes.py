@@ -37,6 +37,6 @@ def test_an_epoch_on_a_few_made_up_images(tmp_path, name):
     )
     seen = []
     result = train.run(config, workspace, seen.append)
-    assert [np.isfinite(epoch.loss) for epoch in seen] == [True]
+    assert [np.isfinite(epoch.train_loss) for epoch in seen] == [True]
     assert (seen[0].val_loss is None) == (held_out == 0)
     assert result.parameters <= LARGEST.get(name, 200_000)

@@ -106,10 +106,10 @@ def _first_values(overrides: list[str]) -> list[str]:
 
 
 def _summary(outcome: "Outcome", trial: Workspace) -> str:
-    kept, metrics = outcome.kept, json.loads(trial.metrics.read_text(encoding="utf-8"))
-    validation = f"validation {kept.val_accuracy:.2%}, " if kept.val_accuracy is not None else ""
+    best, metrics = outcome.best, json.loads(trial.metrics.read_text(encoding="utf-8"))
+    validation = f"validation {best.val_accuracy:.2%}, " if best.val_accuracy is not None else ""
     return (
-        f"{outcome.run}: training {kept.accuracy:.2%}, {validation}test {metrics['accuracy']:.2%} "
+        f"{outcome.run}: training {best.train_accuracy:.2%}, {validation}test {metrics['accuracy']:.2%} "
         f"({metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%}), "
         f"weights {outcome.weights_sha256[:12]}"
     )

@@ -18,12 +18,12 @@ NAMES = {
 }  # fmt: skip
 
 
-def history(epochs=4, kept=3, validated=True):
+def history(epochs=4, best=3, validated=True):
     rows = [
         Epoch(n, 1 / n, 1 - 1 / n, 1 / n if validated else None, 1 - 1 / n if validated else None, 0.001)
         for n in range(1, epochs + 1)
     ]
-    return History(rows, kept + 1)
+    return History(rows, best + 1)
 
 
 def guesses(classes, images, noise=1.0):

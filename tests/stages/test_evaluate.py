@@ -19,7 +19,7 @@ from pipeline.stages import evaluate, preprocess
 
 CONF = Path(__file__).parents[2] / "conf"
 HISTORY = (
-    "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,kept\n"
+    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,best\n"
     "1,0.5,0.8,0.4,0.85,0.001,0\n2,0.3,0.9,0.3,0.91,0.001,1\n3,0.2,0.95,0.35,0.9,0.001,0\n"
 )
 TEST_IMAGES = 2300  # Two batches and a rest.

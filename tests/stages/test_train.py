@@ -54,9 +54,9 @@ def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
     result = train.run(config(), workspace)
     assert set(outputs(workspace)) == {"model.keras", "history.csv"}
     rows = list(csv.DictReader(workspace.history.open()))
-    assert [(row["epoch"], row["kept"]) for row in rows] == [("1", "0"), ("2", "0"), ("3", "1")]
+    assert [(row["epoch"], row["best"]) for row in rows] == [("1", "0"), ("2", "0"), ("3", "1")]
     assert {float(row["learning_rate"]) for row in rows} == {0.001}
-    assert read_history(workspace.history).kept_epoch == result.kept_epoch == 3
+    assert read_history(workspace.history).best_epoch == result.best_epoch == 3
     assert (result.epochs, result.image_shape) == (3, (8, 8))
     assert result.cpu_seconds > 0
     assert result.parameters == 64 * 32 + 32 + 32 * 10 + 10
@@ -66,10 +66,10 @@ def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
     labels = np.load(workspace.processed / "validation" / "labels.npy")
     images = np.load(workspace.processed / "validation" / "images.npy").reshape(-1, 8, 8)
     rows = model.predict_on_batch(images)
-    kept = read_history(workspace.history).kept
+    best = read_history(workspace.history).best
     # What is served is what was trained.
-    assert (rows.argmax(axis=1) == labels).mean() == pytest.approx(kept.val_accuracy)
-    assert -np.log(rows[np.arange(len(labels)), labels]).mean() == pytest.approx(kept.val_loss, rel=1e-4)
+    assert (rows.argmax(axis=1) == labels).mean() == pytest.approx(best.val_accuracy)
+    assert -np.log(rows[np.arange(len(labels)), labels]).mean() == pytest.approx(best.val_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -103,7 +103,7 @@ def test_off_a_terminal_an_epoch_is_a_line(workspace, capsys):
     assert [epoch.epoch for epoch in seen] == [1, 2, 3]
     for number, (line, epoch) in enumerate(zip(lines, seen, strict=True), start=1):
         assert line == (
-            f"Epoch {number} of 3: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}, "
+            f"Epoch {number} of 3: loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.4f}, "
             f"validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
         )
 

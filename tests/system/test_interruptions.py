@@ -139,7 +139,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
     assert results == expected
     [run] = killed.mlflow_runs()
     assert run.info.status == "FINISHED"
-    assert [metric.step for metric in killed.curve(run, "loss")] == list(range(1, 601))
+    assert [metric.step for metric in killed.curve(run, "train_loss")] == list(range(1, 601))
 
 
 def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):

@@ -150,8 +150,8 @@ def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
     page.shoot("run")
 
     page.go(f"{run}/model-metrics", "Model metrics")
-    page.search_charts("^(val_)?(loss|accuracy)$")
-    page.shows("loss", "accuracy", "val_loss", "val_accuracy")
+    page.search_charts("^(train|val)_(loss|accuracy)$")
+    page.shows("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     curves = browser.find_elements
     until(lambda: len(curves(By.CSS_SELECTOR, ".js-plotly-plot:has(path.js-line)")) == 4)
     assert len(curves(By.CSS_SELECTOR, ".js-plotly-plot path.point")) >= 4 * 5

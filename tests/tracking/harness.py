@@ -26,7 +26,7 @@ from pipeline.config.schema import Config
 from pipeline.tracking import session as tracking
 
 REPOSITORY = Path(__file__).parents[2]
-KEPT = 2
+BEST = 2
 DIGESTS = {split: f"{number}" * 32 + ".dir" for number, split in enumerate(SPLITS, start=1)}
 
 
@@ -67,8 +67,8 @@ def train(config, workspace, number=3, on_epoch=lambda epoch: None):
         for epoch in made:
             run.log_epoch(epoch)
             on_epoch(epoch)
-        write_history(workspace.history, History(made, KEPT))
-        run.finish(Trained(sha256(workspace.model), (8, 8), 650, number, KEPT, 1.5))
+        write_history(workspace.history, History(made, BEST))
+        run.finish(Trained(sha256(workspace.model), (8, 8), 650, number, BEST, 1.5))
 
 
 def evaluate(config, workspace, accuracy=0.75, figure="confusion"):
@@ -109,7 +109,7 @@ def one_run(workspace):
     return run
 
 
-def curve(workspace, run, key="loss"):
+def curve(workspace, run, key="train_loss"):
     history = client(workspace).get_metric_history(run.info.run_id, key)
     return sorted((metric.step, metric.value) for metric in history)
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from harness import DIGESTS, KEPT, client, config, epochs, lay_out, report, runs, train
+from harness import BEST, DIGESTS, client, config, epochs, lay_out, report, runs, train
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -55,7 +55,7 @@ def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repositor
 
 def test_validation_is_that_of_the_weights_which_were_kept(repository):
     _, rows, _ = shown(repository, "worse", "better")
-    kept = f"{100 * epochs()[KEPT - 1].val_accuracy:.2f} %"
+    kept = f"{100 * epochs()[BEST - 1].val_accuracy:.2f} %"
     assert rows["val_accuracy"] == f"{kept} {kept}"
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from harness import (
+    BEST,
     DIGESTS,
-    KEPT,
     client,
     config,
     curve,
@@ -86,7 +86,7 @@ def test_every_leaf_of_the_configuration_is_a_param_and_the_whole_is_an_artifact
     assert validate(yaml.safe_load(text), Config) == config()
 
 
-@pytest.mark.parametrize("key", ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
+@pytest.mark.parametrize("key", ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"])
 def test_each_epoch_is_one_point_of_each_curve(shown, key):
     expected = [(epoch.epoch, getattr(epoch, key)) for epoch in epochs()]
     assert curve(shown, one_run(shown), key) == expected
@@ -129,8 +129,8 @@ def test_the_logged_model_takes_raw_images_and_gives_distributions(shown, images
 
 def test_the_logged_model_has_the_metrics_of_the_epoch_whose_weights_it_has(shown):
     found = {metric.key: metric for metric in logged_model(shown, one_run(shown)).metrics}
-    assert found["loss"].value == epochs()[KEPT - 1].loss
-    assert {found[key].step for key in ("loss", "accuracy", "val_loss", "val_accuracy")} == {KEPT}
+    assert found["train_loss"].value == epochs()[BEST - 1].train_loss
+    assert {found[key].step for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")} == {BEST}
 
 
 def test_the_data_are_inputs_with_the_digests_that_dvc_has_for_them(shown):
@@ -249,7 +249,7 @@ def test_a_validation_loss_that_is_no_number_is_shown_and_stops_nothing(workspac
 
 def test_a_long_training_is_sent_in_a_few_requests(workspace):
     train(config(), workspace, number=400)
-    assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.loss) for epoch in epochs(400)]
+    assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(400)]
 
 
 def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(workspace):

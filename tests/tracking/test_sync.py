@@ -65,7 +65,7 @@ def test_a_wiped_store_is_rebuilt_whole_by_sync_and_once(tmp_path, model):
     assert run.data.metrics == before.data.metrics
     ours = {key: value for key, value in before.data.tags.items() if not key.startswith("mlflow.")}
     assert {key: run.data.tags[key] for key in ours} == ours
-    assert curve(moved, run) == [(epoch.epoch, epoch.loss) for epoch in epochs()]
+    assert curve(moved, run) == [(epoch.epoch, epoch.train_loss) for epoch in epochs()]
     assert {"history.csv", "metrics.json", "figures/confusion.png"} <= set(files(moved, run))
     folder = logged_model(moved, run, tmp_path / "got")
     assert mlflow.keras.load_model(folder).input_shape == (None, 8, 8)
@@ -115,7 +115,7 @@ def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
     assert sorted(found) == list(range(8))
     for seed, run in found.items():
         assert run.info.status == "FINISHED"
-        assert curve(repository, run) == [(epoch.epoch, epoch.loss) for epoch in epochs(seed=seed)]
+        assert curve(repository, run) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(seed=seed)]
         assert run.data.metrics["test_accuracy"] == seed / 10
         assert len(run.outputs.model_outputs) == 1
     assert kept(repository) == []

@@ -26,7 +26,7 @@ from harness import (
 from pipeline.errors import PipelineError
 from pipeline.tracking import session as tracking
 
-CURVE = [(epoch.epoch, epoch.loss) for epoch in epochs()]
+CURVE = [(epoch.epoch, epoch.train_loss) for epoch in epochs()]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_server_killed_in_mid_training_gets_all_when_it_is_back(workspace, tmp
         server.start()
         tracking.sync(settings.tracking, workspace)
         run = one_run(server.uri)
-        assert curve(server.uri, run) == [(epoch.epoch, epoch.loss) for epoch in epochs(6)]
+        assert curve(server.uri, run) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(6)]
         assert run.info.status == "FINISHED"
         assert "figures/confusion.png" in files(server.uri, run)
         [output] = run.outputs.model_outputs

@@ -12,7 +12,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.environment import use_threads
 from pipeline.models import build
-from pipeline.training.checkpoint import Checkpoints, State
+from pipeline.training.checkpoint import Checkpoints, TrainState
 from pipeline.training.loop import fit
 
 use_threads(1)
@@ -96,7 +96,7 @@ def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
 def test_the_cpu_seconds_before_a_cut_count(tmp_path):
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints._cpu_start -= 100
-    checkpoints.save(State([], [], [], np.inf, 0, []))
+    checkpoints.save(TrainState([], [], [], np.inf, 0, []))
     again = Checkpoints(tmp_path / "state.npz", 0.0)
     assert 0 <= again.cpu_seconds < 50
     again.load()
@@ -112,8 +112,8 @@ def test_it_goes_on_rather_than_starts_again(tmp_path):
 def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
     digest, history = train(tmp_path / "whole.npz", patience=2, seed=2)
     stopped = len(history.epochs)
-    assert history.kept_epoch < stopped < 12
-    for cut in (2, history.kept_epoch, stopped):
+    assert history.best_epoch < stopped < 12
+    for cut in (2, history.best_epoch, stopped):
         assert train(tmp_path / f"{cut}.npz", cut_after=cut, patience=2, seed=2) is None
         assert train(tmp_path / f"{cut}.npz", patience=2, seed=2) == (digest, history)
 
@@ -135,11 +135,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, capsys, da
 def test_a_state_is_read_as_it_was_written(tmp_path):
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(3, 2)).astype(np.float32), np.array(7, np.int64), np.array([1, 2], np.uint32)]
-    state = State([Epoch(1, 0.1 + 0.2, 0.5, None, None, 1e-5)], arrays, arrays[:2], np.inf, 0, [])
+    state = TrainState([Epoch(1, 0.1 + 0.2, 0.5, None, None, 1e-5)], arrays, arrays[:2], np.inf, 0, [])
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints.save(state)
     loaded = checkpoints.load()
-    assert (loaded.epochs, loaded.best, loaded.kept_epoch) == (state.epochs, np.inf, 0)
+    assert (loaded.epochs, loaded.best_value, loaded.best_epoch) == (state.epochs, np.inf, 0)
     for one, other in zip(loaded.network + loaded.optimizer, arrays + arrays[:2], strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
     checkpoints.discard()

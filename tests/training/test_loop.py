@@ -86,7 +86,8 @@ def assert_same_training(ours, history, theirs, their_history):
     for mine, keras_ in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_, rtol=1e-3, atol=1e-5)
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        mine = [getattr(epoch, name) for epoch in history.epochs]
+        column = name if name.startswith("val") else f"train_{name}"
+        mine = [getattr(epoch, column) for epoch in history.epochs]
         np.testing.assert_allclose(mine, their_history[name], rtol=1e-4, err_msg=name)
 
 
@@ -184,7 +185,7 @@ def test_a_trained_network_is_left_alone_by_the_next_training():
 
 def losses_of_a_network_that_hardly_learns(**config):
     _, history, _ = trained(learning_rate=1e-30, **config)
-    return [epoch.loss for epoch in history.epochs]
+    return [epoch.train_loss for epoch in history.epochs]
 
 
 def test_dropout_silences_other_units_in_each_epoch():
@@ -224,16 +225,16 @@ def test_averaged_weights_are_those_that_keras_averages():
     keras_fit(theirs, loss, optimizer, 32)
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
-    # What validation saw is what was kept.
+    # What validation saw is what the model is.
     theirs.compile(loss=loss, metrics=["accuracy"])
     judged = theirs.evaluate(scaled(VALIDATION[0]), VALIDATION[1], verbose=0)
-    assert [history.kept.val_loss, history.kept.val_accuracy] == pytest.approx(judged, rel=1e-4)
+    assert [history.best.val_loss, history.best.val_accuracy] == pytest.approx(judged, rel=1e-4)
 
 
 def test_averaging_changes_what_is_kept_and_not_how_it_is_learned():
     plain, averaged = trained()[1], trained(ema_decay=0.9)[1]
-    assert [epoch.loss for epoch in averaged.epochs] == [epoch.loss for epoch in plain.epochs]
-    assert averaged.kept.val_loss != plain.kept.val_loss
+    assert [epoch.train_loss for epoch in averaged.epochs] == [epoch.train_loss for epoch in plain.epochs]
+    assert averaged.best.val_loss != plain.best.val_loss
 
 
 # --- when it ends ------------------------------------------------------------------------------
@@ -260,20 +261,20 @@ def test_early_stopping_keeps_the_best_weights_and_ends_after_patience(monitor, 
     validation = some_images(100, seed=4, noise=250)
     net, history, digests = train_until_it_stops(validation, patience=3, monitor=monitor)
     values = [getattr(epoch, monitor) for epoch in history.epochs]
-    assert history.kept_epoch == values.index(best(values)) + 1
-    assert len(history.epochs) == len(digests) == history.kept_epoch + 3 < 40
-    assert weights_digest(net) == digests[history.kept_epoch - 1] != digests[-1]
+    assert history.best_epoch == values.index(best(values)) + 1
+    assert len(history.epochs) == len(digests) == history.best_epoch + 3 < 40
+    assert weights_digest(net) == digests[history.best_epoch - 1] != digests[-1]
 
 
 def test_an_improvement_below_min_delta_does_not_count():
     validation = some_images(100, seed=4, noise=250)
     _, history, _ = train_until_it_stops(validation, patience=2, min_delta=1000.0)
-    assert (history.kept_epoch, len(history.epochs)) == (1, 3)
+    assert (history.best_epoch, len(history.epochs)) == (1, 3)
 
 
 def test_without_early_stopping_the_last_weights_are_kept():
     net, history, digests = train_until_it_stops(some_images(100, seed=4, noise=250))
-    assert history.kept_epoch == len(history.epochs) == 40
+    assert history.best_epoch == len(history.epochs) == 40
     assert weights_digest(net) == digests[-1]
 
 

@@ -15,8 +15,8 @@ class Epoch:
     """What one pass over the training images came to; means over images, in nats and fractions."""
 
     epoch: int  # from 1
-    loss: float
-    accuracy: float
+    train_loss: float
+    train_accuracy: float
     val_loss: float | None
     val_accuracy: float | None
     learning_rate: float
@@ -24,23 +24,23 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """All epochs, and the number of the one whose weights were kept (0: training goes on)."""
+    """All epochs, and the number of the best: the one whose weights the model has (0: training goes on)."""
 
     epochs: Sequence[Epoch]
-    kept_epoch: int
+    best_epoch: int
 
     @property
-    def kept(self) -> Epoch:
+    def best(self) -> Epoch:
         """The epoch whose weights the model has.
 
         Raises:
             PipelineError: the training did not end.
         """
-        if not self.kept_epoch:
+        if not self.best_epoch:
             raise PipelineError(
-                "The training history names no epoch whose weights were kept: run `dvc repro`."
+                "The training history names no best epoch, since its training did not end: run `dvc repro`."
             )
-        return self.epochs[self.kept_epoch - 1]
+        return self.epochs[self.best_epoch - 1]
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Trained:
     image_shape: tuple[int, ...]  # (height, width) or (height, width, channels)
     parameters: int
     epochs: int
-    kept_epoch: int
+    best_epoch: int
     # Of its process, from the first epoch's preparation on; those before an interruption included.
     cpu_seconds: float
 
 
 def write_history(path: Path, history: History) -> None:
-    """Write a CSV with the fields of `Epoch` and `kept`, which is 1 on the kept epoch, else 0."""
+    """Write a CSV with the fields of `Epoch` and `best`, which is 1 on the best epoch, else 0."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*Epoch.__dataclass_fields__, "kept"], lineterminator="\n")
+    writer = csv.DictWriter(text, [*Epoch.__dataclass_fields__, "best"], lineterminator="\n")
     writer.writeheader()
     for epoch in history.epochs:
-        writer.writerow(asdict(epoch) | {"kept": int(epoch.epoch == history.kept_epoch)})
+        writer.writerow(asdict(epoch) | {"best": int(epoch.epoch == history.best_epoch)})
     write_text(path, text.getvalue())
 
 
@@ -78,15 +78,15 @@ def read_history(path: Path) -> History:
         epochs = [
             Epoch(
                 epoch=int(row["epoch"]),
-                loss=float(row["loss"]),
-                accuracy=float(row["accuracy"]),
+                train_loss=float(row["train_loss"]),
+                train_accuracy=float(row["train_accuracy"]),
                 val_loss=float(row["val_loss"]) if row["val_loss"] else None,
                 val_accuracy=float(row["val_accuracy"]) if row["val_accuracy"] else None,
                 learning_rate=float(row["learning_rate"]),
             )
             for row in rows
         ]
-        kept = [epoch.epoch for epoch, row in zip(epochs, rows, strict=True) if row["kept"] == "1"]
+        best = [epoch.epoch for epoch, row in zip(epochs, rows, strict=True) if row["best"] == "1"]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise PipelineError(f"{path} is not a training history ({error}): run `dvc repro`.") from None
-    return History(epochs, kept[0] if kept else 0)
+    return History(epochs, best[0] if best else 0)

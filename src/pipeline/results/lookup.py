@@ -77,10 +77,10 @@ def _evaluated(run: "Run", client: "MlflowClient") -> Evaluated:
         path = Path(client.download_artifacts(run.info.run_id, "predictions.csv", folder))
         with path.open(encoding="utf-8", newline="") as file:
             predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
-    # MLflow's latest values are those of the last epoch; the model has the weights of the kept one.
-    kept = int(run.data.tags["pipeline.kept_epoch"])
+    # MLflow's latest values are those of the last epoch; the model has the weights of the best one.
+    best = int(run.data.tags["pipeline.best_epoch"])
     metrics = dict(run.data.metrics)
     for key in metrics.keys() & {"val_accuracy", "val_loss"}:
         history = client.get_metric_history(run.info.run_id, key)
-        metrics[key] = next(metric.value for metric in history if metric.step == kept)
+        metrics[key] = next(metric.value for metric in history if metric.step == best)
     return Evaluated(name, run.data.params, metrics, run.data.tags, predictions)

@@ -32,7 +32,7 @@ class TrialReport:
     error: str = ""  # one sentence, if it failed
     run_id: str | None = None  # the pipeline's own id of the training: the tag pipeline.id of its run
     run: str | None = None  # the name of that run
-    values: Mapping[str, float] = field(default_factory=dict)  # of the kept epoch, by objective
+    values: Mapping[str, float] = field(default_factory=dict)  # of the best epoch, by objective
     seconds: float | None = None
 
     @property

@@ -50,8 +50,8 @@ def run(config: Config, workspace: Workspace) -> None:
     doubtful = doubtful_labels(predictions) if settings.doubtful_labels else None
 
     metrics = measure(predictions, settings.calibration_bins)
-    metrics["train_accuracy"] = history.kept.accuracy
-    metrics["generalisation_gap"] = history.kept.accuracy - metrics["accuracy"]
+    metrics["train_accuracy"] = history.best.train_accuracy
+    metrics["generalisation_gap"] = history.best.train_accuracy - metrics["accuracy"]
     metrics["weights_sha256"] = weights_digest(model)
 
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:

@@ -74,13 +74,13 @@ def run(
         image_shape=dataset.image_shape,
         parameters=network.count_params(),
         epochs=len(history.epochs),
-        kept_epoch=history.kept_epoch,
+        best_epoch=history.best_epoch,
         cpu_seconds=round(checkpoints.cpu_seconds, 2),
     )
 
 
 def _line(epoch: Epoch) -> str:
-    line = f"loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}"
+    line = f"loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.4f}"
     if epoch.val_loss is not None:
         line += f", validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
     return line

@@ -84,7 +84,7 @@ class Projection:
         self._ended = bool(run.info.end_time)
         self._tags: dict[str, str] = dict(run.data.tags)
         self._describe(run)
-        sent = self._client.get_metric_history(self.run_id, "loss") if run.data.metrics else []
+        sent = self._client.get_metric_history(self.run_id, "train_loss") if run.data.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
 
     def update(self) -> None:
@@ -230,7 +230,7 @@ class Projection:
             flavor=mlflow.keras,
             run_id=self.run_id,
             model_id=self._logged_model(),
-            step=result["kept_epoch"],
+            step=result["best_epoch"],
             model=_SavedModel(model),
             signature=signature,
             pip_requirements=[f"{name}=={number}" for name, number in versions.items()],

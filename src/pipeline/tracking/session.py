@@ -28,7 +28,7 @@ class Training:
     def log_epoch(self, epoch: Epoch) -> None:
         """Record one more epoch."""
         self._epochs.append(epoch)
-        write_history(self._record.files.history, History(self._epochs, kept_epoch=0))
+        write_history(self._record.files.history, History(self._epochs, best_epoch=0))
         self._sender.wake()
 
     def finish(self, result: Trained) -> None:

@@ -24,16 +24,16 @@ Arrays = list[NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
-class State:
+class TrainState:
     """All that the next epoch depends on."""
 
     epochs: list[Epoch]
     network: Arrays  # every variable, also what normalisation and dropout keep
     optimizer: Arrays
     # What early stopping knows: the best value, its epoch (0: none) and that epoch's weights.
-    best: float
-    kept_epoch: int
-    kept_weights: Arrays
+    best_value: float
+    best_epoch: int
+    best_weights: Arrays
 
 
 class Checkpoints:
@@ -58,7 +58,7 @@ class Checkpoints:
         path = workspace.scratch / "checkpoints" / f"{digest.hexdigest()[:32]}.npz"
         return cls(path, config.train.checkpoint_seconds)
 
-    def load(self) -> State | None:
+    def load(self) -> TrainState | None:
         """The state to go on from; a damaged one is passed over with a warning."""
         if self._seconds is None or not self._path.exists():
             return None
@@ -72,7 +72,7 @@ class Checkpoints:
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
             self._cpu_start -= meta["cpu_seconds"]
             say(f"Going on after epoch {len(epochs)}, from a checkpoint.")
-            return State(epochs, best=meta["best"], kept_epoch=meta["kept_epoch"], **arrays)
+            return TrainState(epochs, best_value=meta["best_value"], best_epoch=meta["best_epoch"], **arrays)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             print(
                 f"warning: the checkpoint {self._path} is damaged ({error}): training starts afresh.",
@@ -90,13 +90,13 @@ class Checkpoints:
         """Whether the last one is long enough ago."""
         return self._seconds is not None and time.monotonic() - self._last >= self._seconds
 
-    def save(self, now: State) -> None:
+    def save(self, now: TrainState) -> None:
         """Replace the checkpoint."""
-        groups = {"network": now.network, "optimizer": now.optimizer, "kept_weights": now.kept_weights}
+        groups = {"network": now.network, "optimizer": now.optimizer, "best_weights": now.best_weights}
         meta = {
             "epochs": [asdict(epoch) for epoch in now.epochs],
-            "best": now.best,
-            "kept_epoch": now.kept_epoch,
+            "best_value": now.best_value,
+            "best_epoch": now.best_epoch,
             "cpu_seconds": self.cpu_seconds,
             "counts": {name: len(arrays) for name, arrays in groups.items()},
         }

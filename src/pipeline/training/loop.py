@@ -17,7 +17,7 @@ from pipeline.config.schema import TrainSection
 from pipeline.errors import PipelineError
 from pipeline.training.backends.tensorflow import Program
 from pipeline.training.batches import Slice, Split, slices
-from pipeline.training.checkpoint import Checkpoints, State
+from pipeline.training.checkpoint import Checkpoints, TrainState
 
 
 def fit(
@@ -46,8 +46,8 @@ def fit(
         checkpoints: where to go on from, and to keep the state in between epochs.
 
     Returns:
-        The epochs; kept is the one whose weights `network` now has: the last, or with early stopping
-        the best. Where the weights are averaged, these are the averages, and validation is of them.
+        The epochs, and the best: the one whose weights `network` now has, which is the last if nothing
+        stops early. Where the weights are averaged, these are the averages, and validation is of them.
 
     Raises:
         PipelineError: a loss or a weight is no longer a finite number.
@@ -56,10 +56,10 @@ def fit(
     program = Program.of(network, config, config.epochs * ceil(images / config.batch_size), head)
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
-    state = (checkpoints and checkpoints.load()) or State([], [], [], np.inf, 0, [])
+    state = (checkpoints and checkpoints.load()) or TrainState([], [], [], np.inf, 0, [])
     if state.network:
         program.restore(state.network, state.optimizer)
-    best, kept, kept_weights = state.best, state.kept_epoch, state.kept_weights
+    best_value, best_epoch, best_weights = state.best_value, state.best_epoch, state.best_weights
     history = list(state.epochs)
     for epoch in history:
         on_epoch(epoch)
@@ -80,10 +80,10 @@ def fit(
                 number, loss / images, correct / images, val_loss, val_accuracy, program.learning_rate
             )
             # The last batch may ruin the weights after its loss was taken.
-            numbers: list[Any] = [epoch.loss, val_loss or 0.0, *judged]
+            numbers: list[Any] = [epoch.train_loss, val_loss or 0.0, *judged]
             if not all(np.isfinite(part).all() for part in numbers):
                 raise PipelineError(
-                    f"Training diverged in epoch {number} (loss {epoch.loss:.4g}). "
+                    f"Training diverged in epoch {number} (loss {epoch.train_loss:.4g}). "
                     f"Lower train.learning_rate (now {config.learning_rate})."
                 )
             history.append(epoch)
@@ -91,16 +91,18 @@ def fit(
             on_epoch(epoch)
             if early.patience:
                 value = sign * float(getattr(epoch, early.monitor))
-                if value < best - early.min_delta:
-                    best, kept, kept_weights = value, number, judged
-                elif number - kept >= early.patience:
+                if value < best_value - early.min_delta:
+                    best_value, best_epoch, best_weights = value, number, judged
+                elif number - best_epoch >= early.patience:
                     break
             if checkpoints and checkpoints.due:
-                checkpoints.save(State(history, *program.variables(), best, kept, kept_weights))
+                checkpoints.save(
+                    TrainState(history, *program.variables(), best_value, best_epoch, best_weights)
+                )
 
-    program.finish(kept_weights)
+    program.finish(best_weights)
     program.copy_to(network)
-    return History(history, kept or len(history))
+    return History(history, best_epoch or len(history))
 
 
 def _until_end_of_epoch(upcoming: Iterator[Slice]) -> Iterator[Slice]:

@@ -40,26 +40,26 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to: its run, and the epoch whose weights were kept; nothing of the test images."""
+    """What a trial came to: its run, and its best epoch; nothing of the test images."""
 
     id: str
     run: str
     weights_sha256: str
     parameters: int
     epochs: int
-    kept: Epoch
+    best: Epoch
 
     @property
     def values(self) -> dict[str, float]:
         """What a sweep may aim at, by the objectives' names."""
-        known = {name: getattr(self.kept, name) for name in OBJECTIVES_BY_EPOCH}
+        known = {name: getattr(self.best, name) for name in OBJECTIVES_BY_EPOCH}
         found = {name: value for name, value in known.items() if value is not None}
         return {**found, "parameters": self.parameters}
 
     @classmethod
     def of(cls, noted: dict[str, Any]) -> "Outcome":
         """The outcome that `asdict` made a mapping of."""
-        return cls(**noted | {"kept": Epoch(**noted["kept"])})
+        return cls(**noted | {"best": Epoch(**noted["best"])})
 
     @classmethod
     def read(cls, run: Path, history: Path) -> "Outcome":
@@ -72,7 +72,7 @@ class Outcome:
             result["weights_sha256"],
             result["parameters"],
             result["epochs"],
-            read_history(history).kept,
+            read_history(history).best,
         )
 
 

@@ -12,19 +12,21 @@ def draw(evaluated: Evaluated) -> Figure:
     """In training and, if there was one, in validation."""
     history = evaluated.history
     epochs = [epoch.epoch for epoch in history.epochs]
-    kept, validated = history.kept, history.kept.val_loss is not None
-    accuracies = f"training accuracy {percent(kept.accuracy)}"
-    if kept.val_accuracy is not None:
-        accuracies += f", validation {percent(kept.val_accuracy)}"
-    figure = titled(3.9, "Learning curves", f"The weights of epoch {kept.epoch} were kept: {accuracies}")
+    best, validated = history.best, history.best.val_loss is not None
+    accuracies = f"training accuracy {percent(best.train_accuracy)}"
+    if best.val_accuracy is not None:
+        accuracies += f", validation {percent(best.val_accuracy)}"
+    figure = titled(3.9, "Learning curves", f"The model has the weights of epoch {best.epoch}: {accuracies}")
     for axes, column in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         marker = "o" if len(epochs) <= 30 else ""
-        curves = [(column, "training", BLUE)] + [(f"val_{column}", "validation", ORANGE)] * validated
+        curves = [(f"train_{column}", "training", BLUE)] + [
+            (f"val_{column}", "validation", ORANGE)
+        ] * validated
         for name, label, colour in curves:
             values = [getattr(epoch, name) for epoch in history.epochs]
             axes.plot(epochs, values, marker=marker, ms=4, color=colour, label=label)
-        if kept.epoch != epochs[-1]:
-            axes.axvline(kept.epoch, color=GREY, ls="--", lw=1, label=f"kept: epoch {kept.epoch}")
+        if best.epoch != epochs[-1]:
+            axes.axvline(best.epoch, color=GREY, ls="--", lw=1, label=f"best: epoch {best.epoch}")
         axes.set(title=column.capitalize(), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)

@@ -89,10 +89,10 @@ class Program:
         """Give the values of all variables to a network of the same architecture."""
         _assign(network.variables, self.network.variables)
 
-    def finish(self, kept_weights: Arrays) -> None:
-        """Have the network hold what a training ends with: `kept_weights`, if any, else the averages."""
-        if kept_weights:
-            self.network.set_weights(kept_weights)
+    def finish(self, best_weights: Arrays) -> None:
+        """Have the network hold what a training ends with: `best_weights`, if any, else the averages."""
+        if best_weights:
+            self.network.set_weights(best_weights)
         else:
             self.optimizer.finalize_variable_values(self.network.trainable_variables)
 
