@@ -1,8 +1,12 @@
 # `make` alone lists the targets. Each one sets up what it needs, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test lint bench lock clean
+.PHONY: help setup repro ui test lint bench mutations lock clean
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 PYTHON ?= python3
+EXTRAS ?=
+PORT ?= 5000
 REPEATS ?= 5
 ONLY ?=
 MARK ?= -m "not slow"
@@ -16,16 +20,13 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: .venv/runtime ## create .venv from requirements.lock (done by the other targets when missing)
+setup: .venv/runtime ## create .venv from the lock file (EXTRAS=labels, or EXTRAS="labels ray": with optional parts)
 
-repro: .venv/runtime ## rebuild the pipeline: dvc repro, then bring MLflow up to date
-	@dvc repro
-	@pipeline sync
+repro: .venv/runtime ## run what changed (dvc repro) and bring MLflow up to date
+	@pipeline repro
 
-ui: .venv/runtime ## compare runs in the browser: mlflow ui on 127.0.0.1:5000, two processes instead of fifteen
-	@pipeline sync
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 MLFLOW_DISABLE_TELEMETRY=true \
-	MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow ui --host 127.0.0.1 --port 5000
+ui: .venv/runtime ## compare runs in the browser (PORT=5001: at another port)
+	@pipeline ui --port $(PORT)
 
 test: .venv/dev ## run the tests, but for those that take minutes (MARK="-m slow" runs those)
 	@python -m pytest $(PARALLEL) $(MARK) $(TESTS)
@@ -51,16 +52,41 @@ clean: ## remove .venv and what tools leave behind; data, models, caches and run
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# An environment knows its own absolute path: one that was moved or copied here with the repo is built anew.
+# An environment knows its own absolute path: one that was moved or copied here with the repo is built anew. So is
+# the link to src/ where `pip install .` put a copy in its place. EXTRAS are looked up each time.
 ifneq ($(shell cat .venv/made-for 2>/dev/null),$(HERE))
 .PHONY: .venv/runtime .venv/dev
+else ifeq ($(wildcard .venv/lib/python3*/site-packages/__editable__.image_classifier_pipeline-*.pth),)
+.PHONY: .venv/runtime .venv/dev
+else ifneq ($(strip $(EXTRAS)),)
+.PHONY: .venv/runtime
 endif
+comma := ,
+nothing :=
+extras = $(subst $(nothing) ,$(comma),$(strip $(EXTRAS)))
+
+# What pip says of its hundreds of packages, as one line that moves; in a log, a line each fifty.
+define progress
+{ n=0; while read -r word name rest; do case "$$word" in \
+  Collecting|Requirement) n=$$((n+1)); \
+    if [ -t 1 ]; then printf '\r\033[K  package %d: %s' $$n "$${name%%=*}"; \
+    elif [ $$((n % 50)) = 0 ]; then echo "  $$n packages"; fi;; \
+  Downloading) if [ -t 1 ]; then printf '\r\033[K  package %d: %s %s' $$n "$${name##*/}" "$$rest"; fi;; \
+  Installing) if [ -t 1 ]; then printf '\r\033[K'; fi; echo "  $$n packages are here; installing them ...";; \
+  esac; done; if [ -t 1 ]; then printf '\r\033[K'; fi; }
+endef
+
 .venv/runtime .venv/dev: .venv/%: requirements.lock requirements-dev.lock pyproject.toml
 	@if [ "$$(cat .venv/made-for 2>/dev/null)" != "$(HERE)" ]; then \
-	  echo "Setting up .venv from the lock file (a few minutes, once) ..."; \
+	  echo "Setting up .venv from the lock file (a few minutes, once):"; \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13")' && \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
-	@python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock
-	@python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "  packages of requirements$(if $(filter dev,$*),-dev).lock ..."
+	@python -m pip install --disable-pip-version-check --no-color --progress-bar off \
+	  --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
+	@echo "  this package$(if $(extras), with $(extras)) ..."
+	@python -m pip install --disable-pip-version-check --no-color --progress-bar off --no-build-isolation \
+	  $(if $(extras),--constraint requirements-dev.lock --editable ".[$(extras)]",--no-deps --editable .) | $(progress)
 	@python -m compileall -q src
 	@touch .venv/runtime $@
+	@echo "  .venv is ready."

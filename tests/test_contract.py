@@ -288,5 +288,5 @@ def test_the_modules_of_options_import_nothing_that_neither_they_nor_a_digest_ha
 
 def test_the_file_of_each_stage_is_named_after_it():
     for stage, definition in STAGES.items():
-        assert definition["cmd"] == f"PYTHONPATH=src python -m pipeline.stages {stage}"
+        assert definition["cmd"] == f'PATH=".venv/bin:$PATH" PYTHONPATH=src python -m pipeline.stages {stage}'
         assert f"src/pipeline/stages/{stage}.py" in definition["deps"]

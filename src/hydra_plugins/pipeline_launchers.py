@@ -80,7 +80,9 @@ def connected(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise PipelineError("hydra/launcher=ray needs Ray: pip install '.[ray]'") from None
+        raise PipelineError(
+            "hydra/launcher=ray needs Ray, which is not installed: `make setup EXTRAS=ray` installs it."
+        ) from None
     if not ray.is_initialized():
         address = address or os.environ.get("RAY_ADDRESS")
         if address:

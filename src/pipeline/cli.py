@@ -1,5 +1,7 @@
-"""The console command `pipeline`: the verbs that are not stages and not Hydra's."""
+"""The console command `pipeline`: the verbs that are neither stages nor Hydra's."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,49 +13,73 @@ from pipeline.console import say
 from pipeline.errors import sentences
 
 app = typer.Typer(
-    help="Verbs beside `dvc repro`, `mlflow ui` and `python -m pipeline`.",
+    help="Look at runs, compare them, and share them. To train, use `dvc repro` for the configuration in "
+    "conf/, or `python -m pipeline KEY=VALUE` for another one.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-Remote = Annotated[str | None, typer.Option(help="A DVC remote's name; the default one if not given.")]
+Remote = Annotated[str | None, typer.Option(help="The name of a DVC remote; by default DVC's default one.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"pipeline {version('image-classifier-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What holds for every verb."""
+
+
+@app.command()
+def repro() -> None:
+    """Run what changed (`dvc repro`), bring MLflow up to date, and say what was reached."""
+    from pipeline.trials.repro import repro
+
+    workspace = _workspace()
+    os.chdir(workspace.root)
+    # Stages are run by the Python that runs this, also where its environment is not activated.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if code := repro():
+        raise typer.Exit(code)
+    _sync(workspace)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Where to serve on 127.0.0.1.", min=1, max=65535)] = 5000,
+) -> None:
+    """Show the runs in the browser: starts MLflow and prints the address of the training runs."""
+    from pipeline.tracking.ui import refuse_busy, serve
+
+    workspace = _workspace()
+    tracking = read_params(workspace.params).tracking
+    refuse_busy(port)
+    _sync(workspace)
+    raise typer.Exit(serve(tracking, workspace, port))
 
 
 @app.command()
 def sync() -> None:
-    """Bring MLflow up to date: send runs and sweeps it missed, rebuild the workspace's run if it was lost."""
-    from pipeline.results.publish import publish_all
-    from pipeline.tracking import session as tracking
-
-    workspace = _workspace()
-    for line in tracking.sync(read_params(workspace.params).tracking, workspace):
-        say(line)
-    for line in publish_all(workspace):
-        say(line)
-
-
-@app.command()
-def adopt(
-    run: Annotated[str, typer.Argument(help="The name or id of a trial's run, or the beginning of one.")],
-    name: Annotated[
-        str | None, typer.Option(help="Of the experiment; made from the run's if not given.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an experiment of that name.")] = False,
-) -> None:
-    """Make a trial of a sweep an experiment in conf/, which `dvc repro` restores without training."""
-    from pipeline.results.adopt import adopt
-
-    workspace = _workspace()
-    for line in adopt(run, workspace, name, force):
-        say(line)
+    """Bring MLflow up to date: send what it missed, rebuild what it lost."""
+    _sync(_workspace())
 
 
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A run's name or id in MLflow, or the beginning of one.")],
-    second: Annotated[str, typer.Argument(help="Another's.")],
+    second: Annotated[str, typer.Argument(help="Another run's.")],
 ) -> None:
     """Show how two runs differ, what each reached, and whether the difference is more than chance."""
     from pipeline.results.compare import compare
@@ -64,8 +90,24 @@ def compare(
 
 
 @app.command()
+def adopt(
+    run: Annotated[str, typer.Argument(help="The name or id of a trial's run, or the beginning of one.")],
+    name: Annotated[
+        str | None, typer.Option(help="The experiment's name; by default made from the run's.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an experiment of that name.")] = False,
+) -> None:
+    """Write a trial of a sweep as an experiment in conf/, which `dvc repro` restores without training."""
+    from pipeline.results.adopt import adopt
+
+    workspace = _workspace()
+    for line in adopt(run, workspace, name, force):
+        say(line)
+
+
+@app.command()
 def push(remote: Remote = None) -> None:
-    """Send what was ever trained here, sweeps included, to a DVC remote."""
+    """Send everything that was trained here, sweeps included, to a DVC remote."""
     from pipeline.trials.remote import push
 
     say(push(_workspace(), remote))
@@ -73,10 +115,20 @@ def push(remote: Remote = None) -> None:
 
 @app.command()
 def pull(remote: Remote = None) -> None:
-    """Fetch what others sent to a DVC remote: what they trained is not trained here again."""
+    """Fetch what others trained from a DVC remote, so that it is not trained here again."""
     from pipeline.trials.remote import pull
 
     say(pull(_workspace(), remote))
+
+
+def _sync(workspace: Workspace) -> None:
+    from pipeline.results.publish import publish_all
+    from pipeline.tracking import session as tracking
+
+    for line in tracking.sync(read_params(workspace.params).tracking, workspace):
+        say(line)
+    for line in publish_all(workspace):
+        say(line)
 
 
 def _workspace() -> Workspace:

@@ -36,7 +36,7 @@ def test_where_all_labels_are_right_none_is_doubtful():
 
 def test_without_cleanlab_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(PipelineError, match=r"pip install '\.\[labels\]'"):
+    with pytest.raises(PipelineError, match=r"make setup EXTRAS=labels"):
         doubtful_labels(predictions([0, 1, 2]))
 
 

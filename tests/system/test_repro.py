@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +103,28 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     [rebuilt], [original] = clone.mlflow_runs(), reproduced.mlflow_runs()
     assert rebuilt.info.run_name == original.info.run_name
     assert (rebuilt.info.status, rebuilt.data.metrics) == ("FINISHED", original.data.metrics)
+
+
+def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(template, tmp_path):
+    clone = smoke_clone_of(template, tmp_path / "clone")
+    (clone.root / ".venv").symlink_to(sys.prefix)
+    (clone.root / "params.yaml").unlink()
+    clone.run(".venv/bin/dvc", "repro", "compose", PATH="/usr/bin:/bin")
+    assert "name: smoke" in clone.workspace.params.read_text()
+
+
+def test_the_verb_repro_does_as_dvc_repro_without_its_advice(template, tmp_path):
+    clone = smoke_clone_of(template, tmp_path / "clone")
+    output = clone.run("pipeline", "repro")
+    assert executed(output) == STAGES
+    [run] = clone.mlflow_runs()
+    assert output.splitlines()[-1].endswith(f"{run.info.run_name}: {run.info.run_id}")
+    again = clone.run("pipeline", "repro")
+    assert skipped(again)
+    for advice in ("git add", "autostage", "dvc push"):
+        assert advice not in output + again
+    clone.edit("conf/data/digits.yaml", "name: digits", "name: 3")
+    assert "ERROR: failed to reproduce 'compose'" in clone.run("pipeline", "repro", code=None)
 
 
 def test_make_alone_lists_the_targets(fresh):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import signal
+import socket
 import urllib.parse
 import urllib.request
 from contextlib import suppress
@@ -46,6 +49,29 @@ def ui(smoke, start):
     """`mlflow ui` with no argument but a free port, at the root of a clone with two runs."""
     smoke.pipeline("train.learning_rate=0.01", "tracking.run_name=faster")
     return serve(smoke, start)
+
+
+def test_the_verb_ui_prints_the_page_of_the_runs_and_offers_another_port_if_its_own_is_in_use(smoke, start):
+    port = free_port()
+    running = start(smoke, "pipeline", "ui", "--port", str(port))
+    running.wait_for("Press Ctrl-C to stop.")
+    [run] = smoke.mlflow_runs()
+    page = (
+        f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    )
+    assert f"The runs are at {page}" in running.output
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=PATIENCE) as response:
+        assert response.status == 200
+
+    refusal = smoke.run("pipeline", "ui", "--port", str(port), code=1)
+    assert f"error: Port {port} can't be used (address already in use)." in refusal
+    offered = int(re.search(r"`pipeline ui --port (\d+)`", refusal)[1])
+    assert offered > port
+    socket.create_server(("127.0.0.1", offered)).close()
+
+    running.process.send_signal(signal.SIGINT)
+    assert running.end() == 0
+    assert smoke.processes() == []
 
 
 def serve(smoke, start):

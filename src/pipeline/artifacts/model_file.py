@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import textwrap
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -67,7 +68,7 @@ def load(path: Path) -> keras.Model:
             )
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise PipelineError(f"{path} is refused by Keras: {reason}") from None
 
 

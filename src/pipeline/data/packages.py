@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import textwrap
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -94,7 +95,7 @@ def run(command: Sequence[str], folder: str) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise PipelineError(f"{command[0]} failed: {' '.join(complaint.split())[:200]}")
+        raise PipelineError(f"{command[0]} failed: {textwrap.shorten(complaint, 200, placeholder=' ...')}")
 
 
 def only(folder: str, pattern: str) -> Path:

@@ -19,8 +19,8 @@ def doubtful_labels(predictions: Predictions) -> Ints:
         from cleanlab.filter import find_label_issues
     except ImportError:
         raise PipelineError(
-            "evaluate.doubtful_labels needs cleanlab, which is not installed: `pip install '.[labels]'`, or "
-            "set it to 0."
+            "evaluate.doubtful_labels needs cleanlab, which is not installed: `make setup EXTRAS=labels` "
+            "installs it, or set the option to 0."
         ) from None
     try:
         ranked: Ints = find_label_issues(

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sqlite3
+import textwrap
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def unreachable(
     failed: str = "could not be brought up to date",
 ) -> str:
     """The sentence for a store that can't be reached, or refused."""
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
     text = f"MLflow at {uri_of(tracking, workspace)} {failed}: {reason}"
     # MLFLOW_TRACKING_URI may hold a password.
     return re.sub(r"://[^/@\s]+@", "://", text)

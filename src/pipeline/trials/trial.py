@@ -29,6 +29,7 @@ from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.processes.system import die_with_parent
 from pipeline.trials.preload import DVC
+from pipeline.trials.repro import repro
 from pipeline.trials.run_cache import Known, RunCache
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -233,8 +234,6 @@ def main(repository: str) -> int:
 
 def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
     """The exit code of `dvc repro`."""
-    from dvc.cli import main as dvc
-
     locks.mkdir(parents=True, exist_ok=True)
     # The worker may still be importing Keras, which the stages before the training do without.
     context = TrialContext.current()
@@ -245,12 +244,12 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
             lock = FileLock(locks / f"{stage}-{inputs}.lock")
             if stage in ("fetch", "preprocess"):
                 with lock:
-                    if code := dvc(["repro", "--quiet", stage]):
-                        return int(code)
+                    if code := repro("--quiet", stage):
+                        return code
             elif stage == "train":
                 held.enter_context(lock)
         os.environ |= context.as_environment()
-        return int(dvc(["repro"]))
+        return repro()
 
 
 def _show(config: Config, trial: Workspace) -> None:

@@ -1,0 +1,115 @@
+"""MLflow's pages for the runs of a repository: served on this machine, opened on the training runs."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing, suppress
+from pathlib import Path
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.processes.system import die_with_parent
+from pipeline.tracking.store import open_store, uri_of
+
+HOST = "127.0.0.1"
+PORT = 5000
+_PATIENCE = 120.0  # seconds until the server must answer
+_VIEW = "mlflow.sharedViewState."
+# Two processes and 0.5 GB instead of fifteen and 2.6 GB; nothing is reported home and no pickle is read.
+_SETTINGS = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_WORKERS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+
+
+def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> int:
+    """Show the runs until Ctrl-C, and print the address of the page to open.
+
+    A tracking server shows its own runs: then only the address is printed.
+
+    Returns:
+        The exit code of MLflow's server.
+
+    Raises:
+        PipelineError: the port is in use, or the server does not start.
+    """
+    uri = uri_of(tracking, workspace)
+    if uri.startswith(("http://", "https://")):
+        say(f"The runs are at {_page(uri.rstrip('/'), tracking, workspace)}")
+        return 0
+    refuse_busy(port)
+    address = f"http://{HOST}:{port}"
+    log = workspace.scratch / "ui.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
+            cwd=workspace.home,
+            env={**_SETTINGS, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for this process, which ends the server in order.
+            preexec_fn=die_with_parent,
+        )
+    try:
+        say(f"MLflow starts; what it says is in {log}.")
+        page = _page(address, tracking, workspace)
+        _wait_for(address, server, log)
+        say(f"The runs are at {page}\nPress Ctrl-C to stop.")
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def refuse_busy(port: int) -> None:
+    """Refuse a port that another process listens at, and name the next free one.
+
+    Raises:
+        PipelineError: it is in use, or may not be used.
+    """
+    reason = _obstacle(port)
+    if reason:
+        free = next((other for other in range(max(port, 1023) + 1, 65536) if not _obstacle(other)), None)
+        offer = f" {free} is free: `make ui PORT={free}` or `pipeline ui --port {free}`." if free else ""
+        raise PipelineError(f"Port {port} can't be used ({reason}).{offer}")
+
+
+def _obstacle(port: int) -> str | None:
+    # As the server binds: a port that is only waiting for its last connection's end is free.
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
+
+
+def _page(address: str, tracking: TrackingSection, workspace: Workspace) -> str:
+    """The page of the training runs, in the saved view of the experiment if it has one."""
+    store = open_store(tracking, workspace)
+    tags = store.client.get_experiment(store.experiment).tags
+    views = sorted(key.removeprefix(_VIEW) for key in tags if key.startswith(_VIEW))
+    view = f"&viewStateShareKey={views[0]}" if views else ""
+    return f"{address}/#/experiments/{store.experiment}/runs?workflowType=machine_learning{view}"
+
+
+def _wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310
+            return
+        time.sleep(0.2)
+    last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    raise PipelineError(f"MLflow does not answer at {address}. The last line of {log} is: {last or 'none'}")
