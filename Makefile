@@ -65,6 +65,8 @@ comma := ,
 nothing :=
 extras = $(subst $(nothing) ,$(comma),$(strip $(EXTRAS)))
 
+# pip without its warnings, which are about where it looks.
+pip = python -m pip install --disable-pip-version-check --no-color --progress-bar off 2> >(grep -v '^WARNING' >&2)
 # What pip says of its hundreds of packages, as one line that moves; in a log, a line each fifty.
 define progress
 { n=0; while read -r word name rest; do case "$$word" in \
@@ -82,11 +84,9 @@ endef
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13")' && \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
 	@echo "  packages of requirements$(if $(filter dev,$*),-dev).lock ..."
-	@python -m pip install --disable-pip-version-check --no-color --progress-bar off \
-	  --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
+	@$(pip) --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
 	@echo "  this package$(if $(extras), with $(extras)) ..."
-	@python -m pip install --disable-pip-version-check --no-color --progress-bar off --no-build-isolation \
-	  $(if $(extras),--constraint requirements-dev.lock --editable ".[$(extras)]",--no-deps --editable .) | $(progress)
+	@$(pip) --no-build-isolation $(if $(extras),--constraint requirements-dev.lock --editable ".[$(extras)]",--no-deps --editable .) | $(progress)
 	@python -m compileall -q src
 	@touch .venv/runtime $@
 	@echo "  .venv is ready."
