@@ -58,8 +58,16 @@ class Result:
     cpu_seconds: float
     script_cpu_seconds: float  # of the plain script, on the same machine in the same minutes
     train_accuracy: float
-    accuracy: float
+    test_accuracy: float | None  # of the model file; None: trained before it was measured beside the next
+    test_tta_accuracy: float | None  # with test-time augmentation; None: the experiment has none
     images: int  # in the test set
+
+    @property
+    def accuracy(self) -> float:
+        """The test accuracy that stands for the experiment: with test-time augmentation if it has it."""
+        found = self.test_accuracy if self.test_tta_accuracy is None else self.test_tta_accuracy
+        assert found is not None
+        return found
 
     @classmethod
     def of(cls, config: Config, trial: Workspace, script_cpu_seconds: float) -> "Result":
@@ -73,8 +81,9 @@ class Result:
             trained["cpu_seconds"],
             script_cpu_seconds,
             read_history(trial.history).best.train_accuracy,
-            metrics["accuracy"],
-            metrics["images"],
+            metrics["test_accuracy"],
+            metrics.get("test_tta_accuracy"),
+            metrics["test_images"],
         )
 
 
@@ -164,10 +173,10 @@ def render(experiments: list[list[Result]]) -> str:
         first, accuracy = seeds[0], mean(seed.accuracy for seed in seeds)
         low, high = wilson(round(accuracy * first.images), first.images)
         wanted = f" of {SEEDS[first.experiment]}" if len(seeds) < SEEDS[first.experiment] else ""
-        spread = f" ± {100 * _deviation(seeds):.2f}" if len(seeds) > 1 else ""
         return (
             f"| [`{first.experiment}`](../conf/experiment/{first.experiment}.yaml) | {first.parameters:,} "
-            f"| {len(seeds)}{wanted} | {100 * accuracy:.2f}{spread} % "
+            f"| {len(seeds)}{wanted} | {_mean([seed.test_accuracy for seed in seeds])} "
+            f"| {_mean([seed.test_tta_accuracy for seed in seeds])} "
             f"| {100 * low:.2f} to {100 * high:.2f} % "
             f"| {100 * mean(seed.train_accuracy for seed in seeds):.2f} % "
             f"| {mean(seed.cpu_seconds for seed in seeds):,.0f} s | {_cost(seeds):.1f} |"
@@ -184,16 +193,19 @@ def render(experiments: list[list[Result]]) -> str:
             "the recipes",
             "and were read once for each seed, at the end. Written by `python -m benchmarks.results`.",
             "",
-            "| experiment | parameters | seeds | test | interval | training | CPU | × script |",
-            "|---|---|---|---|---|---|---|---|",
+            "| experiment | parameters | seeds | test | test, TTA | interval | training | CPU | × script |",
+            "|---|---|---|---|---|---|---|---|---|",
             *(row(seeds) for seeds in experiments),
             "",
             *([f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
             "![Test error and cost of each experiment](images/results.png)",
             "",
-            f"- Interval: Wilson's, 95 %, of the mean on {experiments[0][0].images:,} test images: two "
-            "recipes whose intervals overlap",
-            "  may still differ, since both met the same images.",
+            "- Test: of the model file. Test, TTA: with test-time augmentation (`evaluate.tta_shift`), the",
+            "  mean prediction over an image and its eight copies moved by a pixel, which the model file",
+            "  does not do. –: not measured.",
+            f"- Interval: Wilson's, 95 %, on {experiments[0][0].images:,} test images, of the mean (with TTA "
+            "where there is TTA):",
+            "  two recipes whose intervals overlap may still differ, since both met the same images.",
             "- Training: over the last epoch, in which the weights still change, on images as distorted as "
             "the recipe has it.",
             "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
@@ -213,10 +225,11 @@ def picture(experiments: list[list[Result]]) -> Figure:
         axes = figure.subplots()
         for seeds in experiments:
             cost, error = _cost(seeds), 1 - mean(seed.accuracy for seed in seeds)
+            tta = " (TTA)" if seeds[0].test_tta_accuracy is not None else ""
             colour = BLUE if seeds[0].data == "mnist" else ORANGE
             axes.errorbar(cost, 100 * error, 100 * _deviation(seeds), fmt="o", color=colour, capsize=3)
             axes.annotate(
-                f"{seeds[0].experiment}\n{100 * (1 - error):.2f} %", (cost, 100 * error), (9, 0),
+                f"{seeds[0].experiment}{tta}\n{100 * (1 - error):.2f} %", (cost, 100 * error), (9, 0),
                 textcoords="offset points", va="center", color=colour,
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="CPU time of a training, × the plain script")
@@ -231,6 +244,15 @@ def picture(experiments: list[list[Result]]) -> Figure:
 
 def _cost(seeds: list[Result]) -> float:
     return median(seed.cpu_seconds / seed.script_cpu_seconds for seed in seeds)
+
+
+def _mean(accuracies: list[float | None]) -> str:
+    """Mean and deviation in percent, if each seed has a value."""
+    found = [accuracy for accuracy in accuracies if accuracy is not None]
+    if len(found) < len(accuracies):
+        return "–"
+    spread = f" ± {100 * stdev(found):.2f}" if len(found) > 1 else ""
+    return f"{100 * mean(found):.2f}{spread} %"
 
 
 def _deviation(seeds: list[Result]) -> float:

@@ -7,7 +7,9 @@ later stage reads.
 
 import ast
 import copy
+import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,10 @@ def ran(tmp_path_factory):
                 # No file of Keras's own cache may serve.
                 patch.setenv("KERAS_HOME", str(workspace.root / "keras"))
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
-                module.run(config, workspace)
+                result = module.run(config, workspace)
+            if stage == "train":  # What tracking writes beside the stage.
+                run = {"name": "of-this-test", "result": dataclasses.asdict(result)}
+                workspace.run.write_text(json.dumps(run))
     return workspace, read
 
 

@@ -1,5 +1,6 @@
 """The page of results says what the trainings came to."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def made_up(name, accuracies, cpu_seconds, data="mnist"):
-    return [Result(name, data, 79_510, cpu_seconds, 15.0, 0.996, accuracy, 10_000) for accuracy in accuracies]
+    return [
+        Result(name, data, 79_510, cpu_seconds, 15.0, 0.996, accuracy, None, 10_000)
+        for accuracy in accuracies
+    ]
 
 
 def test_a_row_has_mean_deviation_interval_and_cost():
@@ -18,10 +22,21 @@ def test_a_row_has_mean_deviation_interval_and_cost():
     row = next(line for line in page.splitlines() if "`mlp_best`" in line)
     # 9,910 of 10,000: the interval's known bounds.
     assert row == (
-        "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 of 5 | 99.10 ± 0.10 % "
+        "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 of 5 | 99.10 ± 0.10 % | – "
         "| 98.90 to 99.27 % | 99.60 % | 30 s | 2.0 |"
     )
     assert "Not trained yet: `baseline`, `cnn_fast`, `cnn_best`, `fashion_cnn`." in page
+
+
+def test_accuracies_with_test_time_augmentation_are_named_as_such():
+    augmented = [
+        replace(result, test_accuracy=None, test_tta_accuracy=result.test_accuracy)
+        for result in made_up("mlp_best", [0.990, 0.991, 0.992], 30.0)
+    ]
+    row = next(line for line in render([augmented]).splitlines() if "`mlp_best`" in line)
+    assert "| – | 99.10 ± 0.10 % | 98.90 to 99.27 % |" in row
+    (axes,) = picture([augmented]).axes
+    assert [text.get_text() for text in axes.texts] == ["mlp_best (TTA)\n99.10 %"]
 
 
 def test_the_picture_has_each_experiment_by_error_and_cost():

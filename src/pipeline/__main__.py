@@ -109,8 +109,8 @@ def _summary(outcome: "Outcome", trial: Workspace) -> str:
     best, metrics = outcome.best, json.loads(trial.metrics.read_text(encoding="utf-8"))
     validation = f"validation {best.val_accuracy:.2%}, " if best.val_accuracy is not None else ""
     return (
-        f"{outcome.run}: training {best.train_accuracy:.2%}, {validation}test {metrics['accuracy']:.2%} "
-        f"({metrics['accuracy_low']:.2%} to {metrics['accuracy_high']:.2%}), "
+        f"{outcome.run}: training {best.train_accuracy:.2%}, {validation}test {metrics['test_accuracy']:.2%} "
+        f"({metrics['test_accuracy_low']:.2%} to {metrics['test_accuracy_high']:.2%}), "
         f"weights {outcome.weights_sha256[:12]}"
     )
 

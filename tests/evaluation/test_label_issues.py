@@ -1,11 +1,15 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.config.compose import compose
 from pipeline.errors import PipelineError
-from pipeline.evaluation.label_issues import doubtful_labels
+from pipeline.evaluation.label_issues import label_issues
 from pipeline.evaluation.metrics import Predictions
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def predictions(labels, classes=3):
@@ -18,28 +22,29 @@ def predictions(labels, classes=3):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("classes", [3, 5], ids=["all-classes-occur", "two-classes-never-occur"])
-def test_planted_wrong_labels_are_found_the_most_doubtful_first(classes):
+def test_planted_wrong_labels_are_found_the_least_probable_first(classes):
     labels = np.arange(300) % 3
     planted = np.arange(0, 60, 6)
     labels[planted] = (labels[planted] + 1) % 3
     guesses = predictions(labels, classes)
-    found = doubtful_labels(guesses)
+    found = label_issues(guesses)
     assert set(found) <= set(planted)
     assert len(found) >= 4
     given = guesses.probabilities[found, labels[found]]
     assert (np.diff(given) > 0).all()
 
 
-def test_where_all_labels_are_right_none_is_doubtful():
-    assert doubtful_labels(predictions(np.arange(300) % 3)).tolist() == []
+def test_where_all_labels_are_right_none_is_found():
+    assert label_issues(predictions(np.arange(300) % 3)).tolist() == []
 
 
-def test_without_cleanlab_a_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(PipelineError, match=r"make setup EXTRAS=labels"):
-        doubtful_labels(predictions([0, 1, 2]))
+def test_where_all_labels_are_of_one_class_none_is_found():
+    assert label_issues(predictions([1, 1, 1])).tolist() == []
 
 
-def test_labels_of_one_class_are_refused():
-    with pytest.raises(PipelineError, match="at least 2 classes"):
-        doubtful_labels(predictions([1, 1, 1]))
+def test_without_cleanlab_the_option_is_refused_before_any_work_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    assert compose(CONF).evaluate.label_issues == 0
+    refused = r"evaluate: label_issues is 24, which needs cleanlab.* `make setup EXTRAS=labels`"
+    with pytest.raises(PipelineError, match=refused):
+        compose(CONF, ["evaluate.label_issues=24"])

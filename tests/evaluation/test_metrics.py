@@ -1,11 +1,12 @@
 import json
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from pipeline.evaluation.metrics import Predictions, calibrate, measure, wilson
+from pipeline.evaluation.metrics import ClassMetrics, Predictions, calibrate, measure, measure_classes, wilson
 
 
 def predictions(labels, scores, classes=("a", "b", "c")):
@@ -32,26 +33,26 @@ def test_the_interval_is_the_published_one(right, of, low, high):
 
 
 def test_a_perfect_model_has_perfect_metrics():
-    metrics = measure(predictions([0, 1, 2, 1], one_hot([0, 1, 2, 1])), bins=15)
+    perfect = predictions([0, 1, 2, 1], one_hot([0, 1, 2, 1]))
+    metrics = measure(perfect, bins=15)
     assert metrics["accuracy"] == metrics["macro_f1"] == metrics["accuracy_high"] == 1
     assert metrics["errors"] == 0
-    assert metrics["images"] == 4
     assert metrics["nll"] == pytest.approx(0, abs=1e-12)
     assert metrics["ece"] == 0
-    assert metrics["per_class"]["b"] == {"precision": 1, "recall": 1, "f1": 1, "support": 2}
+    assert measure_classes(perfect)[1] == ClassMetrics("b", precision=1, recall=1, f1=1, support=2)
 
 
 def test_a_constant_model_is_right_on_its_class_only():
-    metrics = measure(predictions([0, 0, 1, 2], [[0.5, 0.3, 0.2]] * 4), bins=10)
+    constant = predictions([0, 0, 1, 2], [[0.5, 0.3, 0.2]] * 4)
+    metrics = measure(constant, bins=10)
     assert metrics["accuracy"] == 0.5
     assert metrics["errors"] == 2
     assert metrics["nll"] == pytest.approx(-(2 * math.log(0.5) + math.log(0.3) + math.log(0.2)) / 4)
     assert metrics["ece"] == pytest.approx(0, abs=1e-7)
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0 + 0) / 3)
-    assert metrics["per_class"]["a"] == pytest.approx(
-        {"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 2}
-    )
-    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 1}
+    first, _, last = measure_classes(constant)
+    assert astuple(first) == ("a", 0.5, 1, pytest.approx(2 / 3), 2)
+    assert last == ClassMetrics("c", precision=0, recall=0, f1=0, support=1)
 
 
 def test_the_calibration_error_weighs_each_bins_gap_by_its_images():
@@ -70,8 +71,9 @@ def test_certainty_falls_into_the_last_bin_whatever_the_number_of_bins():
 
 
 def test_classes_that_never_occur_count_as_zero_and_not_as_nan():
-    metrics = measure(predictions([0, 0], one_hot([0, 0])), bins=15)
-    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    rare = predictions([0, 0], one_hot([0, 0]))
+    metrics = measure(rare, bins=15)
+    assert measure_classes(rare)[2] == ClassMetrics("c", precision=0, recall=0, f1=0, support=0)
     assert metrics["macro_f1"] == 1, "only classes that occur are averaged"
     json.dumps(metrics, allow_nan=False)
 
@@ -86,6 +88,12 @@ def test_the_likelihood_follows_from_the_scores_as_saved(rng):
     exact = scores.astype(np.float64)
     expected = log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=[0, 1, 2])
     assert measure(predictions(labels, scores), bins=15)["nll"] == expected
+
+
+def test_the_mean_of_the_images_losses_is_the_likelihood(rng):
+    guesses = predictions(rng.integers(0, 3, 50), rng.dirichlet(np.ones(3), 50))
+    assert guesses.losses.mean() == pytest.approx(measure(guesses, bins=15)["nll"], rel=1e-12)
+    assert math.isfinite(predictions([1], [[1, 0, 0]]).losses[0])
 
 
 def test_the_confusion_has_true_classes_down_and_predicted_ones_across():

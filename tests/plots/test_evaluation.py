@@ -11,10 +11,10 @@ from pipeline.artifacts.history import Epoch, History
 from pipeline.config.schema import EvaluateSection
 from pipeline.evaluation.metrics import Predictions
 from pipeline.plots.evaluated import Evaluated, draw
-from pipeline.plots.evaluation import confusion_counts, doubtful_labels, mistakes
+from pipeline.plots.evaluation import confusion_counts, label_issues, top_losses
 
 NAMES = {
-    "confusion_counts", "confusion_by_row", "learning_curves", "reliability", "mistakes", "doubtful_labels",
+    "confusion_counts", "confusion_by_row", "learning_curves", "reliability", "top_losses", "label_issues",
 }  # fmt: skip
 
 
@@ -34,19 +34,19 @@ def guesses(classes, images, noise=1.0):
     return Predictions(classes, labels, scores.astype(np.float32))
 
 
-def evaluated(predictions, images=None, shape=(2, 2), curves=None, bins=15, worst=6, doubtful=None, most=3):
+def evaluated(predictions, images=None, shape=(2, 2), curves=None, bins=15, highest=6, issues=None, most=3):
     if images is None:
         images = np.zeros((len(predictions.labels), 4), np.uint8)
-    settings = EvaluateSection(calibration_bins=bins, worst_mistakes=worst, shifts=0, doubtful_labels=most)
-    return Evaluated(predictions, images, shape, curves or history(), settings, doubtful)
+    settings = EvaluateSection(calibration_bins=bins, top_losses=highest, tta_shift=0, label_issues=most)
+    return Evaluated(predictions, images, shape, curves or history(), settings, issues)
 
 
-def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, worst=6):
+def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, highest=6):
     folder.mkdir()
     pixels = np.arange(len(predictions.labels) * np.prod(shape)) % 256
     images = pixels.astype(np.uint8).reshape(len(predictions.labels), -1)
-    doubtful = np.flatnonzero(~predictions.correct)
-    draw(folder, evaluated(predictions, images, shape, curves, bins, worst, doubtful))
+    issues = np.flatnonzero(~predictions.correct)
+    draw(folder, evaluated(predictions, images, shape, curves, bins, highest, issues))
     return {path.stem: path for path in folder.iterdir()}
 
 
@@ -57,8 +57,10 @@ def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, wors
         (("cat", "dog"), 50, {"shape": (8, 6, 3), "curves": history(1, 0, validated=False)}),
         (tuple(f"a class with a long name, number {i}" for i in range(100)), 500, {"bins": 100}),
         (("$1", "T-shirt/top", "Ankle boot"), 2, {"shape": (8, 8, 1), "curves": history(40, 7), "bins": 1}),
+        (("a", "b"), 20, {"shape": (8, 6, 2)}),
+        (("a", "b"), 20, {"shape": (8, 6, 5)}),
     ],
-    ids=["ten", "two-in-colour", "hundred", "two-images"],
+    ids=["ten", "two-in-colour", "hundred", "two-images", "two-channels", "five-channels"],
 )
 @pytest.mark.filterwarnings("error")
 def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, classes, images, options):
@@ -89,33 +91,40 @@ def test_a_matrix_has_its_numbers_in_the_cells_or_where_they_do_not_fit_a_scale_
     assert [axes.get_ylabel() for axes in figure.axes[0].child_axes] == ["images"]
 
 
-def test_a_model_without_mistakes_gets_a_figure_that_says_so():
-    predictions = guesses(("a", "b"), 20, noise=0)
-    figure = mistakes.draw(evaluated(predictions))
-    assert "There are no mistakes to show." in [text.get_text() for text in figure.texts]
-
-
-def test_the_surest_mistakes_come_first_and_no_more_than_asked():
+def of_no_and_yes():
     scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
-    figure = mistakes.draw(evaluated(Predictions(("no", "yes"), np.zeros(4, np.int32), scores), worst=2))
-    assert captions(figure) == ["no → yes   90.0 %", "no → yes   80.0 %"]
+    return Predictions(("no", "yes"), np.zeros(4, np.int32), scores)
+
+
+def test_the_highest_losses_come_first_and_no_more_than_asked():
+    figure = top_losses.draw(evaluated(of_no_and_yes(), highest=2))
+    assert captions(figure) == ["no → yes   2.30", "no → yes   1.61"], "-log 0.1, -log 0.2"
+    assert "The 2 highest losses" in texts(figure)
+
+
+def test_a_model_without_mistakes_has_highest_losses_too():
+    figure = top_losses.draw(evaluated(guesses(("a", "b"), 20, noise=0)))
+    assert len(captions(figure)) == 6
+    assert any("100.00 % of 20 test images right" in text for text in texts(figure))
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.texts]
 
 
 def captions(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_doubtful_labels_are_shown_in_their_order_with_the_probability_of_the_label():
-    scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.2, 0.8]], np.float32)
-    predictions = Predictions(("no", "yes"), np.zeros(4, np.int32), scores)
-    figure = doubtful_labels.draw(evaluated(predictions, doubtful=np.array([1, 3, 0]), most=2))
+def test_label_issues_are_shown_in_their_order_with_the_probability_of_the_label():
+    figure = label_issues.draw(evaluated(of_no_and_yes(), issues=np.array([1, 3, 0]), most=2))
     assert captions(figure) == ["no → yes   10.0 %", "no → yes   20.0 %"]
-    assert "The 2 most doubtful of 3 doubtful labels" in [text.get_text() for text in figure.texts]
+    assert "The 2 least probable of 3 labels that look wrong" in texts(figure)
 
 
-def test_where_no_label_is_doubtful_the_figure_says_so():
-    nothing = doubtful_labels.draw(evaluated(guesses(("a", "b"), 4), doubtful=np.array([], int)))
-    assert "There are no doubtful labels to show." in [text.get_text() for text in nothing.texts]
+def test_where_no_label_looks_wrong_the_figure_says_so():
+    nothing = label_issues.draw(evaluated(guesses(("a", "b"), 4), issues=np.array([], int)))
+    assert "There are no label issues to show." in texts(nothing)
 
 
 def test_figures_need_neither_pyplot_nor_tensorflow():

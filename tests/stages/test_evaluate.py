@@ -9,13 +9,17 @@ import pytest
 from sklearn.metrics import log_loss
 
 from pipeline.artifacts import model_file
-from pipeline.artifacts.processed import read_split
+from pipeline.artifacts.processed import read_dataset, read_split
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
 from pipeline.config.compose import compose
 from pipeline.config.params import view
+from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import inference_model
+from pipeline.plots import evaluation as plots
 from pipeline.stages import evaluate, preprocess
+
+use_threads(1)
 
 CONF = Path(__file__).parents[2] / "conf"
 HISTORY = (
@@ -28,7 +32,7 @@ TEST_IMAGES = 2300  # Two batches and a rest.
 @pytest.fixture(scope="module")
 def config():
     classes = "data.classes=[zero,one,two]"
-    return compose(CONF, ["data.name=stripes", classes, "evaluate.worst_mistakes=3"])
+    return compose(CONF, ["data.name=stripes", classes, "evaluate.top_losses=3"])
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +46,16 @@ def prepared(config, tmp_path_factory) -> Path:
     for name, array in zip(RAW_ARRAYS, (images[:300], labels[:300], images[300:], labels[300:]), strict=True):
         np.save(workspace.raw / f"{name}.npy", array)
     preprocess.run(config, workspace)
-    model_file.save(inference_model(network(), (4, 5)), workspace.model)
+    put_model(workspace, inference_model(network(), (4, 5)))
     workspace.history.write_text(HISTORY)
     return workspace.root
+
+
+def put_model(workspace, model):
+    """Have `workspace` as if the stage train had made `model`."""
+    model_file.save(model, workspace.model)
+    result = {"weights_sha256": model_file.weights_digest(model)}
+    workspace.run.write_text(json.dumps({"name": "stripes-1", "result": result}))
 
 
 def network(weight=4.0, classes=3, pixels=20):
@@ -79,30 +90,51 @@ def test_what_is_written_is_consistent(evaluated):
     metrics = json.loads(workspace.metrics.read_text())
     _, labels = read_split(workspace, "test")
     saved = np.load(workspace.probabilities)
-    with workspace.predictions.open(newline="") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(workspace.predictions)
     names = ("zero", "one", "two")
 
     assert saved.dtype == np.float32
     assert saved.shape == (TEST_IMAGES, 3)
-    assert metrics["images"] == len(table) == TEST_IMAGES
-    assert metrics["errors"] == sum(row["correct"] == "0" for row in table) > 0
-    assert metrics["accuracy"] == pytest.approx(1 - metrics["errors"] / TEST_IMAGES)
-    assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
+    assert metrics["test_images"] == len(table) == TEST_IMAGES
+    assert metrics["test_errors"] == sum(row["correct"] == "0" for row in table) > 0
+    assert metrics["test_accuracy"] == pytest.approx(1 - metrics["test_errors"] / TEST_IMAGES)
+    assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
     exact = saved.astype(np.float64)
-    assert metrics["nll"] == log_loss(labels, exact / exact.sum(axis=1, keepdims=True))
+    assert metrics["test_nll"] == log_loss(labels, exact / exact.sum(axis=1, keepdims=True))
     assert [row["label"] for row in table] == [names[label] for label in labels]
     assert [row["predicted"] for row in table] == [names[best] for best in saved.argmax(axis=1)]
     assert [float(row["confidence"]) for row in table] == pytest.approx(saved.max(axis=1), abs=1e-6)
-    assert sum(metrics["per_class"][name]["support"] for name in names) == TEST_IMAGES
+    by_class = rows_of(workspace.per_class)
+    assert [row["class"] for row in by_class] == list(names)
+    assert [int(row["support"]) for row in by_class] == np.bincount(labels).tolist()
+    assert rows_of(workspace.label_issues) == []
     assert {path.suffix for path in workspace.figures.iterdir()} == {".png"}
     assert metrics["weights_sha256"] == model_file.weights_digest(model_file.load(workspace.model))
 
 
-def test_the_gap_is_to_the_epoch_whose_weights_were_kept(evaluated):
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_of_the_training_are_those_of_its_best_epoch(evaluated):
     metrics = json.loads(evaluated.metrics.read_text())
-    assert metrics["train_accuracy"] == 0.9
-    assert metrics["generalisation_gap"] == 0.9 - metrics["accuracy"]
+    assert (metrics["train_accuracy"], metrics["val_accuracy"], metrics["val_loss"]) == (0.9, 0.91, 0.3)
+    assert metrics["generalisation_gap"] == 0.9 - metrics["test_accuracy"]
+
+
+def test_the_names_of_the_metrics_say_which_split_they_are_of_and_are_few(evaluated):
+    metrics = json.loads(evaluated.metrics.read_text())
+    assert {name.split("_")[0] for name in metrics} == {"test", "val", "train", "generalisation", "weights"}
+    assert all(isinstance(value, int | float | str) for value in metrics.values())
+    assert len(metrics) <= 13
+
+
+def test_without_validation_images_no_metric_is_of_them(config, workspace):
+    text = HISTORY.replace("0.4,0.85", ",").replace("0.3,0.91", ",").replace("0.35,0.9", ",")
+    workspace.history.write_text(text)
+    run(config, workspace)
+    assert not {"val_accuracy", "val_loss"} & set(json.loads(workspace.metrics.read_text()))
 
 
 def test_evaluating_again_writes_the_same_bytes_and_removes_what_is_stale(
@@ -131,19 +163,33 @@ def with_settings(config, **settings):
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
 
 
-def test_with_shifts_the_scores_are_the_mean_over_the_image_and_its_eight_neighbours(config, workspace):
-    run(with_settings(config, shifts=1), workspace)
+def test_augmented_scores_are_the_mean_over_the_image_and_its_eight_shifted_copies(workspace):
     images, _ = read_split(workspace, "test")
     model, image = model_file.load(workspace.model), images[7].reshape(4, 5)
     framed = np.zeros((6, 7), np.uint8)
     framed[1:-1, 1:-1] = image
     moved = np.stack([framed[top : top + 4, left : left + 5] for top in range(3) for left in range(3)])
     expected = model.predict_on_batch(moved).mean(axis=0)
-    assert np.load(workspace.probabilities)[7] == pytest.approx(expected, rel=1e-5)
-    assert expected != pytest.approx(model.predict_on_batch(image[None])[0], rel=1e-2)
+    plain, augmented = evaluate.predict(model, images, read_dataset(workspace), tta_shift=1)
+    assert augmented[7] == pytest.approx(expected, rel=1e-5)
+    assert plain[7] == pytest.approx(model.predict_on_batch(image[None])[0], rel=1e-5)
+    assert plain[7] != pytest.approx(expected, rel=1e-2)
 
 
-def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
+def test_test_time_augmentation_adds_metrics_and_changes_nothing_else(config, workspace, evaluated, capsys):
+    run(with_settings(config, tta_shift=1), workspace)
+    plain, both = (json.loads(place.metrics.read_text()) for place in (evaluated, workspace))
+    added = {name: both.pop(name) for name in list(both) if name.startswith("test_tta_")}
+    assert both == plain
+    names = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
+    assert set(added) == {f"test_tta_{name}" for name in names}
+    assert added["test_tta_accuracy"] == 1 - added["test_tta_errors"] / TEST_IMAGES < plain["test_accuracy"]
+    same = [path for path in reports(evaluated) if path.name != "metrics.json"]
+    assert [reports(workspace)[path] for path in same] == [reports(evaluated)[path] for path in same]
+    assert f"{100 * added['test_tta_accuracy']:.2f} %" in capsys.readouterr().out
+
+
+def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
     folder = workspace.processed / "test"
     labels = np.load(folder / "labels.npy")
     scores = model_file.load(workspace.model).predict_on_batch(
@@ -152,13 +198,12 @@ def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
     surest = scores.max(axis=1).argsort()[-3:]
     labels[surest] = (scores[surest].argmax(axis=1) + 1) % 3
     np.save(folder / "labels.npy", labels)
-    run(with_settings(config, doubtful_labels=2), workspace)
-    with (workspace.figures / "doubtful_labels.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
+    run(with_settings(config, label_issues=2), workspace)
+    table = rows_of(workspace.label_issues)
     assert len(table) == 2
     assert {int(row["index"]) for row in table} < set(surest)
     assert all(row["label"] != row["suggested"] and float(row["probability"]) < 0.1 for row in table)
-    assert (workspace.figures / "doubtful_labels.png").exists()
+    assert (workspace.figures / "label_issues.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -167,24 +212,63 @@ def test_doubtful_labels_are_listed_and_shown_if_asked_for(config, workspace):
         (lambda: inference_model(network(classes=4), (4, 5)), r"\(4,\).* in 3 classes"),
         (lambda: inference_model(network(pixels=25), (5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
         (lambda: inference_model(network(weight=np.nan), (4, 5)), "2,300 of 2,300 .* no probabilities"),
-        (lambda: scores_that_do_not_sum_to_one(), "no probabilities"),
+        (lambda: with_scores([0.5, 0.4, 0.6]), "no probabilities"),
+        (lambda: with_scores([0.33, 0.33, 0.33]), "no probabilities"),
+        (lambda: with_scores([1.2, -0.2, 0.0]), "no probabilities"),
     ],
-    ids=["classes", "shape", "diverged", "no-distribution"],
+    ids=["classes", "shape", "diverged", "sum-too-large", "sum-too-small", "negative"],
 )
 def test_a_model_that_does_not_fit_is_refused_and_nothing_is_written(config, workspace, model, complaint):
-    model_file.save(model(), workspace.model)
+    put_model(workspace, model())
     with pytest.raises(PipelineError, match=complaint):
         run(config, workspace)
     assert not workspace.metrics.parent.exists()
 
 
-def scores_that_do_not_sum_to_one():
+def with_scores(scores):
+    """A model that gives these for each image."""
     images = keras.Input((4, 5), dtype="uint8")
     pixels = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
-    return keras.Model(images, keras.layers.Dense(3, activation="sigmoid")(pixels))
+    head = keras.layers.Dense(3)
+    model = keras.Model(images, head(pixels))
+    head.set_weights([np.zeros((20, 3)), np.array(scores)])
+    return model
 
 
-@pytest.mark.parametrize("missing", ["model", "history", "dataset"])
+def test_another_model_than_the_runs_is_refused_with_the_remedy(config, workspace):
+    model_file.save(inference_model(network(weight=5.0), (4, 5)), workspace.model)
+    remedy = r"not the model of the run stripes-1.* `dvc repro --force --single-item train`"
+    with pytest.raises(PipelineError, match=remedy):
+        run(config, workspace)
+    assert not workspace.metrics.parent.exists()
+
+
+def test_a_test_set_without_images_is_refused(config, workspace):
+    for name in ("images", "labels"):
+        path = workspace.processed / "test" / f"{name}.npy"
+        np.save(path, np.load(path)[:0])
+    with pytest.raises(PipelineError, match="no test images"):
+        run(config, workspace)
+    assert not workspace.metrics.parent.exists()
+
+
+def test_metrics_are_there_only_if_all_else_is(config, workspace, monkeypatch):
+    # A figure is one module of the folder: this one fails.
+    (workspace.root / "broken.py").write_text("def draw(evaluated):\n    raise OSError('no space left')\n")
+    monkeypatch.setattr(plots, "__path__", [*plots.__path__, str(workspace.root)])
+    with pytest.raises(OSError, match="no space left"):
+        run(config, workspace)
+    assert not workspace.metrics.exists()
+    assert not workspace.figures.exists()
+
+
+def test_it_computes_with_the_threads_that_conf_says(config, workspace):
+    more = config.model_copy(update={"train": config.train.model_copy(update={"threads": 2})})
+    with pytest.raises(PipelineError, match=r"train\.threads is 2, but this process .* with 1"):
+        run(more, workspace)
+
+
+@pytest.mark.parametrize("missing", ["model", "history", "dataset", "run"])
 def test_what_is_missing_is_named(config, workspace, missing):
     path = getattr(workspace, missing)
     path.unlink()

@@ -81,8 +81,11 @@ def report(workspace, accuracy=0.75, figure="confusion"):
     workspace.figures.mkdir(parents=True, exist_ok=True)
     (workspace.figures / "confusion.png").write_bytes(figure.encode())
     workspace.predictions.write_text("index,label\n0,1\n")
-    names = ("accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors", "generalisation_gap")
-    workspace.metrics.write_text(json.dumps({"accuracy": accuracy} | dict.fromkeys(names, 0.5)))
+    workspace.per_class.write_text("class,precision\n")
+    workspace.label_issues.write_text("index,label\n")
+    names = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
+    metrics = {**{f"test_{name}": 0.5 for name in names}, "generalisation_gap": 0.5}
+    workspace.metrics.write_text(json.dumps(metrics | {"test_accuracy": accuracy}))
 
 
 def client(workspace):

@@ -99,6 +99,8 @@ def test_the_results_are_metrics_and_artifacts(shown, tmp_path):
     for path, place in [
         (shown.metrics, "metrics.json"),
         (shown.predictions, "predictions.csv"),
+        (shown.per_class, "per_class.csv"),
+        (shown.label_issues, "label_issues.csv"),
         (shown.history, "history.csv"),
         (shown.figures / "confusion.png", "figures/confusion.png"),
     ]:
@@ -217,17 +219,17 @@ def test_evaluating_again_with_other_values_shows_the_latest_and_its_values(work
     train(config(), workspace)
     evaluate(config(), workspace)
     before = one_run(workspace).data
-    assert before.tags["evaluate.worst_mistakes"] == before.params["evaluate.worst_mistakes"]
+    assert before.tags["evaluate.top_losses"] == before.params["evaluate.top_losses"]
     # The metrics stay: only a figure changes.
-    evaluate(config(evaluate={"worst_mistakes": 7}), workspace, figure="others")
+    evaluate(config(evaluate={"top_losses": 7}), workspace, figure="others")
     run = one_run(workspace)
-    assert run.data.tags["evaluate.worst_mistakes"] == "7"
+    assert run.data.tags["evaluate.top_losses"] == "7"
     assert run.data.params == before.params
     folder = client(workspace).download_artifacts(run.info.run_id, "figures")
     assert (Path(folder) / "confusion.png").read_bytes() == b"others"
     evaluate(config(), workspace, accuracy=0.5)
     after = one_run(workspace).data
-    assert after.tags["evaluate.worst_mistakes"] == before.params["evaluate.worst_mistakes"]
+    assert after.tags["evaluate.top_losses"] == before.params["evaluate.top_losses"]
     assert after.metrics["test_accuracy"] == 0.5
 
 

@@ -67,6 +67,14 @@ class Workspace:
         return self.root / "reports" / "predictions.csv"
 
     @property
+    def per_class(self) -> Path:
+        return self.root / "reports" / "per_class.csv"
+
+    @property
+    def label_issues(self) -> Path:
+        return self.root / "reports" / "label_issues.csv"
+
+    @property
     def probabilities(self) -> Path:
         return self.root / "reports" / "probabilities.npy"
 

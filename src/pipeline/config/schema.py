@@ -4,6 +4,7 @@ Every default is written in conf/, none here. The configuration is frozen; unkno
 values out of range are refused with a sentence that names the key.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -112,9 +113,19 @@ class TrainSection(Section):
 
 class EvaluateSection(Section):
     calibration_bins: Annotated[int, Field(ge=1, le=1000)]
-    worst_mistakes: Annotated[int, Field(ge=1, le=400)]
-    shifts: Annotated[int, Field(ge=0, le=100)]
-    doubtful_labels: Annotated[int, Field(ge=0, le=400)]
+    top_losses: Annotated[int, Field(ge=1, le=400)]
+    tta_shift: Annotated[int, Field(ge=0, le=100)]
+    label_issues: Annotated[int, Field(ge=0, le=400)]
+
+    @model_validator(mode="after")
+    def _label_issues_need_cleanlab(self) -> Self:
+        # Refused here, before the training, since only the last stage would notice.
+        if self.label_issues and find_spec("cleanlab") is None:
+            raise ValueError(
+                f"label_issues is {self.label_issues}, which needs cleanlab, and that is not installed: "
+                "`make setup EXTRAS=labels` installs it; or set it to 0"
+            )
+        return self
 
 
 class TrackingSection(Section):

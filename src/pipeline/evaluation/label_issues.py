@@ -4,32 +4,27 @@ Confident learning: Northcutt, Jiang and Chuang (2021), "Confident learning: est
 dataset labels", by its authors' package cleanlab, which is an optional dependency.
 """
 
-from pipeline.errors import PipelineError
+import numpy as np
+
 from pipeline.evaluation.metrics import Ints, Predictions
 
 
-def doubtful_labels(predictions: Predictions) -> Ints:
-    """The indices of the images whose labels are probably wrong, the most doubtful first: int (m,).
+def label_issues(predictions: Predictions) -> Ints:
+    """The indices of the images whose labels are probably wrong, the least probable label first: int (m,).
 
-    Raises:
-        PipelineError: cleanlab is not installed, or all labels are of one class.
+    There are none where all labels are of one class: confident learning weighs two or more against
+    each other. The schema refuses `evaluate.label_issues` where cleanlab is not installed.
     """
-    try:
-        # Costs a second and a half, pandas included.
-        from cleanlab.filter import find_label_issues
-    except ImportError:
-        raise PipelineError(
-            "evaluate.doubtful_labels needs cleanlab, which is not installed: `make setup EXTRAS=labels` "
-            "installs it, or set the option to 0."
-        ) from None
-    try:
-        ranked: Ints = find_label_issues(
-            predictions.labels,
-            predictions.probabilities,
-            filter_by="confident_learning",
-            return_indices_ranked_by="self_confidence",
-            n_jobs=1,
-        )
-    except ValueError as error:
-        raise PipelineError(f"evaluate.doubtful_labels can't be had: {error}") from None
+    # Costs a second and a half, pandas included.
+    from cleanlab.filter import find_label_issues
+
+    if len(np.unique(predictions.labels)) < 2:
+        return np.array([], np.int64)
+    ranked: Ints = find_label_issues(
+        predictions.labels,
+        predictions.probabilities,
+        filter_by="confident_learning",
+        return_indices_ranked_by="self_confidence",
+        n_jobs=1,
+    )
     return ranked

@@ -1,8 +1,7 @@
-"""How good the predictions are: accuracy with its interval, likelihood, calibration, class by class."""
+"""How good predictions are: accuracy with its interval, likelihood, calibration, the same by class."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +49,19 @@ class Predictions:
         """(n,), the probabilities of the predicted classes."""
         top: Floats = self.probabilities.max(axis=1)
         return top
+
+    @cached_property
+    def probabilities_of_labels(self) -> Floats:
+        """(n,), the probabilities of the true classes."""
+        given: Floats = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return given
+
+    @cached_property
+    def losses(self) -> Floats:
+        """(n,), the negative log-likelihoods of the true classes in nats, finite also where one is 0."""
+        least = np.finfo(np.float64).eps  # as scikit-learn's log_loss has it
+        nats: Floats = -np.log(np.clip(self.probabilities_of_labels, least, 1 - least))
+        return nats
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -110,20 +122,18 @@ def wilson(right: Ints | int, of: Ints | int) -> tuple[Floats, Floats]:
     return np.maximum((centre - spread) / scale, 0), np.minimum((centre + spread) / scale, 1)
 
 
-def measure(predictions: Predictions, bins: int) -> dict[str, Any]:
+def measure(predictions: Predictions, bins: int) -> dict[str, float]:
     """The metrics of the predictions as plain, finite numbers.
 
     - accuracy, accuracy_low, accuracy_high: the share that is right, and its 95 % Wilson interval
     - nll: the mean negative log-likelihood of the true class, in nats
     - ece: the expected calibration error over `bins` bins
     - macro_f1: the mean F1 of the classes that occur among the labels or the predictions
-    - errors, images: counts
-    - per_class: precision, recall, f1 and support by class name; what is undefined counts as 0
+    - errors: how many are wrong
     """
     labels, predicted = predictions.labels, predictions.predicted
     every_class = range(len(predictions.classes))
     low, high = wilson(int(predictions.correct.sum()), len(labels))
-    columns = precision_recall_fscore_support(labels, predicted, labels=every_class, zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "accuracy_low": float(low),
@@ -132,14 +142,29 @@ def measure(predictions: Predictions, bins: int) -> dict[str, Any]:
         "ece": calibrate(predictions, bins).error,
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
         "errors": int((~predictions.correct).sum()),
-        "images": len(labels),
-        "per_class": {
-            name: {
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "support": int(support),
-            }
-            for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
-        },
     }
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How well one class is recognised; what is undefined counts as 0."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int  # images of the class
+
+
+def measure_classes(predictions: Predictions) -> list[ClassMetrics]:
+    """The metrics of each class, in the order of the labels."""
+    columns = precision_recall_fscore_support(
+        predictions.labels,
+        predictions.predicted,
+        labels=range(len(predictions.classes)),
+        zero_division=0,
+    )
+    return [
+        ClassMetrics(name, float(precision), float(recall), float(f1), int(support))
+        for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
+    ]

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.plots.images import displayable
+
 _COLUMNS = 10
 _MAX_ROWS = 40
 _WIDTH = 9.0  # inches, at matplotlib's 100 dots per inch
@@ -26,18 +28,16 @@ def draw(
         classes: their names, in the order of the labels.
     """
     classes = classes[:_MAX_ROWS]
-    height, width, *channels = image_shape
+    height, width = image_shape[:2]
     # In units of image pixels, so that the gaps look alike whatever the size of the images.
     gap = max(height, width) / 10
     column, row = width + gap, height + gap
     figure = Figure(figsize=(_WIDTH, _WIDTH * len(classes) * row / (_COLUMNS * column)), layout="constrained")
     axes = figure.subplots()
     for label in range(len(classes)):
-        for place, index in enumerate(np.flatnonzero(labels == label)[:_COLUMNS]):
-            left, top = place * column, label * row
-            image = images[index].reshape(image_shape)
-            if channels:
-                image = image[..., :3] if channels[0] >= 3 else image[..., 0]
+        for position, index in enumerate(np.flatnonzero(labels == label)[:_COLUMNS]):
+            left, top = position * column, label * row
+            image = displayable(images[index], image_shape)
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + width, top + height, top))
     axes.set(xlim=(0, _COLUMNS * column - gap), ylim=(len(classes) * row - gap, 0), xticks=[])
     axes.set_yticks([label * row + height / 2 for label in range(len(classes))], classes)

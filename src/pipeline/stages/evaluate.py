@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts.history import read_history
+from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.model_file import load, weights_digest
 from pipeline.artifacts.processed import Dataset, read_dataset, read_split
 from pipeline.artifacts.workspace import Workspace, atomic, write_text
@@ -18,8 +19,8 @@ from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
-from pipeline.evaluation.label_issues import doubtful_labels
-from pipeline.evaluation.metrics import Ints, Predictions, measure
+from pipeline.evaluation.label_issues import label_issues
+from pipeline.evaluation.metrics import Predictions, measure, measure_classes
 from pipeline.plots.evaluated import Evaluated, draw
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ BATCH = 1000  # Bounds the memory; a model's layers multiply it.
 def run(config: Config, workspace: Workspace) -> None:
     """Judge models/model.keras by the test split and write reports/.
 
+    All that has no "tta" in its name is of the model file as it is.
+
     Args:
         config: evaluate, and train.threads: their number changes a distribution's last bits.
         workspace: has data/processed and models.
 
     Raises:
-        PipelineError: data, model or history are missing or don't belong together, or the model's
-            answers are no probabilities; or doubtful labels are asked for without cleanlab.
+        PipelineError: data, model, run or history are missing or don't belong together, or the model's
+            scores are no probabilities.
     """
     settings = config.evaluate
     use_threads(config.train.threads)
@@ -45,47 +48,83 @@ def run(config: Config, workspace: Workspace) -> None:
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
     model = load(workspace.model)
-    scores = predict(model, images, dataset, settings.shifts)
+    digest = weights_digest(model)
+    _refuse_foreign(digest, workspace)
+    scores, averaged = predict(model, images, dataset, settings.tta_shift)
     predictions = Predictions(dataset.classes, labels, scores)
-    doubtful = doubtful_labels(predictions) if settings.doubtful_labels else None
+    issues = label_issues(predictions) if settings.label_issues else None
 
-    metrics = measure(predictions, settings.calibration_bins)
-    metrics["train_accuracy"] = history.best.train_accuracy
-    metrics["generalisation_gap"] = history.best.train_accuracy - metrics["accuracy"]
-    metrics["weights_sha256"] = weights_digest(model)
+    metrics = _named("test", measure(predictions, settings.calibration_bins))
+    metrics["test_images"] = len(labels)
+    if settings.tta_shift:
+        augmented = Predictions(dataset.classes, labels, averaged)
+        metrics |= _named("test_tta", measure(augmented, settings.calibration_bins))
+    metrics |= _of_training(history.best)
+    metrics["generalisation_gap"] = metrics["train_accuracy"] - metrics["test_accuracy"]
 
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:
         np.save(file, predictions.scores)
-    with atomic(workspace.predictions) as temporary:
-        _write_csv(temporary, *_prediction_table(predictions))
+    _write_csv(workspace.predictions, *_prediction_table(predictions))
+    by_class = map(astuple, measure_classes(predictions))
+    _write_csv(workspace.per_class, ("class", "precision", "recall", "f1", "support"), by_class)
+    listed = () if issues is None else issues[: settings.label_issues]
+    _write_csv(workspace.label_issues, *_label_table(predictions, listed))
     with atomic(workspace.figures) as folder:
         folder.mkdir()
-        draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, doubtful))
-        if doubtful is not None:
-            listed = doubtful[: settings.doubtful_labels]
-            _write_csv(folder / "doubtful_labels.csv", *_label_table(predictions, listed))
-    write_text(workspace.metrics, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    accuracy, low, high = (100 * metrics[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
+    # Last, since it says that the rest is there.
+    text = json.dumps(metrics | {"weights_sha256": digest}, indent=2, allow_nan=False)
+    write_text(workspace.metrics, text + "\n")
+    accuracy, low, high = (100 * metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
     say(
         f"Test accuracy {accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), "
-        f"NLL {metrics['nll']:.4f}, ECE {metrics['ece']:.4f}."
+        f"NLL {metrics['test_nll']:.4f}, ECE {metrics['test_ece']:.4f}."
     )
+    if settings.tta_shift:
+        say(f"With test-time augmentation, test accuracy {100 * metrics['test_tta_accuracy']:.2f} %.")
+
+
+def _named(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics by names that say which split they are of."""
+    return {f"{split}_{name}": value for name, value in metrics.items()}
+
+
+def _of_training(best: Epoch) -> dict[str, float]:
+    """What the training's best epoch reached; without validation images nothing is said of them."""
+    names = ("val_accuracy", "val_loss", "train_accuracy")
+    return {name: value for name in names if (value := getattr(best, name)) is not None}
+
+
+def _refuse_foreign(digest: str, workspace: Workspace) -> None:
+    """Refuse a model that is not the one that models/run.json names."""
+    try:
+        run = json.loads(workspace.run.read_text(encoding="utf-8"))
+        name, expected = str(run["name"]), str(run["result"]["weights_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise PipelineError(f"{workspace.run} is missing or damaged: `dvc repro` restores it.") from None
+    if digest != expected:
+        raise PipelineError(
+            f"{workspace.model} is not the model of the run {name}, which models/run.json names: its weights "
+            f"have the digest {digest[:12]}, the run's {expected[:12]}. `dvc repro --force --single-item "
+            "train` trains the run's model again; a model from elsewhere can't be evaluated in its name."
+        )
 
 
 def predict(
-    model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset, shifts: int = 0
-) -> NDArray[np.float32]:
-    """The model's distribution for each image.
+    model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset, tta_shift: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The model's distribution for each image, without and with test-time augmentation.
 
     Args:
         model: as `model_file.load` gives it, from uint8 (batch, *image_shape).
         images: uint8 (n, pixels); may be memory-mapped.
         dataset: says the images' shape and the classes.
-        shifts: if above 0, the mean over the image as it is and moved by so many pixels in the eight
-            directions; what comes from outside of an image is black.
+        tta_shift: in pixels; 0: none.
 
     Returns:
-        float32 (n, classes); each row sums to one within 0.001.
+        Twice float32 (n, classes), whose rows sum to one within 0.001: the model's own distributions, and
+        their means over the image as it is and moved by `tta_shift` in the eight directions; what comes
+        from outside of an image is black.
 
     Raises:
         PipelineError: there are no images, the model is for another shape or number of classes, or its
@@ -100,27 +139,33 @@ def predict(
             f"The model maps images of shape {expected[0]} to scores of shape {expected[1]}, but "
             f"{dataset.name} has images of shape {tuple(shape)} in {classes} classes: train it on these data."
         )
-    scores = np.empty((len(images), classes), np.float32)
+    scores, averaged = np.empty((2, len(images), classes), np.float32)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].reshape(-1, *shape)
-        moved = [model.predict_on_batch(images) for images in _shifted(batch, shifts)]
-        scores[start : start + BATCH] = np.mean(moved, axis=0)
+        moved = [model.predict_on_batch(images) for images in _shifted(batch, tta_shift)]
+        scores[start : start + BATCH] = moved[len(moved) // 2]
+        averaged[start : start + BATCH] = np.mean(moved, axis=0)
+    for rows in (scores, averaged):
+        _refuse_no_distributions(rows)
+    return scores, averaged
+
+
+def _refuse_no_distributions(scores: NDArray[np.float32]) -> None:
     # A sum that is not finite is not near one either.
     bad = ~((scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3))
     if bad.any():
         raise PipelineError(
-            f"The model's scores for {bad.sum():,} of {len(images):,} test images are no probabilities "
+            f"The model's scores for {bad.sum():,} of {len(scores):,} test images are no probabilities "
             f"(image {bad.argmax()}: {scores[bad.argmax()]}): its training diverged, or the file is not one "
             "that the stage train wrote."
         )
-    return scores
 
 
 def _shifted(images: NDArray[np.uint8], pixels: int) -> Iterable[NDArray[np.uint8]]:
-    """The images (n, height, width, ...) moved by -pixels, 0 and pixels down and to the right."""
+    """The images (n, height, width, ...) moved by -pixels, 0, pixels down and right; the fifth is unmoved."""
     _, height, width, *channels = images.shape
     padded = np.pad(images, [(0, 0), (pixels, pixels), (pixels, pixels), *[(0, 0) for _ in channels]])
-    # All three are one place if nothing moves.
+    # All three are the same if nothing moves.
     offsets = range(0, 2 * pixels + 1, max(pixels, 1))
     return (padded[:, top : top + height, left : left + width] for top, left in product(offsets, repeat=2))
 
@@ -136,15 +181,17 @@ def _prediction_table(predictions: Predictions) -> tuple[Sequence[str], Iterable
     return ("index", "label", "predicted", "confidence", "correct"), rows
 
 
-def _label_table(predictions: Predictions, chosen: Ints) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    """One row a doubtful label: which the model would give instead, and how probable it finds the given."""
+def _label_table(
+    predictions: Predictions, chosen: Iterable[int]
+) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    """One row a label that looks wrong: which the model suggests, and how probable it finds the given."""
     names = predictions.classes
     rows = (
         (
             index,
             names[predictions.labels[index]],
             names[predictions.predicted[index]],
-            f"{predictions.probabilities[index, predictions.labels[index]]:.6f}",
+            f"{predictions.probabilities_of_labels[index]:.6f}",
         )
         for index in chosen
     )
@@ -152,7 +199,7 @@ def _label_table(predictions: Predictions, chosen: Ints) -> tuple[Sequence[str],
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -33,7 +33,6 @@ SWEEP_TAG = "pipeline.sweep"
 # Set when all of the model, or of the reports, is there.
 MODEL_TAG = "pipeline.weights_sha256"
 REPORTS_TAG = "pipeline.reports_sha256"
-TEST_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
 _MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
 # Told apart side by side: the categorical colours of Tableau.
 _COLOURS = (
@@ -260,13 +259,13 @@ class Projection:
         if self._tags.get(REPORTS_TAG) == digest:
             return
         metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
-        values = {f"test_{key}": metrics[key] for key in TEST_METRICS}
-        values["generalisation_gap"] = metrics["generalisation_gap"]
+        # What is of the training was sent by epoch.
+        values = {key: metrics[key] for key in metrics if key.startswith(("test_", "generalisation_"))}
         moment = now()
         # MLflow draws what has but the step 0 as bars, side by side for all runs.
         self._client.log_batch(self.run_id, [Metric(key, value, moment, 0) for key, value in values.items()])
         self._client.log_artifacts(self.run_id, str(files.figures), "figures")
-        for path in (files.metrics, files.predictions):
+        for path in (files.metrics, files.predictions, files.per_class, files.label_issues):
             self._client.log_artifact(self.run_id, str(path))
         # Last, since it says that all the above is there.
         self._set_tags({**_evaluated_with(files), REPORTS_TAG: digest})
