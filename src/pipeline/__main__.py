@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import Workspace, here
-from pipeline.config.compose import compose, from_hydra
-from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
 from pipeline.console import say
 from pipeline.errors import PipelineError, sentences
 
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from pipeline.trials.trial import Outcome
-
-# With these Hydra only shows something, or reads another conf/.
-_NO_TRIAL = {
-    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc",
-    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-}  # fmt: skip
 
 # Hydra's own script knows `python FILE` and an executable, not `python -m`.
 _BASH_COMPLETION = r"""
@@ -50,17 +42,48 @@ def main() -> None:
         conf = repository.root / "conf"
         # Relative paths in overrides and in Hydra's own settings are relative to the repository.
         os.chdir(repository.root)
-        arguments = sys.argv[1:]
-        if "install=bash" in arguments:
+        if "install=bash" in sys.argv:
             print(_BASH_COMPLETION)
             return
-        if _NO_TRIAL.isdisjoint(argument.partition("=")[0] for argument in arguments):
-            compose(conf, _first_values([argument for argument in arguments if not argument.startswith("-")]))
-        else:
-            refuse_unsafe_yaml(conf)
+        _check(conf, sys.argv[1:])
         failures = _hydra_application(repository, conf)
         if failures:
             sys.exit(1)
+
+
+def _check(conf: Path, arguments: list[str]) -> None:
+    """Refuse what Hydra would answer with a traceback, and values that are wrong."""
+    from hydra._internal.utils import get_args_parser
+
+    from pipeline.config.compose import compose, unresolved
+    from pipeline.config.overrides import first_values, parse
+    from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
+
+    options = get_args_parser().parse_args(arguments)
+    commands = [
+        f"--{name.replace('_', '-')}"
+        for name in ("run", "multirun", "cfg", "info", "shell_completion")
+        if getattr(options, name)
+    ]
+    if len(commands) > 1:
+        raise PipelineError(f"{' and '.join(commands)} exclude each other.")
+    if options.resolve and not (options.cfg or options.help):
+        raise PipelineError("--resolve goes with --cfg.")
+    if options.package and not options.cfg:
+        raise PipelineError("--package goes with --cfg.")
+    shows = options.help or options.hydra_help or options.cfg or options.info or options.shell_completion
+    if shows or options.config_path or options.config_name:
+        refuse_unsafe_yaml(conf)
+        return
+    searched = (
+        [f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"] if options.config_dir else []
+    )
+    parsed = parse([*searched, *options.overrides])
+    if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+        # The sweeper validates each trial; the first values of all lists need not be one.
+        unresolved(conf, first_values(parsed))
+    else:
+        compose(conf, [*searched, *options.overrides])
 
 
 def _hydra_application(repository: Workspace, conf: Path) -> int:
@@ -71,6 +94,7 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
     def run(composed: "DictConfig") -> None:
         nonlocal failures
+        from pipeline.config.compose import from_hydra
         from pipeline.trials.trial import Outcome, reproduced
 
         try:
@@ -84,25 +108,6 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()
     return failures
-
-
-def _first_values(overrides: list[str]) -> list[str]:
-    """`overrides` with each sweep reduced to its first value, so that its keys can be checked."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise PipelineError(" ".join(str(error).split())) from None
-    values = []
-    for override in parsed:
-        if not override.is_sweep_override():
-            values.append(override.input_line or "")
-        elif isinstance(override.value(), ChoiceSweep | RangeSweep):
-            values.append(f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}")
-    return values
 
 
 def _summary(outcome: "Outcome", trial: Workspace) -> str:

@@ -79,7 +79,7 @@ def test_under_a_dvc_experiment_its_overrides_are_kept(workspace):
     run(workspace, "my-experiment")
     found = read_params(workspace.params)
     assert found == compose(CONF, ["train.learning_rate=1e-5", "train.epochs=3", "data=digits"])
-    assert workspace.params.read_text() == dump(found)
+    assert workspace.params.read_text() == dump(found, "my-experiment")
 
 
 def test_floats_as_other_writers_spell_them_are_floats(workspace):
@@ -89,21 +89,63 @@ def test_floats_as_other_writers_spell_them_are_floats(workspace):
     assert read_params(workspace.params).train.learning_rate == 1e-5
 
 
-def test_after_an_experiment_a_plain_run_goes_back_to_conf(workspace):
+def test_values_of_an_experiment_that_conf_lacks_are_not_lost_without_a_word(workspace):
     dvc_composes(workspace, "train.epochs=3")
     run(workspace, "my-experiment")
+    before = workspace.params.read_text()
+    edit(workspace, "seed: 0 #", "seed: 1 #", file="conf/config.yaml")
+    with pytest.raises(PipelineError, match="the DVC experiment my-experiment") as error:
+        run(workspace)
+    for said in ("seed 0 (conf/: 1)", "train.epochs 3 (conf/: 10)", "into conf/", "delete params.yaml"):
+        assert said in str(error.value)
+    assert workspace.params.read_text() == before
+    workspace.params.unlink()
     run(workspace)
+    assert read_params(workspace.params) == compose(CONF, ["seed=1"])
+
+
+def test_values_of_an_experiment_that_conf_has_by_now_are_followed_on(workspace):
+    dvc_composes(workspace, "train.epochs=3")
+    run(workspace, "my-experiment")
+    edit(workspace, "epochs: 10", "epochs: 3")
+    run(workspace)
+    assert workspace.params.read_text() == dump(compose(CONF, ["train.epochs=3"]))
+
+
+def test_an_experiment_without_values_of_its_own_is_none(workspace):
+    dvc_composes(workspace)
+    run(workspace, "my-experiment")
     assert workspace.params.read_text() == dump(compose(CONF))
 
 
 @pytest.mark.parametrize("override", ["train.epochs=0", "seed=???", "+train.lr=1"])
-def test_refused_overrides_of_an_experiment_do_not_stay_in_the_way(workspace, override):
+def test_refused_overrides_of_an_experiment_leave_params_as_conf_has_them(workspace, override):
     dvc_composes(workspace, override)
     with pytest.raises(PipelineError):
         run(workspace, "my-experiment")
-    # Left in place, the file would be taken for an edit by hand.
-    run(workspace)
     assert workspace.params.read_text() == dump(compose(CONF))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["name='${oc.env:SECRET}'", "name='a-${oc.env:SECRET}'", "data.classes=[a,'${oc.env:SECRET}']"],
+)
+def test_a_secret_in_an_override_of_an_experiment_is_refused_and_not_shown(workspace, monkeypatch, override):
+    monkeypatch.setenv("SECRET", "hunter2")
+    dvc_composes(workspace, override)
+    assert "hunter2" in workspace.params.read_text()
+    with pytest.raises(PipelineError, match="the environment variable SECRET") as error:
+        run(workspace, "my-experiment")
+    assert "hunter2" not in str(error.value)
+    assert "hunter2" not in workspace.params.read_text()
+
+
+def test_what_conf_says_itself_is_no_secret_though_the_environment_says_it_too(workspace, monkeypatch):
+    monkeypatch.setenv("MY_DATA", "digits")
+    monkeypatch.setenv("MY_EXPERIMENT", "image-classifier")
+    dvc_composes(workspace, "data=digits")
+    run(workspace, "my-experiment")
+    assert read_params(workspace.params).name == "digits-mlp"
 
 
 def test_a_secret_that_dvc_resolved_does_not_stay_in_params(workspace, monkeypatch):

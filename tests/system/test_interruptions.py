@@ -110,7 +110,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
     for name in ("unharmed", "killed"):
         clone = smoke_clone_of(template, tmp_path / name)
         clone.edit("conf/experiment/smoke.yaml", "epochs: 5", long)
-        clone.edit("conf/experiment/smoke.yaml", "hidden_units: [32]", "hidden_units: [32]\n  dropout: 0.2")
+        clone.edit("conf/model/mlp_small.yaml", "hidden_units: [32]", "dropout: 0.2\nhidden_units: [32]")
         clones.append(clone)
     unharmed, killed = clones
     unharmed.repro()

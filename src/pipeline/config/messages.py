@@ -2,21 +2,31 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.config.schema import Composed, Config
-from pipeline.config.section import Section
+from pipeline.config.section import WORDS, Section
 from pipeline.errors import PipelineError
 
 Schema = TypeVar("Schema", bound=Config)
 
 
-def validate(values: Mapping[str, Any], schema: type[Schema], where: str = "conf/") -> Schema:
+def validate(
+    values: Mapping[str, Any], schema: type[Schema], where: str = "conf/", typed: Collection[str] = ()
+) -> Schema:
     """Check plain values against the schema.
+
+    Args:
+        values: by section.
+        schema: what they are to be.
+        where: what holds them.
+        typed: the keys that the command line sets.
 
     Raises:
         PipelineError: a sentence per fault that names the key, its value and what is allowed.
@@ -24,44 +34,84 @@ def validate(values: Mapping[str, Any], schema: type[Schema], where: str = "conf
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        faults = [_sentence(fault) for fault in error.errors()]
-        raise PipelineError(f"The configuration in {where} is refused.\n" + "\n".join(faults)) from None
+        faults = error.errors()
+        # What is left of a list after its items were refused is no news.
+        news = [fault for fault in faults if fault["type"] != "too_short" or not _is_above(fault, faults)]
+        keys = [_key(fault) for fault in news]
+        is_typed = all(any(f"{key}.".startswith(f"{name}.") for name in typed) for key in keys)
+        heading = "The command line" if is_typed else f"The configuration in {where}"
+        lines = [_sentence(fault, key) for fault, key in zip(news, keys, strict=True)]
+        raise PipelineError(f"{heading} is refused.\n" + "\n".join(lines)) from None
 
 
-def _sentence(fault: ErrorDetails) -> str:
-    """What pydantic found, for the person who wrote the value."""
+def _is_above(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    depth = len(fault["loc"])
+    return any(other["loc"][:depth] == fault["loc"] and len(other["loc"]) > depth for other in faults)
+
+
+def _key(fault: ErrorDetails) -> str:
     tags = _tags()
-    key = ".".join(str(part) for part in fault["loc"] if part not in tags)
-    if fault["type"] == "extra_forbidden":
+    return ".".join(str(part) for part in fault["loc"] if part not in tags)
+
+
+def _sentence(fault: ErrorDetails, key: str) -> str:
+    """What pydantic found, for the person who wrote the value."""
+    kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind == "extra_forbidden":
         return _no_such_key(key, _siblings(key))
-    if fault["type"] == "missing":
+    if kind == "missing":
         return f"{key}: the key is missing."
-    if fault["type"] == "value_error":
-        return f"{key + ': ' if key else ''}{fault['ctx']['error']}."
-    should = re.sub(r"^\w+ should", "should", fault["msg"])
+    if kind == "value_error":
+        return f"{key + ': ' if key else ''}{context['error']}."
+    if kind == "union_tag_invalid":
+        name = context["discriminator"].strip("'")
+        return (
+            f"{key}.{name} is {context['tag']!r}: should be {context['expected_tags'].replace(', ', ' or ')}."
+        )
     # A refused address may hold a password.
-    value = re.sub(r"//[^/\s]*@", "//...@", repr(fault["input"]))
-    return f"{key} is {value}: {should}{_range(key)}."
+    value = re.sub(r"//\S*@", "//...@", repr(given))
+    fields = _fields(key)
+    if isinstance(given, str) and given.lower() == "none" and any(_may_be_null(field) for field in fields):
+        return f"{key} is {value}: nothing is written null."
+    should = re.sub(r"^\w+ should", "should", fault["msg"])
+    if kind == "tuple_type":
+        should = f"should be a list: [{given}]"
+    elif kind in ("model_type", "model_attributes_type"):
+        should = "should be a section with keys of its own"
+    elif kind == "string_type" and not isinstance(given, list | dict):
+        should = "should be a text: put quotes around it (in a shell, two kinds: \"'1'\")"
+    elif kind == "string_pattern_mismatch" and context["pattern"] in WORDS:
+        should = f"should be {WORDS[context['pattern']]}"
+    return f"{key} is {value}: {should}{_range(fields)}."
 
 
 _SIGNS = {"gt": "above ", "ge": "from ", "lt": "below ", "le": "up to "}
 
 
-def _range(key: str) -> str:
+def _range(fields: Sequence[FieldInfo]) -> str:
     """The bounds of a number in the schema, for a message: " (from 1 up to 400)"."""
-    fields: list[Any] = []
+    bounds = [
+        f"{word}{getattr(constraint, sign):,}"
+        for sign, word in _SIGNS.items()
+        for field in fields[:1]
+        for constraint in field.metadata
+        if hasattr(constraint, sign)
+    ]
+    return f" ({' '.join(bounds)})" if bounds else ""
+
+
+def _fields(key: str) -> list[FieldInfo]:
+    """The fields of the schema that a dotted key may stand for."""
+    fields: list[FieldInfo] = []
     sections: list[type[BaseModel]] = [Composed]
     for name in key.split("."):
         fields = [section.model_fields[name] for section in sections if name in section.model_fields]
         sections = [section for field in fields for section in _sections(field.annotation)]
-    metadata = fields[0].metadata if fields else []
-    bounds = [
-        f"{word}{getattr(constraint, sign):,}"
-        for sign, word in _SIGNS.items()
-        for constraint in metadata
-        if hasattr(constraint, sign)
-    ]
-    return f" ({' '.join(bounds)})" if bounds else ""
+    return fields
+
+
+def _may_be_null(field: FieldInfo) -> bool:
+    return NoneType in get_args(field.annotation)
 
 
 def _tags() -> set[str]:
@@ -75,17 +125,23 @@ def _tags() -> set[str]:
     return {values[0] for values in literals if len(values) == 1}
 
 
-def _subclasses(section: type[Section]) -> list[type[Section]]:
-    direct = section.__subclasses__()
-    return [*direct, *(below for found in direct for below in _subclasses(found))]
+def _subclasses(section: type[Section]) -> Iterator[type[Section]]:
+    for found in section.__subclasses__():
+        yield found
+        yield from _subclasses(found)
 
 
 def _no_such_key(key: str, names: Sequence[str]) -> str:
+    group, dot, _ = key.partition(".")
+    if group == "modules":
+        return f"{key}: conf/ has no such key; it is computed from the code."
     if key in _keys():
-        group, dot, _ = key.partition(".")
         if not dot:
             return f"{key}: conf/config.yaml lacks the key; put it back."
-        return f"{key}: the chosen {group} has no such key; another one in conf/{group} has."
+        return (
+            f"{key}: the chosen {group} has no such key; another one in conf/{group} has. What an experiment "
+            f"changes of one {group} belongs in a file of conf/{group} that the experiment chooses."
+        )
     return f"{key}: there is no such key.{nearest(key, names) or nearest(key, _siblings(key))}"
 
 
@@ -95,9 +151,11 @@ def _siblings(key: str) -> list[str]:
 
 
 def _keys(section: type[BaseModel] = Composed, prefix: str = "") -> list[str]:
-    """All dotted keys of the schema, sections and leaves, but for those of a list's items."""
+    """All dotted keys of the schema, sections and leaves, without those of a list's items."""
     found = []
     for name, field in section.model_fields.items():
+        if name == "modules":
+            continue
         found.append(f"{prefix}{name}")
         if get_origin(field.annotation) is not tuple:
             for below in _sections(field.annotation):
@@ -112,10 +170,25 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def refused_by_hydra(error: Exception) -> str:
-    """Hydra's complaint; of a key that is not there, in words that lead to the right one."""
+    """Hydra's complaint, in words that lead to the right key where it names one."""
     text = one_line(error)
-    wanted = re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text)
-    return _no_such_key(wanted[1], _keys()) if wanted else text
+    if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
+        return _no_such_key(match[1], _keys())
+    if match := re.match(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", text):
+        return f"{match[2]} refers to ${{{match[1]}}}: there is no such key.{nearest(match[1], _keys())}"
+    if match := re.match(r"Could not append to config.*already at '([^']+)'", text):
+        return f"{match[1]} is there already: write it without the +."
+    if match := re.match(
+        r"(?:Multiple values for|force-add of config groups is not)[^']*'\W*([\w/@ ]+)[:=](.*)'", text
+    ):
+        group, option = match[1].removeprefix("override "), match[2].strip()
+        return (
+            f"{group} has an option already: write {group}={option} on the command line, or "
+            f"`- override /{group}: {option}` in a list of defaults."
+        )
+    if text.startswith("Error merging override ") and error.__cause__:
+        return f"{text.removeprefix('Error merging override ')} is refused: {one_line(error.__cause__)}"
+    return text
 
 
 def nearest(wanted: str, names: Sequence[str]) -> str:
@@ -131,7 +204,7 @@ def nearest(wanted: str, names: Sequence[str]) -> str:
     return f" There are: {', '.join(names)}." if names and len(names) < 30 else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What an exception of OmegaConf's or Hydra's says, without its details."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith("object_type="))

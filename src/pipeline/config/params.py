@@ -1,6 +1,7 @@
 """params.yaml: the composed configuration, as the stages read it and DVC watches it."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,35 @@ _HEADER = """\
 # For one run:  dvc exp run -S train.learning_rate=0.01   or   python -m pipeline train.learning_rate=0.01
 # content: {digest}
 """
+_EXPERIMENT = "# Of the DVC experiment {name}, whose values conf/ does not have.\n"
+_BY_HAND = (
+    "{name} was edited by hand, and composing conf/ again would lose the edit. Either put the value into "
+    "conf/, or try it once with `python -m pipeline KEY=VALUE` or `dvc exp run -S KEY=VALUE`; then delete "
+    "{name} and run `dvc repro`."
+)
+_IN_MERGE = (
+    "{name} has the marks of a merge. Take either side, `git checkout --ours {name} dvc.lock`, and run "
+    "`dvc repro`, which composes what conf/ has now."
+)
 
 
-def dump(config: Config) -> str:
-    """The text of params.yaml: a header with the content's digest, then every value, in schema order."""
-    body = yaml.dump(
-        config.model_dump(mode="json"),
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    )
-    return _HEADER.format(digest=_digest(body)) + body
+def dump(config: Config, experiment: str | None = None) -> str:
+    """The text of params.yaml: a header with the content's digest, then every value, in schema order.
+
+    Args:
+        config: the values.
+        experiment: the name of the DVC experiment that has them, if conf/ has others.
+    """
+    body = _body(config.model_dump(mode="json"))
+    head = _EXPERIMENT.format(name=experiment) if experiment else ""
+    return head + _HEADER.format(digest=_digest(body)) + body
+
+
+def experiment_of(path: Path) -> str | None:
+    """The name of the DVC experiment that `dump` noted."""
+    before, after = _EXPERIMENT.split("{name}")
+    first = path.read_text(encoding="utf-8").partition("\n")[0] + "\n"
+    return first.removeprefix(before).removesuffix(after) if first.startswith(before) else None
 
 
 def read_params(path: Path) -> Config:
@@ -37,28 +55,30 @@ def read_params(path: Path) -> Config:
     Raises:
         PipelineError: the file is missing, malformed, or was edited by hand.
     """
-    return validate(yaml.load(check_unedited(path), Loader=yaml.CSafeLoader), Config, where=path.name)
+    return validate(unedited_values(path), Config, where=path.name)
 
 
-def check_unedited(path: Path) -> str:
-    """The body of a params.yaml that is as `dump` wrote it.
+def unedited_values(path: Path) -> dict[str, Any]:
+    """The values of a params.yaml that are as `dump` wrote them, whatever a formatter made of its text.
 
     Raises:
-        PipelineError: the file is missing or was edited by hand.
+        PipelineError: the file is missing, or a value was edited by hand.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: `dvc repro` composes it from conf/.") from None
+    if re.search(r"^[<>]{7} ", text, re.MULTILINE):
+        raise PipelineError(_IN_MERGE.format(name=path.name))
     _, _, rest = text.partition("# content: ")
     digest, _, body = rest.partition("\n")
-    if not body or digest != _digest(body):
-        raise PipelineError(
-            f"{path.name} was edited by hand, and composing conf/ again would lose the edit. Either put the "
-            "value into conf/, or try it once with `python -m pipeline KEY=VALUE` or "
-            "`dvc exp run -S KEY=VALUE`; then delete params.yaml and run `dvc repro`."
-        )
-    return body
+    try:
+        values = yaml.load(body, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, dict) or digest not in (_digest(body), _digest(_body(values))):
+        raise PipelineError(_BY_HAND.format(name=path.name))
+    return values
 
 
 def view(config: Config, keys: Sequence[str]) -> Config:
@@ -87,6 +107,10 @@ def view(config: Config, keys: Sequence[str]) -> Config:
     return pruned
 
 
+def _body(values: dict[str, Any]) -> str:
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, with floats that YAML 1.1 and 1.2 readers both take for floats."""
 
@@ -102,7 +126,25 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    """Quoted where readers of YAML 1.2, as DVC's is, would take it for a number."""
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style="'" if _reads_as_number(value) else None
+    )
+
+
+def _reads_as_number(text: str) -> bool:
+    for number in (float, lambda digits: int(digits, 0)):
+        try:
+            number(text)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_text)
 
 
 def _digest(body: str) -> str:

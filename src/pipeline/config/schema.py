@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.registry import options
 from pipeline.config.section import (
+    Address,
     Count,
     Digest,
     Fraction,
@@ -129,7 +130,7 @@ class EvaluateSection(Section):
 
 
 class TrackingSection(Section):
-    uri: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]*:[^\s@]+$")] | None
+    uri: Address | None
     experiment: Name
     run_name: Name | None
     timeout: Annotated[float, Field(gt=0, le=60)]

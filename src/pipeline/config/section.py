@@ -9,9 +9,19 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[\w][\w .,=+-]{0,99}$")]
+_DIGEST = r"^[0-9a-f]{64}$"
+_NAME = r"^[\w][\w .,=+-]{0,99}$"
+_ADDRESS = r"^[a-z][a-z0-9+]*:[^\s@]+$"
+Digest = Annotated[str, Field(pattern=_DIGEST)]
+Name = Annotated[str, Field(pattern=_NAME)]
+Address = Annotated[str, Field(pattern=_ADDRESS)]
 Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
+# For messages; what is not here is described by its pattern.
+WORDS = {
+    _DIGEST: "64 hexadecimal digits",
+    _NAME: "up to 100 letters, digits, spaces and _.,=+-, with a letter, a digit or _ first",
+    _ADDRESS: "an address such as http://127.0.0.1:5000, without a password",
+}
 Head = Literal["softmax", "sigmoid"]
 Activation = Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
 

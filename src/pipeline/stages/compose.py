@@ -1,46 +1,119 @@
 """compose: conf/ becomes params.yaml, which the other stages read and DVC watches."""
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from pipeline.artifacts.workspace import Workspace, remove, write_text
+from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import complete, compose
-from pipeline.config.params import check_unedited, dump
-from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
+from pipeline.config.params import dump, experiment_of, unedited_values
+from pipeline.config.schema import Config
+from pipeline.config.section import leaves
+from pipeline.config.unsafe_yaml import refuse_unsafe_yaml, yaml_files
 from pipeline.console import say
 from pipeline.errors import PipelineError
+
+_SHORTEST_SECRET = 6
+# What names, paths and settings hold as well, and is no secret.
+_NO_SECRETS = {
+    "HOME",
+    "HOSTNAME",
+    "LANG",
+    "LOGNAME",
+    "OLDPWD",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "USER",
+}
 
 
 def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     """Write params.yaml.
 
     Under `dvc exp run`, DVC has already composed conf/ with the overrides of `-S` into params.yaml:
-    these values are validated and kept. Refused ones are deleted: DVC resolves what conf/ would take
-    from the environment, and a later `dvc repro` would take its file for an edit by hand.
+    these values are validated and kept. Where they are refused, params.yaml gets what conf/ composes to: DVC
+    resolves what an override takes from the environment, and a later `dvc repro` would take its file for an
+    edit by hand.
 
     Args:
         workspace: has conf/; gets params.yaml.
         dvc_experiment: the experiment's name under `dvc exp run`.
 
     Raises:
-        PipelineError: a value is refused, or params.yaml was edited by hand.
+        PipelineError: a value is refused, params.yaml was edited by hand, or has an experiment's values.
     """
     conf = workspace.root / "conf"
     if dvc_experiment:
         try:
-            refuse_unsafe_yaml(conf)
-            values = _read_dvc_params(workspace.params)
-            config = complete(values, f"experiment {dvc_experiment}").trial
+            config = _of_experiment(workspace.params, conf, dvc_experiment)
         except PipelineError:
-            remove(workspace.params)
+            workspace.params.unlink(missing_ok=True)
+            write_text(workspace.params, dump(compose(conf)))
             raise
+        text = dump(config, dvc_experiment if config != compose(conf) else None)
     else:
-        if workspace.params.exists():
-            check_unedited(workspace.params)
         config = compose(conf)
-    write_text(workspace.params, dump(config))
+        if workspace.params.exists():
+            _refuse_loss(workspace.params, config)
+        text = dump(config)
+    write_text(workspace.params, text)
     say(f"Composed params.yaml: {config.name}, seed {config.seed}.")
+
+
+def _refuse_loss(params: Path, config: Config) -> None:
+    """Keep values that composing would lose: those of an edit by hand, or of a DVC experiment."""
+    values = dict(leaves(config.model_dump(mode="json")))
+    differs = [
+        f"{key} {value} (conf/: {values.get(key)})"
+        for key, value in leaves(unedited_values(params))
+        if value != values.get(key, ...) and not key.startswith("modules.")
+    ]
+    if differs and (experiment := experiment_of(params)):
+        raise PipelineError(
+            f"params.yaml has the values of the DVC experiment {experiment}: {', '.join(differs[:5])}"
+            f"{', ...' if differs[5:] else ''}. Either put them into conf/, or delete params.yaml to go "
+            f"back to conf/ (`dvc exp apply {experiment}` brings them again); then run `dvc repro`."
+        )
+
+
+def _of_experiment(params: Path, conf: Path, experiment: str) -> Config:
+    """What DVC composed, validated."""
+    refuse_unsafe_yaml(conf)
+    config = complete(_read_dvc_params(params), f"experiment {experiment}").trial
+    loaded = [yaml.load(path.read_bytes(), yaml.CBaseLoader) for path in yaml_files(conf)]  # noqa: S506 (texts)
+    known = set(_texts(loaded))
+    secrets = {
+        name: secret
+        for name, secret in os.environ.items()
+        if len(secret) >= _SHORTEST_SECRET
+        and secret not in known
+        and name not in _NO_SECRETS
+        # DVC's own say which experiment this is.
+        and not name.startswith("DVC_")
+    }
+    for key, value in leaves(config.model_dump(mode="json", exclude={"modules"})):
+        for name, secret in secrets.items():
+            if any(secret in text for text in set(_texts(value)) - known):
+                raise PipelineError(
+                    f"{key} has what the environment variable {name} holds, and params.yaml and MLflow show "
+                    "every value. Tools read secrets from the environment; what is none can stand in conf/."
+                )
+    return config
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in nested values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for below in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(below)
 
 
 def _read_dvc_params(path: Path) -> dict[str, object]:

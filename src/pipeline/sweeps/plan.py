@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.compose import compose_each
+from pipeline.config.overrides import parse as parse_overrides
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
 from pipeline.trials.trial import key_of
@@ -82,14 +83,7 @@ def parse(
     Raises:
         PipelineError: one is malformed.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create(loader)
-    try:
-        typed = parser.parse_overrides(list(arguments))
-        known = {override.key_or_group for override in typed}
-        more = [f"{key}={value}" for key, value in params.items() if key not in known]
-        return [*typed, *parser.parse_overrides(more)]
-    except HydraException as error:
-        raise PipelineError(" ".join(str(error).split())) from None
+    typed = parse_overrides(arguments, loader)
+    known = {override.key_or_group for override in typed}
+    more = [f"{key}={value}" for key, value in params.items() if key not in known]
+    return [*typed, *parse_overrides(more, loader)]
