@@ -46,7 +46,7 @@ def test_a_configuration_is_planned_once_however_it_is_written(conf):
 def test_a_glob_stands_for_what_a_group_has(conf):
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-    trials = grid(conf, parse(["data=digits", "model=glob(*, exclude=c*)", "seed=0,1"], {}, loader))
+    trials = grid(conf, parse(["data=digits", "model=glob(m*, exclude=*_*)", "seed=0,1"], {}, loader))
     assert [(trial.config.model.name, trial.config.seed) for trial in trials] == [("mlp", 0), ("mlp", 1)]
     with pytest.raises(PipelineError, match=r"model=glob\(x\*\) names no value"):
         grid(conf, parse(["model=glob(x*)"], {}, loader))
