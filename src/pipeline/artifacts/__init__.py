@@ -1,1 +1,1 @@
-"""What the stages hand to each other: where each artifact lies, and how it is written and read."""
+"""Artifacts: the files that stages hand to each other, where they are, and how they are written and read."""

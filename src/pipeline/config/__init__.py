@@ -1,1 +1,1 @@
-"""The configuration: its schema, its composition from conf/, and its form as params.yaml."""
+"""Configuration: its schema, its composition from conf/, and its form as params.yaml."""

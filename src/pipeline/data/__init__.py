@@ -1,1 +1,1 @@
-"""Data: sources and file formats, what turns a name into arrays, and the arrays into splits."""
+"""Data: where raw images come from, and how they become arrays."""

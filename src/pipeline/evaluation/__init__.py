@@ -1,1 +1,1 @@
-"""Judging a trained model: what its predictions are worth, in numbers and in pictures."""
+"""Evaluation: what a model's predictions are worth, in numbers."""

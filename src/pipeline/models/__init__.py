@@ -1,4 +1,4 @@
-"""Architectures by name: each module of this folder is one, with its section and its `build`.
+"""Models: each module here is an architecture, with its settings and its `build`.
 
 Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, float32 (batch, classes).
 """

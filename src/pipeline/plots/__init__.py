@@ -1,1 +1,1 @@
-"""Figures: one file for each kind."""
+"""Plots: the style that figures share, and one file for each figure."""

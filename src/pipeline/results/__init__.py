@@ -1,1 +1,1 @@
-"""What came of trainings: reports and figures of sweeps, and runs found, compared and adopted."""
+"""Results: what sweeps and runs came to; found, ranked, drawn, compared and adopted."""

@@ -2,7 +2,8 @@
 
 import csv
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ class Evaluated:
     """A run that was trained and evaluated."""
 
     name: str
+    id: str  # MLflow's
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
@@ -43,10 +45,39 @@ def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspac
     Raises:
         PipelineError: MLflow can't be reached, or a name stands for no evaluated run, or for several.
     """
-    try:
-        client = open_store(tracking, workspace).client
+    with _reading(tracking, workspace) as client:
         runs = search(client, f"tags.`{ID_TAG}` LIKE '%'")
         return [_evaluated(_find(name, runs), client) for name in names]
+
+
+def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Path:
+    """The model file of a run, which is downloaded into `folder`.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or has no model of this run.
+    """
+    with _reading(tracking, workspace) as client:
+        run = client.get_run(run_id)
+        models = client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
+        )
+        if not models:
+            raise PipelineError(f"MLflow has no model of the run {run.info.run_name}.")
+        # Not by mlflow.keras: it would import what it needs not, and read the file with less distrust.
+        from mlflow.artifacts import download_artifacts
+
+        return Path(
+            download_artifacts(
+                artifact_uri=f"{models[0].artifact_location}/data/model.keras", dst_path=str(folder)
+            )
+        )
+
+
+@contextmanager
+def _reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
+    """A client of the store, whose failures are sentences."""
+    try:
+        yield open_store(tracking, workspace).client
     except PipelineError:
         raise
     except Exception as error:
@@ -83,4 +114,4 @@ def _evaluated(run: "Run", client: "MlflowClient") -> Evaluated:
     for key in metrics.keys() & {"val_accuracy", "val_loss"}:
         history = client.get_metric_history(run.info.run_id, key)
         metrics[key] = next(metric.value for metric in history if metric.step == best)
-    return Evaluated(name, run.data.params, metrics, run.data.tags, predictions)
+    return Evaluated(name, run.info.run_id, run.data.params, metrics, run.data.tags, predictions)

@@ -1,1 +1,1 @@
-"""The stages: one file each, `run(config, workspace)`, the pipeline read from left to right."""
+"""Stages: one file each, `run(config, workspace)`; the pipeline, read from left to right."""

@@ -1,1 +1,1 @@
-"""Many trials: planned or searched for, launched side by side."""
+"""Sweeps: many trials, planned or searched for, and launched side by side."""

@@ -1,1 +1,1 @@
-"""The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
+"""Tracking: the boundary to MLflow, which shows what is recorded on disk and is never waited for."""

@@ -1,1 +1,1 @@
-"""The fit loop."""
+"""Training: the fit loop and its parts."""

@@ -1,1 +1,1 @@
-"""One trial: the pipeline with other values in a throwaway workspace that shares DVC's cache."""
+"""Trials: one run of the pipeline with other values, in a temporary workspace that shares DVC's cache."""

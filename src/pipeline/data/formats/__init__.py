@@ -1,1 +1,1 @@
-"""File formats: bytes that nobody vouches for, in; arrays, out."""
+"""File formats: untrusted bytes in, arrays out."""

@@ -1,4 +1,4 @@
-"""Where raw arrays come from: each module is a kind of source, with its section and its `load`."""
+"""Sources: each module here is a place that raw arrays come from, with its settings and its `load`."""
 
 import importlib
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The figures of an evaluation: each module of this folder is one, in a PNG file of its name."""
+"""Figures of an evaluation: each module here is one, in a PNG file of its name."""

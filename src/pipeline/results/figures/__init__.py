@@ -1,4 +1,1 @@
-"""The figures of a sweep: PNG files as wide as MLflow shows them, the same bytes for the same results.
-
-Each module of this folder with a function `draw` is one, in a file of its name.
-"""
+"""Figures of a sweep: PNG files, as wide as MLflow shows them, the same bytes for the same results."""

@@ -1,1 +1,1 @@
-"""The arithmetic of the fit loop, one module for each backend of Keras."""
+"""Backends: the arithmetic of the fit loop, one module for each backend of Keras."""

@@ -1,0 +1,125 @@
+"""The package's functions for notebooks and scripts."""
+
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.workspace import Workspace, here
+from pipeline.config import compose as composition
+from pipeline.config.schema import Config, TrackingSection
+from pipeline.errors import PipelineError as PipelineError
+
+if TYPE_CHECKING:
+    import keras
+
+Stage = Literal["fetch", "preprocess", "train", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the pipeline that was trained and evaluated, as MLflow has it.
+
+    Args:
+        name: of the run.
+        id: MLflow's.
+        params: the configuration, by dotted keys, as text.
+        metrics: of the epoch whose weights the model has (`val_accuracy` ...), and of the evaluation
+            (`test_accuracy` ...).
+        predictions: for each test image, its label and the class that was predicted.
+    """
+
+    name: str
+    id: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    predictions: tuple[tuple[str, str], ...]
+
+    def model(self) -> "keras.Model":
+        """The trained model: from uint8 images (batch, height, width) or (batch, height, width, channels)
+        to float32 probabilities (batch, classes).
+
+        Raises:
+            PipelineError: MLflow has no model of this run, or it can't be read.
+        """
+        from pipeline.environment import quiet_tensorflow
+        from pipeline.results.lookup import download_model
+
+        with quiet_tensorflow():
+            from pipeline.artifacts.model_file import load
+        with tempfile.TemporaryDirectory() as folder:
+            return load(download_model(self.id, _tracking(here()), here(), Path(folder)))
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration of conf/ with `overrides` as on the command line, such as `"model=cnn"`.
+
+    Raises:
+        PipelineError: an override or a value is refused.
+    """
+    return composition.compose(here().root / "conf", overrides)
+
+
+def run(*overrides: str) -> Run:
+    """Run the pipeline with `overrides`, as `python -m pipeline` does; what was ever trained is restored.
+
+    Raises:
+        PipelineError: an override is refused, a stage failed, or MLflow can't be reached.
+    """
+    from pipeline.trials.trial import reproduced
+
+    with reproduced(compose(*overrides), here()) as trial:
+        identity = json.loads(trial.run.read_text(encoding="utf-8"))["id"]
+    return load_run(identity)
+
+
+def run_stage(
+    stage: Stage,
+    config: Config,
+    folder: str | PathLike[str],
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> None:
+    """Run one stage in this process, without DVC's cache and without MLflow.
+
+    Args:
+        stage: it reads what the stages before it wrote.
+        config: from `compose`.
+        folder: where the stages find and leave their files; any folder but a clone of this repository.
+        on_epoch: called by `train` after each epoch.
+
+    Raises:
+        PipelineError: the stage failed, or `folder` is a clone, whose files are DVC's to write.
+    """
+    workspace = Workspace(Path(folder).absolute())
+    if workspace.dvc_yaml.exists():
+        raise PipelineError(f"{workspace.root} has a dvc.yaml: its stages are run by `dvc repro`.")
+    from pipeline.environment import import_keras, quiet_tensorflow
+
+    with quiet_tensorflow():
+        if stage in ("train", "evaluate"):
+            import_keras()
+        module = importlib.import_module(f"pipeline.stages.{stage}")
+    module.run(config, workspace, *([on_epoch] if stage == "train" else []))
+
+
+def load_run(name: str) -> Run:
+    """A run by its name or its id in MLflow, or the beginning of either.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or no evaluated run, or more than one, has that name.
+    """
+    from pipeline.results.lookup import look_up
+
+    (found,) = look_up([name], _tracking(here()), here())
+    return Run(found.name, found.id, found.params, found.metrics, found.predictions)
+
+
+def _tracking(workspace: Workspace) -> TrackingSection:
+    from pipeline.config.params import read_params
+
+    return read_params(workspace.params).tracking

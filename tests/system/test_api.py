@@ -1,0 +1,35 @@
+"""What the documentation of the public interface shows is true."""
+
+import json
+import re
+
+from clones import Clone, smoke_clone_of
+
+
+def run(clone: Clone, code: str) -> list[str]:
+    return clone.run("python", "-c", code).splitlines()
+
+
+def test_the_notebook_and_the_examples_run_and_train_nothing_twice(template, tmp_path):
+    clone = smoke_clone_of(template, tmp_path / "clone")
+    notebook = json.loads((clone.root / "docs" / "notebook.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    *lines, last = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+    shown = run(clone, "\n".join([*lines, f"print({last})", "print(slow.name, fast.name)"]))
+    slow, fast = clone.mlflow_runs()
+    assert shown[-1] == f"{slow.info.run_name} {fast.info.run_name}"
+    assert shown[-2] == "(2, 10)"
+    assert f"0.01 {fast.data.metrics['val_accuracy']} {fast.data.metrics['test_accuracy']}" in shown
+
+    page = (clone.root / "docs" / "api.md").read_text()
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    shown = run(
+        clone,
+        examples + "\nprint(sorted(path.name for path in __import__('pathlib').Path(folder).iterdir()))",
+    )
+    assert shown[-1] == "['data', 'models', 'reports']"
+    *_, best = clone.mlflow_runs()
+    assert len(clone.mlflow_runs()) == 3
+    assert str(best.data.metrics["test_accuracy"]) in shown
+    assert "(5, 10)" in shown

@@ -1,0 +1,44 @@
+"""The public interface: what it refuses, and what its import costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import pipeline
+from pipeline import PipelineError, compose, run_stage
+
+
+def test_importing_the_package_imports_nothing_but_the_standard_library():
+    code = "import sys, pipeline; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    roots = {name.partition(".")[0] for name in done.stdout.split()}
+    assert roots - sys.stdlib_module_names == {"pipeline"}
+    assert "pipeline.api" not in done.stdout.split()
+
+
+def test_all_names_are_there_and_no_others():
+    assert all(getattr(pipeline, name).__doc__ for name in pipeline.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        pipeline.trian  # noqa: B018
+
+
+def test_overrides_are_those_of_the_command_line():
+    config = compose("experiment=smoke", "train.epochs=3")
+    assert (config.name, config.train.epochs, config.train.batch_size) == ("smoke", 3, 32)
+    with pytest.raises(PipelineError, match=r"train\.epohcs.*train\.epochs"):
+        compose("train.epohcs=3")
+
+
+def test_a_stage_writes_into_the_folder_it_is_given(tmp_path):
+    config = compose("experiment=smoke")
+    run_stage("fetch", config, tmp_path)
+    assert (tmp_path / "data" / "raw" / "train_images.npy").exists()
+
+
+def test_a_stage_does_not_write_behind_the_back_of_dvc(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(PipelineError, match="dvc repro"):
+        run_stage("fetch", compose("experiment=smoke"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
