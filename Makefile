@@ -61,9 +61,18 @@ else ifeq ($(wildcard .venv/lib/python3*/site-packages/__editable__.image_classi
 else ifneq ($(strip $(EXTRAS)),)
 .PHONY: .venv/runtime
 endif
-comma := ,
-nothing :=
-extras = $(subst $(nothing) ,$(comma),$(strip $(EXTRAS)))
+
+# The requirements of EXTRAS, by pyproject.toml.
+define requirements_of_extras
+import sys, tomllib
+extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
+del extras["dev"]
+wanted = " ".join(sys.argv[1:]).replace(",", " ").split()
+unknown = [name for name in wanted if name not in extras]
+sys.exit(f"error: there is no extra {unknown[0]!r}; there are: {', '.join(extras)}") if unknown else None
+print(*[line for name in wanted for line in extras[name]], sep="\n")
+endef
+export requirements_of_extras
 
 # pip without its warnings, which are about where it looks.
 pip = python -m pip install --disable-pip-version-check --no-color --progress-bar off 2> >(grep -v '^WARNING' >&2)
@@ -85,8 +94,12 @@ endef
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
 	@echo "  packages of requirements$(if $(filter dev,$*),-dev).lock ..."
 	@$(pip) --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
-	@echo "  this package$(if $(extras), with $(extras)) ..."
-	@$(pip) --no-build-isolation $(if $(extras),--constraint requirements-dev.lock --editable ".[$(extras)]",--no-deps --editable .) | $(progress)
+ifneq ($(strip $(EXTRAS)),)
+	@echo "  packages of EXTRAS=$(EXTRAS) ..."
+	@python -c "$$requirements_of_extras" "$(EXTRAS)" > .venv/extras.txt
+	@$(pip) --constraint requirements-dev.lock -r .venv/extras.txt | $(progress)
+endif
+	@$(pip) --quiet --no-deps --no-build-isolation --editable .
 	@python -m compileall -q src
 	@touch .venv/runtime $@
 	@echo "  .venv is ready."
