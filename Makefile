@@ -44,6 +44,9 @@ ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
 	@python -m benchmarks.sweeps --repeats $(REPEATS)
 endif
 
+mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)
+	@python -m benchmarks.mutations
+
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
@@ -72,7 +75,14 @@ unknown = [name for name in wanted if name not in extras]
 sys.exit(f"error: there is no extra {unknown[0]!r}; there are: {', '.join(extras)}") if unknown else None
 print(*[line for name in wanted for line in extras[name]], sep="\n")
 endef
-export requirements_of_extras
+# The lines of the lock file, with hashes, for what pip reports as missing.
+define locked
+import json, re
+wanted = {item["metadata"]["name"] for item in json.load(open(".venv/extras.json"))["install"]}
+wanted = {re.sub(r"[-_.]+", "-", name).lower() for name in wanted}
+print(*[block for block in re.split(r"\n(?=\S)", open("requirements-dev.lock").read()) if block.partition("==")[0] in wanted], sep="\n")
+endef
+export requirements_of_extras locked
 
 # pip without its warnings, which are about where it looks.
 pip = python -m pip install --disable-pip-version-check --no-color --progress-bar off 2> >(grep -v '^WARNING' >&2)
@@ -92,12 +102,17 @@ endef
 	  echo "Setting up .venv from the lock file (a few minutes, once):"; \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13")' && \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
+ifneq ($(strip $(EXTRAS)),)
+	@python -c "$$requirements_of_extras" "$(EXTRAS)" > .venv/extras.txt
+endif
 	@echo "  packages of requirements$(if $(filter dev,$*),-dev).lock ..."
 	@$(pip) --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
 ifneq ($(strip $(EXTRAS)),)
 	@echo "  packages of EXTRAS=$(EXTRAS) ..."
-	@python -c "$$requirements_of_extras" "$(EXTRAS)" > .venv/extras.txt
-	@$(pip) --constraint requirements-dev.lock -r .venv/extras.txt | $(progress)
+	@sed 's/ *\\$$//; /^ *--hash/d' requirements-dev.lock > .venv/constraints.txt
+	@$(pip) --quiet --dry-run --report .venv/extras.json --constraint .venv/constraints.txt -r .venv/extras.txt
+	@python -c "$$locked" > .venv/extras.lock
+	@$(pip) --require-hashes --no-deps -r .venv/extras.lock | $(progress)
 endif
 	@$(pip) --quiet --no-deps --no-build-isolation --editable .
 	@python -m compileall -q src

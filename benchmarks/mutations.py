@@ -1,0 +1,288 @@
+"""Small faults in the modules that decide results, and whether their tests notice: docs/mutations.md.
+
+`python -m benchmarks.mutations [MODULE ...]`: each mutant has one changed operator, constant, name, condition
+or statement. It meets the fast tests of its module only, in a process forked with the libraries imported.
+The page keeps the reasons that were written into it.
+"""
+
+import argparse
+import ast
+import copy
+import hashlib
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+PAGE = REPOSITORY / "docs" / "mutations.md"
+# Each module, with its tests where those are not tests/FOLDER/test_MODULE.py alone.
+MODULES: dict[str, list[str]] = {
+    "training/loop": [],
+    "training/checkpoint": [],
+    "training/batches": [],
+    "artifacts/processed": [],
+    "evaluation/metrics": [],
+    "evaluation/significance": [],
+    "trials/run_cache": [],
+    "tracking/record": ["tracking/test_record.py", "tracking/test_run.py"],
+    "stages/compose": [],
+    "config/params": ["test_config.py", "config/test_params.py"],
+}
+# What these are called with is for people's eyes.
+_TEXTS = {"say", "print", "PipelineError", "warning", "track", "hint"}
+_OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+_NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "argmin": "argmax", "argmax": "argmin"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one fault in it."""
+
+    module: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def row(self) -> str:
+        """How the page shows it."""
+        cells = (f"`{self.module}`", f"`{self.before}`", f"`{self.after}`")
+        return " | ".join(cell.replace("|", r"\|") for cell in cells)
+
+
+def mutants(module: str) -> Iterator[Mutant]:
+    """Every mutant of a module, from top to bottom."""
+    tree = ast.parse((REPOSITORY / "src" / "pipeline" / f"{module}.py").read_text(encoding="utf-8"))
+    number = 0
+    while True:
+        mutated = copy.deepcopy(tree)
+        mutation = _Mutation(number)
+        mutation.visit(mutated)
+        if mutation.found is None:
+            return
+        line, before, after = mutation.found
+        yield Mutant(module, line, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
+        number += 1
+
+
+class _Mutation(ast.NodeTransformer):
+    """Makes the change with the given number; `found` is its line, and the code before and after."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.found: tuple[int, str, str] | None = None
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if self.found or self._is_ignored(node):
+            return node
+        for mutated in _mutations(node):
+            if self._left == 0:
+                shown = (" ".join(ast.unparse(tree).split())[:90] for tree in (node, mutated))
+                self.found = (getattr(node, "lineno", 0), *shown)
+                return ast.copy_location(mutated, node)
+            self._left -= 1
+        return self.generic_visit(node)
+
+    def _is_ignored(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return True
+        if isinstance(node, ast.Call):
+            return ast.unparse(node.func).rpartition(".")[2] in _TEXTS
+        return isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        # Types decide nothing, nor do decorators here.
+        for part in ("annotation", "returns", "decorator_list"):
+            if hasattr(node, part):
+                kept = getattr(node, part)
+                setattr(node, part, [] if isinstance(kept, list) else None)
+                super().generic_visit(node)
+                setattr(node, part, kept)
+                return node
+        return super().generic_visit(node)
+
+
+def _mutations(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.Compare(ops=[operator, *_]) if type(operator) in _OPERATORS:
+            yield _with(node, ops=[_OPERATORS[type(operator)](), *node.ops[1:]])
+        case ast.BinOp(op=operator) | ast.BoolOp(op=operator) | ast.AugAssign(op=operator) if (
+            type(operator) in _OPERATORS
+        ):
+            yield _with(node, op=_OPERATORS[type(operator)]())
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+        case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.Compare | ast.UnaryOp):
+            yield _with(node, test=ast.UnaryOp(ast.Not(), test))
+        case ast.Raise() | ast.Break() | ast.Continue():
+            yield ast.Pass()
+        case ast.Expr(value=ast.Call(func=function)) if (
+            ast.unparse(function).rpartition(".")[2] not in _TEXTS
+        ):
+            yield ast.Pass()
+
+
+def _with(node: ast.AST, **parts: object) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in parts.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def tests_of(module: str) -> list[str]:
+    """The fast test files of a module."""
+    folder, _, name = module.partition("/")
+    paths = [REPOSITORY / "tests" / path for path in MODULES[module] or [f"{folder}/test_{name}.py"]]
+    found = [str(path) for path in paths if path.exists()]
+    if not found:
+        sys.exit(f"error: {module} has no tests of its own.")
+    return found
+
+
+def survives(source: Path, module: str, text: str | None, seconds: float) -> bool:
+    """Whether the tests of `module` pass with `text` as its code; None: as it is."""
+    path = source / "pipeline" / f"{module}.py"
+    original = path.read_text(encoding="utf-8")
+    path.write_text(text or original, encoding="utf-8")
+    child = os.fork()
+    if not child:
+        os.setsid()
+        log = os.open(source.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.path.insert(0, str(source))
+        os.environ["PYTHONPATH"] = str(source)
+        import pytest
+
+        folder = f"--basetemp={source.parent / 'tmp'}"
+        fast = ("-x", "-q", "-m", "not slow and not browser")
+        os._exit(pytest.main([*fast, folder, *tests_of(module)]))
+    try:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status) == 0
+            time.sleep(0.02)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return False
+    finally:
+        path.write_text(original, encoding="utf-8")
+
+
+def main() -> None:
+    """Run the mutants and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mutations", description=__doc__)
+    parser.add_argument("modules", nargs="*", choices=[*MODULES, []], metavar="MODULE")
+    parser.add_argument("--sample", type=int, help="at most so many mutants of each module")
+    arguments = parser.parse_args()
+    _preload()
+    scores, survivors = _read_page()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(REPOSITORY / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        # Some tests find the repository by where the package is.
+        for name in ("conf", "dvc.yaml", "params.yaml"):
+            (source.parent / name).symlink_to(REPOSITORY / name)
+        sys.dont_write_bytecode = True  # It would be taken for current within the same second.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        for module in arguments.modules or MODULES:
+            every = list(mutants(module))
+            chosen = sorted(every, key=lambda mutant: hashlib.sha256(mutant.row.encode()).hexdigest())
+            chosen = chosen[: arguments.sample]
+            begin = time.monotonic()
+            if not survives(source, module, None, 600):
+                sys.exit(
+                    f"error: the tests of {module} fail as it is:\n{(source.parent / 'log').read_text()}"
+                )
+            limit = 5 * (time.monotonic() - begin) + 10
+            alive = [mutant for mutant in chosen if survives(source, module, mutant.source, limit)]
+            print(f"{module}: {len(chosen) - len(alive)} of {len(chosen)} noticed", flush=True)
+            scores[module] = (len(every), len(chosen), len(alive))
+            reasons = {row: reason for row, reason in survivors.items() if row.startswith(f"`{module}`")}
+            survivors = {row: reason for row, reason in survivors.items() if row not in reasons}
+            survivors |= {mutant.row: reasons.get(mutant.row, "") for mutant in alive}
+            PAGE.write_text(render(scores, survivors), encoding="utf-8")
+
+
+def _preload() -> None:
+    """Import what the tests would import anew for each mutant, but none of the package."""
+    import pytest  # noqa: F401
+
+    sys.path.insert(0, str(REPOSITORY / "src"))
+    from pipeline.environment import import_keras, quiet_tensorflow
+
+    with quiet_tensorflow():
+        import_keras()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pipeline", "benchmarks")]:
+        del sys.modules[name]
+    sys.path.remove(str(REPOSITORY / "src"))
+
+
+_Scores = dict[str, tuple[int, int, int]]  # by module: mutants, of these tried, of these not noticed
+_SCORE = re.compile(r"^\| `([a-z_/]+)` \| (\d+) \| (\d+) \| (\d+) \|", re.MULTILINE)
+_SURVIVOR = re.compile(r"^\| (`[a-z_/]+` \| `.*` \| `.*`) \| (.*) \|$", re.MULTILINE)
+
+
+def _read_page() -> tuple[_Scores, dict[str, str]]:
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    scores = {
+        name: (int(every), int(tried), int(alive)) for name, every, tried, alive in _SCORE.findall(page)
+    }
+    return scores, dict(_SURVIVOR.findall(page))
+
+
+def render(scores: _Scores, survivors: dict[str, str]) -> str:
+    """The page: the scores, the weakest module first, and each mutant that no test noticed."""
+    same = {row for row, reason in survivors.items() if reason.startswith("Same")}
+    lines = []
+    totals = [0, 0]
+    for module, (every, tried, alive) in scores.items():
+        equal = sum(row.startswith(f"`{module}`") for row in same)
+        sensible = tried - equal
+        totals = [totals[0] + sensible - (alive - equal), totals[1] + sensible]
+        share = (sensible - (alive - equal)) / max(1, sensible)
+        lines.append((share, f"| `{module}` | {every} | {tried} | {alive} | {equal} | {share:.0%} |"))
+    return f"""\
+# What the tests would notice
+
+Each mutant is a module of those that decide results with one small fault: another operator, another
+constant, a negated condition, a statement left out. It meets the fast tests of its module only, not the
+whole suite. Written by `python -m benchmarks.mutations`, but for the reasons.
+
+Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), leaving out those that do
+the same as the code they were made of.
+
+| module | mutants | tried | not noticed | of these the same | noticed |
+|---|---|---|---|---|---|
+{chr(10).join(line for _, line in sorted(lines))}
+
+## Not noticed
+
+| module | code | mutant | reason |
+|---|---|---|---|
+{chr(10).join(f"| {row} | {reason} |" for row, reason in sorted(survivors.items()))}
+"""
+
+
+if __name__ == "__main__":
+    main()
