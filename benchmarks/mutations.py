@@ -30,7 +30,7 @@ MODULES: dict[str, list[str]] = {
     "artifacts/processed": [],
     "evaluation/metrics": [],
     "evaluation/significance": [],
-    "trials/run_cache": [],
+    "trials/run_cache": ["trials/test_run_cache.py", "sweeps/test_plan.py"],
     "tracking/record": ["tracking/test_record.py", "tracking/test_run.py"],
     "stages/compose": [],
     "config/params": ["test_config.py", "config/test_params.py"],
@@ -134,10 +134,15 @@ def _mutations(node: ast.AST) -> Iterator[ast.AST]:
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.Raise() | ast.Break() | ast.Continue():
             yield ast.Pass()
-        case ast.Expr(value=ast.Call(func=function)) if (
-            ast.unparse(function).rpartition(".")[2] not in _TEXTS
-        ):
+        case ast.Expr(value=ast.Call(func=function)):
+            if ast.unparse(function).rpartition(".")[2] not in _TEXTS:
+                yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
+        case ast.Name(id=name) if name in _NAMES:
+            yield _with(node, id=_NAMES[name])
+        case ast.Attribute(attr=name) if name in _NAMES:
+            yield _with(node, attr=_NAMES[name])
 
 
 def _with(node: ast.AST, **parts: object) -> ast.AST:

@@ -124,11 +124,6 @@ def test_the_page_has_no_other_folders():
     assert re.findall(r"^\| `(.+)/` \|", PAGE, re.MULTILINE) == folders()
 
 
-def test_no_file_of_the_package_is_longer_than_300_lines():
-    long = {str(path.relative_to(SOURCE)): path.read_text().count("\n") for path in files()}
-    assert {path: lines for path, lines in long.items() if lines > 300} == {}
-
-
 def test_what_the_page_names_exists():
     for link in re.findall(r"`((?:conf|src|[a-z_]+)/(?:[a-z_]+[/.])*[a-z_]*)`", PAGE):
         assert any((root / link).exists() for root in (REPOSITORY, PACKAGE)), link
