@@ -31,6 +31,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import sentences
 from pipeline.evaluation.metrics import wilson
 from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
+from pipeline.tracking.occasion import occasions_of
 from pipeline.trials.trial import reproduced
 
 # How many seeds, from 0 on: fewer where one takes a quarter of an hour.
@@ -72,13 +73,14 @@ class Result:
     @classmethod
     def of(cls, config: Config, trial: Workspace, script_cpu_seconds: float) -> "Result":
         """Read it from the workspace in which the stages ran."""
-        trained = json.loads(trial.run.read_text(encoding="utf-8"))["result"]
+        run = json.loads(trial.run.read_text(encoding="utf-8"))
+        *_, occasion = occasions_of(trial, run["id"])
         metrics = json.loads(trial.metrics.read_text(encoding="utf-8"))
         return cls(
             config.name,
             config.data.name,
-            trained["parameters"],
-            trained["cpu_seconds"],
+            run["result"]["parameters"],
+            occasion.cpu_seconds,
             script_cpu_seconds,
             read_history(trial.history).best.train_accuracy,
             metrics["test_accuracy"],

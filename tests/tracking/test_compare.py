@@ -1,12 +1,9 @@
 """Two runs in a real store, found by what people call them and held side by side."""
 
-import hashlib
-import json
 import shutil
 
-import numpy as np
 import pytest
-from harness import BEST, DIGESTS, client, config, epochs, lay_out, report, runs, train
+from harness import BEST, client, config, epochs, lay_out, report, runs, train
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -56,24 +53,13 @@ def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repositor
 def test_validation_is_that_of_the_weights_which_were_kept(repository):
     _, rows, _ = shown(repository, "worse", "better")
     kept = f"{100 * epochs()[BEST - 1].val_accuracy:.2f} %"
-    assert rows["val_accuracy"] == f"{kept} {kept}"
+    assert rows["val_accuracy"].count(kept) == 2
 
 
-def test_validation_has_an_interval_if_the_cache_says_how_many_images_there_were(repository):
-    cache = repository.root / ".dvc" / "cache" / "files" / "md5"
-    labels = hashlib.md5(b"any").hexdigest()
-    listing = [{"md5": "00", "relpath": "images.npy"}, {"md5": labels, "relpath": "labels.npy"}]
-    for digest in (DIGESTS["validation"], labels):
-        (cache / digest[:2]).mkdir(parents=True, exist_ok=True)
-    (cache / DIGESTS["validation"][:2] / DIGESTS["validation"][2:]).write_text(json.dumps(listing))
-    with (cache / labels[:2] / labels[2:]).open("wb") as file:
-        np.save(file, np.zeros(100, np.int32))
-    try:
-        _, rows, _ = shown(repository, "worse", "better")
-    finally:
-        shutil.rmtree(repository.root / ".dvc")
-    # Wilson's interval for 65 of 100.
-    assert rows["val_accuracy"].startswith("65.00 % (55.25 to 73.64)")
+def test_validation_has_its_interval(repository):
+    _, rows, _ = shown(repository, "worse", "better")
+    # Wilson's interval for 94 of 144.
+    assert rows["val_accuracy"].startswith("65.00 % (57.20 to 72.57)")
 
 
 def test_a_difference_beyond_chance_is_called_one(repository):

@@ -51,7 +51,7 @@ def test_without_a_server_training_completes_and_is_sent_by_sync(workspace, serv
     train(settings, workspace)
     evaluate(settings, workspace)
     after = int(time.time() * 1000)
-    [record] = kept(workspace)
+    record, _of_the_evaluation = kept(workspace)
     warnings = [line for line in capfd.readouterr().err.splitlines() if "could not be brought" in line]
     assert len(warnings) == 2  # One from train, one from evaluate.
     assert all("pipeline sync" in line and settings.tracking.uri in line for line in warnings)
@@ -106,7 +106,7 @@ def test_a_server_killed_in_mid_training_gets_all_when_it_is_back(workspace, tmp
 
         train(settings, workspace, number=6, on_epoch=on_epoch)
         evaluate(settings, workspace)
-        assert len(kept(workspace)) == 1
+        assert len(kept(workspace)) == 2
         server.start()
         tracking.sync(settings.tracking, workspace)
         run = one_run(server.uri)

@@ -48,7 +48,6 @@ class Trained:
     """What is known of a model when its training ends."""
 
     weights_sha256: str
-    image_shape: tuple[int, ...]  # (height, width) or (height, width, channels)
     parameters: int
     epochs: int
     best_epoch: int

@@ -1,10 +1,6 @@
 """Two runs side by side: how they differ, what each reached, whether the difference is more than chance."""
 
-import json
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
@@ -23,7 +19,7 @@ def compare(names: tuple[str, str], tracking: TrackingSection, repository: Works
     Args:
         names: of the runs: their names or ids in MLflow, or unique beginnings of these.
         tracking: names the store.
-        repository: whose store it is, if it is a local one, and whose DVC cache has the data.
+        repository: whose store it is, if it is a local one.
 
     Raises:
         PipelineError: a run is not found, or was not evaluated.
@@ -37,7 +33,7 @@ def compare(names: tuple[str, str], tracking: TrackingSection, repository: Works
         if first.params.get(key) != second.params.get(key)
     ]
     rows += [
-        (key, *(_value(key, run, repository) for run in runs))
+        (key, *(_value(key, run) for run in runs))
         for key in (*_VALIDATION, *_TEST)
         if key in first.metrics or key in second.metrics
     ]
@@ -46,7 +42,7 @@ def compare(names: tuple[str, str], tracking: TrackingSection, repository: Works
     return [*("  ".join(row).rstrip() for row in padded), "", _verdict(first, second)]
 
 
-def _value(key: str, run: Evaluated, repository: Workspace) -> str:
+def _value(key: str, run: Evaluated) -> str:
     """A metric, with its 95 % interval if it is an accuracy."""
     value = run.metrics.get(key)
     if value is None:
@@ -57,23 +53,8 @@ def _value(key: str, run: Evaluated, repository: Workspace) -> str:
         return f"{value:.4f}"
     if key == "test_accuracy":
         return _with_interval(value, run.metrics["test_accuracy_low"], run.metrics["test_accuracy_high"])
-    images = _validation_images(run, repository)
+    images = int(run.tags.get("data.validation.images", 0))
     return _with_interval(value, *wilson(round(value * images), images)) if images else _percent(value)
-
-
-def _validation_images(run: Evaluated, repository: Workspace) -> int | None:
-    """How many images the run was validated by, if DVC's cache still has them."""
-    try:
-        listed = _cached(run.tags["data.validation"], repository).read_text(encoding="utf-8")
-        [labels] = [entry["md5"] for entry in json.loads(listed) if entry["relpath"] == "labels.npy"]
-        return len(np.load(_cached(labels, repository), mmap_mode="r"))
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _cached(digest: str, repository: Workspace) -> Path:
-    """Where DVC's cache has what it calls by its MD5."""
-    return repository.dvc_cache() / "files" / "md5" / digest[:2] / digest[2:]
 
 
 def _verdict(first: Evaluated, second: Evaluated) -> str:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, here
 from pipeline.errors import end_if_told, sentences
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
@@ -64,7 +64,10 @@ def run(stage: str, workspace: Workspace) -> None:
 
         if stage == "train":
             pruning_callback = _pruning_callback()
-            with tracking.training(config, workspace) as run:
+            # The code that runs, which in a warm worker is the one that it was started with.
+            root = here().root
+            code = {path: root / path for path in declared["deps"] if path.startswith("src/")}
+            with tracking.training(config, workspace, code) as run:
 
                 def on_epoch(epoch: "Epoch") -> None:
                     end_if_told()

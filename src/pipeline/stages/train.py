@@ -71,7 +71,6 @@ def run(
     checkpoints.discard()
     return Trained(
         weights_sha256=model_file.weights_digest(model),
-        image_shape=dataset.image_shape,
         parameters=network.count_params(),
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,

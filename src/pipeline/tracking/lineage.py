@@ -1,38 +1,109 @@
-"""Where a run comes from: the code, the data, the platform and the packages."""
+"""Where a training comes from: the commit, what was changed since, the machine and the packages."""
 
+import json
 import os
 import platform
 import subprocess
+from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
 
-import yaml
-
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, write_text
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
-_MAX_DIFF = 1_000_000
+_MAX_PATCH = 10_000_000  # bytes; what is longer is no change of code
 # What DVC and compose write while the pipeline runs is no change of anybody's.
-_SOURCES = ("--", ".", ":!dvc.lock", ":!params.yaml")
+_WRITTEN = (":!dvc.lock", ":!params.yaml")
+# The folders in which a file that git does not know yet may change a result.
+_SOURCES = ("src", "conf", "dvc.yaml")
+# A user's settings must not change what a patch looks like.
+_PLAIN = ("-c", "core.quotePath=true", "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
 
 
-def lineage(workspace: Workspace) -> dict[str, Any]:
-    """What a run's tags say of its origin.
+@dataclass(frozen=True)
+class Code:
+    """The code that a training ran, as far as git knows."""
 
-    `git.*` is of the repository that owns the workspace (`unknown` outside of git), `data.*` are DVC's
-    digests of the processed splits, `package.*` are versions.
-    """
+    commit: str = "unknown"
+    branch: str = "unknown"
+    dirty: str = "unknown"  # true or false; unknown where git can't tell
+    patch: str = ""  # what `git apply` makes of the commit the code that ran
+
+    @property
+    def summary(self) -> str:
+        """Such as "commit 1a2b3c4d with changes"."""
+        changes = {"true": " with changes", "false": ""}.get(self.dirty, ", changes unknown")
+        return f"commit {self.commit[:8]}{changes}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """As a run shows them."""
+        return {"git.commit": self.commit, "git.branch": self.branch, "git.dirty": self.dirty}
+
+
+def code_of(workspace: Workspace) -> Code:
+    """The commit, the branch and the uncommitted changes of the repository that owns the workspace."""
     # A temporary DVC experiment is a git work tree of its own; a trial is not.
-    place = workspace.root if (workspace.root / ".git").exists() else workspace.home
-    commit = _git(place, "rev-parse", "HEAD")
-    diff = _git(place, "diff", "HEAD", *_SOURCES)
-    # The diff leaves out files that git does not know yet: those that may matter are named.
-    for path in _git(place, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():
-        diff += f"\nnew file, not in this diff: {path}"
+    root = workspace.root if (workspace.root / ".git").exists() else workspace.home
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git(root, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return Code()
+    patch = _patch(root, commit)
+    dirty = "unknown" if patch is None else str(bool(patch)).lower()
+    branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD") or "unknown"
+    return Code(commit, branch, dirty, patch or "")
+
+
+def write_code(path: Path, code: Code) -> None:
+    """Write down the code of now, for trainings of a copy that is made of it: `read_code` reads it."""
+    write_text(path, json.dumps(asdict(code)) + "\n")
+
+
+def read_code(path: Path) -> Code:
+    """What `write_code` wrote."""
+    return Code(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _patch(root: Path, commit: str) -> str | None:
+    """The changes since a commit as a patch that applies, new files included; None: git can't tell."""
+    options = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--full-index")
+    changed = _run(root, "diff", *options, commit, "--", ".", *_WRITTEN)
+    listed = _run(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *_SOURCES)
+    if changed is None or listed is None:
+        return None
+    for name in filter(None, listed.split("\0")):
+        # Exit code 1 says that there is a difference.
+        new = _run(root, "diff", *options, "--no-index", "--", os.devnull, name, codes=(0, 1))
+        changed += new or ""
+    return changed if len(changed) <= _MAX_PATCH else None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return (_run(root, *arguments) or "").strip()
+
+
+def _run(root: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
+    """What git printed, byte for byte; None if it failed."""
+    # Another repository's, if a hook or a script has set them.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", root, *_PLAIN, *arguments],
+            capture_output=True,
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # Patches of text may hold any bytes.
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode in codes else None
+
+
+@cache
+def environment_tags() -> dict[str, str]:
+    """The machine and the versions of the packages, as a run's tags have them."""
     tags = {
-        "git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or commit or "unknown",
-        "git.branch": _git(place, "rev-parse", "--abbrev-ref", "HEAD") or "unknown",
-        "git.dirty": str(bool(diff)).lower(),
         "platform": platform.platform(),
         "processor": _processor(),
         "package.python": platform.python_version(),
@@ -42,19 +113,7 @@ def lineage(workspace: Workspace) -> dict[str, Any]:
             tags[f"package.{package}"] = version(package)
         except PackageNotFoundError:
             tags[f"package.{package}"] = "not installed"
-    if len(diff) > _MAX_DIFF:
-        diff = f"{diff[:_MAX_DIFF]}\n... cut at {_MAX_DIFF} characters\n"
-    return {"tags": tags, "data": _data_digests(workspace), "uncommitted_changes": diff}
-
-
-def _git(place: os.PathLike[str], *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", place, *arguments], capture_output=True, text=True, errors="replace", timeout=30
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return tags
 
 
 def _processor() -> str:
@@ -67,13 +126,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def _data_digests(workspace: Workspace) -> dict[str, str]:
-    """DVC's md5 of each output of preprocess, by its path."""
-    try:
-        lock = yaml.load(workspace.dvc_lock.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        outs = lock["stages"]["preprocess"]["outs"]
-    except (FileNotFoundError, KeyError, TypeError):
-        return {}
-    return {out["path"]: out["md5"] for out in outs}

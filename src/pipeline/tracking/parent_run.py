@@ -11,7 +11,8 @@ from filelock import FileLock
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.tracking.record import Status, differs_text, now
+from pipeline.tracking.occasion import now
+from pipeline.tracking.record import Status, differs_text
 from pipeline.tracking.run import (
     ID_TAG,
     PARENT_TAG,

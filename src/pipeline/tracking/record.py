@@ -2,29 +2,32 @@
 
 A record is laid out like a workspace (models/, reports/), so a run is shown by the same code from the
 record of a running training, from one that could not be sent, and from a workspace that DVC restored.
-Records lie in `.pipeline/runs/ID` until MLflow has what they hold.
+Records lie in `.pipeline/runs` until MLflow has what they hold: of a training in `ID`, of an evaluation in
+`ID-EVALUATION`, so that evaluations of one model don't wait for each other.
 """
 
 import json
 import shutil
 import sys
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts.history import Trained
+from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
 from pipeline.config.schema import Config
-from pipeline.console import brief
+from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
-from pipeline.tracking.lineage import lineage
+from pipeline.tracking.identity import evaluation_of, identify
+from pipeline.tracking.lineage import Code, code_of, environment_tags, read_code
+from pipeline.tracking.occasion import Occasion, keep, label_of, now, occasions_of
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -44,60 +47,110 @@ class State:
 class Record:
     """A run on disk.
 
-    `files` has models/ and reports/ as far as they exist, `run` is models/run.json, and `state` says how
-    the run stands: None in a workspace, where only the artifacts are known.
+    Args:
+        files: has models/ and reports/ as far as they exist.
+        run: what models/run.json says: `id`, `name`, `config`, `data`, `code`; `result` at the end.
+        occasions: of its training, the first one first; empty if none is known here.
+        config: the whole configuration, as plain values.
+        evaluation: what tells the evaluation whose reports `files` has from others; None: there is none.
+        state: how the run stands; None in a workspace, where only the artifacts are known.
     """
 
     def __init__(self, files: Workspace, lock: FileLock | None = None) -> None:
-        """Open the record in `files`, whose `lock` is held by whoever writes to it.
+        """Open the record in `files`, whose `lock` is held by the process that writes to it.
 
         Raises:
             PipelineError: its run.json is missing or damaged.
         """
         self.files, self._lock = files, lock
         self.state: State | None = None
+        self.run = read_run(files.run)
+        self.id: str = self.run["id"]
+        self.name: str = self.run["name"]
+        self.occasions = occasions_of(files, self.id)
         try:
-            self.run: dict[str, Any] = json.loads(files.run.read_text(encoding="utf-8"))
-            self.id: str = self.run["id"]
-            self.name: str = self.run["name"]
-            self.experiment: str = self.run["config"]["tracking"]["experiment"]
+            if self._occasion_file.exists():
+                own = Occasion.load(self._occasion_file.read_text(encoding="utf-8"))
+                self.occasions = [*(other for other in self.occasions if other.id != own.id), own]
             if self._state_file.exists():
                 self.state = State(**json.loads(self._state_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PipelineError(f"{files.run} names no run ({error}): run `dvc repro`.") from None
+            self.evaluation = self._read_evaluation()
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise PipelineError(f"{files.root} holds no whole run ({error}): run `dvc repro`.") from None
 
     @classmethod
-    def start(cls, config: Config, workspace: Workspace) -> "Record":
-        """Begin the record of a training in `workspace`, or go on with that of one whose process died."""
-        origin = {"config": config.model_dump(mode="json"), **lineage(workspace)}
-        for record in _abandoned(workspace):
-            if {key: record.run.get(key) for key in origin} == origin:
-                return record
-        number = uuid.uuid4().hex
-        files, lock = _claim(workspace, number)
-        sweep, differs = _trial_of_a_sweep()
-        label = ",".join(f"{key.rpartition('.')[2]}={brief(value)}" for key, value in differs.items())
-        name = f"{label[:80] or f'{config.name}-seed{config.seed}'}-{number[:4]}"
-        _write_json(files.run, {"id": number, "name": config.tracking.run_name or name, **origin})
+    def start(cls, config: Config, workspace: Workspace, code: Mapping[str, Path]) -> "Record":
+        """Begin the record of a training in `workspace`, or go on with that of one whose process died.
+
+        Args:
+            config: all of it.
+            workspace: has data/processed.
+            code: the files that the training depends on, by the names that dvc.yaml has for them.
+        """
+        run = identify(config, workspace, code)
+        files, lock = _claim(workspace, run["id"])
+        context = TrialContext.current()
+        origin = read_code(Path(context.origin)) if context.origin else code_of(workspace)
+        name = f"{label_of(context.differs) or config.name}-{run['id'][:6]}"
+        occasion = Occasion.begin(config, origin, config.tracking.run_name or name)
+        write_text(files.root / "occasion.json", occasion.dump())
+        if not files.run.exists():
+            _write_json(files.run, run)
         record = cls(files, lock)
-        record.state = State("RUNNING", now(), sweep=sweep, differs=differs_text(differs))
+        if record.state is None:
+            record.state = State("RUNNING", now(), sweep=context.sweep, differs=differs_text(context.differs))
         record.set_state("RUNNING")
         return record
 
     @classmethod
-    def resume(cls, workspace: Workspace) -> "Record":
-        """The record of the run whose model is in `workspace`, to add an evaluation to.
+    def resume(cls, config: Config, workspace: Workspace) -> "Record":
+        """The record of an evaluation of the run whose model is in `workspace`.
 
         Raises:
-            PipelineError: the workspace has no run, or another process writes to its record.
+            PipelineError: the workspace has no run.
         """
-        files, lock = _claim(workspace, cls(workspace).id)
+        run = read_run(workspace.run)
+        evaluation = evaluation_of(config.model_dump(mode="json"), read_dataset(workspace))
+        files, lock = _claim(workspace, f"{run['id']}-{evaluation['id']}")
+        _write_json(files.root / "evaluation.json", evaluation)
+        _copy(workspace.params, files.params)
         # run.json last: it says that the rest is there.
         for artifact in ("model", "history", "run"):
             _copy(getattr(workspace, artifact), getattr(files, artifact))
         record = cls(files, lock)
         record.set_state("RUNNING")
         return record
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration as plain values, or what of it the run's own inputs tell."""
+        if self.files.params.exists():
+            values = yaml.load(self.files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            return dict(values)
+        if self.occasions:
+            return dict(self.occasions[0].config)
+        inputs = dict(self.run["config"])
+        return inputs | {"modules": {"model": inputs.pop("modules.model")}}
+
+    @property
+    def experiment(self) -> str | None:
+        """The MLflow experiment that the run belongs to; None: not known."""
+        name: str | None = self.config.get("tracking", {}).get("experiment")
+        return name
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The code, the machine and the packages of the first occasion, as tags; of a run whose occasions are
+        not known here, this machine's packages, with which its model was restored.
+        """
+        if not self.occasions:
+            return {**Code().tags, **environment_tags()}
+        return {**self.occasions[0].code.tags, **self.occasions[0].tags}
+
+    @property
+    def label(self) -> str:
+        """What MLflow calls the run if it does not have it yet."""
+        return self.occasions[0].label if self.occasions else self.name
 
     def release(self) -> None:
         """Let other processes send or complete the record; the system does so when this one dies."""
@@ -113,18 +166,22 @@ class Record:
         _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
-        """Complete run.json, put it into `workspace` and keep a copy of the model."""
+        """Complete run.json, put it into `workspace`, keep a copy of the model and the occasion."""
         _copy(workspace.history, self.files.history)
         _copy(workspace.model, self.files.model)
-        run = self.run | {"result": asdict(result)}
+        outcome = asdict(result)
+        occasion = self.occasions[-1].ended(result.weights_sha256, outcome.pop("cpu_seconds"))
+        write_text(self._occasion_file, occasion.dump())
+        keep(occasion, self.id, workspace)
+        run = self.run | {"result": outcome}
         _write_json(self.files.run, run)
         _copy(self.files.run, workspace.run)
-        # Last, since whoever sends the run beside the training now takes the model.
+        self.occasions[-1] = occasion
+        # Last, since what sends the run beside the training now takes the model.
         self.run = run
 
     def add_evaluation(self, workspace: Workspace) -> None:
-        """Keep a copy of the reports of `workspace`, and of the values that they were made with."""
-        _copy(workspace.params, self.files.params)
+        """Keep a copy of the reports of `workspace`."""
         with atomic(self.files.metrics.parent) as temporary:
             shutil.copytree(workspace.metrics.parent, temporary)
 
@@ -134,15 +191,46 @@ class Record:
         remove(self.files.root.with_suffix(".lock"))
         self.release()
 
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Keep other processes of the repository from sending the same run meanwhile."""
+        lock = self.files.scratch / "runs" / f"{self.id}.sending.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield
+            lock.unlink(missing_ok=True)
+
+    def _read_evaluation(self) -> dict[str, Any] | None:
+        path = self.files.root / "evaluation.json"
+        if path.exists():
+            evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return evaluation
+        if self.files.metrics.exists() and self.files.dataset.exists() and self.files.params.exists():
+            return evaluation_of(self.config, read_dataset(self.files))
+        return None
+
     @property
     def _state_file(self) -> Path:
         return self.files.root / "state.json"
 
+    @property
+    def _occasion_file(self) -> Path:
+        return self.files.root / "occasion.json"
 
-def _trial_of_a_sweep() -> tuple[str, dict[str, str]]:
-    """The id of the sweep whose trial this process trains, and what differs in it; else nothing."""
-    context = TrialContext.current()
-    return context.sweep, dict(context.differs)
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What models/run.json says.
+
+    Raises:
+        PipelineError: it is missing or damaged.
+    """
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not {"id", "name", "config", "data"} <= run.keys():
+            raise ValueError("it was written by an older version")  # noqa: TRY301
+    except (OSError, ValueError, AttributeError) as error:
+        raise PipelineError(f"{path} names no run ({error}): run `dvc repro`.") from None
+    return run
 
 
 def differs_text(differs: Mapping[str, str]) -> str:
@@ -151,66 +239,44 @@ def differs_text(differs: Mapping[str, str]) -> str:
 
 
 def unsent(workspace: Workspace) -> Iterator[Record]:
-    """The records that MLflow does not have yet and that no live process writes.
+    """The records that MLflow does not have yet and that no live process writes, locked.
 
     A run whose process died is marked KILLED on the way; a damaged record is named and left alone.
     """
-    for record in _unclaimed(workspace):
-        if record.state is None or record.state.status == "RUNNING":
-            record.set_state("KILLED", "its process died")
-        yield record
-        record.release()
-
-
-def _abandoned(workspace: Workspace) -> Iterator[Record]:
-    """The records of trainings whose process died; the one that the caller stops at stays locked."""
-    for record in _unclaimed(workspace):
-        if record.state and record.state.status == "RUNNING" and "result" not in record.run:
-            yield record
-        record.release()
-
-
-def _unclaimed(workspace: Workspace) -> Iterator[Record]:
-    """The whole records that no live process writes, locked."""
     for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
         try:
             files, lock = _claim(workspace, path.parents[1].name, timeout=0)
         except BusyError:
             continue
         try:
-            yield Record(files, lock)
+            record = Record(files, lock)
+            if record.state is None or record.state.status == "RUNNING":
+                record.set_state("KILLED", "its process died")
+            yield record
         except PipelineError:
             # If the file is gone, another process has just sent the run.
             if files.run.exists():
                 print(f"warning: {files.root} is damaged: it is not sent to MLflow.", file=sys.stderr)
+        finally:
             lock.release()
 
 
-@contextmanager
-def alone(workspace: Workspace, number: str) -> Iterator[None]:
-    """Keep other processes from writing or sending the run meanwhile.
-
-    Raises:
-        BusyError: another process does.
-    """
-    files, lock = _claim(workspace, number)
-    with lock:
-        yield
-        remove(files.root.with_suffix(".lock"))
-
-
 class BusyError(PipelineError):
-    """Another process writes or sends the run."""
+    """Another process writes the record."""
 
 
-def _claim(workspace: Workspace, number: str, timeout: float = 60) -> tuple[Workspace, FileLock]:
-    files = Workspace(workspace.scratch / "runs" / number)
+def _claim(workspace: Workspace, name: str, timeout: float | None = None) -> tuple[Workspace, FileLock]:
+    """The folder of a record, and its lock, which is waited for (None: as long as it takes)."""
+    files = Workspace(workspace.scratch / "runs" / name)
     files.root.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(files.root.with_suffix(".lock"))
     try:
-        lock.acquire(timeout)
+        lock.acquire(0)
     except Timeout:
-        raise BusyError("Another process evaluates or sends this run: try again when it is done.") from None
+        if timeout == 0:
+            raise BusyError("Another process writes this run.") from None
+        say("Another process trains or evaluates the same run: waiting for it.")
+        lock.acquire()
     return files, lock
 
 
@@ -221,8 +287,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _copy(source: Path, target: Path) -> None:
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def now() -> int:
-    """The time in milliseconds since 1970, as MLflow has it."""
-    return int(time.time() * 1000)

@@ -7,6 +7,7 @@ one that was cut off and rebuilds one that was lost.
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,8 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.section import leaves
 from pipeline.environment import quiet_tensorflow
 from pipeline.errors import PipelineError
-from pipeline.tracking.record import Record, now
+from pipeline.tracking.occasion import now
+from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 ID_TAG = "pipeline.id"
+NAME_TAG = "pipeline.name"
+OCCASION_TAG = "pipeline.occasion"
 ERROR_TAG = "pipeline.error"
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "pipeline.sweep"
 # Set when all of the model, or of the reports, is there.
 MODEL_TAG = "pipeline.weights_sha256"
 REPORTS_TAG = "pipeline.reports_sha256"
+_MAX_DIGEST = 36  # characters, of a data set's digest
 _MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
 # Told apart side by side: the categorical colours of Tableau.
 _COLOURS = (
@@ -61,6 +66,10 @@ class RunDeletedError(PipelineError):
     """Somebody deleted the run in MLflow; it is not brought back against their will."""
 
 
+class OtherWeightsError(PipelineError):
+    """The run in MLflow is of the same training, which gave other weights there."""
+
+
 class Projection:
     """The MLflow run of one record."""
 
@@ -82,6 +91,8 @@ class Projection:
         self.status: str = run.info.status
         self._ended = bool(run.info.end_time)
         self._tags: dict[str, str] = dict(run.data.tags)
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        self._data_logged = {tag.value for found in inputs for tag in found.tags}
         self._describe(run)
         sent = self._client.get_metric_history(self.run_id, "train_loss") if run.data.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
@@ -91,6 +102,13 @@ class Projection:
         # In this order, since the stage goes on writing meanwhile.
         state, trained = self._record.state, "result" in self._record.run
         files = self._record.files
+        self._log_occasions()
+        if trained and self._tags.get(MODEL_TAG, self._weights) != self._weights:
+            raise OtherWeightsError(
+                f"The model in {files.model.parent} has other weights than the run {self._record.name} in "
+                f"MLflow ({self._tags[MODEL_TAG][:12]}), which keeps its own: they were trained on another "
+                "machine or with other packages. `dvc repro --force` trains anew."
+            )
         if files.history.exists():
             self._log_epochs()
         if trained and MODEL_TAG not in self._tags:
@@ -111,7 +129,8 @@ class Projection:
         elif status == "FINISHED" and ERROR_TAG in self._tags:
             self._client.delete_tag(self.run_id, ERROR_TAG)
             del self._tags[ERROR_TAG]
-        if status == self.status:
+        # What was trained once stays so, whatever comes of a further occasion.
+        if status == self.status or (self.status == "FINISHED" and MODEL_TAG in self._tags):
             return
         if end and not self._ended:
             self._client.set_terminated(self.run_id, status, end)
@@ -123,15 +142,17 @@ class Projection:
     def _create(self) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags
 
-        run = self._record.run
+        origin = self._record.origin
         tags = resolve_tags(
             {
                 ID_TAG: self._record.id,
+                NAME_TAG: self._record.name,
                 "mlflow.runColor": self._colour(),
                 "mlflow.source.name": "pipeline",
-                "mlflow.source.git.commit": run["tags"]["git.commit"],
-                **run["tags"],
-                **{f"data.{Path(path).stem}": digest for path, digest in run["data"].items()},
+                "mlflow.source.git.commit": origin["git.commit"],
+                **origin,
+                **{f"data.{split}": part["sha256"] for split, part in self._splits.items()},
+                **{f"data.{split}.images": str(part["images"]) for split, part in self._splits.items()},
             }
         )
         state = self._record.state
@@ -142,7 +163,13 @@ class Projection:
             if parent.exists():
                 tags[PARENT_TAG] = parent.read_text(encoding="utf-8").strip()
         start = state.start if state else now()
-        return self._client.create_run(self._store.experiment, start, tags, self._record.name)
+        run = self._client.create_run(self._store.experiment, start, tags, self._record.label)
+        # Another machine on the same server may have been as fast: then all use the first of both.
+        first = self._store.find(ID_TAG, self._record.id)
+        if first and first.info.run_id != run.info.run_id:
+            self._client.delete_run(run.info.run_id)
+            return first
+        return run
 
     def _colour(self) -> str:
         """The one after the latest training's; MLflow's own choice gives most runs the same."""
@@ -156,16 +183,15 @@ class Projection:
         """Params, data and configuration, as far as the run lacks them."""
         from mlflow.entities import Param
 
-        config = self._record.run["config"]
+        config = self._record.config
         params = [Param(key, shortened(value)) for key, value in leaves(config) if key not in run.data.params]
         if not params:
             return
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         self._client.log_text(self.run_id, text, "config/params.yaml")
-        if changes := self._record.run["uncommitted_changes"]:
-            self._client.log_text(self.run_id, changes + "\n", "code/uncommitted.diff")
-        if not (run.inputs and run.inputs.dataset_inputs):
-            self._log_data()
+        if self._record.occasions and (patch := self._record.occasions[0].code.patch):
+            self._log_bytes(patch.encode("utf-8", "surrogateescape"), "code", "uncommitted.diff")
+        self._log_data()
         # Last, since they say that all the above is there.
         for some in pieces(params, 100):
             self._client.log_batch(self.run_id, params=some)
@@ -176,19 +202,22 @@ class Projection:
         from mlflow.entities import DatasetInput, InputTag
 
         contexts = {"train": "training", "validation": "validation", "test": "test"}
-        name = self._record.run["config"]["data"]["name"]
+        name = self._record.run["data"]["name"]
         inputs = [
             DatasetInput(
                 MetaDataset(
-                    LocalArtifactDatasetSource(path), f"{name}-{Path(path).name}", digest
+                    LocalArtifactDatasetSource(f"data/processed/{split}"),
+                    f"{name}-{split}",
+                    part["sha256"][:_MAX_DIGEST],
                 )._to_mlflow_entity(),
-                [InputTag("mlflow.data.context", contexts[Path(path).name])],
+                [InputTag("mlflow.data.context", contexts[split])],
             )
-            for path, digest in self._record.run["data"].items()
-            if Path(path).name in contexts
+            for split, part in self._splits.items()
+            if contexts[split] not in self._data_logged
         ]
         if inputs:
             self._client.log_inputs(self.run_id, inputs)
+            self._data_logged |= {tag.value for found in inputs for tag in found.tags}
 
     def _log_epochs(self) -> None:
         from mlflow.entities import Metric
@@ -216,14 +245,13 @@ class Projection:
         run, model = self._record.run, self._record.files.model
         if not model.exists():
             raise PipelineError(f"{model} is missing: `dvc repro` restores the one in models/.")
-        result, classes = run["result"], len(run["config"]["data"]["classes"])
+        result, data = run["result"], run["data"]
         signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), (-1, *result["image_shape"]), "images")]),
-            Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+            Schema([TensorSpec(np.dtype("uint8"), (-1, *data["image_shape"]), "images")]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, len(data["classes"])))]),
         )
-        versions = {
-            name: run["tags"][f"package.{name}"] for name in ("mlflow", "tensorflow", "keras", "numpy")
-        }
+        packages = ("mlflow", "tensorflow", "keras", "numpy")
+        versions = {name: self._record.origin[f"package.{name}"] for name in packages}
         Model.log(
             artifact_path=None,
             flavor=mlflow.keras,
@@ -245,7 +273,7 @@ class Projection:
         if found:
             return str(found[0].model_id)
         # Model.log would create it in whatever experiment is the active one.
-        params = {key: shortened(value) for key, value in leaves(self._record.run["config"])}
+        params = {key: shortened(value) for key, value in leaves(self._record.config)}
         model = self._client.create_logged_model(
             self._store.experiment, name="model", source_run_id=self.run_id, params=params
         )
@@ -267,8 +295,34 @@ class Projection:
         self._client.log_artifacts(self.run_id, str(files.figures), "figures")
         for path in (files.metrics, files.predictions, files.per_class, files.label_issues):
             self._client.log_artifact(self.run_id, str(path))
+        self._log_data()
+        test = self._splits.get("test")
+        data = {"data.test": test["sha256"], "data.test.images": test["images"]} if test else {}
         # Last, since it says that all the above is there.
-        self._set_tags({**_evaluated_with(files), REPORTS_TAG: digest})
+        self._set_tags({**data, **_evaluated_with(files), REPORTS_TAG: digest})
+
+    @property
+    def _weights(self) -> str:
+        return str(self._record.run["result"]["weights_sha256"])
+
+    @property
+    def _splits(self) -> dict[str, dict[str, Any]]:
+        """Those that are known: the test split is an evaluation's."""
+        splits = dict(self._record.run["data"]["splits"])
+        return splits | ({"test": self._record.evaluation["test"]} if self._record.evaluation else {})
+
+    def _log_occasions(self) -> None:
+        """List every occasion that is known here and ended, beside those of other machines."""
+        for occasion in self._record.occasions:
+            if occasion.weights_sha256 and f"{OCCASION_TAG}.{occasion.id}" not in self._tags:
+                self._log_bytes(occasion.dump().encode(), "occasions", f"{occasion.id}.json")
+                self._set_tags({f"{OCCASION_TAG}.{occasion.id}": occasion.summary})
+
+    def _log_bytes(self, content: bytes, folder: str, name: str) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            path.write_bytes(content)
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def _set_tags(self, tags: dict[str, Any]) -> None:
         from mlflow.entities import RunTag

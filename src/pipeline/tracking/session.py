@@ -2,16 +2,18 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.artifacts.history import Epoch, History, Trained, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError, PrunedError
-from pipeline.tracking.record import Record, alone, unsent
-from pipeline.tracking.run import Projection, RunDeletedError, complete_tags
+from pipeline.tracking.occasion import explain_difference, others_weights
+from pipeline.tracking.record import Record, unsent
+from pipeline.tracking.run import OtherWeightsError, Projection, RunDeletedError, complete_tags
 from pipeline.tracking.store import find_run, is_local, open_store, unreachable
 
 _SECONDS_BETWEEN_UPDATES = 1.0
@@ -34,12 +36,19 @@ class Training:
     def finish(self, result: Trained) -> None:
         """Record the trained model, and name the run in models/run.json."""
         self._record.finish_training(result, self._workspace)
+        _warn_of_other_weights(self._record)
 
 
 @contextmanager
-def training(config: Config, workspace: Workspace) -> Iterator[Training]:
-    """Begin a run for the training inside the `with`, and end it with a truthful status."""
-    record = Record.start(config, workspace)
+def training(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> Iterator[Training]:
+    """Begin, or go on with, the run of the training inside the `with`, and end it with a truthful status.
+
+    Args:
+        config: all of it.
+        workspace: has data/processed.
+        code: the files that the training depends on, by the names that dvc.yaml has for them.
+    """
+    record = Record.start(config, workspace, code)
     # What Keras does before the first epoch takes twice as long beside MLflow's imports; the epochs don't.
     with _showing(record, config.tracking, workspace, patience=_SECONDS_FOR_FIRST_EPOCH) as sender:
         yield Training(record, workspace, sender)
@@ -48,7 +57,7 @@ def training(config: Config, workspace: Workspace) -> Iterator[Training]:
 @contextmanager
 def evaluation(config: Config, workspace: Workspace) -> Iterator[None]:
     """Add the evaluation inside the `with` to the run that trained the model."""
-    record = Record.resume(workspace)
+    record = Record.resume(config, workspace)
     with _showing(record, config.tracking, workspace):
         yield
         record.add_evaluation(workspace)
@@ -84,7 +93,7 @@ class _Sender(threading.Thread):
         self._news = threading.Event()
         self._finished = threading.Event()
         self._projection: Projection | None = None
-        self._failed = self._warned = False
+        self._failed = self._warned = self._sent_others = False
 
     def wake(self) -> None:
         self._news.set()
@@ -115,13 +124,16 @@ class _Sender(threading.Thread):
 
     def _update(self) -> None:
         try:
-            if self._projection is None:
-                self._projection = _project(self._record, self._tracking, self._workspace)
+            with self._record.sending():
+                if self._projection is None:
+                    self._projection = _project(self._record, self._tracking, self._workspace)
+                self._projection.update()
+            if not self._sent_others:
+                self._sent_others = True
                 for line in _send_kept(self._tracking, self._workspace):
                     say(line)
-            self._projection.update()
             self._failed = False
-        except RunDeletedError as error:
+        except (RunDeletedError, OtherWeightsError) as error:
             self._warn(str(error))
         except Exception as error:
             # What was in flight may have arrived: next time, ask MLflow what it has.
@@ -151,12 +163,12 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
             record = Record(workspace)
             run_id = is_local(tracking, workspace) and find_run(workspace, complete_tags(record))
             if not run_id:
-                with alone(workspace, record.id):
+                with record.sending():
                     projection = _project(record, tracking, workspace)
                     projection.update()
                 run_id = projection.run_id
             lines.append(f"The model in models/ is of MLflow run {record.name}: {run_id}")
-    except RunDeletedError as error:
+    except (RunDeletedError, OtherWeightsError) as error:
         lines.append(str(error))
     except PipelineError:
         raise
@@ -167,8 +179,8 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
 
 def _project(record: Record, tracking: TrackingSection, workspace: Workspace) -> Projection:
     """The run of `record`, in the experiment that its own configuration names."""
-    own = tracking.model_copy(update={"experiment": record.experiment})
-    return Projection(open_store(own, workspace), record)
+    named = {"experiment": record.experiment} if record.experiment else {}
+    return Projection(open_store(tracking.model_copy(update=named), workspace), record)
 
 
 def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
@@ -176,10 +188,11 @@ def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     lines = []
     for record in unsent(workspace):
         try:
-            projection = _project(record, tracking, workspace)
-            projection.update()
+            with record.sending():
+                projection = _project(record, tracking, workspace)
+                projection.update()
             lines.append(f"Sent run {record.name} ({projection.status}): {projection.run_id}")
-        except RunDeletedError as error:
+        except (RunDeletedError, OtherWeightsError) as error:
             lines.append(str(error))
         except PipelineError as error:
             lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {error}")
@@ -193,3 +206,16 @@ def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspa
         f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; the next command that "
         "finds the server sends it, or `pipeline sync`."
     )
+
+
+def _warn_of_other_weights(record: Record) -> None:
+    """Say that the same training gave other weights before, and what may explain that."""
+    *earlier, occasion = record.occasions
+    if other := others_weights(occasion, earlier):
+        print(
+            f"warning: this training gave other weights than {record.name} on its first occasion "
+            f"({other.summary}). They differ in: {explain_difference(other, occasion)}. The run in MLflow "
+            "keeps the first ones.",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -38,11 +38,15 @@ class Store:
     experiment: str
 
     def find(self, tag: str, value: str) -> "Run | None":
-        """The experiment's run with that tag, also if it was deleted."""
+        """The experiment's first run with that tag, also if it was deleted."""
         from mlflow.entities import ViewType
 
         found = self.client.search_runs(
-            [self.experiment], f"tags.`{tag}` = '{value}'", run_view_type=ViewType.ALL, max_results=1
+            [self.experiment],
+            f"tags.`{tag}` = '{value}'",
+            run_view_type=ViewType.ALL,
+            max_results=1,
+            order_by=["attributes.start_time ASC"],
         )
         return found[0] if found else None
 

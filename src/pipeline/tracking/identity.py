@@ -1,0 +1,73 @@
+"""What a run is named by: the declared inputs of its training, and nothing else."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.processed import Dataset, read_dataset
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.schema import Config
+
+# The params of the stage train, as dvc.yaml declares them.
+TRAIN_PARAMS = ("seed", "model", "train", "modules.model")
+_TRAINED_ON = ("train", "validation")
+
+
+def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> dict[str, Any]:
+    """What models/run.json says of a training before it begins.
+
+    Args:
+        config: of which `TRAIN_PARAMS` count.
+        workspace: has data/processed.
+        code: the files that the stage train depends on, by the names that dvc.yaml has for them.
+
+    Returns:
+        `id`, 32 hex digits over the rest; `name`, made from it; and the inputs: `config`, `data` with the
+        images and the digest of each split that is trained on, and `code`, a digest.
+    """
+    dataset = read_dataset(workspace)
+    values = config.model_dump(mode="json")
+    inputs = {
+        "config": {key: _at(values, key) for key in TRAIN_PARAMS},
+        "data": {
+            "name": dataset.name,
+            "classes": list(dataset.classes),
+            "image_shape": list(dataset.image_shape),
+            "splits": {split: describe_split(dataset, split) for split in _TRAINED_ON},
+        },
+        "code": _digest({name: sha256(path) for name, path in code.items()}),
+    }
+    number = _digest(inputs)[:32]
+    return {"id": number, "name": f"{dataset.name}-{config.model.name}-{number[:6]}", **inputs}
+
+
+def describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
+    """How many images a split has, and one digest of these and their labels."""
+    return {"images": dataset.counts[split].total, "sha256": _digest(dict(dataset.sha256[split]))}
+
+
+def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """What tells an evaluation of a run from another one.
+
+    Args:
+        config: the configuration as plain values, of which `evaluate` counts.
+        dataset: whose test split counts.
+
+    Returns:
+        `id`, 8 hex digits over the rest; `settings`, the section; `test`, as `describe_split` has it.
+    """
+    inputs = {"settings": dict(config["evaluate"]), "test": describe_split(dataset, "test")}
+    return {"id": _digest(inputs)[:8], **inputs}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
