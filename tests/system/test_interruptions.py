@@ -54,11 +54,8 @@ def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, sta
 
     assert executed(smoke.run(*command)) == ["train"]
     smoke.repro()
-    results = smoke.digests()
-    assert results.pop("models/run.json") != expected.pop("models/run.json")
-    assert results == expected
-    # The first two are the unharmed ones, the third the killed one's, which the fourth found dead.
-    assert [run.info.status for run in smoke.mlflow_runs()] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
+    assert smoke.digests() == expected
+    assert {run.info.status for run in smoke.mlflow_runs()} == {"FINISHED"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -134,9 +131,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
     last = killed.repro()
     assert "Going on after epoch" in last
     assert not checkpoint.exists()
-    results, expected = killed.digests(), unharmed.digests()
-    assert results.pop("models/run.json") != expected.pop("models/run.json")
-    assert results == expected
+    assert killed.digests() == unharmed.digests()
     [run] = killed.mlflow_runs()
     assert run.info.status == "FINISHED"
     assert [metric.step for metric in killed.curve(run, "train_loss")] == list(range(1, 601))

@@ -157,7 +157,7 @@ def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_par
     monkeypatch.delenv("PIPELINE_TRIAL")
     train(config(), trial(workspace, 0))
     run = one_run(workspace)
-    assert run.info.run_name.startswith("smoke-seed0-")
+    assert run.info.run_name.startswith("smoke-")
     assert PARENT not in run.data.tags
 
 
