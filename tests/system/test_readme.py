@@ -45,4 +45,5 @@ def test_links_and_pictures_lead_to_files_of_the_repository():
 
 def test_the_data_sets_and_experiments_it_names_exist():
     for group, option in re.findall(r"\b(data|experiment|model)=([a-z_]+)\b", README):
-        assert (REPOSITORY / "conf" / group / f"{option}.yaml").exists()
+        path = f"conf/{group}/{option}.yaml"
+        assert (REPOSITORY / path).exists() or f"`{path}`:\n\n```yaml" in README

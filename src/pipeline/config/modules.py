@@ -25,12 +25,18 @@ def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[s
     Returns:
         By `model` and `sources`, the SHA-256 of the option's module and of those that it imports.
     """
-    sources = values.get("data", {}).get("sources") or ()
-    kinds = [source.get("kind") for source in sources if isinstance(source, Mapping)]
+    sources = _get(values, "data", "sources")
+    kinds = [_get(source, "kind") for source in (sources if isinstance(sources, list) else [])]
     return {
-        "model": _digest([package / "models" / f"{values.get('model', {}).get('name')}.py"], package),
+        "model": _digest([package / "models" / f"{_get(values, 'model', 'name')}.py"], package),
         "sources": _digest([package / "data" / "sources" / f"{kind}.py" for kind in kinds], package),
     }
+
+
+def _get(values: Any, *keys: str) -> Any:
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
 
 
 def _digest(modules: Iterable[Path], package: Path) -> str:

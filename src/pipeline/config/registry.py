@@ -4,36 +4,42 @@ import importlib
 import pkgutil
 from functools import cache
 from types import ModuleType
-from typing import Any, Union
+from typing import Any, Union, get_args
 
 from pipeline.config.section import Section
 from pipeline.errors import PipelineError
 
 
 @cache
-def options(package: str, base: type[Section]) -> Any:
+def options(package: str, base: type[Section], key: str) -> Any:
     """The union of the sections of the modules in a package.
 
     Args:
-        package: such as `pipeline.models`; each of its modules is an option, called as the module is.
+        package: such as `pipeline.models`; each of its modules is an option, but for those that begin with _.
         base: what the module's section is a subclass of.
+        key: of the section's field that holds the module's name, as a literal.
 
     Raises:
-        PipelineError: a module has no such section, or more than one.
+        PipelineError: a module has no such section, more than one, or one of another name.
     """
     folder: ModuleType = importlib.import_module(package)
-    sections: list[type[Section]] = []
-    for found in sorted(pkgutil.iter_modules(folder.__path__), key=lambda module: module.name):
-        module = importlib.import_module(f"{package}.{found.name}")
-        mine = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
-        ]
-        if len(mine) != 1:
-            raise PipelineError(
-                f"{module.__file__} must define one subclass of {base.__name__}, for the settings of the "
-                f"option {found.name}; it defines {len(mine)}."
-            )
-        sections += mine
-    return Union[tuple(sections)]  # noqa: UP007 (their number is not known)
+    names = sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+    sections = tuple(_section(f"{package}.{name}", base, key) for name in names if not name.startswith("_"))
+    return Union[sections]  # noqa: UP007 (their number is not known)
+
+
+def _section(name: str, base: type[Section], key: str) -> type[Section]:
+    module = importlib.import_module(name)
+    sections = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == name
+    ]
+    option = name.rpartition(".")[2]
+    if len(sections) != 1 or get_args(sections[0].model_fields[key].annotation) != (option,):
+        raise PipelineError(
+            f"{module.__file__} must define one subclass of {base.__name__}, with the field "
+            f'`{key}: Literal["{option}"]`: the settings of the option {option}. A module whose name begins '
+            "with _ is no option."
+        )
+    return sections[0]

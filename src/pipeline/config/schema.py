@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Source = SourceSection
 else:
     # Any module of the folder, by the name in its section.
-    Model = Annotated[options("pipeline.models", ModelSection), Field(discriminator="name")]
-    Source = Annotated[options("pipeline.data.sources", SourceSection), Field(discriminator="kind")]
+    Model = Annotated[options("pipeline.models", ModelSection, "name"), Field(discriminator="name")]
+    Source = Annotated[options("pipeline.data.sources", SourceSection, "kind"), Field(discriminator="kind")]
 
 
 class RawDigests(Section):
