@@ -66,7 +66,7 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
     line = f"{path}, line {node.start_mark.line + 1}"
     size = 1
     if isinstance(node, yaml.ScalarNode):
-        if node.style is None and not re.fullmatch(_PLAIN.get(node.tag, r"(?s:.*)"), node.value):
+        if not node.style and not re.fullmatch(_PLAIN.get(node.tag, r"(?s:.*)"), node.value):
             raise PipelineError(
                 f"{line}: {node.value} reads as {yaml.safe_load(node.value)} in YAML 1.1: write that, or put "
                 "quotes around it if it is a text."

@@ -1,0 +1,169 @@
+"""What is wrong is said with the way to do it right."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.compose import compose, unresolved
+from pipeline.config.overrides import first_values, parse
+from pipeline.errors import PipelineError
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """A copy of conf/ to break."""
+    return Path(shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local")))
+
+
+def refused(conf, *overrides):
+    with pytest.raises(PipelineError) as error:
+        compose(conf, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+experiment=smoke", "experiment has an option already: write experiment=smoke"),
+        ("++model=cnn", "model has an option already: write model=cnn"),
+        ("+seed=1", "seed is there already: write it without the +"),
+        ("model.hidden_units=64", "model.hidden_units is 64: should be a list: [64]"),
+        ("train.early_stopping.patience=None", "patience is 'None': nothing is written null"),
+        ("seed=None", "seed is 'None': should be a valid integer"),
+        ("name=5", "name is 5: should be a text: put quotes around it"),
+        ("data.classes=[cat,1e3]", "data.classes.1 is 1000.0: should be a text: put quotes around it"),
+        ("model.name=foo", "model.name is 'foo': should be 'cnn' or 'mlp'"),
+        ("data.sources=[x]", "data.sources.0 is 'x': should be a section"),
+        ("name=", "name is '': should be up to 100 letters, digits"),
+        ("train.epochs=${sed}", "train.epochs refers to ${sed}: there is no such key. Did you mean seed"),
+        ("train.learning_rate=0,001", "names several values: add -m"),
+        ("train.epochs", "'train.epochs' is no override: write KEY=VALUE without spaces"),
+        ("experiment", "'experiment' is no override"),
+        ("=3", "'=3' is no override"),
+        ("", "'' is no override"),
+        ("name=Ziffern-ä", "needs quotes of its own, as in name='\"Ziffern-ä\"'"),
+        ("name=“x”", "'name=“x”' can't be read"),
+        ("model.hidden_units=[64", "each bracket"),
+        ("hydra.mode=x", "hydra.mode=x is refused: Invalid value 'x', expected one of [RUN, MULTIRUN]"),
+        ("experiment=1e3", "reads as a number or a truth value needs quotes"),
+        ("modules.model=x", "modules.model: conf/ has no such key; it is computed"),
+    ],
+)
+def test_a_mistake_is_told_with_its_remedy(override, says):
+    said = refused(CONF, override)
+    assert says in said
+    for riddle in ("tuple", "Exception", "hydra.cc", "pattern"):
+        assert riddle not in said
+
+
+def test_where_the_fault_is_follows_from_who_set_the_value(conf):
+    assert refused(conf, "seed=-1").startswith("The command line is refused.\n")
+    path = conf / "train" / "default.yaml"
+    path.write_text(path.read_text().replace("epochs: 10", "epochs: 0"))
+    assert refused(conf, "seed=1").startswith("The configuration in conf/ is refused.\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["", "# A licence\n# @package _global_\n", "---\n# @package _global_\n", "\ufeff# @package _global_\n"],
+)
+def test_an_experiment_that_does_not_begin_as_it_must_is_told_so(conf, head):
+    (conf / "experiment" / "mine.yaml").write_text(f"{head}seed: 1\n")
+    assert "conf/experiment/mine.yaml must begin with the line `# @package _global_`" in refused(
+        conf, "experiment=mine"
+    )
+
+
+def test_an_option_in_a_yml_file_is_told_so(conf):
+    (conf / "experiment" / "mine.yml").write_text("# @package _global_\nseed: 1\n")
+    assert "mine.yml: the name of an option's file ends in .yaml" in refused(conf, "experiment=mine")
+
+
+@pytest.mark.parametrize("name", ["1", "1e3", "true"])
+def test_an_option_whose_name_reads_as_a_number_can_be_chosen_in_quotes(conf, name):
+    (conf / "experiment" / f"{name}.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert compose(conf, [f"experiment='{name}'"]).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 010", "010 reads as 8"),
+        ("preprocess: {seed: 0x10}", "0x10 reads as 16"),
+        ("data: {timeout: 1:30}", "1:30 reads as 90"),
+        ("data: {timeout: 1:30.5}", "1:30.5 reads as 90.5"),
+        ("data: {classes: [no, cat]}", "no reads as False"),
+        ("train: {xla: on}", "on reads as True"),
+    ],
+)
+def test_what_yaml_versions_read_differently_is_refused(conf, text, said):
+    path = conf / "experiment" / "mine.yaml"
+    path.write_text(f"# @package _global_\n{text}\n")
+    found = refused(conf, "experiment=mine")
+    assert f"mine.yaml, line 2: {said} in YAML 1.1: write that, or put quotes" in found
+
+
+def test_plain_numbers_and_quoted_texts_are_fine(conf):
+    (conf / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nseed: 1_0\ndata: {timeout: 1e1, classes: ['no', \"010\"]}\ntrain: {xla: True}\n"
+    )
+    config = compose(conf, ["experiment=mine"])
+    assert (config.seed, config.data.timeout, config.data.classes) == (10, 10.0, ("no", "010"))
+
+
+def test_a_default_that_reads_as_a_truth_value_is_told_so(conf):
+    path = conf / "config.yaml"
+    path.write_text(path.read_text().replace("experiment: null", "experiment: on"))
+    assert "on reads as True in YAML 1.1" in refused(conf)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["train.warmup=1.0"], "train.warmup is 1.0: .*from 0 below 1"),
+        (["preprocess.validation_fraction=1"], "from 0 below 1"),
+        (["data.sha256.train_images=a"], "data.sha256.train_images is 'a': should be 64 hexadecimal digits"),
+        ([f"data.sha256.train_images={'a' * 65}"], "64 hexadecimal digits"),
+        (["train.label_smoothing=0.1", "model.head=sigmoid"], "label_smoothing needs model.head softmax"),
+        (
+            ["sweep.pruner=median", "sweep.objectives=[val_accuracy,val_loss]"],
+            "pruner median needs one objective",
+        ),
+        (["sweep.pruner=median", "sweep.objectives=[parameters]"], "pruner median needs one objective"),
+        (["sweep.objectives=[val_loss,val_loss]"], "objectives has a name twice"),
+    ],
+)
+def test_values_that_do_not_go_together_or_touch_a_bound_are_refused(overrides, says):
+    with pytest.raises(PipelineError, match=says):
+        compose(CONF, overrides)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:hunter2@host/", "postgresql://me:hunt/hunter2@host/db", "http://hunter2@host"]
+)
+def test_a_refused_address_is_shown_without_its_password(address):
+    said = refused(CONF, f"tracking.uri='{address}'")
+    assert "tracking.uri is '" in said
+    assert "without a password" in said
+    assert "hunter2" not in said
+
+
+# --- sweeps ------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_checked_by_the_first_value_of_each_list_and_by_no_interval():
+    overrides = parse(
+        ["seed=3,4", "train.epochs=range(2,5)", "train.learning_rate=interval(0,1)", "model=glob(*)"]
+    )
+    assert first_values(overrides) == ["seed=3", "train.epochs=2"]
+    with pytest.raises(PipelineError, match=r"seed=range\(0,0\) names no value"):
+        first_values(parse(["seed=range(0,0)"]))
+
+
+def test_names_of_a_sweep_are_checked_though_its_first_values_make_no_trial():
+    unresolved(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}"])
+    with pytest.raises(PipelineError, match=r"Did you mean train\.epochs"):
+        unresolved(CONF, ["train.weight_decay=0.1", "train.epoch=3"])
