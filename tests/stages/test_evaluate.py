@@ -12,12 +12,13 @@ from pipeline.artifacts import model_file
 from pipeline.artifacts.processed import read_dataset, read_split
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
 from pipeline.config.compose import compose
-from pipeline.config.params import view
+from pipeline.config.params import dump, view
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import inference_model
 from pipeline.plots import evaluation as plots
 from pipeline.stages import evaluate, preprocess
+from pipeline.stages.__main__ import run as run_stage
 
 use_threads(1)
 
@@ -274,3 +275,11 @@ def test_what_is_missing_is_named(config, workspace, missing):
     path.unlink()
     with pytest.raises(PipelineError, match=path.name):
         run(config, workspace)
+
+
+def test_where_no_report_can_be_written_an_earlier_stage_refuses_to_begin(config, workspace):
+    workspace.params.write_text(dump(config))
+    shutil.copy(CONF.parent / "dvc.yaml", workspace.dvc_yaml)
+    workspace.metrics.parent.touch()
+    with pytest.raises(PipelineError, match=r"reports has to be a folder, for metrics\.json"):
+        run_stage("preprocess", workspace)

@@ -48,3 +48,9 @@ def test_a_read_only_output_folder_is_refused_before_training(reproduced, smoke)
     assert "Traceback" not in output
     smoke.repro()
     assert smoke.digests() == reproduced.digests()
+
+
+def test_a_read_only_folder_of_a_later_stage_is_refused_before_training(smoke):
+    output = train_with(smoke, "mount --bind reports reports && mount -o remount,ro,bind reports")
+    assert "error: The file system is read-only at " in output
+    assert "Training" not in output

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace, here
-from pipeline.errors import end_if_told, sentences
+from pipeline.errors import PipelineError, end_if_told, sentences
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
 from pipeline.processes.system import die_with_parent
@@ -56,9 +56,8 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         return
     config = read_params(workspace.params)
-    declared = _declaration(workspace, stage)
-    part = view(config, declared["params"])
-    _refuse_unwritable(workspace, declared)
+    part = view(config, _declaration(workspace, stage)["params"])
+    _refuse_unwritable(workspace)
     if stage in ("train", "evaluate"):
         from pipeline.tracking import session as tracking
 
@@ -101,13 +100,17 @@ def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
     return declared
 
 
-def _refuse_unwritable(workspace: Workspace, declared: dict[str, list[Any]]) -> None:
-    """Try now whether the outputs can be written, not after hours of training."""
-    outputs = [out for kind in ("outs", "metrics", "plots") for out in declared.get(kind, [])]
-    for folder in {(workspace.root / out).parent for out in outputs}:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+def _refuse_unwritable(workspace: Workspace) -> None:
+    """Try now whether this stage and the later ones can write their outputs, not after hours of training."""
+    for output in (workspace.raw, workspace.dataset, workspace.model, workspace.metrics):
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=output.parent):
+                pass
+        except (FileExistsError, NotADirectoryError):
+            raise PipelineError(
+                f"{output.parent} has to be a folder, for {output.name}: move what is there out of the way."
+            ) from None
 
 
 if __name__ == "__main__":
