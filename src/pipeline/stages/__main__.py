@@ -56,7 +56,8 @@ def run(stage: str, workspace: Workspace) -> None:
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         return
     config = read_params(workspace.params)
-    part = view(config, _declaration(workspace, stage)["params"])
+    declared = _declaration(workspace, stage)
+    part = view(config, declared["params"])
     _refuse_unwritable(workspace)
     if stage in ("train", "evaluate"):
         from pipeline.tracking import session as tracking
