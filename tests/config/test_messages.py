@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.compose import compose, unresolved
+from pipeline.config.compose import compose, compose_sweep, unresolved
 from pipeline.config.overrides import first_values, parse
 from pipeline.errors import PipelineError
+from pipeline.sweeps.plan import grid
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -167,3 +168,19 @@ def test_names_of_a_sweep_are_checked_though_its_first_values_make_no_trial():
     unresolved(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}"])
     with pytest.raises(PipelineError, match=r"Did you mean train\.epochs"):
         unresolved(CONF, ["train.weight_decay=0.1", "train.epoch=3"])
+
+
+def test_a_sweep_as_a_whole_is_not_held_to_values_that_no_trial_has():
+    composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.trials=3"])
+    assert (composed.sweep.trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
+    with pytest.raises(PipelineError, match=r"The command line is refused\.\nsweep\.trials is 0"):
+        compose_sweep(CONF, ["sweep.trials=0"])
+
+
+def test_trials_of_a_sweep_are_validated_as_they_will_be():
+    overrides = parse(
+        ["experiment=mlp_best,cnn_fast", "train.weight_decay=0.01", "data=digits", "train.epochs=1"]
+    )
+    assert [trial.config.train.optimizer for trial in grid(CONF, overrides)] == ["adamw", "adamw"]
+    overrides = parse(["train.epochs='${seed}'", "seed=1,2"])
+    assert [trial.config.train.epochs for trial in grid(CONF, overrides)] == [1, 2]

@@ -11,7 +11,7 @@ import yaml
 from pipeline.config.messages import nearest, one_line, refused_by_hydra, validate
 from pipeline.config.modules import PACKAGE, modules_in_use
 from pipeline.config.overrides import parse, refuse_several_values
-from pipeline.config.schema import Composed, Config
+from pipeline.config.schema import Composed, Config, OfSweep
 from pipeline.config.unsafe_yaml import refuse_resolvers, refuse_unsafe_yaml
 from pipeline.errors import PipelineError
 
@@ -43,6 +43,23 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACK
     for overrides, composed in _unresolved_each(conf, many):
         typed = {part.key_or_group for part in parse(overrides)}
         yield from_hydra(composed, package, typed)
+
+
+def compose_sweep(conf: Path, overrides: Sequence[str]) -> Composed:
+    """What is said of a sweep as a whole: `name`, `tracking` and `sweep`, validated, and nothing else.
+
+    Args:
+        conf: the folder.
+        overrides: those of one value. With the default values of the keys that are swept over they may make a
+            configuration that no trial has, so the other sections are not looked at.
+
+    Raises:
+        PipelineError: as `compose` does, for these three.
+    """
+    values = _plain(unresolved(conf, overrides))
+    kept = {key: values[key] for key in OfSweep.model_fields if key in values}
+    found = validate(kept, OfSweep, typed={part.key_or_group for part in parse(overrides)})
+    return Composed.model_construct(**{key: getattr(found, key) for key in OfSweep.model_fields})
 
 
 def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":
@@ -138,6 +155,11 @@ def from_hydra(composed: "DictConfig", package: Path = PACKAGE, typed: Collectio
     Raises:
         PipelineError: a value is missing, refused, or would be read from the environment.
     """
+    return complete(_plain(composed), "conf/", package, typed)
+
+
+def _plain(composed: "DictConfig") -> dict[str, Any]:
+    """The values without Hydra's own, resolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -160,7 +182,7 @@ def from_hydra(composed: "DictConfig", package: Path = PACKAGE, typed: Collectio
     except OmegaConfBaseException as error:
         raise PipelineError(refused_by_hydra(error)) from None
     assert isinstance(plain, dict)
-    return complete({str(key): value for key, value in plain.items()}, "conf/", package, typed)
+    return {str(key): value for key, value in plain.items()}
 
 
 def complete(

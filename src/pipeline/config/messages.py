@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from pipeline.config.schema import Composed, Config
+from pipeline.config.schema import Composed
 from pipeline.config.section import WORDS, Section
 from pipeline.errors import PipelineError
 
-Schema = TypeVar("Schema", bound=Config)
+Schema = TypeVar("Schema", bound=Section)
 
 
 def validate(

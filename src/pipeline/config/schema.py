@@ -196,6 +196,14 @@ class SweepSection(Section):
         return self
 
 
+class OfSweep(Section):
+    """What is said of a sweep as a whole; its trials have the rest."""
+
+    name: Name
+    tracking: TrackingSection
+    sweep: SweepSection
+
+
 class Composed(Config):
     """All of conf/: the configuration of a trial, and how a sweep goes about its trials."""
 

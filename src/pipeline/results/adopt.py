@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.artifacts.workspace import Workspace, write_text
-from pipeline.config.compose import compose
+from pipeline.config.compose import compose, unresolved
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
@@ -136,13 +136,10 @@ _Dumper.add_representer(
 
 def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Which option of each group Hydra composes with, and the values, which need not be valid."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        composed = hydra_compose("config", list(overrides), return_hydra_config=True)
-    values = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    composed = unresolved(conf, overrides)
+    values = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     plain: Any = OmegaConf.to_container(values, resolve=True)
     return dict(composed.hydra.runtime.choices), plain
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts.workspace import Workspace, remove, sha256
-from pipeline.config.compose import compose_each
+from pipeline.config.compose import compose_each, compose_sweep
 from pipeline.config.schema import Composed, Config, TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
@@ -77,7 +77,7 @@ def composed_and_overrides(
     """What `arguments` compose to without the keys that are swept over, and all overrides with those."""
     loader = hydra_context.config_loader
     typed = [part.input_line or "" for part in parse(arguments, {}, loader) if not part.is_sweep_override()]
-    composed = next(compose_each(conf, [typed]))
+    composed = compose_sweep(conf, typed)
     return composed, parse(arguments, composed.sweep.params, loader)
 
 

@@ -167,7 +167,8 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
                     projection = _project(record, tracking, workspace)
                     projection.update()
                 run_id = projection.run_id
-            lines.append(f"The model in models/ is of MLflow run {record.name}: {run_id}")
+            where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
+            lines.append(f"The model {where} is of MLflow run {record.name}: {run_id}")
     except (RunDeletedError, OtherWeightsError) as error:
         lines.append(str(error))
     except PipelineError:
