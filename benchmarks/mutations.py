@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -52,21 +53,22 @@ class Mutant:
     """A module with one fault in it."""
 
     module: str
-    line: int
-    before: str
+    line: str  # the code of the line
+    before: str  # the part of it that is changed
     after: str
     source: str
 
     @property
     def row(self) -> str:
         """How the page shows it."""
-        cells = (f"`{self.module}`", f"`{self.before}`", f"`{self.after}`")
+        cells = (f"`{self.module}`", f"`{self.line}`", f"`{self.before}` → `{self.after}`")
         return " | ".join(cell.replace("|", r"\|") for cell in cells)
 
 
 def mutants(module: str) -> Iterator[Mutant]:
     """Every mutant of a module, from top to bottom."""
-    tree = ast.parse((REPOSITORY / "src" / "pipeline" / f"{module}.py").read_text(encoding="utf-8"))
+    text = (REPOSITORY / "src" / "pipeline" / f"{module}.py").read_text(encoding="utf-8")
+    tree, lines = ast.parse(text), text.splitlines()
     number = 0
     while True:
         mutated = copy.deepcopy(tree)
@@ -75,7 +77,8 @@ def mutants(module: str) -> Iterator[Mutant]:
         if mutation.found is None:
             return
         line, before, after = mutation.found
-        yield Mutant(module, line, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
+        code = lines[line - 1].partition("  #")[0].strip()
+        yield Mutant(module, code, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
         number += 1
 
 
@@ -152,36 +155,35 @@ def _with(node: ast.AST, **parts: object) -> ast.AST:
     return changed
 
 
-def tests_of(module: str) -> list[str]:
+def tests_of(module: str, root: Path) -> list[str]:
     """The fast test files of a module."""
     folder, _, name = module.partition("/")
-    paths = [REPOSITORY / "tests" / path for path in MODULES[module] or [f"{folder}/test_{name}.py"]]
+    paths = [root / "tests" / path for path in MODULES[module] or [f"{folder}/test_{name}.py"]]
     found = [str(path) for path in paths if path.exists()]
     if not found:
         sys.exit(f"error: {module} has no tests of its own.")
     return found
 
 
-def survives(source: Path, module: str, text: str | None, seconds: float) -> bool:
-    """Whether the tests of `module` pass with `text` as its code; None: as it is."""
-    path = source / "pipeline" / f"{module}.py"
+def survives(root: Path, module: str, text: str | None, seconds: float) -> bool:
+    """Whether the tests of `module` in the copy at `root` pass with `text` as its code; None: as it is."""
+    path = root / "src" / "pipeline" / f"{module}.py"
     original = path.read_text(encoding="utf-8")
     path.write_text(text or original, encoding="utf-8")
     child = os.fork()
     if not child:
         os.setsid()
-        log = os.open(source.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        log = os.open(root.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        sys.path.insert(0, str(source))
-        os.environ["PYTHONPATH"] = str(source)
+        sys.path.insert(0, str(root / "src"))
+        os.environ["PYTHONPATH"] = str(root / "src")
         import pytest
 
-        folder = f"--basetemp={source.parent / 'tmp'}"
-        fast = ("-x", "-q", "-m", "not slow and not browser")
-        os._exit(pytest.main([*fast, folder, *tests_of(module)]))
+        fast = ("-x", "-q", "-m", "not slow and not browser", f"--basetemp={root.parent / 'tmp'}")
+        os._exit(pytest.main([*fast, *tests_of(module, root)]))
+    deadline = time.monotonic() + seconds
     try:
-        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
@@ -203,11 +205,9 @@ def main() -> None:
     _preload()
     scores, survivors = _read_page()
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        shutil.copytree(REPOSITORY / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-        # Some tests find the repository by where the package is.
-        for name in ("conf", "dvc.yaml", "params.yaml"):
-            (source.parent / name).symlink_to(REPOSITORY / name)
+        copied = Path(folder) / "copy"
+        _copy(copied)
+        os.chdir(copied)
         sys.dont_write_bytecode = True  # It would be taken for current within the same second.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         for module in arguments.modules or MODULES:
@@ -215,18 +215,28 @@ def main() -> None:
             chosen = sorted(every, key=lambda mutant: hashlib.sha256(mutant.row.encode()).hexdigest())
             chosen = chosen[: arguments.sample]
             begin = time.monotonic()
-            if not survives(source, module, None, 600):
+            if not survives(copied, module, None, 600):
                 sys.exit(
-                    f"error: the tests of {module} fail as it is:\n{(source.parent / 'log').read_text()}"
+                    f"error: the tests of {module} fail as it is:\n{(copied.parent / 'log').read_text()}"
                 )
             limit = 5 * (time.monotonic() - begin) + 10
-            alive = [mutant for mutant in chosen if survives(source, module, mutant.source, limit)]
+            alive = [mutant for mutant in chosen if survives(copied, module, mutant.source, limit)]
             print(f"{module}: {len(chosen) - len(alive)} of {len(chosen)} noticed", flush=True)
             scores[module] = (len(every), len(chosen), len(alive))
             reasons = {row: reason for row, reason in survivors.items() if row.startswith(f"`{module}`")}
             survivors = {row: reason for row, reason in survivors.items() if row not in reasons}
             survivors |= {mutant.row: reasons.get(mutant.row, "") for mutant in alive}
             PAGE.write_text(render(scores, survivors), encoding="utf-8")
+
+
+def _copy(root: Path) -> None:
+    """Copy what git sees of the working tree."""
+    command = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, root / name)
 
 
 def _preload() -> None:
@@ -245,7 +255,7 @@ def _preload() -> None:
 
 _Scores = dict[str, tuple[int, int, int]]  # by module: mutants, of these tried, of these not noticed
 _SCORE = re.compile(r"^\| `([a-z_/]+)` \| (\d+) \| (\d+) \| (\d+) \|", re.MULTILINE)
-_SURVIVOR = re.compile(r"^\| (`[a-z_/]+` \| `.*` \| `.*`) \| (.*) \|$", re.MULTILINE)
+_SURVIVOR = re.compile(r"^\| (`[a-z_/]+` \| `.*` \| `.*` → `.*`) \| (.*) \|$", re.MULTILINE)
 
 
 def _read_page() -> tuple[_Scores, dict[str, str]]:

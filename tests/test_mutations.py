@@ -49,7 +49,7 @@ def test_each_mutant_has_one_change_to_what_the_code_does(toy):
 
 
 def test_the_page_counts_what_can_be_noticed_and_is_read_again(tmp_path, monkeypatch):
-    same, weak = "`a/b` | `x \\| 1` | `x & 1`", "`a/b` | `1` | `2`"
+    same, weak = "`a/b` | `y = x \\| 1` | `x \\| 1` → `x & 1`", "`a/b` | `y = 1` | `1` → `2`"
     page = render({"a/b": (20, 12, 2)}, {same: "Same: x is 1.", weak: "No test."})
     assert "| `a/b` | 20 | 12 | 2 | 1 | 91% |" in page
     assert "**10 of 11** (91%)" in page
@@ -60,4 +60,4 @@ def test_the_page_counts_what_can_be_noticed_and_is_read_again(tmp_path, monkeyp
 
 @pytest.mark.parametrize("module", MODULES)
 def test_each_module_has_fast_tests(module):
-    assert mutations.tests_of(module)
+    assert mutations.tests_of(module, mutations.REPOSITORY)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config import compose as composition
-from pipeline.config.schema import Config, TrackingSection
+from pipeline.config.schema import Config
 from pipeline.errors import PipelineError as PipelineError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Run:
         with quiet_tensorflow():
             from pipeline.artifacts.model_file import load
         with tempfile.TemporaryDirectory() as folder:
-            return load(download_model(self.id, _tracking(here()), here(), Path(folder)))
+            return load(download_model(self.id, compose().tracking, here(), Path(folder)))
 
 
 def compose(*overrides: str) -> Config:
@@ -115,11 +115,5 @@ def load_run(name: str) -> Run:
     """
     from pipeline.results.lookup import look_up
 
-    (found,) = look_up([name], _tracking(here()), here())
+    (found,) = look_up([name], compose().tracking, here())
     return Run(found.name, found.id, found.params, found.metrics, found.predictions)
-
-
-def _tracking(workspace: Workspace) -> TrackingSection:
-    from pipeline.config.params import read_params
-
-    return read_params(workspace.params).tracking
