@@ -1,5 +1,6 @@
 """The page of results says what the trainings came to."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_the_picture_has_each_experiment_by_error_and_cost():
     points = [tuple(bar.lines[0].get_xydata()[0]) for bar in axes.containers]
     assert points == [pytest.approx((2.0, 1.0)), pytest.approx((10.0, 7.0))]
     assert [text.get_text() for text in axes.texts] == ["a\n99.00 %", "b\n93.00 %"]
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_what_an_experiment_promises_is_what_the_page_has(name):
+    text = (REPOSITORY / "conf" / "experiment" / f"{name}.yaml").read_text()
+    promise = re.search(
+        r"([\d.]+) % (?:\(± ([\d.]+)\) )?on the test images( with test-time augmentation)?", text
+    )
+    rows = (REPOSITORY / "docs" / "results.md").read_text().splitlines()
+    [row] = [row.split("|") for row in rows if f"[`{name}`]" in row]
+    measured = row[5 if promise[3] else 4]
+    assert float(measured.split()[0]) == pytest.approx(float(promise[1]), abs=float(promise[2] or 0.06))
 
 
 def test_each_row_is_an_experiment():

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_two_clones_that_share_nothing_make_the_same_bytes(reproduced, template,
         json.loads(clone.workspace.metrics.read_text())["weights_sha256"] for clone in (reproduced, other)
     ]
     assert weights[0] == weights[1]
+
+
+def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
+    text = (reproduced.root / "conf" / "experiment" / "smoke.yaml").read_text()
+    promised = re.search(r"Expect (\d+) % on the test images, (\d+) % in validation", text).groups()
+    metrics = json.loads(reproduced.workspace.metrics.read_text())
+    assert promised == tuple(f"{100 * metrics[name]:.0f}" for name in ("test_accuracy", "val_accuracy"))
 
 
 def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
