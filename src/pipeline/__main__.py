@@ -80,6 +80,8 @@ def _check(conf: Path, arguments: list[str]) -> None:
     )
     parsed = parse([*searched, *options.overrides])
     if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+        if any(part.key_or_group == "hydra.searchpath" for part in parse(options.overrides)):
+            raise PipelineError("With -m, name the folder by --config-dir in place of hydra.searchpath.")
         # The sweeper validates each trial; the first values of all lists need not be one.
         unresolved(conf, first_values(parsed))
     else:

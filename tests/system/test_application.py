@@ -83,6 +83,10 @@ def test_the_tab_key_completes(reproduced, typed, offered):
         (["train.epochs=1.5"], "train.epochs is 1.5"),
         (["model=mlpp"], "Did you mean mlp"),
         (["train.epochs"], "train.epochs"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg exclude each other"),
+        (["-m", "seed=range(0,0)"], "names no value"),
+        (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "chosen by name"),
+        (["-m", "hydra.searchpath=[file:///tmp]", "seed=1,2"], "--config-dir"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -119,7 +119,7 @@ def _hydra(conf: Path) -> Iterator[None]:
     instance, folder = GlobalHydra.instance(), str(conf.resolve())
     before = instance.hydra
     paths = before.config_loader.get_search_path().get_path() if before else []
-    if any(path.path == f"file://{folder}" for path in paths):
+    if any(str(path.path).removeprefix("file://") == folder for path in paths):
         yield
         return
     instance.clear()
