@@ -80,6 +80,22 @@ def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
     assert promised == tuple(f"{100 * metrics[name]:.0f}" for name in ("test_accuracy", "val_accuracy"))
 
 
+def test_checkouts_of_git_and_dvc_and_repro_in_any_order_train_nothing_that_is_known(smoke):
+    first = smoke.digests()
+    smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
+    smoke.repro()
+    smoke.git("commit", "--quiet", "--all", "--message=Faster")
+    second = smoke.digests()
+
+    smoke.git("checkout", "--quiet", "HEAD~1")
+    smoke.run("dvc", "checkout")
+    assert set(executed(smoke.repro())) <= {"compose"}
+    assert (smoke.digests(), smoke.changes()) == (first, "")
+    smoke.git("checkout", "--quiet", "main")
+    assert set(executed(smoke.repro())) <= {"compose"}
+    assert (smoke.digests(), smoke.changes()) == (second, "")
+
+
 def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
     smoke.edit("params.yaml", "epochs: 5", "epochs: 6")
     edited = smoke.workspace.params.read_text()

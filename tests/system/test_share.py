@@ -1,5 +1,6 @@
 """Trainings of one clone are known in another, by way of a DVC remote."""
 
+import json
 import shutil
 
 from clones import clone_of, executed
@@ -17,6 +18,14 @@ def test_a_sweep_that_another_clone_ran_is_known(smoke, tmp_path):
     assert "2 trials: 2 known, 0 to run." in other.pipeline("-m", "train.epochs=1", "seed=0,1")
     assert executed(other.repro()) == []
     assert other.digests() == smoke.digests()
+    # Where the model came from is known as well.
+    other.run("pipeline", "sync")
+    name = json.loads(smoke.workspace.run.read_text())["name"]
+    [theirs], [ours] = (
+        [run for run in clone.mlflow_runs() if run.data.tags.get("pipeline.name") == name]
+        for clone in (smoke, other)
+    )
+    assert ours.data.tags["git.commit"] == theirs.data.tags["git.commit"] != "unknown"
 
     # A folder of which a file was lost is made whole again.
     shutil.rmtree(max((other.root / ".dvc/cache/files/md5").iterdir()))

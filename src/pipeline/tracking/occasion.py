@@ -19,6 +19,7 @@ from pipeline.config.schema import Config
 from pipeline.console import brief
 from pipeline.tracking.lineage import Code, environment_tags
 
+OCCASIONS = "occasions"  # the folder, in .pipeline and in a DVC remote
 # Tags of an occasion that may explain why another one gave other weights.
 _EXPLAIN = ("processor", "platform", "package.", "environment.")
 
@@ -120,7 +121,7 @@ def others_weights(occasion: Occasion, earlier: Sequence[Occasion]) -> Occasion 
 
 
 def _folder(workspace: Workspace, run: str) -> Path:
-    return workspace.scratch / "occasions" / run
+    return workspace.scratch / OCCASIONS / run
 
 
 def now() -> int:

@@ -5,13 +5,15 @@ sweep's trials the remote would have the entries and not the models.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, atomic
 from pipeline.errors import PipelineError
+from pipeline.tracking.occasion import OCCASIONS
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.hash_info import HashInfo
@@ -28,6 +30,7 @@ def push(workspace: Workspace, remote: str | None = None) -> str:
         sent = repo.cloud.push(_outputs(workspace, there=True), remote=remote)
         _refuse_failed(sent.failed)
         repo.stage_cache.push(remote)
+        _send_occasions(workspace, repo.cloud.get_remote(remote))
         return f"Sent {_files(len(sent.transferred))}; another clone gets them by `pipeline pull`."
 
 
@@ -39,6 +42,7 @@ def pull(workspace: Workspace, remote: str | None = None) -> str:
     """
     with _opened(workspace) as repo:
         repo.stage_cache.pull(remote)
+        _fetch_occasions(workspace, repo.cloud.get_remote(remote))
         count = 0
         # What is in a folder is known when the list of its files is there.
         for _ in range(2):
@@ -46,6 +50,26 @@ def pull(workspace: Workspace, remote: str | None = None) -> str:
             _refuse_failed(fetched.failed)
             count += len(fetched.transferred)
         return f"Fetched {_files(count)}; what was trained with them is known here now."
+
+
+def _send_occasions(workspace: Workspace, remote: Any) -> None:
+    """Say beside the outputs when, where and from which code they were made."""
+    for path in (workspace.scratch / OCCASIONS).glob("*/*.json"):
+        target = remote.fs.join(remote.path, OCCASIONS, path.parent.name, path.name)
+        if not remote.fs.exists(target):
+            remote.fs.makedirs(remote.fs.parent(target), exist_ok=True)
+            remote.fs.put_file(str(path), target)
+
+
+def _fetch_occasions(workspace: Workspace, remote: Any) -> None:
+    source = remote.fs.join(remote.path, OCCASIONS)
+    for path in remote.fs.find(source) if remote.fs.exists(source) else ():
+        *_, run, name = remote.fs.parts(path)
+        target = workspace.scratch / OCCASIONS / run / name
+        # A remote is others' to write to: a name is a name, whatever stands in it.
+        if not target.exists() and re.fullmatch(r"[0-9a-f]{32}/[0-9a-f]{12}\.json", f"{run}/{name}"):
+            with atomic(target) as temporary:
+                remote.fs.get_file(path, str(temporary))
 
 
 @contextmanager
