@@ -16,6 +16,7 @@ from harness import (
     epochs,
     evaluate,
     files,
+    free_port,
     kept,
     lay_out,
     one_run,
@@ -25,10 +26,13 @@ from harness import (
 
 from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace
+from pipeline.errors import PipelineError
 from pipeline.tracking import session as tracking
 from pipeline.tracking.identity import evaluation_of, identify
 from pipeline.tracking.lineage import Code, code_of, read_code, write_code
 from pipeline.tracking.occasion import occasions_of
+
+NOWHERE = f"http://127.0.0.1:{free_port()}"
 
 
 def number(workspace, settings=None, code=None):
@@ -156,6 +160,17 @@ def test_other_weights_are_said_at_once_and_never_overwrite_the_first(workspace,
     assert run.data.tags["pipeline.weights_sha256"] == before.data.tags["pipeline.weights_sha256"]
     assert sum(key.startswith("pipeline.occasion.") for key in run.data.tags) == 2
     assert kept(workspace) == []
+
+
+def test_a_model_that_is_not_the_runs_is_never_shown_at_the_run(workspace):
+    train(config(tracking={"uri": NOWHERE}), workspace)
+    workspace.model.write_bytes(b"somebody else's")
+    with pytest.raises(PipelineError, match=r"is not the model of the run digits-mlp-.* --force"):
+        evaluate(config(), workspace)
+    shutil.rmtree(workspace.scratch / "runs")
+    with pytest.raises(PipelineError, match="is not the model of the run"):
+        tracking.sync(config().tracking, workspace)
+    assert not [run for run in runs(workspace) if run.outputs and run.outputs.model_outputs]
 
 
 def test_a_store_that_lost_the_run_gets_it_again_with_its_occasions(workspace):

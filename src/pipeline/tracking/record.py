@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
-from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
+from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.errors import PipelineError
@@ -107,9 +107,10 @@ class Record:
         """The record of an evaluation of the run whose model is in `workspace`.
 
         Raises:
-            PipelineError: the workspace has no run.
+            PipelineError: the workspace has no run, or a model that is not its run's.
         """
         run = read_run(workspace.run)
+        refuse_foreign_model(run, workspace)
         evaluation = evaluation_of(config.model_dump(mode="json"), read_dataset(workspace))
         files, lock = _claim(workspace, f"{run['id']}-{evaluation['id']}")
         _write_json(files.root / "evaluation.json", evaluation)
@@ -173,7 +174,7 @@ class Record:
         occasion = self.occasions[-1].ended(result.weights_sha256, outcome.pop("cpu_seconds"))
         write_text(self._occasion_file, occasion.dump())
         keep(occasion, self.id, workspace)
-        run = self.run | {"result": outcome}
+        run = self.run | {"result": outcome | {"model_sha256": sha256(workspace.model)}}
         _write_json(self.files.run, run)
         _copy(self.files.run, workspace.run)
         self.occasions[-1] = occasion
@@ -231,6 +232,21 @@ def read_run(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise PipelineError(f"{path} names no run ({error}): run `dvc repro`.") from None
     return run
+
+
+def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
+    """Refuse a model file that is not the one that the run wrote.
+
+    Raises:
+        PipelineError: it is missing, or another one.
+    """
+    if not files.model.exists():
+        raise PipelineError(f"{files.model} is missing: `dvc repro` restores the one in models/.")
+    if sha256(files.model) != run["result"]["model_sha256"]:
+        raise PipelineError(
+            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of it "
+            "is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
+        )
 
 
 def differs_text(differs: Mapping[str, str]) -> str:

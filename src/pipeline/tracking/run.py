@@ -20,7 +20,7 @@ from pipeline.config.section import leaves
 from pipeline.environment import quiet_tensorflow
 from pipeline.errors import PipelineError
 from pipeline.tracking.occasion import now
-from pipeline.tracking.record import Record
+from pipeline.tracking.record import Record, refuse_foreign_model
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ class Projection:
         from mlflow.types import Schema, TensorSpec
 
         run, model = self._record.run, self._record.files.model
-        if not model.exists():
-            raise PipelineError(f"{model} is missing: `dvc repro` restores the one in models/.")
+        refuse_foreign_model(run, self._record.files)
         result, data = run["result"], run["data"]
         signature = ModelSignature(
             Schema([TensorSpec(np.dtype("uint8"), (-1, *data["image_shape"]), "images")]),
