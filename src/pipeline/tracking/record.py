@@ -244,8 +244,8 @@ def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
         raise PipelineError(f"{files.model} is missing: `dvc repro` restores the one in models/.")
     if sha256(files.model) != run["result"]["model_sha256"]:
         raise PipelineError(
-            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of it "
-            "is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
+            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of "
+            "it is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
         )
 
 
