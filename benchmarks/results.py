@@ -32,7 +32,7 @@ from pipeline.errors import sentences
 from pipeline.evaluation.metrics import wilson
 from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
 from pipeline.tracking.occasion import occasions_of
-from pipeline.trials.trial import reproduced
+from pipeline.trials.trial import run_trial
 
 # How many seeds, from 0 on: fewer where one takes a quarter of an hour.
 SEEDS = {"baseline": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3}
@@ -121,7 +121,7 @@ def known(name: str, seed: int) -> Result | None:
 def train(name: str, seed: int) -> None:
     """Run the plain script, train, or restore, a seed of an experiment, and keep what they took."""
     config, script = _config(name, seed), _script()
-    with reproduced(config, Workspace(REPOSITORY)) as trial:
+    with run_trial(config, Workspace(REPOSITORY)) as trial:
         keep(name, seed, Result.of(config, trial, script))
 
 
@@ -163,7 +163,7 @@ def _place(name: str, seed: int) -> Path:
 def _script() -> float:
     """The CPU seconds of one run of the plain script, on raw data from the cache."""
     config = _config("baseline", 0)
-    with tempfile.TemporaryDirectory() as folder, reproduced(config, Workspace(REPOSITORY)) as trial:
+    with tempfile.TemporaryDirectory() as folder, run_trial(config, Workspace(REPOSITORY)) as trial:
         npz = save_npz(Path(folder) / "mnist.npz", trial.root)
         return timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], HERE)[0].cpu
 

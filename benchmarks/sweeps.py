@@ -107,7 +107,7 @@ def at_once(command: list[str], place: Path) -> Run:
 def known(sweep: list[str], place: Path, trials: int) -> Run:
     """The sweep once more; it must find every trial known."""
     measured, printed = timed(sweep, place)
-    if f"{trials} trials: {trials} known, 0 to run" not in printed:
+    if f"{trials:,} trials: {trials} known, 0 to run" not in printed:
         sys.exit(f"The sweep again knew not all of its trials:\n{printed}")
     return measured
 

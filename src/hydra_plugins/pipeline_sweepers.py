@@ -22,9 +22,10 @@ class GridSweeper(Sweeper):  # type: ignore[misc] # Hydra's own classes are not 
         Raises:
             PipelineError: the sweep is refused, or trials failed.
         """
-        from pipeline.sweeps.grid import sweep
+        from pipeline.sweeps.grid import Grid
+        from pipeline.sweeps.sweep import run
 
-        return sweep(arguments, self.hydra_context, self.config)
+        return run(Grid, arguments, self.hydra_context, self.config)
 
 
 @dataclass
@@ -43,9 +44,10 @@ class OptunaSweeper(GridSweeper):
         Raises:
             PipelineError: the search is refused, or trials failed.
         """
-        from pipeline.sweeps.search import search
+        from pipeline.sweeps.search import Search
+        from pipeline.sweeps.sweep import run
 
-        return search(arguments, self.hydra_context, self.config)
+        return run(Search, arguments, self.hydra_context, self.config)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError, sentences
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipeline.trials.trial import Outcome
+    from pipeline.trials.outcome import Outcome
 
 # Hydra's own script knows `python FILE` and an executable, not `python -m`.
 _BASH_COMPLETION = r"""
@@ -97,11 +97,12 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
     def run(composed: "DictConfig") -> None:
         nonlocal failures
         from pipeline.config.compose import from_hydra
-        from pipeline.trials.trial import Outcome, reproduced
+        from pipeline.trials.outcome import Outcome
+        from pipeline.trials.trial import run_trial
 
         try:
             config = from_hydra(composed).trial
-            with reproduced(config, repository) as trial:
+            with run_trial(config, repository) as trial:
                 say(_summary(Outcome.read(trial.run, trial.history), trial))
         except PipelineError as error:
             # Raised through Hydra it would come out as a traceback.

@@ -71,9 +71,9 @@ def run(*overrides: str) -> Run:
     Raises:
         PipelineError: an override is refused, a stage failed, or MLflow can't be reached.
     """
-    from pipeline.trials.trial import reproduced
+    from pipeline.trials.trial import run_trial
 
-    with reproduced(compose(*overrides), here()) as trial:
+    with run_trial(compose(*overrides), here()) as trial:
         identity = json.loads(trial.run.read_text(encoding="utf-8"))["id"]
     return load_run(identity)
 

@@ -1,5 +1,7 @@
 """What people see while a stage runs: bars at a terminal, a few plain lines in a log."""
 
+import io
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,9 +14,47 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+class _Output(io.TextIOWrapper):
+    """A stream whose reader may go, as `head` does: what follows is written nowhere."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._turn_off()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._turn_off()
+
+    def _turn_off(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+
+def outlive_readers() -> None:
+    """Have this process go on when the pipe that it writes to is closed, or can't take a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:
+            buffering = stream.line_buffering
+            output = _Output(stream.detach(), stream.encoding, "replace", line_buffering=buffering)
+            setattr(sys, name, output)
+            setattr(sys, f"__{name}__", output)
+
+
 def say(text: str) -> None:
     """Print one line, as it is, at once."""
     print(text, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Such as "1 trial" and "1,200 trials"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def brief(value: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipeline.console import outlive_readers
+
 
 class PipelineError(Exception):
     """Something the person at the keyboard can mend; its text is shown as it is, without a traceback."""
@@ -32,10 +34,13 @@ _told_to_end: list[int] = []  # the exit code, once SIGTERM came
 def sentences() -> Iterator[None]:
     """End the process with exit code 1 and one sentence for a failure that a person can mend.
 
-    Ctrl-C ends it with 130 and SIGTERM with 143, after every `finally` has run.
-    HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead. Where nobody reads the output any more, the work goes on.
     """
+    outlive_readers()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _terminate)
     _told_to_end.clear()
     try:
         yield

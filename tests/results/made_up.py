@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from pipeline.results.report import Report, TrialReport
+from pipeline.results.report import Report, Trial
 
 
 def trial(values=None, state="done", error="", **differs):
     """A trial whose place `sweep` decides."""
-    return TrialReport(
+    return Trial(
         number=0,
         key=" ".join(f"{key}={value}" for key, value in differs.items()),
         overrides=("experiment=smoke", *(f"{key}={value}" for key, value in differs.items())),

@@ -11,7 +11,7 @@ from pipeline.config.compose import compose
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.results.adopt import adopt
-from pipeline.trials.trial import key_of
+from pipeline.trials.outcome import key_of
 
 STAGE = "{filters: 4, kernel_size: 3, convolutions: 1, stride: 1, pool: true}"
 REPOSITORY = Path(__file__).parents[2]

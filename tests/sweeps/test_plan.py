@@ -19,7 +19,11 @@ def conf(tmp_path):
 
 
 def plan(conf, *arguments, params=None):
-    return grid(conf, parse(arguments, params or {}))
+    return grid(conf, parse(arguments, params or {}))[0]
+
+
+def configs(conf, *arguments, params=None):
+    return list(grid(conf, parse(arguments, params or {}))[1].values())
 
 
 def test_every_combination_is_a_trial_in_the_order_of_hydra(conf):
@@ -28,7 +32,8 @@ def test_every_combination_is_a_trial_in_the_order_of_hydra(conf):
     assert [trial.differs for trial in trials] == [
         {"model": model, "seed": seed} for model in ("mlp", "cnn") for seed in ("0", "1")
     ]
-    assert [(trial.config.model.name, trial.config.seed, trial.config.train.epochs) for trial in trials] == [
+    planned = configs(conf, "data=digits", "model=mlp,cnn", "seed=range(0,2)", "train.epochs=3")
+    assert [(config.model.name, config.seed, config.train.epochs) for config in planned] == [
         ("mlp", 0, 3),
         ("mlp", 1, 3),
         ("cnn", 0, 3),
@@ -39,22 +44,24 @@ def test_every_combination_is_a_trial_in_the_order_of_hydra(conf):
 
 def test_a_configuration_is_planned_once_however_it_is_written(conf):
     trials = plan(conf, "train.learning_rate=0.01,1e-2,0.010,0.02")
-    assert [trial.config.train.learning_rate for trial in trials] == [0.01, 0.02]
+    assert [trial.differs["train.learning_rate"] for trial in trials] == ["0.01", "0.02"]
     assert [trial.number for trial in trials] == [1, 2]
 
 
 def test_a_glob_stands_for_what_a_group_has(conf):
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-    trials = grid(conf, parse(["data=digits", "model=glob(m*, exclude=*_*)", "seed=0,1"], {}, loader))
-    assert [(trial.config.model.name, trial.config.seed) for trial in trials] == [("mlp", 0), ("mlp", 1)]
+    _, planned = grid(conf, parse(["data=digits", "model=glob(m*, exclude=*_*)", "seed=0,1"], {}, loader))
+    assert [(config.model.name, config.seed) for config in planned.values()] == [("mlp", 0), ("mlp", 1)]
     with pytest.raises(PipelineError, match=r"model=glob\(x\*\) names no value"):
         grid(conf, parse(["model=glob(x*)"], {}, loader))
 
 
 def test_the_command_line_wins_over_what_conf_sweeps(conf):
-    trials = plan(conf, "seed=7", params={"seed": "0,1", "train.learning_rate": "0.1,0.2", "train.epochs": 4})
-    assert [(t.config.seed, t.config.train.learning_rate, t.config.train.epochs) for t in trials] == [
+    planned = configs(
+        conf, "seed=7", params={"seed": "0,1", "train.learning_rate": "0.1,0.2", "train.epochs": 4}
+    )
+    assert [(c.seed, c.train.learning_rate, c.train.epochs) for c in planned] == [
         (7, 0.1, 4),
         (7, 0.2, 4),
     ]

@@ -11,12 +11,13 @@ import pytest
 
 from pipeline.artifacts.history import Epoch
 from pipeline.config.compose import compose_each
-from pipeline.sweeps.job import NO_MORE, Folder
+from pipeline.results.report import Trial
+from pipeline.sweeps.folder import NO_MORE, Folder
 from pipeline.sweeps.plan import parse
-from pipeline.sweeps.search import SearchJob, _begin
+from pipeline.sweeps.search import SearchJob, begin_study
 from pipeline.sweeps.space import space_of
 from pipeline.training.pruning import WHY_PRUNED, open_study
-from pipeline.trials.trial import Outcome
+from pipeline.trials.outcome import Outcome
 
 CONF = Path(__file__).parents[2] / "conf"
 RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidden_units=[8],[16],[32]"
@@ -26,16 +27,16 @@ RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidd
 class Quick(SearchJob):
     """A job whose trainings take no time."""
 
-    def _end(self, trial, config, begun, log):
+    def run_with_values(self, asked, config, trial, log):
         rate, width = config.train.learning_rate, config.model.hidden_units[0]
-        if why := trial.user_attrs.get(WHY_PRUNED):
-            return replace(begun, state="pruned", error=why)
+        if why := asked.user_attrs.get(WHY_PRUNED):
+            return trial.ended("pruned", error=why)
         if rate > 0.09:
-            return replace(begun, state="failed", error="the loss is NaN")
+            return trial.ended("failed", error="the loss is NaN")
         accuracy = 0.9 - abs(math.log10(rate) + 2) / 10 + width / 1000
         kept = Epoch(1, 0.5, accuracy, 0.5, accuracy, rate)
         outcome = Outcome("id", "run", "0" * 64, 64 * width, 1, kept)
-        return replace(begun, state="done", outcome=outcome, seconds=1.0)
+        return trial.ended("done", outcome)
 
 
 @pytest.fixture
@@ -51,9 +52,10 @@ def begun(root, *arguments, space=(RATE, WIDTH), deadline=math.inf):
     if not folder.conf.exists():
         shutil.copytree(CONF, folder.conf, ignore=shutil.ignore_patterns("local"))
         (root / "trials").mkdir()
-    _begin(folder, settings)
+    begin_study(folder, settings)
     spanned = space_of(parse(space, {}), settings)
-    return Quick(root, root, (), 0, False, {}, "", base, spanned, settings, 5, deadline)
+    trials = {str(number): Trial(number, overrides=base) for number in range(1, 50)}
+    return Quick(root, root, trials, 0, False, "", spanned, settings, 5, deadline)
 
 
 def run(job, places):
@@ -68,7 +70,7 @@ def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
     begin = begun(tmp_path / "killed")
     first = run(begin, range(1, 13))
     # Killed when the thirteenth had its values, and had told nothing.
-    asked = begin._ask(Folder(begin.folder), 13)
+    asked = begin.ask(Folder(begin.folder), 13)
     rest = run(begun(tmp_path / "killed"), range(13, 16))
     assert first + rest == whole
     assert [len(open_study(Folder(begin.folder).journal).trials), asked.number] == [15, 12]
@@ -85,21 +87,22 @@ def test_tpe_learns_from_what_it_was_told(job):
 def test_those_that_ask_at_once_are_given_different_values(tmp_path):
     folder = Folder(tmp_path / "grid")
     job = begun(folder.root, "sweep.sampler=grid", space=(WIDTH, "seed=0,1"))
-    asked = [tuple(job._ask(folder, place).params.values()) for place in range(1, 7)]
+    asked = [tuple(job.ask(folder, place).params.values()) for place in range(1, 7)]
     assert sorted(asked) == list(itertools.product(["[16]", "[32]", "[8]"], "01"))
 
 
 def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_values(tmp_path):
     job = begun(tmp_path / "3f2a", space=("train.learning_rate=0.01,0.1",))
     folder = Folder(job.folder)
-    ended = {place: job.run(str(place), folder) for place in range(1, 9)}
-    done = [place for place, progress in ended.items() if progress.state == "done"]
+    first = {place: job.run(str(place), folder) for place in range(1, 9)}
+    done = [place for place, trial in first.items() if trial.state == "done"]
     assert 0 < len(done) < 8
-    again = {}
+    again = {place: job.run(str(place), folder) for place in first}
+    assert all(again[place].differs == first[place].differs for place in done)
     for _ in range(20):
-        again = {place: job.run(str(place), folder) for place in ended}
-    assert {progress.state for progress in again.values()} == {"done"}
-    assert all(again[place].differs == ended[place].differs for place in done)
+        failed = [place for place, trial in again.items() if trial.state == "failed"]
+        again |= {place: job.run(str(place), folder) for place in failed}
+    assert {trial.state for trial in again.values()} == {"done"}
     states = [trial.state.name for trial in open_study(folder.journal).trials]
     assert states.count("COMPLETE") == 8
     assert states.count("FAIL") >= 8 - len(done)
@@ -108,13 +111,13 @@ def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_va
 def test_what_was_killed_before_it_had_a_place_does_not_stay_under_way(job):
     study = open_study(Folder(job.folder).journal)
     study.ask()
-    _begin(Folder(job.folder), job.settings)
+    begin_study(Folder(job.folder), job.settings)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
 def test_a_pruned_trial_stays_pruned_though_its_process_died(job):
     folder = Folder(job.folder)
-    asked = job._ask(folder, 1)
+    asked = job.ask(folder, 1)
     study = open_study(folder.journal)
     study._storage.set_trial_user_attr(asked._trial_id, WHY_PRUNED, "worse than others")
     ended = job.run("1", folder)

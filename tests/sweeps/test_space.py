@@ -54,7 +54,7 @@ def test_hydras_grammar_names_optunas_distributions(text, distribution):
         (["train.epochs=range(5, 1)"], "names no value"),
         (["train.epochs=tag(log, range(1, 5))"], "can't be searched"),
         (["model=glob(*)"], "can't be searched"),
-        (["sweep.trials=3,4"], "a setting of the search itself"),
+        (["sweep.n_trials=3,4"], "a setting of the search itself"),
         (["train.learning_rate=interval(0.1, 1)", "sweep.sampler=grid"], "sampler=grid needs values"),
         (["seed=range(0, 1000000)", "sweep.sampler=grid"], "1,000,000 combinations"),
         (["train.epochs=interval(1, 9)"], r"Whole numbers are int\(interval\(1, 9\)\)"),

@@ -35,7 +35,7 @@ def times_trained(clone) -> int:
 def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 600")
     command = search_of(RATE, "hydra/launcher=basic")
-    search = start(smoke, *command, "sweep.trials=3")
+    search = start(smoke, *command, "sweep.n_trials=3")
     until(lambda: times_trained(smoke) == 2 or search.process.poll() is not None)
     search.process.kill()
     search.end()
@@ -43,7 +43,7 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, 
     [journal] = (smoke.root / ".pipeline/sweeps").glob("*/journal.log")
     before = journal.read_text()
 
-    assert "3 trials: 1 known, 2 to run, 1 at a time" in smoke.run(*command, "sweep.trials=3")
+    assert "3 trials: 1 known, 2 to run, 1 at a time" in smoke.run(*command, "sweep.n_trials=3")
     after = journal.read_text()
     assert after.startswith(before)
     assert [trial["state"] for trial in trials_of(smoke)] == ["known", "done", "done"]
@@ -53,7 +53,7 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, 
 
     # More trials: it goes on; no time: nothing starts.
     done = trials_of(smoke)
-    more = smoke.run(*command, "sweep.trials=5", "sweep.seconds=0.000001")
+    more = smoke.run(*command, "sweep.n_trials=5", "sweep.timeout=0.000001")
     assert "3 trials: 3 known" in more
     assert [trial["differs"] for trial in trials_of(smoke)] == [trial["differs"] for trial in done]
     runs = [run for run in smoke.mlflow_runs() if "pipeline.id" in run.data.tags]
@@ -106,7 +106,7 @@ def test_a_space_that_can_not_be_searched_is_refused_before_anything_starts(smok
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_in_conf_run(smoke, name):
-    output = smoke.pipeline("-m", f"sweep={name}", "sweep.trials=3")
+    output = smoke.pipeline("-m", f"sweep={name}", "sweep.n_trials=3")
     assert "3 trials: 0 known, 3 to run, 2 at a time (hydra/launcher=joblib)." in output
     assert [trial["state"] for trial in trials_of(smoke)] == ["done"] * 3
 
@@ -118,7 +118,7 @@ def test_forty_trials_find_a_better_validation_accuracy_than_the_default(smoke):
     default = float(kept[history[0].split(",").index("val_accuracy")])
     trials = []
     while len(trials) < 40:  # A slow machine goes on where the time was up.
-        smoke.run(*search_of(RATE, "sweep.trials=40", "sweep.pruner=median", "sweep.seconds=120"))
+        smoke.run(*search_of(RATE, "sweep.n_trials=40", "sweep.pruner=median", "sweep.timeout=120"))
         trials = trials_of(smoke)
     assert len(trials) == 40
     assert {trial["state"] for trial in trials} <= {"done", "known", "pruned"}

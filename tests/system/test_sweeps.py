@@ -113,10 +113,10 @@ def test_the_stages_before_the_training_do_not_wait_for_a_worker(smoke, tmp_path
         "from pathlib import Path\n"
         "from pipeline.config.compose import compose\n"
         "from pipeline.artifacts.workspace import here\n"
-        "from pipeline.trials.trial import reproduced\n"
+        "from pipeline.trials.trial import run_trial\n"
         f"context = TrialContext(worker={str(tmp_path / 'nobody')!r})\n"
         "config = compose(Path('conf'), ['preprocess.validation_fraction=0.3'])\n"
-        "with reproduced(config, here(), context=context): pass"
+        "with run_trial(config, here(), context=context): pass"
     )
     said = smoke.run("python", "-c", script, code=1)
     assert "Processed digits: " in said

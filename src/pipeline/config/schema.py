@@ -176,8 +176,8 @@ class SweepSection(Section):
     on_failure: Literal["continue", "stop"]
     objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)]
     params: dict[str, str | int | float | bool | None]
-    trials: Count
-    seconds: Positive | None
+    n_trials: Count
+    timeout: Positive | None
     sampler: Literal["tpe", "random", "grid"]
     pruner: Literal["none", "median", "hyperband"]
     seed: Seed

@@ -1,1 +1,1 @@
-"""Processes: forked from one that has its imports done, and ended with the one that started them."""
+"""Processes: forked from one that has its imports done, ended with their parents, and locked."""

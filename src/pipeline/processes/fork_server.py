@@ -1,7 +1,7 @@
-"""Processes with all imports behind them, from which others are forked.
+"""Processes that have their imports behind them, from which others are forked.
 
-They do nothing else, so that no thread and no connection of theirs is forked. Each fork ends with whoever
-asked for it.
+They do nothing else, so that no thread and no connection of theirs is forked. Each fork ends with the process
+that asked for it.
 """
 
 import importlib
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from pipeline.artifacts.workspace import Workspace
+from pipeline.processes.lock import temporary_folder
 from pipeline.processes.system import die_with_parent, name_process
 
 _MAX_DESCRIPTORS = 3  # standard output, standard error, one more
@@ -42,9 +43,9 @@ class ForkServer:
             module: run with the numbers of the listening sockets, in the order of `pools`; does the imports.
             pools: the names of the processes, by what they have imported.
         """
-        self._folder = tempfile.TemporaryDirectory()
+        self._open = ExitStack()
         # The names of sockets may be no longer than a hundred characters: a workspace's may be.
-        self.address = self._folder.name
+        self.address = str(self._open.enter_context(temporary_folder()))
         with ExitStack() as listening:
             numbers = []
             for name in pools:
@@ -57,14 +58,14 @@ class ForkServer:
                 env=os.environ | {"PYTHONPATH": str(code.root / "src")},
                 stdin=subprocess.DEVNULL,
                 pass_fds=numbers,
-                process_group=0,  # Ctrl-C is for whoever asked for a fork.
+                process_group=0,  # Ctrl-C is for the process that asked for a fork.
             )
 
     def stop(self) -> None:
         """End them, and the forks with them."""
         self._process.terminate()
         self._process.wait()
-        self._folder.cleanup()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -82,20 +83,20 @@ class Fork:
         pool: str,
         module: str,
         arguments: Sequence[str],
-        place: Path,
+        cwd: Path,
         environment: Mapping[str, str],
         descriptors: Sequence[int],
     ) -> None:
         """Have `module.main(*arguments)` run in a new process, once the server has imported what that takes.
 
-        It is told to end when this process dies.
+        It is signalled to end when this process dies.
 
         Args:
-            server: a fork server's address.
+            server: a fork server's address; temporary files lie there, too.
             pool: which of its processes to fork.
             module: whose `main` gives the exit code.
             arguments: of `main`, before the numbers of the descriptors beyond the first two.
-            place: the directory in which it runs.
+            cwd: the directory in which it runs.
             environment: all of its variables.
             descriptors: its standard output and error, and any others that `main` is to have.
 
@@ -105,8 +106,8 @@ class Fork:
         request = {
             "module": module,
             "arguments": list(arguments),
-            "place": str(place),
-            "environment": dict(environment),
+            "cwd": str(cwd),
+            "environment": {**environment, "TMPDIR": server},
         }
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(f"{server}/{pool}")
@@ -114,19 +115,19 @@ class Fork:
         socket.send_fds(self._connection, [_NUMBER.pack(len(text))], list(descriptors))
         self._connection.sendall(text)
         self._module = module
-        self._told: list[int] = []  # its number, then its exit code
+        self._replies: list[int] = []  # its process id, then its exit code
 
     @property
     def pid(self) -> int:
-        """Its number, for which the server may have to come to it first.
+        """Its process id, for which the server may have to come to it first.
 
         Raises:
             ConnectionError: the server died before.
         """
-        self._hear(1, timeout=None)
-        if not self._told:
+        self._read_replies(1, timeout=None)
+        if not self._replies:
             raise ConnectionError("the process that imported everything died")
-        return self._told[0]
+        return self._replies[0]
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, -SIGKILL if it was killed.
@@ -134,9 +135,9 @@ class Fork:
         Raises:
             subprocess.TimeoutExpired: it did not end within `timeout` seconds.
         """
-        # To its very end: if this end of the connection was closed before, that would tell it to end.
-        self._hear(math.inf, timeout)
-        return self._told[1] if len(self._told) == 2 else -signal.SIGKILL
+        # To its very end: if this end of the connection was closed before, that would signal it to end.
+        self._read_replies(math.inf, timeout)
+        return self._replies[1] if len(self._replies) == 2 else -signal.SIGKILL
 
     def poll(self) -> int | None:
         """Its exit code; None: it has not ended."""
@@ -145,7 +146,7 @@ class Fork:
         return None
 
     def terminate(self) -> None:
-        """Tell it to end, also if it has yet to begin."""
+        """Signal it to end, also if it has yet to begin."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
 
@@ -155,13 +156,13 @@ class Fork:
     def __exit__(self, *_: object) -> None:
         self.wait()
 
-    def _hear(self, numbers: float, timeout: float | None) -> None:
-        """Have it tell so many numbers, or fewer if it ends before."""
+    def _read_replies(self, count: float, timeout: float | None) -> None:
+        """Read until it has sent so many numbers, or fewer if it ends before."""
         try:
-            while len(self._told) < numbers and self._connection.fileno() >= 0:
+            while len(self._replies) < count and self._connection.fileno() >= 0:
                 self._connection.settimeout(timeout)
                 if received := self._connection.recv(_NUMBER.size, socket.MSG_WAITALL):
-                    self._told += _NUMBER.unpack(received)
+                    self._replies += _NUMBER.unpack(received)
                 else:
                     self._connection.close()
         except TimeoutError:
@@ -171,9 +172,9 @@ class Fork:
 
 
 def serve(listener: socket.socket) -> NoReturn:
-    """Fork whatever is asked for at `listener`, for ever."""
+    """Fork what is asked for at `listener`, for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel buries the dead.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Forks that ended are reaped by the kernel.
     # Python sees threads of OpenBLAS and jemalloc, which both take care of forks.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     while True:
@@ -184,14 +185,14 @@ def serve(listener: socket.socket) -> NoReturn:
                 text = connection.recv(_NUMBER.unpack(length)[0], socket.MSG_WAITALL)
                 if not os.fork():
                     listener.close()
-                    _become(json.loads(text), descriptors, connection)
-            # Otherwise whoever called was killed before it said what it wanted.
+                    _run_request(json.loads(text), descriptors, connection)
+            # Otherwise the process that called was killed before it had sent its request.
             for descriptor in descriptors:
                 os.close(descriptor)
 
 
-def _become(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> None:
-    """Be the process that was asked for, to its end."""
+def _run_request(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> None:
+    """Run the module of a request in this fork, to the end of the process."""
     code = 1
     try:
         os.setpgid(0, 0)
@@ -201,9 +202,10 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
         for number, descriptor in zip((1, 2), descriptors[:2], strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        os.chdir(request["place"])
+        os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        tempfile.tempdir = None  # What it is follows from the environment.
         name_process(request["module"].rpartition(".")[2])
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         # From here on it may be signalled.
@@ -215,7 +217,9 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException:
-        traceback.print_exc()
+        # The process that asked may have died, and its directory be gone, before this one began.
+        if not is_closed(connection):
+            traceback.print_exc()
     finally:
         # It ends anyway, and an exception would lead around the exit below.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -224,12 +228,22 @@ def _become(request: dict[str, Any], descriptors: list[int], connection: socket.
             sys.stderr.flush()
         with suppress(ConnectionError):
             connection.sendall(_NUMBER.pack(code))
-        # What waits at the end of a process is the server's, not its own.
+        # What else is to happen at the end of a process was registered by the server.
         os._exit(code & 0xFF)
 
 
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other end of `connection` has closed it, as its death does."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def _end_with(connection: socket.socket) -> None:
-    """Tell this process to end when the other end of `connection` is closed, until it does."""
+    """Signal this process to end when the other end of `connection` is closed, until it does."""
     with suppress(ConnectionError):
         connection.recv(1)
     while True:

@@ -16,9 +16,9 @@ from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import label_of, text_of
-from pipeline.results.report import Report, TrialReport, reports
+from pipeline.results.report import Report, Trial, reports
+from pipeline.trials.outcome import key_of, outcome_of
 from pipeline.trials.run_cache import RunCache
-from pipeline.trials.trial import key_of, outcome_of
 
 # Groups whose choice is no part of a trial's configuration, or is made by the experiment itself.
 _NOT_CHOSEN = ("sweep", "experiment", "local")
@@ -60,9 +60,9 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     ]
 
 
-def _find(run: str, repository: Workspace) -> tuple[Report, TrialReport]:
+def _find(run: str, repository: Workspace) -> tuple[Report, Trial]:
     """The trial with that run, and the latest sweep that it is in."""
-    found: dict[str | None, tuple[Report, TrialReport]] = {}
+    found: dict[str | None, tuple[Report, Trial]] = {}
     for _, report in reports(repository):
         for trial in report.trials:
             if trial.has_result:
@@ -85,7 +85,7 @@ def _trained(config: Config, repository: Workspace) -> str | None:
     return outcome.id if outcome else None
 
 
-def _text(name: str, report: Report, trial: TrialReport, config: Config, conf: Path) -> str:
+def _text(name: str, report: Report, trial: Trial, config: Config, conf: Path) -> str:
     """The experiment: what it is based on, the options of groups that differ from that, the values."""
     choices, _ = _composed(conf, trial.overrides)
     base = choices.get("experiment")
@@ -161,7 +161,7 @@ def _check(text: str, name: str, config: Config, conf: Path) -> None:
             )
 
 
-def _result(report: Report, trial: TrialReport) -> str:
+def _result(report: Report, trial: Trial) -> str:
     reached = ", ".join(
         f"{name} {text_of(name, trial.values[name])}" for name in report.objectives if name in trial.values
     )

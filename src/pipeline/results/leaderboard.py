@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import brief, say
-from pipeline.results.report import SIGN, Report, TrialReport
+from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,7 @@ class Setting:
     """Trials that differ in nothing but their seed, all with a result."""
 
     differs: Mapping[str, str]  # the keys that the sweep is over, without the seed
-    trials: tuple[TrialReport, ...]  # the best first
+    trials: tuple[Trial, ...]  # the best first
     on_front: bool  # no other setting is better in one objective and as good in all others
 
     def mean(self, objective: str) -> float | None:
@@ -46,7 +46,7 @@ class Leaderboard:
     objectives: tuple[str, ...]
     keys: tuple[str, ...]  # that the sweep is over, without the seed
     settings: tuple[Setting, ...]
-    others: tuple[TrialReport, ...]
+    others: tuple[Trial, ...]
 
     @property
     def best(self) -> Setting | None:
@@ -57,7 +57,7 @@ class Leaderboard:
 def rank(report: Report) -> Leaderboard:
     """Rank the settings by the mean of the first objective; among equals, by the next ones."""
     keys = tuple(dict.fromkeys(key for trial in report.trials for key in trial.differs if key != "seed"))
-    groups: dict[tuple[str | None, ...], dict[str, TrialReport]] = {}
+    groups: dict[tuple[str | None, ...], dict[str, Trial]] = {}
     for trial in report.trials:
         if trial.has_result:
             # A trial that was asked for twice counts once.
@@ -73,7 +73,7 @@ def rank(report: Report) -> Leaderboard:
     return Leaderboard(report.objectives, keys, settings, others)
 
 
-def _setting(trials: tuple[TrialReport, ...], objectives: Sequence[str]) -> Setting:
+def _setting(trials: tuple[Trial, ...], objectives: Sequence[str]) -> Setting:
     differs = {key: value for key, value in trials[0].differs.items() if key != "seed"}
     best_first = sorted(trials, key=lambda trial: _score(trial.values.get, objectives), reverse=True)
     return Setting(differs, tuple(best_first), on_front=False)

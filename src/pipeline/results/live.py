@@ -3,13 +3,14 @@
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.console import say
 from pipeline.results.leaderboard import label_of, text_of
-from pipeline.results.report import SIGN, Report, TrialReport
+from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -50,7 +51,7 @@ class _Board:
         self._report = look()
         self._before = [trial for trial in self._report.trials if trial.state == "known"]
         self._seen = {trial.number for trial in self._before}
-        self._ended: list[TrialReport] = []  # since the start, in the order of their ends
+        self._ended: list[Trial] = []  # since the start, in the order of their ends
         self._live: Live | None = None
 
     def __enter__(self) -> None:
@@ -103,9 +104,9 @@ class _Board:
         table.caption = ", ".join(filter(None, (f"{self._count()} ended", self._outlook())))
         return table
 
-    def _told(self, trial: TrialReport) -> str:
+    def _told(self, trial: Trial) -> str:
         if trial.state == "running":
-            return f"running, {_time(trial.seconds or 0)}"
+            return f"running, {_time(time.time() - (trial.start or time.time()))}"
         if trial.has_result:
             values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
             return ", ".join([*values, _time(trial.seconds or 0)])

@@ -17,7 +17,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, value_and_sd
-from pipeline.results.report import SIGN, Report, TrialReport, reports
+from pipeline.results.report import SIGN, Report, Trial, reports
 from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
 from pipeline.tracking.run import RunDeletedError
 
@@ -113,7 +113,7 @@ def _draw(folder: Path, report: Report) -> None:
     draw(folder, report)
 
 
-def _why_pruned(trial: TrialReport) -> str | None:
+def _why_pruned(trial: Trial) -> str | None:
     return trial.error or "pruned" if trial.state == "pruned" else None
 
 
@@ -130,7 +130,7 @@ def _digest(report: Report) -> str:
 def _plan(report: Report) -> dict[str, list[Any]]:
     """Every trial, in the order of the plan, by columns."""
 
-    def row(trial: TrialReport) -> dict[str, Any]:
+    def row(trial: Trial) -> dict[str, Any]:
         return {
             "trial": trial.number,
             **{key: trial.differs.get(key) for key in keys},

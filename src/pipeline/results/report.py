@@ -1,44 +1,60 @@
-"""The report of a sweep: what was asked for and what each trial came to, in a file that outlives the sweep.
+"""The report of a sweep: what was asked for and the result of each trial, in a file that outlives the sweep.
 
 It is all that the leaderboard, the figures, MLflow's parent run and `pipeline adopt` know of a sweep.
 """
 
 import json
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.errors import PipelineError
+from pipeline.trials.outcome import Outcome
 
-State = Literal["waiting", "running", "known", "done", "pruned", "failed", "stopped"]
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+TrialStatus = Literal["waiting", "running", "known", "done", "pruned", "failed", "stopped"]
+SweepStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # What an objective is better for: more or less of it. Test images are never asked.
 SIGN = {"val_accuracy": 1, "val_loss": -1, "parameters": -1}
 
 
 @dataclass(frozen=True)
-class TrialReport:
-    """A trial of a sweep: how it differs from the others, how it stands, what it came to."""
+class Trial:
+    """A trial of a sweep: how it differs from the others, its status, its result."""
 
     number: int  # from 1, in the order of the plan
-    key: str  # what tells it from trials with other values, 16 hex digits
-    overrides: tuple[str, ...]  # all of them, as Hydra takes them
-    differs: Mapping[str, str]  # of these, the keys that the sweep is over
-    state: State = "waiting"
+    key: str = ""  # tells it from trials with other values, 16 hex digits; "": its values are not known yet
+    overrides: tuple[str, ...] = ()  # all of them, as Hydra takes them
+    differs: Mapping[str, str] = field(default_factory=dict)  # of these, the keys that the sweep is over
+    state: TrialStatus = "waiting"
     error: str = ""  # one sentence, if it failed
     run_id: str | None = None  # the pipeline's own id of the training: the tag pipeline.id of its run
     run: str | None = None  # the name of that run
     values: Mapping[str, float] = field(default_factory=dict)  # of the best epoch, by objective
-    seconds: float | None = None
+    start: float | None = None  # seconds since 1970
+    seconds: float | None = None  # that it took
 
     @property
     def has_result(self) -> bool:
         """Whether it was trained to its end, now or ever."""
         return self.state in ("known", "done")
+
+    def ended(self, state: TrialStatus, outcome: Outcome | None = None, error: str = "") -> "Trial":
+        """The trial as it has ended now, with what came of it."""
+        seconds = None if self.start is None else time.time() - self.start
+        ended = replace(self, state=state, error=error, seconds=seconds)
+        if outcome is None:
+            return ended
+        return replace(ended, run_id=outcome.id, run=outcome.run, values=outcome.values)
+
+    @classmethod
+    def of(cls, noted: Mapping[str, Any]) -> "Trial":
+        """The trial that `asdict` made a mapping of."""
+        return cls(**{**noted, "overrides": tuple(noted["overrides"])})
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,8 @@ class Report:
     tracking: Mapping[str, Any]  # the section of the configuration, as plain values
     start: int
     end: int | None = None
-    status: Status = "RUNNING"
-    trials: tuple[TrialReport, ...] = ()
+    status: SweepStatus = "RUNNING"
+    trials: tuple[Trial, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write report.json in `folder`, whole or not at all."""
@@ -71,9 +87,7 @@ class Report:
         """
         try:
             content = json.loads(_file(folder).read_text(encoding="utf-8"))
-            content["trials"] = tuple(
-                TrialReport(**trial | {"overrides": tuple(trial["overrides"])}) for trial in content["trials"]
-            )
+            content["trials"] = tuple(map(Trial.of, content["trials"]))
             lists = {key: tuple(content[key]) for key in ("command", "objectives")}
             return cls(**content | lists)
         except (OSError, ValueError, KeyError, TypeError) as error:

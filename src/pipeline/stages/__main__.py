@@ -15,6 +15,7 @@ from pipeline.artifacts.workspace import Workspace, here
 from pipeline.errors import PipelineError, end_if_told, sentences
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
+from pipeline.processes.lock import temporary_files_apart
 from pipeline.processes.system import die_with_parent
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main() -> None:
     context = TrialContext.current()
     if context.worker:
         sys.exit(hand_over(context, stage))
-    with sentences():
+    with sentences(), temporary_files_apart():
         run(stage, Workspace(Path.cwd()))
 
 

@@ -1,16 +1,17 @@
 """One trial of a sweep, as a launcher runs it in one of its processes, on this machine or another.
 
-It reads its values in the sweep's folder, since conf/ may have changed; it tells there how it stands, and
-looks there whether to stop.
+It notes the trial's status in the sweep's folder, and looks there whether to stop.
 """
 
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.artifacts.workspace import Workspace, write_text
@@ -20,9 +21,11 @@ from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import ForkServer
 from pipeline.processes.system import die_with_parent
-from pipeline.sweeps.folder import NO_MORE, Folder, Progress
+from pipeline.results.report import Trial
+from pipeline.sweeps.folder import NO_MORE, Folder
+from pipeline.trials.outcome import Outcome
 from pipeline.trials.preload import start_fork_server
-from pipeline.trials.trial import Outcome, StoppedError, reproduced
+from pipeline.trials.trial import FailedError, StoppedError, run_trial
 from pipeline.trials.worker import Worker
 
 if TYPE_CHECKING:
@@ -38,10 +41,9 @@ class Job:
 
     repository: Path
     folder: Path
-    keys: tuple[str, ...]  # of the trials, in the launcher's order
+    trials: Mapping[str, Trial]  # by the names of their files, in the launcher's order
     driver: int  # the process that plans and reports
     stop_at_failure: bool
-    differs: Mapping[str, Mapping[str, str]]  # by the trials' keys
     server: str  # the address of the fork server on the driver's machine
 
     # What this process uses for one trial after the other.
@@ -49,56 +51,60 @@ class Job:
     _worker: ClassVar[Worker | None] = None
 
     def __call__(self, composed: "DictConfig") -> None:
-        """Run the trial that the launcher has come to; what becomes of it is told by its `Progress`."""
+        """Run the trial that the launcher has come to; what becomes of it is noted in the sweep's folder."""
         from hydra.core.hydra_config import HydraConfig
 
-        if os.getpid() != self.driver:
-            die_with_parent()
-            # Whether to stop is for the driver to say.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        folder, key = Folder(self.folder), self.keys[HydraConfig.get().job.num]
+        name = list(self.trials)[HydraConfig.get().job.num]
+        if os.getpid() == self.driver:
+            self._run_next(name)
+            return
+        _leave_signals_to_driver()
+        try:
+            self._run_next(name)
+        except SystemExit as end:
+            # Its workspace is gone. A launcher would hand the exception to the driver, which is dead.
+            os._exit(int(end.code or 0))
+
+    def _run_next(self, name: str) -> None:
+        folder = Folder(self.folder)
         if folder.stop.exists():
             return
-        progress = self.run(key, folder)
-        if progress and progress.state == "failed" and self.stop_at_failure and not folder.stop.exists():
+        ended = self.run(name, folder)
+        if ended and ended.state == "failed" and self.stop_at_failure and not folder.stop.exists():
             write_text(folder.stop, NO_MORE)
 
-    def run(self, key: str, folder: Folder) -> Progress | None:
-        """Run a trial, note how it stands, and give how it ended; None: it did not start."""
-        config, begun = read_params(folder.params(key)), Progress("running", time.time())
-        folder.note(key, begun)
-        ended = self.attempt(config, begun, folder.log(key), TrialContext(differs=self.differs[key]))
-        folder.note(key, ended)
+    def run(self, name: str, folder: Folder) -> Trial | None:
+        """Run a trial, note its status, and give it as it ended; None: it did not start."""
+        config, trial = read_params(folder.params(name)), replace(self.trials[name], start=time.time())
+        folder.note(name, replace(trial, state="running"))
+        ended = self.attempt(config, trial, folder.log(name), TrialContext(differs=trial.differs))
+        folder.note(name, ended)
         return ended
 
-    def attempt(self, config: Config, begun: Progress, log: Path, context: TrialContext) -> Progress:
-        """How a trial with `config` ended that began as `begun`."""
+    def attempt(self, config: Config, trial: Trial, log: Path, context: TrialContext) -> Trial:
+        """Run the stages of `trial` with `config`, and give it as it ended."""
         try:
-            outcome = self._reproduce(config, log, context)
-            ended = replace(begun, state="done", outcome=outcome)
+            return trial.ended("done", self._run_stages(config, log, context))
         except StoppedError:
-            ended = replace(begun, state="stopped")
+            return trial.ended("stopped")
+        except FailedError as error:
+            return trial.ended("failed", error=_reason(log, error))
         except PipelineError as error:
-            ended = replace(begun, state="failed", error=str(error))
+            return trial.ended("failed", error=str(error))
         except Exception as error:
             with log.open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
-            ended = replace(begun, state="failed", error=f"{type(error).__name__}: {error}")
-        return replace(ended, seconds=time.time() - begun.start)
+            return trial.ended("failed", error=f"{type(error).__name__}: {error}")
 
-    def _reproduce(self, config: Config, log: Path, context: TrialContext) -> Outcome:
+    def _run_stages(self, config: Config, log: Path, context: TrialContext) -> Outcome:
         repository, folder = Workspace(self.repository), Folder(self.folder)
         server, worker = self._warm(config.train.threads)
         context = replace(context, sweep=folder.root.name, worker=worker.address)
-        with log.open("a", encoding="utf-8") as file:
-            try:
-                with reproduced(
-                    config, repository, folder.code, server, context, file, folder.stops_now
-                ) as trial:
-                    return Outcome.read(trial.run, trial.history)
-            except PipelineError:
-                reason = _reason(log)
-        raise PipelineError(reason)
+        with (
+            log.open("a", encoding="utf-8") as file,
+            run_trial(config, repository, folder.code, server, context, file, folder.stops_now) as trial,
+        ):
+            return Outcome.read(trial.run, trial.history)
 
     def _warm(self, threads: int) -> tuple[str, Worker]:
         """A fork server, and a worker of it; what died, has grown or has other threads is replaced."""
@@ -118,8 +124,29 @@ class Job:
         return server, Job._worker
 
 
-def _reason(log: Path) -> str:
-    """What a stage said why it failed: an error, or the last line of whatever else."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
-    return said[-1] if said else f"it ended without a word in {log}"
+def _leave_signals_to_driver() -> None:
+    """Have signals to the whole group mean nothing here while the driver lives: it says whether to stop."""
+    parent = os.getppid()
+
+    def end_without_driver(number: int, frame: FrameType | None) -> None:
+        if os.getppid() != parent:
+            sys.exit(128 + number)
+
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, end_without_driver)
+    signal.pthread_sigmask(
+        signal.SIG_SETMASK, ()
+    )  # The driver had them blocked when it started this process.
+
+
+def _reason(log: Path, error: FailedError) -> str:
+    """Why a trial failed: how its process was ended, or else what a stage, or else DVC, printed."""
+    if error.signal:
+        return f"its process was ended by {error.signal}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for prefix in ("error: ", "ERROR: "):
+        if said := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
+            return said[-1]
+    return f"it ended without an error message; {log} has what it printed"

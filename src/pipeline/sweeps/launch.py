@@ -1,7 +1,7 @@
 """Having Hydra's launcher run the jobs of a sweep until they end or are stopped, also if processes die."""
 
-import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,68 +10,78 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import write_text
 from pipeline.errors import PipelineError
+from pipeline.sweeps.command import Command
 from pipeline.sweeps.folder import NOW, Folder
 from pipeline.sweeps.job import Job
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext
-    from omegaconf import DictConfig
-
-    from pipeline.sweeps.sweep import Sweep
 
 
-def workers(config: "DictConfig") -> int:
-    """How many trials the launcher runs at a time."""
-    if config.hydra.runtime.choices["hydra/launcher"] == "ray":
-        from hydra_plugins.pipeline_launchers import slots
-
-        return slots(config.hydra.launcher)
-    jobs: int = config.hydra.launcher.get("n_jobs", 1) or 1
-    return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
-
-
-def launch(own: "Sweep", job: Job, hydra_context: "HydraContext", config: "DictConfig") -> None:
+def launch(job: Job, command: Command) -> None:
     """Have the launcher run each job; those whose process died with another's start once more."""
     from hydra.core.plugins import Plugins
 
-    waiting, crashed = own.jobs, set[str]()
-    while waiting and not own.folder.stop.exists():
+    folder = Folder(job.folder)
+    context: HydraContext = command.context_with(folder.conf)
+    waiting, crashed = job.trials, set[str]()
+    while waiting and not folder.stop.exists():
         crash = ""
-        job = replace(job, keys=tuple(waiting))
-        launcher = Plugins.instance().instantiate_launcher(hydra_context, job, config)
+        job = replace(job, trials=waiting)
+        launcher = Plugins.instance().instantiate_launcher(context, job, command.hydra)
         try:
-            launcher.launch([list(overrides) for overrides in waiting.values()], initial_job_idx=0)
+            launcher.launch([list(trial.overrides) for trial in waiting.values()], initial_job_idx=0)
         except Exception as error:
             # A process of the launcher's died, and it gave up the others.
             crash = f"{type(error).__name__}: {error}"
         for name in waiting:
-            progress = own.folder.progress(name)
-            if progress and progress.state == "running":
+            trial = folder.trial(name)
+            if trial and trial.state == "running":
                 if name in crashed:
-                    own.folder.note(name, replace(progress, state="failed", error="its process died"))
+                    folder.note(name, replace(trial, state="failed", error="its process died"))
                 else:
-                    own.folder.forget(name)
+                    folder.forget(name)
                     crashed.add(name)
-        left = {name: overrides for name, overrides in waiting.items() if own.folder.progress(name) is None}
-        if len(left) == len(waiting) and not crashed.intersection(left) and not own.folder.stop.exists():
-            raise PipelineError(f"The launcher {own.head.launcher} ran no trial. {crash}")
+        left = {name: trial for name, trial in waiting.items() if folder.trial(name) is None}
+        if len(left) == len(waiting) and not crashed.intersection(left) and not folder.stop.exists():
+            raise PipelineError(f"The launcher {command.launcher} ran no trial. {crash}")
         waiting = left
 
 
 @contextmanager
 def stopping(folder: Folder) -> Iterator[list[int]]:
-    """Have Ctrl-C and SIGTERM end the trials in an orderly way; gives the signals that came."""
-    came: list[int] = []
+    """Have Ctrl-C, SIGTERM and SIGHUP end the trials in an orderly way; gives the signals that arrived."""
+    arrived: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if came:
+        if arrived:
             raise KeyboardInterrupt
-        came.append(number)
+        arrived.append(number)
         write_text(folder.stop, NOW)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # Under nohup a sweep goes on when the terminal is closed.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
+    from multiprocessing import resource_tracker as multiprocessing
+
+    from joblib.externals.loky.backend import resource_tracker as loky
+
+    over = threading.Event()
+    threading.Thread(target=over.wait, daemon=True).start()
+    # The processes that this thread starts begin with what it blocks: a signal to the whole group, which may
+    # arrive while they import, is the driver's alone. The other thread gets it, and this one answers it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, before)
     try:
-        yield came
+        # joblib has two helpers, which unblock signals when they start.
+        loky.ensure_running()
+        multiprocessing.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, before)
+        yield arrived
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,8 +2,6 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,30 +9,19 @@ from pipeline.config.compose import compose_each
 from pipeline.config.overrides import parse as parse_overrides
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
-from pipeline.trials.trial import key_of
+from pipeline.results.report import Trial
+from pipeline.trials.outcome import key_of
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One configuration of a sweep."""
-
-    number: int  # from 1
-    overrides: tuple[str, ...]
-    differs: dict[str, str]  # the values that are swept over
-    config: Config
-
-    @cached_property  # The board asks for it twice a second, and it dumps the whole configuration.
-    def key(self) -> str:
-        """Names the trial's workspace and files."""
-        return key_of(self.config)
-
-
-def grid(conf: Path, overrides: Sequence["Override"]) -> list[Trial]:
+def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict[str, Config]]:
     """Every combination of the values in `overrides`, each configuration once.
+
+    Returns:
+        The trials, and their configurations by their keys.
 
     Raises:
         PipelineError: a value is refused, or can't be enumerated.
@@ -59,15 +46,15 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> list[Trial]:
     combinations = list(itertools.product(*spans))
     composed = compose_each(conf, [[f"{key}={value}" for key, value in chosen] for chosen in combinations])
     trials: dict[str, Trial] = {}
+    configs: dict[str, Config] = {}
     for chosen, found in zip(combinations, composed, strict=True):
-        trial = Trial(
-            len(trials) + 1,
-            tuple(f"{key}={value}" for key, value in chosen),
-            {key: value for key, value in chosen if key in swept},
-            found.trial,
-        )
-        trials.setdefault(trial.key, trial)
-    return list(trials.values())
+        key = key_of(found.trial)
+        if key not in trials:
+            typed = tuple(f"{name}={value}" for name, value in chosen)
+            differs = {name: value for name, value in chosen if name in swept}
+            trials[key] = Trial(len(trials) + 1, key, typed, differs)
+            configs[key] = found.trial
+    return list(trials.values()), configs
 
 
 def parse(

@@ -1,21 +1,16 @@
 """A search: Optuna suggests the values of each trial in view of those before it.
 
-A launcher is given numbered places, not values: a trial asks for its values when it starts, so that no
-trial waits for the slowest of a batch. What was asked and told lies in a journal, from which the same
-command goes on.
+A launcher is given numbers, not values: a trial asks for its values when it starts, so that no trial waits
+for the slowest of a batch. What was asked and answered lies in a journal: the same command goes on with it.
 """
 
 import json
 import math
 import os
-import shutil
-import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -23,201 +18,183 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.artifacts.workspace import here, write_text
+from pipeline.artifacts.workspace import write_text
 from pipeline.config.compose import compose
 from pipeline.config.schema import Config, SweepSection
-from pipeline.errors import PipelineError, sentences
+from pipeline.errors import PipelineError
 from pipeline.processes.context import Pruning, TrialContext
-from pipeline.results.report import SIGN, Report, TrialReport
-from pipeline.sweeps.folder import NO_MORE, Folder, Progress
+from pipeline.results.report import SIGN, Trial
+from pipeline.sweeps.command import Command
+from pipeline.sweeps.folder import NO_MORE, Folder
 from pipeline.sweeps.job import Job
 from pipeline.sweeps.space import Space, combination, combinations, refuse_useless, space_of
-from pipeline.sweeps.sweep import Sweep, composed_and_overrides, head_of, opened, run, space_text, stands
+from pipeline.sweeps.sweep import Sweep
 from pipeline.training.pruning import WHY_PRUNED, open_study, pruner_of, storage_of
+from pipeline.trials.outcome import key_of, outcome_of
 from pipeline.trials.run_cache import RunCache
-from pipeline.trials.trial import key_of, outcome_of
 
-if TYPE_CHECKING:
-    from hydra.types import HydraContext
-    from omegaconf import DictConfig
-
-_PLACE = "place"  # a trial's own note in the journal
+_NUMBER = "number"  # of the sweep's trial, an attribute of the study's: one that failed is asked for again
 
 
-def search(arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig") -> None:
-    """Search the space that `arguments` span; the process ends with an exit code that tells.
-
-    Args:
-        arguments: the overrides of the command line.
-        hydra_context: how Hydra composes.
-        config: what Hydra composed for the sweep as a whole.
-    """
-    with sentences():
-        repository = here()
-        conf = repository.root / "conf"
-        composed, overrides = composed_and_overrides(conf, arguments, hydra_context)
-        settings = composed.sweep
-        space = space_of(overrides, settings)
-        base = tuple(str(part.input_line) for part in overrides if not part.is_sweep_override())
-        first = refuse_useless(conf, base, space, settings)
-        texts = space_text(overrides)
-        # The others do not change what is suggested: with more trials or time the search goes on.
-        how = settings.model_dump(mode="json", include={"objectives", "sampler", "pruner", "seed"})
-        with opened([key_of(first.trial), json.dumps([texts, how])], first.trial, repository) as (
-            folder,
-            server,
-        ):
-            shutil.copytree(conf, folder.conf)
-            _begin(folder, settings)
-            is_grid = settings.sampler == "grid"
-            places = min(settings.trials, combinations(space)) if is_grid else settings.trials
-            deadline = time.time() + settings.seconds if settings.seconds else math.inf
-            own = Search(
-                repository,
-                folder,
-                server,
-                head_of(folder, first, config, arguments, "optuna", texts),
-                base,
-                places,
-                deadline,
-                frozenset(place for place in range(1, places + 1) if _is_over(folder, place)),
-            )
-            job = SearchJob(
-                repository.root,
-                folder.root,
-                keys=(),
-                driver=os.getpid(),
-                stop_at_failure=settings.on_failure == "stop",
-                differs={},
-                server=server.address,
-                base=base,
-                space=space,
-                settings=settings,
-                epochs=first.train.epochs,
-                deadline=deadline,
-            )
-            sys.exit(run(own, job, hydra_context, config))
-
-
-@dataclass(frozen=True)
 class Search(Sweep):
     """Trials whose values are known when they start."""
 
-    base: tuple[str, ...]  # the overrides that all trials have
-    places: int
-    deadline: float  # no trial starts after this time in seconds since 1970
-    before: frozenset[int]  # the places that were over before the start
+    sweeper = "optuna"
+
+    def __init__(self, command: Command) -> None:
+        """Plan the space.
+
+        Raises:
+            PipelineError: a value is refused, or the space can't be searched.
+        """
+        super().__init__(command)
+        self._settings = settings = command.composed.sweep
+        self._space = space_of(command.overrides, settings)
+        self._base = tuple(str(part.input_line) for part in command.overrides if not part.is_sweep_override())
+        self._first = refuse_useless(command.conf, self._base, self._space, settings)
+        count = settings.n_trials
+        self._count = min(count, combinations(self._space)) if settings.sampler == "grid" else count
+        self._before = frozenset[int]()  # the trials that were over before the start
+        self._deadline = math.inf  # no trial starts after this time in seconds since 1970
 
     @property
-    def jobs(self) -> dict[str, tuple[str, ...]]:
-        """The places that are not over."""
-        return {str(place): self.base for place in range(1, self.places + 1) if place not in self.before}
+    def identity(self) -> list[str]:
+        """What decides about the values; with more trials or more time the search goes on."""
+        include = {"objectives", "sampler", "pruner", "seed"}
+        how = self._settings.model_dump(mode="json", include=include)
+        return [key_of(self.config), json.dumps([self.command.space, how])]
 
-    def look(self) -> Report:
-        """How the trials stand now; those that the time did not suffice for are left out."""
-        trials = [self._stands(place) for place in range(1, self.places + 1)]
-        late = time.time() > self.deadline
-        return replace(
-            self.head, trials=tuple(trial for trial in trials if not late or trial.state != "waiting")
+    @property
+    def config(self) -> Config:
+        """That with the first of all values."""
+        return self._first.trial
+
+    def begin(self, folder: Folder) -> None:
+        """Create the study, or go on with it."""
+        super().begin(folder)
+        begin_study(folder, self._settings)
+        if self._settings.timeout:
+            self._deadline = time.time() + self._settings.timeout
+        over = ("done", "known", "pruned")
+        noted = {number: folder.trial(str(number)) for number in range(1, self._count + 1)}
+        self._before = frozenset(number for number, trial in noted.items() if trial and trial.state in over)
+
+    def trials(self) -> list[Trial]:
+        """All, as they are now; those that the time did not suffice for are left out."""
+        late = time.time() > self._deadline
+        trials = [self._trial(number) for number in range(1, self._count + 1)]
+        return [trial for trial in trials if not late or trial.state != "waiting"]
+
+    def waiting(self) -> dict[str, Trial]:
+        """Those that are not over."""
+        numbers = [number for number in range(1, self._count + 1) if number not in self._before]
+        return {str(number): Trial(number, overrides=self._base) for number in numbers}
+
+    def job(self, server: str) -> "SearchJob":
+        """What the launcher calls for each."""
+        return SearchJob(
+            self.command.repository.root,
+            self.folder.root,
+            self.waiting(),
+            os.getpid(),
+            self.stops_at_failure,
+            server,
+            space=self._space,
+            settings=self._settings,
+            epochs=self._first.train.epochs,
+            deadline=self._deadline,
         )
 
-    def _stands(self, place: int) -> TrialReport:
-        progress = self.folder.progress(str(place))
-        if not progress:
-            return TrialReport(place, "", self.base, {})
-        overrides = (*self.base, *(f"{key}={text}" for key, text in progress.differs.items()))
-        trial = stands(TrialReport(place, progress.key, overrides, progress.differs), progress)
-        return replace(trial, state="known") if place in self.before and trial.state == "done" else trial
+    def _trial(self, number: int) -> Trial:
+        trial = self.folder.trial(str(number)) or Trial(number, overrides=self._base)
+        is_known = number in self._before and trial.state == "done"
+        return replace(trial, state="known") if is_known else trial
 
 
 @dataclass(frozen=True)
 class SearchJob(Job):
-    """What a launcher calls for each place of a search."""
+    """What a launcher calls for each trial of a search."""
 
-    base: tuple[str, ...]
     space: Space
     settings: SweepSection
     epochs: int  # of a training, for hyperband
     deadline: float
 
-    def run(self, key: str, folder: Folder) -> Progress | None:
-        """Ask for values, run the trial that has them, and tell what it came to."""
+    def run(self, name: str, folder: Folder) -> Trial | None:
+        """Ask for values, run the trial that has them, and tell the study its result."""
         if time.time() > self.deadline:
             write_text(folder.stop, NO_MORE)
             return None
-        trial = self._ask(folder, int(key))
-        differs = {name: str(value) for name, value in trial.params.items()}
-        begun = Progress("running", time.time(), differs=differs)
+        asked = self.ask(folder, int(name))
+        differs = {key: str(value) for key, value in asked.params.items()}
+        trial = self.trials[name]
+        overrides = (*trial.overrides, *(f"{key}={text}" for key, text in differs.items()))
+        trial = replace(trial, overrides=overrides, differs=differs, start=time.time())
         try:
-            config = compose(
-                folder.conf,
-                [*self.base, *(f"{name}={text}" for name, text in differs.items())],
-                folder.code.root / "src" / "pipeline",
-            )
-            begun = replace(begun, key=key_of(config))
-            folder.note(key, begun)
-            ended = self._end(trial, config, begun, folder.log(key))
+            config = compose(folder.conf, overrides, folder.code.root / "src" / "pipeline")
+            trial = replace(trial, key=key_of(config))
+            folder.note(name, replace(trial, state="running"))
+            ended = self.run_with_values(asked, config, trial, folder.log(name))
         except PipelineError as error:
-            ended = replace(begun, state="failed", error=str(error), seconds=time.time() - begun.start)
-        self._tell(folder, trial.number, ended)
-        folder.note(key, ended)
+            ended = trial.ended("failed", error=str(error))
+        self._tell(folder, asked.number, ended)
+        folder.note(name, ended)
         return ended
 
-    def _ask(self, folder: Folder, place: int) -> FrozenTrial:
-        """The trial of a place: the one that was killed or not told to its end, else a new one."""
-        past = _trials_of(open_study(folder.journal), place)
+    def ask(self, folder: Folder, number: int) -> FrozenTrial:
+        """The study's trial for a trial of the sweep: one that was killed or not told of, else a new one."""
+        past = _trials_of(open_study(folder.journal), number)
         if past and past[-1].state != TrialState.FAIL:
             return past[-1]
         # A seed for each, so that what is suggested does not depend on what ran before in this process.
-        [seed] = np.random.SeedSequence([self.settings.seed, place, len(past)]).generate_state(1).tolist()
+        [seed] = np.random.SeedSequence([self.settings.seed, number, len(past)]).generate_state(1).tolist()
         pruner = pruner_of(self.settings.pruner, self.epochs)
-        study = open_study(folder.journal, self._sampler(seed, place), pruner)
-        study.ask(dict(self.space)).set_user_attr(_PLACE, place)
-        return _trials_of(study, place)[-1]
+        study = open_study(folder.journal, self._sampler(seed, number), pruner)
+        study.ask(dict(self.space)).set_user_attr(_NUMBER, number)
+        return _trials_of(study, number)[-1]
 
-    def _end(self, trial: FrozenTrial, config: Config, begun: Progress, log: Path) -> Progress:
-        """How the trial ended, now or ever before."""
+    def run_with_values(self, asked: FrozenTrial, config: Config, trial: Trial, log: Path) -> Trial:
+        """The trial as it ended, now or ever before."""
         folder = Folder(self.folder)
         known = RunCache(folder.code).find(config)
         if not known.missing:
-            seconds = time.time() - begun.start
-            return replace(begun, state="known", outcome=outcome_of(known), seconds=seconds)
-        ended = begun
-        if WHY_PRUNED not in trial.user_attrs:
-            context = TrialContext(differs=begun.differs)
+            return trial.ended("known", outcome_of(known))
+        ended = trial
+        if WHY_PRUNED not in asked.user_attrs:
+            context = TrialContext(differs=trial.differs)
             if self.settings.pruner != "none":
                 pruner, [objective] = self.settings.pruner, self.settings.objectives
-                pruning = Pruning(str(folder.journal), trial.number, pruner, objective, config.train.epochs)
+                pruning = Pruning(str(folder.journal), asked.number, pruner, objective, config.train.epochs)
                 context = replace(context, pruning=pruning)
-            ended = self.attempt(config, begun, log, context)
-            trial = open_study(folder.journal).trials[trial.number]
-        if why := trial.user_attrs.get(WHY_PRUNED):
-            return replace(ended, state="pruned", error=why, seconds=time.time() - begun.start)
+            ended = self.attempt(config, trial, log, context)
+            asked = open_study(folder.journal).trials[asked.number]
+        if why := asked.user_attrs.get(WHY_PRUNED):
+            return trial.ended("pruned", error=why)
         return ended
 
-    def _tell(self, folder: Folder, number: int, ended: Progress) -> None:
+    def _tell(self, folder: Folder, number: int, ended: Trial) -> None:
         study = open_study(folder.journal)
-        if ended.outcome:
-            values = [ended.outcome.values[name] for name in self.settings.objectives]
+        if ended.has_result:
+            values = [ended.values[name] for name in self.settings.objectives]
             study.tell(number, values, skip_if_finished=True)
         elif ended.state in ("pruned", "failed"):
             state = TrialState.PRUNED if ended.state == "pruned" else TrialState.FAIL
             study.tell(number, state=state, skip_if_finished=True)
 
-    def _sampler(self, seed: int, place: int) -> BaseSampler:
+    def _sampler(self, seed: int, number: int) -> BaseSampler:
         if self.settings.sampler == "tpe":
             return TPESampler(seed=seed)
         if self.settings.sampler == "random":
             return RandomSampler(seed=seed)
         # Optuna's own sampler of grids gives two that ask at once the same values.
-        chosen = combination(self.space, place - 1, self.settings.seed)
+        chosen = combination(self.space, number - 1, self.settings.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return PartialFixedSampler(chosen, RandomSampler(seed=seed))
 
 
-def _begin(folder: Folder, settings: SweepSection) -> None:
-    """Create the study, or end what in it was killed before it got its place."""
+def begin_study(folder: Folder, settings: SweepSection) -> None:
+    """Create the study, or end what in it was killed before it had its number."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     study = optuna.create_study(
         storage=storage_of(folder.journal),
@@ -226,15 +203,10 @@ def _begin(folder: Folder, settings: SweepSection) -> None:
         load_if_exists=True,
     )
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _PLACE not in trial.user_attrs:
+        if _NUMBER not in trial.user_attrs:
             study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _trials_of(study: optuna.Study, place: int) -> list[FrozenTrial]:
-    """All that a place has had, the latest last."""
-    return [trial for trial in study.trials if trial.user_attrs.get(_PLACE) == place]
-
-
-def _is_over(folder: Folder, place: int) -> bool:
-    progress = folder.progress(str(place))
-    return progress is not None and progress.state in ("done", "known", "pruned")
+def _trials_of(study: optuna.Study, number: int) -> list[FrozenTrial]:
+    """All that the study has for a trial of the sweep, the latest last."""
+    return [trial for trial in study.trials if trial.user_attrs.get(_NUMBER) == number]

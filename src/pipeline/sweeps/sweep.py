@@ -1,221 +1,245 @@
-"""What a grid and a search have in common: a folder, a launch, a report."""
+"""What a grid and a search have in common: a folder, a snapshot of the code, a launch, a report."""
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from pipeline.artifacts.workspace import Workspace, remove, sha256
-from pipeline.config.compose import compose_each, compose_sweep
-from pipeline.config.schema import Composed, Config, TrackingSection
-from pipeline.console import say
-from pipeline.errors import PipelineError
+from pipeline.artifacts.workspace import remove, sha256
+from pipeline.config.compose import compose_each
+from pipeline.config.schema import Config
+from pipeline.console import count, say
+from pipeline.errors import PipelineError, sentences
 from pipeline.processes.fork_server import Fork, ForkServer
+from pipeline.processes.lock import locked, temporary_files_apart
 from pipeline.results import leaderboard, publish
 from pipeline.results.live import watching
-from pipeline.results.report import Report, Status, TrialReport
-from pipeline.sweeps.folder import Folder, Progress
+from pipeline.results.report import Report, SweepStatus, Trial
+from pipeline.sweeps.command import Command
+from pipeline.sweeps.folder import Folder
 from pipeline.sweeps.job import Job
-from pipeline.sweeps.launch import launch, stopping, workers
-from pipeline.sweeps.plan import parse
+from pipeline.sweeps.launch import launch, stopping
 from pipeline.tracking.run import ID_TAG
 from pipeline.tracking.store import find_run, is_local
+from pipeline.trials.layout import snapshot, sources
+from pipeline.trials.outcome import key_of
 from pipeline.trials.preload import DVC, start_fork_server
-from pipeline.trials.trial import Outcome, clear_the_dead, key_of, reproduced, snapshot
+from pipeline.trials.restore import restore
+from pipeline.trials.trial import remove_abandoned
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
 
-@dataclass(frozen=True)
 class Sweep(ABC):
-    """The trials of a command, whoever chooses them."""
+    """The trials of a command, and how they are chosen."""
 
-    repository: Workspace
+    sweeper: ClassVar[str]  # its name
     folder: Folder
-    server: ForkServer
-    head: Report  # all but its trials
+    start: int  # milliseconds since 1970
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
 
     @property
     @abstractmethod
-    def jobs(self) -> dict[str, tuple[str, ...]]:
-        """The overrides of what a launcher has yet to run, by the name under which it notes its progress."""
+    def identity(self) -> list[str]:
+        """What tells it from other sweeps, beside the code."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Config:
+        """That of one of its trials."""
+
+    def begin(self, folder: Folder) -> None:
+        """Prepare the folder, which has the snapshot of the code."""
+        self.folder, self.start = folder, int(time.time() * 1000)
 
     @abstractmethod
-    def look(self) -> Report:
-        """How the trials stand now."""
+    def trials(self) -> list[Trial]:
+        """All, as they are now."""
+
+    @abstractmethod
+    def waiting(self) -> dict[str, Trial]:
+        """What a launcher has yet to run, by the names of the trials' files."""
+
+    @abstractmethod
+    def job(self, server: str) -> Job:
+        """What the launcher calls for each, given a fork server's address."""
+
+    @property
+    def stops_at_failure(self) -> bool:
+        """Whether no trial starts after one that failed."""
+        return self.command.composed.sweep.on_failure == "stop"
+
+    def report(self) -> Report:
+        """The sweep as it is now."""
+        composed = self.command.composed
+        return Report(
+            id=self.folder.root.name,
+            name=f"sweep-{composed.name}-{self.folder.root.name[:4]}",
+            command=self.command.typed,
+            sweeper=self.sweeper,
+            launcher=self.command.launcher,
+            objectives=composed.sweep.objectives,
+            space=self.command.space,
+            tracking=composed.tracking.model_dump(mode="json"),
+            start=self.start,
+            trials=tuple(self.trials()),
+        )
 
 
-def stands(plain: TrialReport, progress: Progress) -> TrialReport:
-    """`plain`, which says nothing of how the trial stands, with what its progress says."""
-    seconds = time.time() - progress.start if progress.seconds is None else progress.seconds
-    return replace(
-        plain, state=progress.state, error=progress.error, seconds=seconds, **told(progress.outcome)
-    )
+def run(
+    kind: type[Sweep], arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig"
+) -> None:
+    """Run a sweep to its end; the process ends with an exit code that says whether all trials have a result.
+
+    Args:
+        kind: how its trials are chosen.
+        arguments: the overrides of the command line.
+        hydra_context: how Hydra composes.
+        config: what Hydra composed for the sweep as a whole.
+    """
+    with sentences():
+        sweep = kind(Command.read(arguments, hydra_context, config))
+        with _opened(sweep) as server:
+            sys.exit(_run(sweep, server))
 
 
-def told(outcome: Outcome | None) -> dict[str, Any]:
-    """What a report says of an outcome."""
-    return {"run_id": outcome.id, "run": outcome.run, "values": outcome.values} if outcome else {}
+@contextmanager
+def _opened(sweep: Sweep) -> Iterator[ForkServer]:
+    """Give the sweep its folder, with a snapshot of the code and conf/, and start a server that imports that.
+
+    Raises:
+        PipelineError: the same sweep is under way.
+    """
+    repository = sweep.command.repository
+    remove_abandoned(repository.scratch / "trials")
+    for left_over in [*repository.sweeps.glob("*/code"), *repository.sweeps.glob("*.lock")]:
+        with suppress(Timeout), locked(repository.sweeps / f"{_id_in(left_over)}.lock", timeout=0):
+            remove(repository.sweeps / _id_in(left_over) / "code")
+    digest = hashlib.sha256("".join(sweep.identity).encode())
+    for path in sources(repository, repository.root / "src" / "pipeline"):
+        digest.update(sha256(path).encode())
+    folder = Folder(repository.sweeps / digest.hexdigest()[:16])
+    try:
+        with locked(folder.root.with_suffix(".lock"), timeout=0), temporary_files_apart():
+            try:
+                remove(folder.stop)
+                snapshot(repository, folder.code.root, sweep.config)
+                for path in sources(repository, sweep.command.conf):
+                    target = folder.code.root / path.relative_to(repository.root)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+                with start_fork_server(folder.code) as server:
+                    sweep.begin(folder)
+                    yield server
+            finally:
+                remove(folder.code.root)
+    except Timeout:
+        raise PipelineError("The same sweep is under way in another process: wait for its end.") from None
 
 
-def composed_and_overrides(
-    conf: Path, arguments: Sequence[str], hydra_context: "HydraContext"
-) -> tuple[Composed, list["Override"]]:
-    """What `arguments` compose to without the keys that are swept over, and all overrides with those."""
-    loader = hydra_context.config_loader
-    typed = [part.input_line or "" for part in parse(arguments, {}, loader) if not part.is_sweep_override()]
-    composed = compose_sweep(conf, typed)
-    return composed, parse(arguments, composed.sweep.params, loader)
+def _id_in(path: Path) -> str:
+    """The id of the sweep whose lock, or whose folder's code, `path` is."""
+    return path.parent.name if path.name == "code" else path.stem
 
 
-def space_text(overrides: Sequence["Override"]) -> dict[str, Any]:
-    """The values by the keys that are swept over, or the text of what has none to list."""
-    return {
-        part.get_key_element(): list(part.sweep_string_iterator())
-        if part.is_discrete_sweep()
-        else str(part.input_line).partition("=")[2]
-        for part in overrides
-        if part.is_sweep_override()
-    }
-
-
-def head_of(
-    folder: Folder,
-    composed: Composed,
-    config: "DictConfig",
-    arguments: Sequence[str],
-    sweeper: str,
-    space: Mapping[str, Any],
-) -> Report:
-    """The report of a sweep that starts now, without its trials."""
-    of_hydra = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
-    return Report(
-        id=folder.root.name,
-        name=f"sweep-{composed.name}-{folder.root.name[:4]}",
-        command=(*of_hydra, *arguments),
-        sweeper=sweeper,
-        launcher=config.hydra.runtime.choices["hydra/launcher"],
-        objectives=composed.sweep.objectives,
-        space=space,
-        tracking=composed.tracking.model_dump(mode="json"),
-        start=int(time.time() * 1000),
-    )
-
-
-def run(own: Sweep, job: Job, hydra_context: "HydraContext", config: "DictConfig") -> int:
-    """Run what is unknown and report; the exit code of the sweep."""
-    for name in own.jobs:
-        own.folder.forget(name)
-    start = own.look()
-    start.write(own.folder.root)
-    say(_plan(start, workers(config)))
-    came: list[int] = []
-    if own.jobs:
-        # Beside the first trials, which get to MLflow later than this.
-        beginning = threading.Thread(target=_publish, args=(own,), daemon=True)
-        beginning.start()
-        with watching(own.look, workers(config)), stopping(own.folder) as came:
-            launch(own, job, hydra_context, config)
-        beginning.join()
-    report = own.look()
-    failed = [trial for trial in report.trials if trial.state == "failed"]
+def _run(sweep: Sweep, server: ForkServer) -> int:
+    """Run what is not known and report; the exit code."""
+    folder, waiting, workers = sweep.folder, sweep.waiting(), sweep.command.workers
+    for name in waiting:
+        folder.forget(name)
+    report = sweep.report()
+    report.write(folder.root)
+    say(_plan(report, workers))
+    arrived: list[int] = []
+    failure: PipelineError | None = None
+    try:
+        if waiting:
+            # Beside the first trials, which get to MLflow later than this.
+            beginning = threading.Thread(target=_publish, args=(sweep, server), daemon=True)
+            beginning.start()
+            with watching(sweep.report, workers), stopping(folder) as arrived:
+                try:
+                    launch(sweep.job(server.address), sweep.command)
+                except PipelineError as error:
+                    failure = error
+            beginning.join()
+    except BaseException:
+        # There is no time to publish it now; `pipeline sync` or the next sweep does.
+        replace(sweep.report(), status="KILLED", end=_now()).write(folder.root)
+        raise
+    report = sweep.report()
     whole = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
-    status: Status = "KILLED" if came else "FINISHED" if whole else "FAILED"
-    report = replace(report, status=status, end=int(time.time() * 1000))
-    report.write(own.folder.root)
-    for config_of_lost in _lost(report, own):
-        # It brings its run to MLflow.
-        with reproduced(config_of_lost, own.repository, own.folder.code):
-            pass
+    status: SweepStatus = "KILLED" if arrived else "FINISHED" if whole else "FAILED"
+    report = replace(report, status=status, end=_now())
+    report.write(folder.root)
+    _restore_lost(report, sweep)
     board = leaderboard.rank(report)
     leaderboard.show(board)
-    _publish(own)
+    _publish(sweep, server)
     for line in leaderboard.next_steps(board):
         say(line)
-    for ended in failed:
-        print(f"error: {leaderboard.label_of(ended.differs)}: {ended.error}", file=sys.stderr)
-    if came:
+    for trial in report.trials:
+        if trial.state == "failed":
+            print(f"error: {leaderboard.label_of(trial.differs)}: {trial.error}", file=sys.stderr)
+    if failure:
+        raise failure
+    if arrived:
         say("Stopped; the same command again goes on.")
-        return 128 + came[0]
+        return 128 + arrived[0]
     return 0 if whole else 1
 
 
-def _publish(own: Sweep) -> None:
+def _publish(sweep: Sweep, server: ForkServer) -> None:
     """Have MLflow show the sweep as its report has it."""
-    arguments = [str(own.folder.root), str(own.repository.root)]
+    arguments = [str(sweep.folder.root), str(sweep.command.repository.root)]
     # What is all known is published before the server has imported what that takes.
-    if own.jobs:
+    if sweep.waiting():
         with suppress(OSError):
-            fork = Fork(own.server.address, DVC, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2))
+            fork = Fork(server.address, DVC, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2))
             if fork.wait() != -signal.SIGKILL:
                 return
     publish.main(*arguments)
 
 
-def _lost(report: Report, own: Sweep) -> Iterator[Config]:
-    """Of the known trials those whose runs the repository's own MLflow store does not have."""
-    if not is_local(TrackingSection(**report.tracking), own.repository):
+def _restore_lost(report: Report, sweep: Sweep) -> None:
+    """Have the repository's own MLflow store hold the runs of known trials again that it does not have."""
+    repository, folder = sweep.command.repository, sweep.folder
+    if not is_local(sweep.command.composed.tracking, repository):
         return
     known = [trial for trial in report.trials if trial.state == "known"]
-    lost = [trial for trial in known if not find_run(own.repository, {ID_TAG: trial.run_id or ""})]
-    composed = compose_each(own.repository.root / "conf", [trial.overrides for trial in lost])
-    for trial, found in zip(lost, composed, strict=True):
-        # Not if conf/ was edited since.
-        if key_of(found.trial) == trial.key:
-            yield found.trial
+    lost = [trial for trial in known if not find_run(repository, {ID_TAG: trial.run_id or ""})]
+    if lost:
+        say(f"MLflow lacks {count(len(lost), 'run')} of the known trials: restoring from DVC's cache.")
+        package = folder.code.root / "src" / "pipeline"
+        composed = compose_each(folder.conf, [trial.overrides for trial in lost], package)
+        configs = [found.trial for found in composed]
+        keys = {trial.key for trial in lost}
+        # Not one of a search that conf/ has other values for since.
+        restore([config for config in configs if key_of(config) in keys], repository, folder.code)
 
 
-@contextmanager
-def opened(
-    identity: Sequence[str], config: Config, repository: Workspace
-) -> Iterator[tuple[Folder, ForkServer]]:
-    """The folder of a sweep, a snapshot of the code as it is now inside, and a server that imports that.
-
-    Args:
-        identity: what tells it from other sweeps, beside the code.
-        config: of any of its trials.
-        repository: whose .pipeline/ has the folder.
-
-    Raises:
-        PipelineError: the same sweep is under way.
-    """
-    (repository.scratch / "trials").mkdir(parents=True, exist_ok=True)
-    repository.sweeps.mkdir(parents=True, exist_ok=True)
-    clear_the_dead(repository.scratch / "trials")
-    for left_over in repository.sweeps.glob("*/code"):
-        with suppress(Timeout), FileLock(left_over.parent.with_suffix(".lock"), timeout=0):
-            remove(left_over)
-    digest = hashlib.sha256("".join(identity).encode())
-    for path in sorted((repository.root / "src" / "pipeline").rglob("*.py")):
-        digest.update(sha256(path).encode())
-    folder = Folder(repository.sweeps / digest.hexdigest()[:16])
-    try:
-        with FileLock(folder.root.with_suffix(".lock"), timeout=0):
-            remove(folder.stop)
-            snapshot(repository, folder.code.root, config)
-            with start_fork_server(folder.code) as server:
-                yield folder, server
-            remove(folder.code.root)
-    except Timeout:
-        raise PipelineError("The same sweep is under way in another process: wait for its end.") from None
-
-
-def _plan(report: Report, at_a_time: int) -> str:
+def _plan(report: Report, workers: int) -> str:
     total, known = len(report.trials), sum(trial.state == "known" for trial in report.trials)
-    text = f"{total} trials: {known} known, {total - known} to run"
+    text = f"{count(total, 'trial')}: {known} known, {total - known} to run"
     if total == known:
         return f"{text}."
-    return f"{text}, {min(at_a_time, total - known)} at a time (hydra/launcher={report.launcher})."
+    return f"{text}, {min(workers, total - known)} at a time (hydra/launcher={report.launcher})."
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -6,22 +6,28 @@ The inputs of a stage being the outputs of those before it, a trial is looked up
 
 import hashlib
 import json
+import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, remove
 from pipeline.config.schema import Config
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
+
+_MAX_CHECKED = 50_000  # bytes of a file whose digest is computed at each look-up: run.json, history.csv ...
+_LEFT_ALONE = 60.0  # seconds: another process may be about to write into an empty folder
 
 
 @dataclass(frozen=True)
 class Known:
     """The outputs of a trial's stages, and those stages that have none yet."""
 
-    outputs: dict[str, Path]  # by their place in a workspace, where they lie in the cache
+    outputs: dict[str, Path]  # by their paths in a workspace, where they lie in the cache
     missing: dict[str, str]  # by their names, a digest of the values that they and those before them read
 
 
@@ -55,7 +61,7 @@ class RunCache:
                 missing[stage.name] = read.hexdigest()[:16]
             else:
                 outputs |= {out["path"]: out for out in entry["outs"]}
-        return Known({path: self._place(out["md5"]) for path, out in outputs.items()}, missing)
+        return Known({path: self._path(out["md5"]) for path, out in outputs.items()}, missing)
 
     def _entry(
         self, stage: "Stage", values: dict[str, Any], outputs: dict[str, dict[str, Any]]
@@ -77,26 +83,51 @@ class RunCache:
                 dependency.hash_info = HashInfo("md5", known["md5"])
                 dependency.meta = Meta.from_dict(known)
         key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
-        ran = Path(self._repo.stage_cache._get_cache_dir(key))
-        if not ran.is_dir():
-            return None
-        newest = max(ran.iterdir(), key=lambda path: path.stat().st_mtime)
-        entry: dict[str, Any] | None = self._repo.stage_cache._load_cache(key, newest.name)
+        entry = self._newest(Path(self._repo.stage_cache._get_cache_dir(key)), key)
         return entry if entry and all(self._is_whole(out["md5"]) for out in entry["outs"]) else None
+
+    def _newest(self, folder: Path, key: str) -> dict[str, Any] | None:
+        """The latest whole entry, which is the one that DVC restores; damaged ones, which stop it, go."""
+        from dvc.exceptions import DvcException
+
+        # DVC's temporary files begin with a dot.
+        files = sorted(folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files:
+            try:
+                entry: dict[str, Any] | None = self._repo.stage_cache._load_cache(key, path.name)
+            except (DvcException, OSError):
+                entry = None
+            if entry and "outs" in entry:
+                return entry
+            _discard(path)
+        # DVC fails at an empty folder.
+        with suppress(OSError):
+            if files or time.time() - folder.stat().st_mtime > _LEFT_ALONE:
+                folder.rmdir()
+        return None
 
     def _is_whole(self, digest: str) -> bool:
         """Whether the cache has the file, or the folder with all of its files."""
         if digest not in self._whole:
-            place = self._place(digest)
-            whole = place.exists()
-            if whole and digest.endswith(".dir"):
-                entries = json.loads(place.read_text(encoding="utf-8"))
-                whole = all(self._place(entry["md5"]).exists() for entry in entries)
+            path = self._path(digest)
+            whole = path.is_file()
+            if whole and path.stat().st_size <= _MAX_CHECKED:
+                content = path.read_bytes()
+                whole = hashlib.md5(content).hexdigest() == digest.removesuffix(".dir")  # noqa: S324 (DVC's)
+                if not whole:
+                    _discard(path)
+                elif digest.endswith(".dir"):
+                    whole = all(self._path(entry["md5"]).exists() for entry in json.loads(content))
             self._whole[digest] = whole
         return self._whole[digest]
 
-    def _place(self, digest: str) -> Path:
+    def _path(self, digest: str) -> Path:
         return self._cache / digest[:2] / digest[2:]
+
+
+def _discard(path: Path) -> None:
+    print(f"warning: {path} in DVC's cache was damaged and is removed: it is made anew.", file=sys.stderr)
+    remove(path)
 
 
 def _params(stage: "Stage") -> list[str]:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import sentences
-from pipeline.processes.fork_server import Fork
+from pipeline.processes.fork_server import Fork, is_closed
 from pipeline.stages.__main__ import run
 from pipeline.trials.preload import KERAS
 
@@ -43,8 +43,7 @@ class Worker(Fork):
         """
         self.threads = threads
         self.trials = 1  # that it was used for
-        self._folder = tempfile.TemporaryDirectory()
-        # The names of sockets may be no longer than a hundred characters: a workspace's may be.
+        self._folder = tempfile.TemporaryDirectory(dir=server)
         self.address = str(Path(self._folder.name) / "socket")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
@@ -73,14 +72,17 @@ def main(folder: str, descriptor: str) -> NoReturn:
     Temporary files lie in `folder`: TensorFlow removes its own at an exit that a worker does not come to.
     """
     tempfile.tempdir = folder
-    # Ctrl-C and other signals to a group are for whoever waits for the stage.
+    # Ctrl-C and other signals to a group are for the process that waits for the stage.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(fileno=int(descriptor))
     while True:
         with closing(listener.accept()[0]) as connection:
             message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 2)
-            if len(descriptors) < 2:
-                continue  # Whoever called was killed before it said what it wanted.
+            # It may have been ended while it waited for its turn, and its directory be gone.
+            if len(descriptors) < 2 or is_closed(connection):
+                for number in descriptors:
+                    os.close(number)
+                continue
             code = _answer(json.loads(message), descriptors, connection)
             with suppress(ConnectionError):
                 connection.send(str(code).encode())
@@ -101,7 +103,7 @@ def _answer(request: dict[str, Any], descriptors: list[int], connection: socket.
                     run(request["stage"], Workspace(Path.cwd()))
             except SystemExit as end:
                 if end.code == _TERMINATED and not abandoned.is_set():
-                    raise  # It was this process that was told to end.
+                    raise  # It was this process that was to end.
                 return int(end.code or 0)
             except Exception:
                 traceback.print_exc()
@@ -143,19 +145,19 @@ def _abandoned_with(connection: socket.socket) -> Iterator[threading.Event]:
 @contextmanager
 def _writing_to(descriptors: list[int]) -> Iterator[None]:
     """Have standard output and error go to `descriptors` inside, and close those after."""
-    own = [os.dup(1), os.dup(2)]
+    before = [os.dup(1), os.dup(2)]
 
-    def turn(to: list[int]) -> None:
+    def redirect(to: list[int]) -> None:
         for stream, number, target in zip((sys.stdout, sys.stderr), (1, 2), to, strict=True):
             stream.flush()
             os.dup2(target, number)
             os.close(target)
 
-    turn(descriptors)
+    redirect(descriptors)
     try:
         yield
     finally:
-        turn(own)
+        redirect(before)
 
 
 def _forget() -> None:

@@ -1,0 +1,93 @@
+"""The command line of a sweep, and what it composes to."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pipeline.artifacts.workspace import Workspace, here
+from pipeline.config.compose import compose_sweep
+from pipeline.config.schema import Composed
+from pipeline.sweeps.plan import parse
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sweep as it was typed."""
+
+    arguments: tuple[str, ...]  # the overrides of the command line
+    hydra_context: "HydraContext"  # how Hydra composes
+    hydra: "DictConfig"  # what Hydra composed for the sweep as a whole
+    repository: Workspace
+    overrides: tuple["Override", ...]  # those of the command line, and what conf/sweep has to sweep over
+    composed: Composed  # what they compose to without the keys that are swept over
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig") -> Self:
+        """Parse and compose what was typed.
+
+        Raises:
+            PipelineError: an override, or the configuration without the swept keys, is refused.
+        """
+        repository, loader = here(), hydra_context.config_loader
+        plain = [
+            part.input_line or "" for part in parse(arguments, {}, loader) if not part.is_sweep_override()
+        ]
+        composed = compose_sweep(repository.root / "conf", plain)
+        overrides = tuple(parse(arguments, composed.sweep.params, loader))
+        return cls(tuple(arguments), hydra_context, config, repository, overrides, composed)
+
+    @property
+    def conf(self) -> Path:
+        """The repository's conf/."""
+        return self.repository.root / "conf"
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """All overrides as they were typed, those of Hydra's own settings first."""
+        of_hydra = (text for text in self.hydra.hydra.overrides.hydra if not text.startswith("hydra.mode="))
+        return (*of_hydra, *self.arguments)
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """The values by the keys that are swept over, or the text of what has none to list."""
+        return {
+            part.get_key_element(): list(part.sweep_string_iterator())
+            if part.is_discrete_sweep()
+            else str(part.input_line).partition("=")[2]
+            for part in self.overrides
+            if part.is_sweep_override()
+        }
+
+    @property
+    def launcher(self) -> str:
+        """Its name."""
+        return str(self.hydra.hydra.runtime.choices["hydra/launcher"])
+
+    @property
+    def workers(self) -> int:
+        """How many trials the launcher runs at a time."""
+        if self.launcher == "ray":
+            from hydra_plugins.pipeline_launchers import slots
+
+            return slots(self.hydra.hydra.launcher)
+        jobs: int = self.hydra.hydra.launcher.get("n_jobs", 1) or 1
+        return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+
+    def context_with(self, conf: Path) -> "HydraContext":
+        """Hydra's context with a copy of conf/ in place of the repository's, which may change meanwhile."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+        from hydra.types import HydraContext
+
+        search_path = ConfigSearchPathImpl()
+        for element in self.hydra_context.config_loader.get_search_path().get_path():
+            is_ours = element.path == f"file://{self.conf.resolve()}"
+            search_path.append(element.provider, f"file://{conf}" if is_ours else element.path)
+        return HydraContext(ConfigLoaderImpl(search_path), self.hydra_context.callbacks)

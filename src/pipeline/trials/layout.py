@@ -1,0 +1,93 @@
+"""Laying out a trial: stages, code and values in a workspace that shares the repository's DVC cache."""
+
+import fnmatch
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.artifacts.workspace import Workspace, remove, write_text
+from pipeline.config.params import dump
+from pipeline.config.schema import Config
+from pipeline.stages.__main__ import STAGES
+from pipeline.tracking.lineage import code_of, write_code
+
+
+def snapshot(repository: Workspace, root: Path, config: Config) -> Workspace:
+    """Copy the code as it is now, and the pipeline without compose: what trials are laid out from."""
+    remove(root)
+    copied = Workspace(root)
+    for path in sources(repository, repository.root / "src"):
+        target = root / path.relative_to(repository.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    stages = {name: stage for name, stage in _stages(repository).items() if name in STAGES[1:]}
+    write_text(copied.dvc_yaml, yaml.safe_dump({"stages": stages}, sort_keys=False))
+    write_code(origin_of(copied), code_of(repository))
+    _fill(copied, config, repository)
+    return copied
+
+
+def lay_out(trial: Workspace, code: Workspace, config: Config, repository: Workspace) -> None:
+    """Make `trial` a workspace with the code of a snapshot and the values of `config`."""
+    remove(trial.root)
+    shutil.copytree(code.root / "src", trial.root / "src")
+    shutil.copy(code.dvc_yaml, trial.dvc_yaml)
+    _fill(trial, config, repository)
+
+
+def origin_of(code: Workspace) -> Path:
+    """The commit and the changes that a snapshot was made from, as `pipeline.tracking.lineage` reads them."""
+    return code.root / "origin.json"
+
+
+def sources(repository: Workspace, folder: Path) -> Iterator[Path]:
+    """The files below `folder` that DVC would take for ones of a dependency, in the order of their names.
+
+    What editors and Python leave there is named in .dvcignore.
+    """
+    ignored = repository.root / ".dvcignore"
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
+    patterns = [line.replace("\\", "") for line in lines if line and line[0] not in "#/"]
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(fnmatch.fnmatch(part, one) for part in parts for one in patterns):
+            yield path
+
+
+def _stages(repository: Workspace) -> dict[str, dict[str, Any]]:
+    """The stages in dvc.yaml, without what is resolved or frozen only in the repository."""
+    text = repository.dvc_yaml.read_text(encoding="utf-8")
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    if "${" in text:
+        # DVC's imports take half a second, which few need to pay.
+        from dvc.dvcfile import ProjectFile
+        from dvc.repo import Repo
+
+        with Repo(str(repository.root)) as repo:
+            resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
+            ours = [name for name in STAGES if name in stages]
+            stages = {name: resolver.resolve_one(name)[name] for name in ours}
+    return {name: {key: stage[key] for key in stage if key != "frozen"} for name, stage in stages.items()}
+
+
+def _fill(workspace: Workspace, config: Config, repository: Workspace) -> None:
+    """Write the values, and a configuration by which DVC has the cache of `repository` in `workspace`."""
+    from configobj import ConfigObj
+
+    write_text(workspace.params, dump(config))
+    settings = ConfigObj(
+        {
+            "core": {
+                "no_scm": True,
+                "analytics": False,
+                "check_update": False,
+                "site_cache_dir": str(workspace.root / ".dvc" / "site"),
+            },
+            "cache": {"dir": str(repository.dvc_cache()), "type": "copy"},
+        }
+    )
+    # It quotes what a path may have in it.
+    write_text(workspace.root / ".dvc" / "config", "\n".join(settings.write()) + "\n")

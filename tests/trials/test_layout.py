@@ -1,0 +1,87 @@
+"""What a trial is laid out from: our stages as DVC reads them, the sources, a DVC that shares the cache."""
+
+import shutil
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from pipeline.config.compose import compose
+from pipeline.trials.layout import lay_out, snapshot, sources
+from pipeline.trials.trial import trial_workspace
+
+OURS = ["fetch", "preprocess", "train", "evaluate"]
+
+
+@pytest.fixture
+def config(repository):
+    return compose(repository.root / "conf", ["data=digits"])
+
+
+def edit(repository, change):
+    pipeline = yaml.safe_load(repository.dvc_yaml.read_text())
+    change(pipeline)
+    repository.dvc_yaml.write_text(yaml.safe_dump(pipeline, sort_keys=False))
+
+
+def stages(repository, config):
+    """The stages of a trial, as DVC reads them there, by their names."""
+    with trial_workspace(config, repository) as trial:
+        code = snapshot(repository, repository.scratch / "code", config)
+        lay_out(trial, code, config, repository)
+        with Repo(str(trial.root)) as repo:
+            assert repo.cache.local.path == str(repository.root / ".dvc" / "cache" / "files" / "md5")
+            return {stage.name: stage for stage in repo.index.stages}
+
+
+def test_a_path_with_characters_of_configurations_is_one_folder(repository, config):
+    assert "# 1, copied" in str(repository.root)
+    assert list(stages(repository, config)) == OURS
+
+
+def test_what_dvc_commands_write_and_stages_of_the_users_own_leave_a_trial_as_it_is(repository, config):
+    expected = {
+        name: (stage.cmd, sorted(map(str, stage.deps))) for name, stage in stages(repository, config).items()
+    }
+
+    def spelled_otherwise(pipeline):
+        ours = pipeline["stages"]
+        ours["fetch"]["frozen"] = True
+        ours["train"]["params"] = [{"params.yaml": ours["train"]["params"]}]
+        ours["train"]["outs"] = [{path: {"persist": False}} for path in ours["train"]["outs"]]
+        pipeline["vars"] = [{"module": "pipeline.stages"}]
+        command = ours["preprocess"]["cmd"]
+        ours["preprocess"]["cmd"] = command.replace("pipeline.stages", "${module}")
+        ours["export"] = {
+            "cmd": "python scripts/export.py",
+            "deps": ["scripts/export.py"],
+            "params": [{"own.yaml": ["a"]}],
+        }
+        ours["each"] = {"foreach": ["a", "b"], "do": {"cmd": "echo ${item}"}}
+
+    edit(repository, spelled_otherwise)
+    found = stages(repository, config)
+    assert {name: (stage.cmd, sorted(map(str, stage.deps))) for name, stage in found.items()} == expected
+    assert not any(stage.frozen for stage in found.values())
+
+
+def test_what_editors_and_python_leave_in_the_sources_is_left_behind(repository, tmp_path):
+    (repository.root / "src").unlink()
+    package = repository.root / "src" / "pipeline"
+    for name in (
+        "mlp.py",
+        "mlp.py~",
+        ".mlp.py.swp",
+        "#mlp.py#",
+        "mlp.py.orig",
+        "page.html",
+        "__pycache__/mlp.pyc",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    (package / ".#mlp.py").symlink_to("somebody@somewhere.1234")
+    assert [path.name for path in sources(repository, repository.root / "src")] == ["mlp.py", "page.html"]
+    shutil.rmtree(package / "__pycache__")
+    with Repo(str(repository.root)) as repo:
+        ignored = [path.name for path in package.iterdir() if repo.dvcignore.is_ignored_file(str(path))]
+    assert sorted(ignored) == ["#mlp.py#", ".#mlp.py", ".mlp.py.swp", "mlp.py.orig", "mlp.py~"]

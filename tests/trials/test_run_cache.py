@@ -1,0 +1,150 @@
+"""What DVC's run cache knows of a trial, also when it is damaged; the stages' outputs are made up."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
+from pipeline.trials.layout import snapshot
+from pipeline.trials.run_cache import RunCache
+
+# What each stage says in these tests, in place of what it would do.
+SAYS = {
+    "fetch": "mkdir -p data/raw && echo raw > data/raw/x",
+    "preprocess": "mkdir -p data/processed/train && cp params.yaml data/processed/train",
+    "train": "mkdir -p models && cp params.yaml models/run.json",
+}
+PIPELINE = """\
+stages:
+  fetch: {cmd: "%(fetch)s", deps: [src/pipeline/errors.py], params: [data.name], outs: [data/raw]}
+  preprocess:
+    {cmd: "%(preprocess)s", deps: [data/raw], params: [preprocess.seed], outs: [data/processed/train]}
+  train: {cmd: "%(train)s", deps: [data/processed/train], params: [seed], outs: [models/run.json]}
+"""
+
+
+class Trials:
+    """Trials of a repository whose stages are those above."""
+
+    def __init__(self, repository: Workspace):
+        repository.dvc_yaml.write_text(PIPELINE % SAYS)
+        self.repository = repository
+        self.conf = repository.root / "conf"
+
+    def workspace(self, seed: int) -> Workspace:
+        config = compose(self.conf, [f"seed={seed}"])
+        return snapshot(self.repository, self.repository.root / f"trial{seed}", config)
+
+    def run(self, seed: int) -> None:
+        root, before = self.workspace(seed).root, Path.cwd()
+        os.chdir(root)
+        try:
+            with Repo(".") as repo:
+                repo.reproduce()
+        finally:
+            os.chdir(before)
+
+    def find(self, seed: int):
+        return RunCache(self.workspace(9)).find(compose(self.conf, [f"seed={seed}"]))
+
+
+@pytest.fixture
+def trials(repository):
+    return Trials(repository)
+
+
+@pytest.fixture
+def entry(trials):
+    """The folder in the run cache of the training of the trial with seed 1, which ran, and its one file."""
+    trials.run(0)
+    before = set(runs(trials))
+    trials.run(1)
+    [folder] = set(runs(trials)) - before
+    [file] = folder.iterdir()
+    return folder, file
+
+
+def runs(trials):
+    return (trials.repository.root / ".dvc" / "cache" / "runs").glob("*/*")
+
+
+def test_what_ran_is_found_by_values_stage_by_stage(trials):
+    nothing = trials.find(0)
+    assert (nothing.outputs, list(nothing.missing)) == ({}, ["fetch", "preprocess", "train"])
+    trials.run(0)
+    whole = trials.find(0)
+    assert whole.missing == {}
+    assert set(whole.outputs) == {"data/raw", "data/processed/train", "models/run.json"}
+    assert "seed: 0" in whole.outputs["models/run.json"].read_text()
+    part = trials.find(1)
+    assert set(part.outputs) == {"data/raw", "data/processed/train"}
+    assert list(part.missing) == ["train"]
+    # Trials that have in common what a stage reads wait for one another.
+    assert nothing.missing["train"] != part.missing["train"] != trials.find(2).missing["train"]
+    assert nothing.missing["preprocess"] == trials.find(1).missing.get(
+        "preprocess", nothing.missing["preprocess"]
+    )
+
+
+def test_the_entry_that_dvc_would_restore_is_the_latest(trials, entry):
+    folder, file = entry
+    other = folder / ("0" * 64)
+    other.write_text(file.read_text().replace("md5: ", "md5: 0"))
+    os.utime(other, (1, 1))
+    assert trials.find(1).missing == {}
+    os.utime(other, (time.time() + 9, time.time() + 9))
+    assert list(trials.find(1).missing) == ["train"]
+
+
+def test_an_output_that_the_cache_has_lost_makes_its_stage_unknown(trials, entry):
+    found = trials.find(1).outputs
+    found["models/run.json"].unlink()
+    assert list(trials.find(1).missing) == ["train"]
+    # Of a folder one file is enough.
+    [listed] = {
+        path
+        for path in found["data/raw"].parents[1].rglob("*")
+        if path.is_file() and path.read_bytes() == b"raw\n"
+    }
+    listed.unlink()
+    assert list(trials.find(1).missing) == ["fetch", "preprocess", "train"]
+
+
+def test_an_empty_folder_is_removed_unless_another_process_is_about_to_write_to_it(trials, entry):
+    folder, file = entry
+    file.unlink()
+    assert list(trials.find(1).missing) == ["train"]
+    assert folder.exists()
+    os.utime(folder, (1, 1))
+    assert list(trials.find(1).missing) == ["train"]
+    assert not folder.exists()
+    trials.run(1)
+    assert trials.find(1).missing == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1, 2", b"cmd: x\n"])
+def test_a_damaged_entry_is_removed_and_its_training_repeated(trials, entry, content, capfd):
+    _, file = entry
+    file.write_bytes(content)
+    assert list(trials.find(1).missing) == ["train"]
+    assert not file.exists()
+    assert "is removed: it is made anew" in capfd.readouterr().err
+    assert trials.find(0).missing == {}
+    trials.run(1)
+    assert trials.find(1).missing == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"seed: 7\n"])
+def test_a_damaged_result_is_removed_and_its_training_repeated(trials, entry, content, capfd):
+    damaged = trials.find(1).outputs["models/run.json"]
+    expected = damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(content)
+    assert list(trials.find(1).missing) == ["train"]
+    assert str(damaged) in capfd.readouterr().err
+    trials.run(1)
+    assert trials.find(1).outputs["models/run.json"].read_bytes() == expected
