@@ -88,6 +88,6 @@ class Command:
 
         search_path = ConfigSearchPathImpl()
         for element in self.hydra_context.config_loader.get_search_path().get_path():
-            is_ours = element.path == f"file://{self.conf.resolve()}"
+            is_ours = str(element.path).removeprefix("file://") == str(self.conf.resolve())
             search_path.append(element.provider, f"file://{conf}" if is_ours else element.path)
         return HydraContext(ConfigLoaderImpl(search_path), self.hydra_context.callbacks)

@@ -1,0 +1,32 @@
+"""The command line of a sweep: what its trials are composed from."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import HydraContext, RunMode
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.sweeps.command import Command
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_trials_are_composed_from_the_copy_of_conf_whatever_becomes_of_the_original(tmp_path, prefix):
+    conf, copied = tmp_path / "repository" / "conf", tmp_path / "copy" / "conf"
+    shutil.copytree(CONF, conf, ignore=shutil.ignore_patterns("local"))
+    shutil.copytree(conf, copied)
+    loader = ConfigLoaderImpl(create_config_search_path(f"{prefix}{conf}"))
+    overall = loader.load_configuration("config", ["experiment=smoke"], RunMode.MULTIRUN)
+    command = Command((), HydraContext(loader, Callbacks()), overall, Workspace(conf.parent), (), None)
+    # As half of a file that an editor saves, or the branch that was switched to.
+    (conf / "config.yaml").write_text("seed: [")
+    shutil.rmtree(conf / "experiment")
+    config = command.context_with(copied).config_loader.load_sweep_config(
+        overall, ["experiment=smoke", "seed=2"]
+    )
+    assert (config.seed, config.data.name) == (2, "digits")
