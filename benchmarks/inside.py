@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import time
 from functools import partial
 from itertools import pairwise
@@ -20,7 +21,9 @@ from statistics import median
 
 import numpy as np
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from pipeline.environment import prepare_environment
+
+prepare_environment(Path(tempfile.gettempdir()))
 
 Clock = tuple[float, float]
 

@@ -106,9 +106,10 @@ def profile_stage(stage: str) -> Spans:
         setattr(owner, function, watched)
 
     from pipeline.artifacts.workspace import Workspace
-    from pipeline.environment import import_keras, quiet_tensorflow
+    from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
     from pipeline.stages.__main__ import run as run_stage
 
+    prepare_environment(Path.cwd())
     if stage in ("train", "evaluate"):
         with span("imports"), quiet_tensorflow():
             import_keras()

@@ -28,7 +28,7 @@ from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import compose
 from pipeline.config.schema import Config
-from pipeline.errors import sentences
+from pipeline.errors import exit_on_error
 from pipeline.evaluation.metrics import wilson
 from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
 from pipeline.tracking.occasion import occasions_of
@@ -262,5 +262,5 @@ def _deviation(seeds: list[Result]) -> float:
 
 
 if __name__ == "__main__":
-    with sentences():
+    with exit_on_error():
         main()

@@ -3,11 +3,16 @@
 import os
 import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
-# As pipeline.models sets it, for tests that import Keras first: it changes the last bits of weights.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+from pipeline.environment import prepare_environment
+
+# As for the stages, whatever is set on the machine; tests that import Keras by themselves read no keras.json.
+prepare_environment(Path(tempfile.gettempdir()))
+os.environ["KERAS_HOME"] = os.devnull
 # A shell has what is started with `&` ignore Ctrl-C, and all that those start in turn.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

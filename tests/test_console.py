@@ -1,8 +1,11 @@
+import os
+import subprocess
 import sys
 
 import pytest
 
-from pipeline.console import say, track
+from pipeline import console
+from pipeline.console import Every, say, track, track_epochs
 
 
 def test_off_a_terminal_progress_is_a_line_for_each_tenth(capsys):
@@ -36,3 +39,54 @@ def test_at_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
 def test_text_is_said_as_it_is(capsys, text):
     say(text)
     assert capsys.readouterr().out == text + "\n"
+
+
+def test_off_a_terminal_an_epoch_is_one_line_however_long_it_takes(capsys):
+    with track_epochs(2, steps=100) as progress:
+        for epoch in (1, 2):
+            for _ in range(100):
+                progress.advance(1)
+            progress.end_epoch(epoch, "loss 0.5")
+    assert capsys.readouterr().out == "Epoch 1 of 2: loss 0.5\nEpoch 2 of 2: loss 0.5\n"
+
+
+def test_at_a_terminal_the_bar_moves_within_an_epoch(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with track_epochs(4, steps=10) as progress:
+        progress.end_epoch(1, "loss 0.5")
+        progress.advance(5)
+    out = capsys.readouterr().out
+    assert "Epoch 2 of 4" in out
+    assert "38%" in out  # one and a half of four
+    assert "loss 0.5" in out
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_nobody_reads_any_more_is_thrown_away(stream):
+    code = (
+        "import sys; from pipeline.console import outlive_readers; outlive_readers(); outlive_readers()\n"
+        f"for _ in range(10000): print('x' * 100, file=sys.{stream})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], **{stream: subprocess.PIPE}, text=True)
+    getattr(process, stream).readline()
+    getattr(process, stream).close()
+    assert process.wait(30) == 0
+
+
+def test_what_the_encoding_lacks_is_replaced():
+    code = "from pipeline.console import outlive_readers, say; outlive_readers(); say('97 % ± 1')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "97 % ? 1\n", "")
+
+
+def test_every_so_many_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    every, never = Every(5.0), Every(None)
+    assert not every.due
+    now[0] += 5
+    assert every.due
+    assert not never.due
+    every.restart()
+    assert not every.due

@@ -1,4 +1,5 @@
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -6,11 +7,12 @@ import sys
 import pytest
 
 
-def ends(body, **environment):
-    """Run `body` inside `sentences()` in a process of its own: exit code, standard error."""
+def ends(body, imports="", **environment):
+    """Run `body` inside `exit_on_error()` in a process of its own: exit code, standard error."""
     code = (
-        "import errno, os, signal\nfrom pipeline.errors import PipelineError, sentences\n"
-        f"with sentences():\n    try:\n        {body}\n    finally:\n        print('cleaned up')\n"
+        "import errno, os, signal\nfrom pipeline.errors import PipelineError, exit_on_error\n"
+        f"{imports}\nwith exit_on_error():\n"
+        f"    try:\n        {body}\n    finally:\n        print('cleaned up')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=30
@@ -52,3 +54,27 @@ def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
     found, said = ends(f"os.kill(os.getpid(), {number:d}); signal.pause()")
     assert found == code
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("imports", "body"),
+    [
+        ("import shutil", "raise shutil.Error([('a', 'b', '[Errno 28] No space left on device')])"),
+        ("import sqlite3", "raise sqlite3.OperationalError('database or disk is full')"),
+        ("", "raise OSError('16384 requested and 8064 written')"),
+        ("", "raise ValueError('lost') from OSError(errno.ENOSPC, 'no', 'x')"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_whichever_library_says_it(imports, body):
+    code, said = ends(body, imports=imports)
+    assert code == 1
+    assert said.startswith("error: The disk is full")
+    assert said.count("\n") == 1
+
+
+def test_the_file_of_another_user_is_named_with_its_owner(tmp_path):
+    (tmp_path / "lock").touch()
+    os.chown(tmp_path / "lock", 1, 1)
+    code, said = ends(f"raise PermissionError(errno.EACCES, 'no', {str(tmp_path / 'lock')!r})")
+    assert code == 1
+    assert f"{tmp_path / 'lock'} belongs to {pwd.getpwuid(1).pw_name}" in said

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.console import say
-from pipeline.errors import PipelineError, sentences
+from pipeline.environment import prepare_environment
+from pipeline.errors import PipelineError, exit_on_error
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,9 +37,10 @@ complete -o nospace -o default -F _pipeline_completion python python3
 
 def main() -> None:
     """Hand the command line to Hydra, after a check that says what is wrong in one sentence."""
-    with sentences():
+    with exit_on_error():
         repository = here()
         repository.refuse_foreign_environment(Path.cwd())
+        prepare_environment(repository.scratch / "home")
         conf = repository.root / "conf"
         # Relative paths in overrides and in Hydra's own settings are relative to the repository.
         os.chdir(repository.root)

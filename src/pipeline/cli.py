@@ -10,7 +10,8 @@ import typer
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config.params import read_params
 from pipeline.console import say
-from pipeline.errors import sentences
+from pipeline.environment import prepare_environment
+from pipeline.errors import exit_on_error
 
 app = typer.Typer(
     help="Look at runs, compare them, and share them. To train, use `dvc repro` for the configuration in "
@@ -134,10 +135,11 @@ def _sync(workspace: Workspace) -> None:
 def _workspace() -> Workspace:
     workspace = here()
     workspace.refuse_foreign_environment(Path.cwd())
+    prepare_environment(workspace.scratch / "home")
     return workspace
 
 
 def main() -> None:
     """Entry point of the console script."""
-    with sentences():
+    with exit_on_error():
         app()

@@ -52,6 +52,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def warn(text: str) -> None:
+    """Print one line to standard error: the work goes on, but not as was asked."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 def count(number: int, noun: str) -> str:
     """Such as "1 trial" and "1,200 trials"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -65,6 +70,22 @@ def brief(value: str) -> str:
         return value
 
 
+class Every:
+    """Says when so many seconds have passed since it last did; None: never."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds, self._last = seconds, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether they have passed."""
+        return self.seconds is not None and time.monotonic() - self._last >= self.seconds
+
+    def restart(self) -> None:
+        """Count anew."""
+        self._last = time.monotonic()
+
+
 class Track(Protocol):
     """Something whose progress is shown."""
 
@@ -73,29 +94,54 @@ class Track(Protocol):
 
 
 @contextmanager
-def track(total: int | None, description: str, each: bool = False) -> Iterator[Track]:
+def track(total: int | None, description: str) -> Iterator[Track]:
     """Show the progress of `total` steps (None: not known): off a terminal, a line each tenth or 5 s."""
     if not sys.stdout.isatty():
-        yield _Lines(total, description, each)
+        yield _Lines(total, description)
         return
+    with _bars() as progress:
+        yield _Bar(progress, progress.add_task(description, total=total, note=""))
+
+
+class EpochTrack(Protocol):
+    """A training whose progress is shown."""
+
+    def advance(self, steps: int) -> None:
+        """Say that the epoch is so many steps further."""
+
+    def end_epoch(self, number: int, note: str) -> None:
+        """Say that epoch `number` has ended, and how."""
+
+
+@contextmanager
+def track_epochs(total: int, steps: int) -> Iterator[EpochTrack]:
+    """Show the progress of `total` epochs of `steps` steps each: off a terminal, a line for each epoch."""
+    if not sys.stdout.isatty():
+        yield _EpochLines(total)
+        return
+    with _bars() as progress:
+        yield _EpochBar(progress, total, steps)
+
+
+def _bars() -> "Progress":
     # rich costs 0.1 s, which a log need not pay.
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     text, note = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[note]"))
-    with Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), note) as progress:
-        yield _Bar(progress, progress.add_task(description, total=total, note=""))
+    return Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), note)
 
 
 class _Lines:
-    def __init__(self, total: int | None, description: str, each: bool) -> None:
-        self._total, self._description, self._each = total, description, each
-        self._done, self._tenths, self._last = 0, 0, time.monotonic()
+    def __init__(self, total: int | None, description: str) -> None:
+        self._total, self._description = total, description
+        self._done, self._tenths, self._every = 0, 0, Every(_SECONDS_BETWEEN_LINES)
 
     def advance(self, n: int, note: str = "") -> None:
         self._done += n
-        tenths, now = 10 * self._done // (self._total or sys.maxsize), time.monotonic()
-        if self._each or tenths > self._tenths or now - self._last >= _SECONDS_BETWEEN_LINES:
-            self._tenths, self._last = tenths, now
+        tenths = 10 * self._done // (self._total or sys.maxsize)
+        if tenths > self._tenths or self._every.due:
+            self._tenths = tenths
+            self._every.restart()
             of = f" of {self._total:,}" if self._total else ""
             say(f"{self._description} {self._done:,}{of}{': ' if note else ''}{note}")
 
@@ -106,3 +152,27 @@ class _Bar:
 
     def advance(self, n: int, note: str = "") -> None:
         self._progress.update(self._task, advance=n, note=note)
+
+
+class _EpochLines:
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def advance(self, steps: int) -> None:
+        pass
+
+    def end_epoch(self, number: int, note: str) -> None:
+        say(f"Epoch {number} of {self._total}: {note}")
+
+
+class _EpochBar:
+    def __init__(self, progress: "Progress", total: int, steps: int) -> None:
+        self._progress, self._total, self._steps = progress, total, steps
+        self._task = progress.add_task(f"Epoch 1 of {total}", total=total, note="")
+
+    def advance(self, steps: int) -> None:
+        self._progress.update(self._task, advance=steps / self._steps)
+
+    def end_epoch(self, number: int, note: str) -> None:
+        description = f"Epoch {min(number + 1, self._total)} of {self._total}"
+        self._progress.update(self._task, completed=number, description=description, note=note)

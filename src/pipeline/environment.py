@@ -1,13 +1,84 @@
-"""What surrounds the libraries: the settings that they read when they are imported, and their imports."""
+"""The environment of the libraries that compute and draw: made here, not inherited.
+
+Their settings decide about the last bits of weights and the bytes of figures, and DVC sees none of them.
+"""
 
 import gc
+import getpass
 import importlib
+import locale
 import os
 import sys
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pipeline.errors import PipelineError
+
+# Whatever else a user set for these is not for the pipeline.
+_FOREIGN = (
+    *("KERAS_", "TF_", "TENSORFLOW_", "XLA_", "JAX_", "CUDA_", "NVIDIA_", "ONEDNN_", "DNNL_"),
+    *(
+        "OMP_",
+        "GOMP_",
+        "KMP_",
+        "MKL_",
+        "OPENBLAS_",
+        "GOTO_",
+        "BLIS_",
+        "NUMEXPR_",
+        "NPY_",
+        "SCIPY_",
+        "SKLEARN_",
+    ),
+    *("MPL", "MATPLOTLIB", "LC_", "LANG", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT"),
+)
+# Where caches lie, and how much is logged: no result depends on these.
+_KEPT = ("KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL")
+_SETTINGS = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # convolutions take a third less time; off by default on some processors
+    "CUDA_VISIBLE_DEVICES": "-1",  # the configuration names no device, so there is only the processor
+    "OMP_NUM_THREADS": "1",  # NumPy's and SciPy's; TensorFlow's are train.threads
+    "OPENBLAS_NUM_THREADS": "1",
+    "MPLBACKEND": "agg",
+    "MATPLOTLIBRC": os.devnull,
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
+}
+
+
+def prepare_environment(home: Path) -> None:
+    """Make the environment of this process, and of those that it starts; before NumPy, Keras or matplotlib.
+
+    Args:
+        home: a folder for a user who has no home directory that can be written to; created if it is needed.
+    """
+    for name in [name for name in os.environ if name.startswith(_FOREIGN) and name not in _KEPT]:
+        del os.environ[name]
+    os.environ.update(_SETTINGS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    time.tzset()
+    with suppress(locale.Error):
+        locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    if sys.warnoptions:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+    _give_home(home)
+
+
+def _give_home(home: Path) -> None:
+    """Have libraries find a home directory and a user's name: a container's user may have neither."""
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # noqa: PTH111 (Path.home() raises)
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["HOME"] = str(home)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"user{os.getuid()}"
 
 
 @contextmanager
@@ -18,39 +89,64 @@ def quiet_tensorflow() -> Iterator[None]:
     The garbage collector rests meanwhile, a sixth of the time, and leaves what was imported alone later on:
     it would look at 400,000 objects again and again, a third of a second each time.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     collects = gc.isenabled()
     gc.disable()
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         if collects:
             gc.freeze()
             gc.enable()
 
 
 def import_keras() -> None:
-    """Import Keras without what it takes along if it is there and nothing here uses: a quarter of the time.
+    """Import Keras with its defaults, not those of the user's keras.json.
 
-    sklearn is for its wrappers, pyplot for its galleries; either can be imported afterwards as ever.
+    What it takes along if it is there and nothing here uses is left out, a quarter of the time: sklearn is
+    for its wrappers, pyplot for its galleries; either can be imported afterwards as ever.
+
+    Raises:
+        PipelineError: this process imported it with other settings before.
     """
     if "keras" in sys.modules:
+        _refuse_other_settings()
         return
-    # Convolutions take a third less time with oneDNN, which TensorFlow leaves off on some processors.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Also in a notebook, whose environment is not prepared.
+    os.environ.update({name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")})
     absent = {"sklearn", "matplotlib.pyplot"} - set(sys.modules)
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
+    # Keras reads keras.json while it is imported, and writes it if it is missing; here can be none.
+    home = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = os.devnull
     try:
         importlib.import_module("keras")
     finally:
         for name in absent:
             del sys.modules[name]
+        del os.environ["KERAS_HOME"]
+        if home is not None:
+            os.environ["KERAS_HOME"] = home
+
+
+def _refuse_other_settings() -> None:
+    import keras
+
+    found = (
+        keras.config.backend(),
+        keras.config.floatx(),
+        keras.config.epsilon(),
+        keras.config.image_data_format(),
+    )
+    if found != ("tensorflow", "float32", 1e-7, "channels_last"):
+        raise PipelineError(
+            f"Keras was imported before with other settings, {found}: use a process of its own."
+        )
 
 
 def use_threads(threads: int) -> None:

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import pwd
+import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from pipeline.console import outlive_readers
@@ -24,14 +27,64 @@ _DISK = {
     errno.EDQUOT: "The disk quota is used up",
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Writing or reading is not permitted",
+    errno.EPERM: "Writing or reading is not permitted",
+}
+# Libraries that lose the number: SQLite, NumPy's tofile, shutil.copytree, HDF5.
+_DISK_TEXTS = {
+    r"database or disk is full|\d+ requested and \d+ written|No space left on device": errno.ENOSPC,
+    r"Disk quota exceeded": errno.EDQUOT,
+    r"attempt to write a readonly database|Read-only file system": errno.EROFS,
+    r"Permission denied": errno.EACCES,
 }
 
+_exit_code: list[int] = []  # of a signal that asked the process to end, until it does
 
-_told_to_end: list[int] = []  # the exit code, once SIGTERM came
+
+def explain(error: BaseException) -> str | None:
+    """The sentence for a failure that a person can mend, or None: it is a fault of the program.
+
+    A disk that takes nothing is found behind the errors of libraries too: SQLAlchemy, MLflow, NumPy, shutil.
+    """
+    if isinstance(error, PipelineError):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if found := _disk_fault(cause):
+            number, path = found
+            where = f" at {path}" if path else ""
+            return (
+                f"{_DISK[number]}{where}: nothing was left half-written. {_remedy(number, path)}"
+                "Mend that and run it again."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _disk_fault(error: BaseException) -> tuple[int, str | None] | None:
+    """The number and the path of a fault of the disk, as an error or its text has them."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return (error.errno, error.filename and str(error.filename)) if error.errno in _DISK else None
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3"):
+        for pattern, number in _DISK_TEXTS.items():
+            if re.search(pattern, str(error)):
+                return number, None
+    return None
+
+
+def _remedy(number: int, path: str | None) -> str:
+    """Whose file it is, if it is somebody else's."""
+    with suppress(OSError, KeyError, TypeError):
+        if number in (errno.EACCES, errno.EPERM) and path:
+            existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+            owner = existing.stat().st_uid
+            if owner not in (os.geteuid(), 0):
+                name = pwd.getpwuid(owner).pw_name
+                return f"{existing} belongs to {name}, and a clone is for one user: use one of your own. "
+    return ""
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """End the process with exit code 1 and one sentence for a failure that a person can mend.
 
     Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run.
@@ -41,32 +94,26 @@ def sentences() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, _terminate)
-    _told_to_end.clear()
+    _exit_code.clear()
     try:
         yield
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
-    except (PipelineError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        if isinstance(error, OSError):
-            if error.errno not in _DISK:
-                raise
-            place = f" at {error.filename}" if error.filename else ""
-            error = PipelineError(
-                f"{_DISK[error.errno]}{place}: nothing was left half-written. Mend that and run it again."
-            )
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(1)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    _told_to_end.append(128 + number)
+    _exit_code.append(128 + number)
     sys.exit(128 + number)
 
 
-def end_if_told() -> None:
-    """End the process if SIGTERM came inside a destructor or a callback, out of which no exception gets."""
-    if _told_to_end:
-        sys.exit(_told_to_end.pop())
+def exit_if_terminated() -> None:
+    """End the process if a signal asked for it inside a destructor or a callback, which loses exceptions."""
+    if _exit_code:
+        sys.exit(_exit_code.pop())

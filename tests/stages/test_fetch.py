@@ -21,7 +21,7 @@ from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import view
 from pipeline.config.schema import RawDigests
-from pipeline.data import download, packages
+from pipeline.data import download
 from pipeline.data.sources.debian import DebianSource
 from pipeline.data.sources.idx import IdxSource
 from pipeline.data.sources.keras import KerasSource
@@ -338,6 +338,39 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path, workspace):
         fetch.run(config(idx(folder)), workspace)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_refused_at_once(kind, tmp_path, workspace):
+    folder = write(tmp_path / "mine", idx_files())
+    (folder / IDX_NAMES[1]).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / IDX_NAMES[1])
+    elif kind == "folder":
+        (folder / IDX_NAMES[1]).mkdir()
+    else:
+        (folder / IDX_NAMES[1]).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(PipelineError, match=f"{IDX_NAMES[1]} is no file"):
+        fetch.run(config(idx(folder)), workspace)
+
+
+def test_two_files_for_one_array_are_refused_by_both_names(tmp_path, workspace):
+    folder = write(tmp_path / "mine", idx_files() | gzipped(idx_files()))
+    with pytest.raises(PipelineError, match=f"both {IDX_NAMES[2]} and {IDX_NAMES[2]}.gz"):
+        fetch.run(config(idx(folder)), workspace)
+
+
+def test_bytes_as_labels_can_not_tell_257_classes_apart_and_wider_ones_can(tmp_path, workspace):
+    classes = tuple(f"c{number}" for number in range(257))
+    folder = write(tmp_path / "mine", idx_files())
+    with pytest.raises(PipelineError, match=r"uint8, which tells 256 classes apart, but .* 257"):
+        fetch.run(config(idx(folder), classes=classes), workspace)
+    for kind, dtype, name in ((11, ">i2", IDX_NAMES[1]), (12, ">i4", IDX_NAMES[3])):
+        labels = RAW["train_labels" if "train" in name else "test_labels"].astype(dtype)
+        header = bytes([0, 0, kind, 1]) + struct.pack(">I", len(labels))
+        (folder / name).write_bytes(header + labels.tobytes())
+    fetch.run(config(idx(folder), classes=classes), workspace)
+    assert_fetched(workspace)
+
+
 # --- the network at its worst ------------------------------------------------------------------------
 
 
@@ -418,11 +451,30 @@ def test_an_unknown_host_is_given_up_at_once(workspace, pauses):
     assert not pauses
 
 
-def test_a_program_that_hangs_is_ended_with_its_children(tmp_path, programs, workspace, monkeypatch):
+@pytest.mark.parametrize("part", ["header", "body"])
+def test_a_server_that_gives_a_byte_now_and_then_is_given_up_at_the_deadline(part, serve, workspace, pauses):
+    over = threading.Event()
+
+    def answer(handler, _):
+        if part == "body":
+            send(handler, b"", claimed=1000)
+        while not over.wait(0.1):
+            handler.wfile.write(b"H" if part == "header" else b"x")
+            handler.wfile.flush()
+
+    url, handler = serve(answer)
+    started = time.monotonic()
+    with pytest.raises(PipelineError, match=r"not here after 0\.7 s \(data\.deadline\)"):
+        fetch.run(config(keras(url), timeout=1.0, deadline=0.7, retries=3), workspace)
+    over.set()
+    assert time.monotonic() - started < 5
+    assert (handler.requests, pauses) == (1, [])
+
+
+def test_a_program_that_hangs_is_ended_with_its_children(tmp_path, programs, workspace):
     programs("npm", f"sleep 60 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(packages, "_DEADLINE", 0.5)
     with pytest.raises(PipelineError, match=r"npm did not finish within 0\.5 s"):
-        fetch.run(config(NPM), workspace)
+        fetch.run(config(NPM, deadline=0.5), workspace)
     child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
     deadline = time.monotonic() + 30  # The kernel may take a while; the child alone would sleep for longer.
     while child.exists() and child.read_text().split()[2] != "Z":

@@ -1,4 +1,5 @@
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 import yaml
 
 from pipeline.artifacts.processed import read_dataset, read_split, scaled
-from pipeline.artifacts.workspace import SPLITS, Workspace, sha256
+from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import view
+from pipeline.config.schema import RawDigests
 from pipeline.errors import PipelineError
 from pipeline.stages import preprocess
 
@@ -35,7 +37,7 @@ def composed():
 
 
 def config(classes=CLASSES, **settings):
-    data = composed().data.model_copy(update={"name": "pets", "classes": classes})
+    data = composed().data.model_copy(update={"name": "pets", "classes": classes, "sha256": None})
     settings = {"validation_fraction": 0.25, "validation_split": "last", "seed": 0} | settings
     changed = {"data": data, "preprocess": composed().preprocess.model_copy(update=settings)}
     return view(composed().model_copy(update=changed), declared())
@@ -53,6 +55,13 @@ def save(workspace: Workspace, images=None, labels=None, **arrays) -> dict[str, 
     for name, array in raw.items():
         np.save(workspace.raw / f"{name}.npy", array)
     return raw
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
@@ -206,6 +215,30 @@ def test_raw_arrays_that_are_no_dataset_are_refused(workspace, arrays, reason):
     with pytest.raises(PipelineError, match=f"data/raw is refused: {reason}"):
         preprocess.run(config(), workspace)
     assert not workspace.processed.exists()
+
+
+def test_a_raw_array_that_is_not_the_pinned_one_is_refused_before_the_work(workspace):
+    save(workspace)
+    pins = RawDigests(**{name: sha256(workspace.raw / f"{name}.npy") for name in RAW_ARRAYS})
+    pinned = config()
+    pinned = pinned.model_copy(update={"data": pinned.data.model_copy(update={"sha256": pins})})
+    preprocess.run(pinned, workspace)
+    before = outputs(workspace)
+    path = workspace.raw / "train_images.npy"
+    flip(path)
+    with pytest.raises(
+        PipelineError, match=rf"train_images\.npy is damaged: .*\n  rm -f {re.escape(str(path))}$"
+    ):
+        preprocess.run(pinned, workspace)
+    assert outputs(workspace) == before
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_any_number_of_channels_is_processed(workspace, channels):
+    images = np.zeros((40, 5, 4, channels), np.uint8)
+    save(workspace, train_images=images, test_images=images[:7])
+    preprocess.run(config(), workspace)
+    assert read_dataset(workspace).image_shape == (5, 4, channels)
 
 
 def test_missing_or_truncated_raw_arrays_are_refused(workspace):

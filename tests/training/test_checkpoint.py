@@ -1,5 +1,9 @@
 """A training that is cut off and goes on ends where one that was not would have."""
 
+import io
+import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,6 +16,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.environment import use_threads
 from pipeline.models import build
+from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints, TrainState
 from pipeline.training.loop import fit
 
@@ -96,17 +101,19 @@ def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
 def test_the_cpu_seconds_before_a_cut_count(tmp_path):
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints._cpu_start -= 100
-    checkpoints.save(TrainState([], [], [], np.inf, 0, []))
+    state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, [])
+    checkpoints.save(state)
     again = Checkpoints(tmp_path / "state.npz", 0.0)
     assert 0 <= again.cpu_seconds < 50
-    again.load()
+    again.load(like=state)
     assert 100 <= again.cpu_seconds < 150
 
 
 def test_it_goes_on_rather_than_starts_again(tmp_path):
     train(tmp_path / "cut.npz", cut_after=4)
-    state = Checkpoints(tmp_path / "cut.npz", 0.0).load()
-    assert [epoch.epoch for epoch in state.epochs] == [1, 2, 3]
+    with np.load(tmp_path / "cut.npz") as file:
+        meta = json.loads(file["meta"].tobytes())
+    assert [epoch["epoch"] for epoch in meta["epochs"]] == [1, 2, 3]
 
 
 def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
@@ -116,6 +123,49 @@ def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
     for cut in (2, history.best_epoch, stopped):
         assert train(tmp_path / f"{cut}.npz", cut_after=cut, patience=2, seed=2) is None
         assert train(tmp_path / f"{cut}.npz", patience=2, seed=2) == (digest, history)
+
+
+def huge_header():
+    """The start of a .npy file that claims 800 terabytes."""
+    text = io.BytesIO()
+    np.lib.format.write_array_header_1_0(text, {"descr": "<f8", "fortran_order": False, "shape": (10**14,)})
+    return text.getvalue()
+
+
+def changed(path, damage):
+    """Write a whole .npz file of another content over a checkpoint."""
+    with np.load(path) as file:
+        content = dict(file)
+    first = next(name for name, array in content.items() if array.ndim == 2 and name.startswith("network"))
+    if damage == "other shapes":
+        content[first] = np.zeros((3, 3), np.float32)
+    elif damage == "NaN":
+        content[first] = np.full_like(content[first], np.nan)
+    elif damage == "an array missing":
+        del content[first]
+    elif damage == "an epoch missing":
+        meta = json.loads(content["meta"].tobytes())
+        del meta["epochs"][0]
+        content["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    np.savez(path, **content)
+    if damage == "terabytes":
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in parts.items():
+                archive.writestr(name, huge_header() if name == f"{first}.npy" else part)
+
+
+@pytest.mark.parametrize(
+    "damage", ["other shapes", "NaN", "an array missing", "an epoch missing", "terabytes"]
+)
+def test_a_whole_checkpoint_that_can_not_be_of_this_training_is_passed_over(tmp_path, capsys, damage):
+    path = tmp_path / "cut.npz"
+    whole = train(tmp_path / "whole.npz")
+    train(path, cut_after=3)
+    changed(path, damage)
+    assert train(path) == whole
+    assert f"warning: the checkpoint {path} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no zip", "other content"])
@@ -138,12 +188,12 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     state = TrainState([Epoch(1, 0.1 + 0.2, 0.5, None, None, 1e-5)], arrays, arrays[:2], np.inf, 0, [])
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints.save(state)
-    loaded = checkpoints.load()
+    loaded = checkpoints.load(like=state)
     assert (loaded.epochs, loaded.best_value, loaded.best_epoch) == (state.epochs, np.inf, 0)
     for one, other in zip(loaded.network + loaded.optimizer, arrays + arrays[:2], strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
     checkpoints.discard()
-    assert checkpoints.load() is None
+    assert checkpoints.load(like=state) is None
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(0.0, True), (3600.0, False), (None, False)])
@@ -151,16 +201,25 @@ def test_short_trainings_write_none(tmp_path, seconds, due):
     assert Checkpoints(tmp_path / "state.npz", seconds).due is due
 
 
-@pytest.mark.parametrize("change", [["seed=1"], ["train.learning_rate=0.5"], ["model.dropout=0.5"], "data"])
-def test_another_configuration_or_other_data_have_another_checkpoint(tmp_path, change):
+@pytest.mark.parametrize(
+    "change", [["seed=1"], ["train.learning_rate=0.5"], ["model.dropout=0.5"], "data", "package", "scale"]
+)
+def test_what_decides_about_the_weights_decides_about_the_checkpoint(tmp_path, monkeypatch, change):
     workspace = Workspace(tmp_path)
     workspace.processed.mkdir(parents=True)
     workspace.dataset.write_text("{}")
+    package = shutil.copytree(Path(checkpoint.__file__).parents[1], tmp_path / "pipeline")
+    monkeypatch.setattr(checkpoint, "__file__", str(package / "training" / "checkpoint.py"))
     config = compose(CONF, ["data=digits"])
     path = Checkpoints.of(config, workspace)._path
     assert Checkpoints.of(compose(CONF, ["data=digits"]), workspace)._path == path
     if change == "data":
         workspace.dataset.write_text("{ }")
+    elif change == "package":
+        monkeypatch.setattr(checkpoint, "version", lambda name: "99.0")
+    elif change == "scale":
+        code = package / "artifacts" / "processed.py"
+        code.write_text(code.read_text().replace("SCALE = 1 / 255", "SCALE = 1 / 256"))
     else:
         config = compose(CONF, ["data=digits", *change])
     assert Checkpoints.of(config, workspace)._path != path

@@ -22,7 +22,7 @@ _EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 def save(model: keras.Model, path: Path) -> None:
     """Write `model` as a .keras archive without dates: the same weights give the same bytes."""
     with atomic(path) as temporary:
-        dated = temporary.with_suffix(".keras")
+        dated = temporary.with_name(f"{temporary.name}.keras")
         try:
             model.save(dated)
             with zipfile.ZipFile(dated) as source, zipfile.ZipFile(temporary, "w") as target:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pipeline.artifacts.integrity import refuse_damaged
 from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.errors import PipelineError
 
@@ -72,6 +73,22 @@ def read_dataset(workspace: Workspace) -> Dataset:
         classes=tuple(dataset.classes),
         image_shape=tuple(dataset.image_shape),
         counts={split: Count(count.total, tuple(count.per_class)) for split, count in counts.items()},
+    )
+
+
+def refuse_damaged_splits(workspace: Workspace, dataset: Dataset, *splits: str) -> None:
+    """Hold the files of the splits against what `dataset` says of them.
+
+    Raises:
+        PipelineError: a file is missing or damaged; it says what restores it.
+    """
+    refuse_damaged(
+        workspace,
+        {
+            workspace.processed / split / f"{name}.npy": digest
+            for split in splits
+            for name, digest in dataset.sha256[split].items()
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,9 +150,10 @@ def atomic(path: Path) -> Iterator[Path]:
     and the old content, if any, is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_alive(int(left_over.suffixes[-2][1:])):
-            remove(left_over)
+    left_over = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp(\..*)?")
+    for beside in path.parent.iterdir():
+        if (found := left_over.fullmatch(beside.name)) and not _is_alive(int(found[1])):
+            remove(beside)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield temporary

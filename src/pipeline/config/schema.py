@@ -48,6 +48,7 @@ class DataSection(Section):
     sources: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
     sha256: RawDigests | None
     timeout: Positive
+    deadline: Positive
     retries: Annotated[int, Field(ge=0, le=10)]
     max_bytes: Count
 

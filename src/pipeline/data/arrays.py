@@ -46,6 +46,11 @@ def canonical(arrays: Arrays, classes: Sequence[str]) -> dict[str, NDArray[Any]]
             )
         if labels.dtype.kind not in "iu" or not np.can_cast(labels.dtype, np.int32) or labels.ndim != 1:
             raise PipelineError(f"{split}_labels is {_described(labels)}; it must be int32 (images,)")
+        if len(classes) > np.iinfo(labels.dtype).max + 1:
+            raise PipelineError(
+                f"{split}_labels is {labels.dtype}, which tells {np.iinfo(labels.dtype).max + 1} classes "
+                f"apart, but data.classes names {len(classes)}: store the labels as int16 or int32"
+            )
         if len(images) != len(labels):
             raise PipelineError(
                 f"{split}_images holds {len(images)} images, but {split}_labels {len(labels)} labels"

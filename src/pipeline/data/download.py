@@ -2,6 +2,7 @@
 
 import http.client
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,8 +20,8 @@ def download(url: str, data: "DataSection") -> IO[bytes]:
 
     Args:
         url: http or https.
-        data: `timeout` is for connecting and for each read; `retries` is for faults that may pass
-            (5xx, 429, time-outs, lost connections); `max_bytes` caps the body.
+        data: `timeout` is for connecting and for each read, `deadline` for the whole; `retries` is for
+            faults that may pass (5xx, 429, time-outs, lost connections); `max_bytes` caps the body.
 
     Returns:
         The file, at its start.
@@ -28,10 +29,10 @@ def download(url: str, data: "DataSection") -> IO[bytes]:
     Raises:
         PipelineError: the URL, and what went wrong at the last attempt.
     """
-    attempt = 0
+    attempt, end = 0, time.monotonic() + data.deadline
     while True:
         try:
-            return _download(url, data)
+            return _in_time(url, data, end)
         except urllib.error.HTTPError as error:
             error.close()
             reason, passing = f"HTTP {error.code}", error.code == 429 or error.code >= 500
@@ -53,7 +54,31 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _download(url: str, data: "DataSection") -> IO[bytes]:
+def _in_time(url: str, data: "DataSection", end: float) -> IO[bytes]:
+    """Download in a thread that is given up at `end`: a server may send a byte now and then, for ever."""
+    outcome: list[IO[bytes] | BaseException] = []
+    given_up = threading.Event()
+
+    def work() -> None:
+        try:
+            outcome.append(_download(url, data, given_up))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(max(0.0, end - time.monotonic()))
+    if not outcome:
+        given_up.set()
+        # It ends with its next byte, and its bar with it.
+        thread.join(data.timeout)
+        raise PipelineError(f"{url}: not here after {data.deadline:g} s (data.deadline)")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _download(url: str, data: "DataSection", given_up: threading.Event) -> IO[bytes]:
     # The schema admits only http and https.
     with urllib.request.urlopen(url, timeout=data.timeout) as response:  # noqa: S310
         length = int(response.headers.get("Content-Length") or 0) or None
@@ -64,6 +89,8 @@ def _download(url: str, data: "DataSection") -> IO[bytes]:
             while chunk := response.read1(2**18):
                 file.write(chunk)
                 progress.advance(len(chunk))
+                if given_up.is_set():
+                    raise TimeoutError
                 if file.tell() > data.max_bytes:
                     raise PipelineError(f"{url} is more than data.max_bytes, {data.max_bytes} bytes")
     if length and file.tell() < length:

@@ -16,9 +16,6 @@ from pipeline.data.arrays import Arrays, Readable
 from pipeline.data.formats import idx
 from pipeline.errors import PipelineError
 
-# npm and apt have time-outs of their own; this is for when they don't keep them.
-_DEADLINE = 600.0
-
 
 def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
     """Read the IDX files, wherever they lie in a tar archive, as it streams by; nothing is unpacked to disk.
@@ -68,11 +65,11 @@ class _Capped:
         return content
 
 
-def run(command: Sequence[str], folder: str) -> None:
+def run(command: Sequence[str], folder: str, deadline: float) -> None:
     """Run a program in `folder`; whatever happens, it and its children are gone afterwards.
 
     Raises:
-        PipelineError: it is not installed, failed, or did not finish within ten minutes.
+        PipelineError: it is not installed, failed, or did not finish within `deadline` seconds.
     """
     try:
         process = subprocess.Popen(
@@ -88,9 +85,11 @@ def run(command: Sequence[str], folder: str) -> None:
         raise PipelineError(f"{command[0]} is not installed") from None
     with process:
         try:
-            _, complaint = process.communicate(timeout=_DEADLINE)
+            _, complaint = process.communicate(timeout=deadline)
         except subprocess.TimeoutExpired:
-            raise PipelineError(f"{command[0]} did not finish within {_DEADLINE:g} s") from None
+            raise PipelineError(
+                f"{command[0]} did not finish within {deadline:g} s (data.deadline)"
+            ) from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from pipeline.artifacts.history import History
 from pipeline.config.schema import EvaluateSection
 from pipeline.evaluation.metrics import Ints, Predictions
 from pipeline.plots import evaluation
-from pipeline.plots.style import STYLE
+from pipeline.plots.style import drawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +43,7 @@ def draw(folder: Path, evaluated: Evaluated) -> None:
 
     All are as wide as MLflow shows them, so that their text is read unscaled.
     """
-    # The reset keeps a user's matplotlibrc out of the files.
-    with matplotlib.style.context(STYLE, after_reset=True):
+    with drawing():
         for module in pkgutil.iter_modules(evaluation.__path__):
             figure = importlib.import_module(f"{evaluation.__name__}.{module.name}").draw(evaluated)
             if figure is not None:

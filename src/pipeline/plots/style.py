@@ -1,5 +1,12 @@
 """What the pictures have in common: those of an evaluation, of a sweep and of the results."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -7,7 +14,7 @@ DPI = 110
 WIDTH = 8.0  # Inches.
 INK, GREY, PALE = "#22303c", "#6b7782", "#e9edf0"
 BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = "#2b6ca3", "#9dc0dd", "#d9772b", "#f2cba8"
-STYLE = {
+STYLE: dict[str, object] = {
     "figure.dpi": DPI,
     "font.size": 10,
     "text.color": INK,
@@ -28,6 +35,22 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
+
+
+@contextmanager
+def drawing(style: dict[str, object] = STYLE) -> Iterator[None]:
+    """Have matplotlib draw inside with its defaults and `style`, whatever is set or installed here."""
+    _only_bundled_fonts()
+    with matplotlib.style.context(style, after_reset=True):
+        yield
+
+
+@cache
+def _only_bundled_fonts() -> None:
+    """Another DejaVu Sans of the system, or a cache of another machine, would give other letters."""
+    font_manager.fontManager.ttflist = []
+    for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+        font_manager.fontManager.addfont(path)
 
 
 def titled(height: float, title: str, subtitle: str) -> Figure:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
-from pipeline.console import say
+from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, value_and_sd
 from pipeline.results.report import SIGN, Report, Trial, reports
@@ -28,7 +27,7 @@ def main(folder: str, repository: str) -> int:
         if line := publish(Report.read(Path(folder)), Path(folder), Workspace(Path(repository))):
             say(line)
     except PipelineError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        warn(str(error))
     return 0
 
 

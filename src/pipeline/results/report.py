@@ -4,7 +4,6 @@ It is all that the leaderboard, the figures, MLflow's parent run and `pipeline a
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.console import warn
 from pipeline.errors import PipelineError
 from pipeline.trials.outcome import Outcome
 
@@ -106,7 +106,7 @@ def reports(workspace: Workspace) -> list[tuple[Path, Report]]:
         try:
             found.append((path.parent, Report.read(path.parent)))
         except PipelineError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            warn(str(error))
     return sorted(found, key=lambda sweep: sweep[1].start, reverse=True)
 
 

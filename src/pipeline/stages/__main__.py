@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace, here
-from pipeline.errors import PipelineError, end_if_told, sentences
+from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
 from pipeline.processes.lock import temporary_files_apart
@@ -35,7 +35,7 @@ def main() -> None:
     context = TrialContext.current()
     if context.worker:
         sys.exit(hand_over(context, stage))
-    with sentences(), temporary_files_apart():
+    with exit_on_error(), temporary_files_apart():
         run(stage, Workspace(Path.cwd()))
 
 
@@ -47,8 +47,9 @@ def run(stage: str, workspace: Workspace) -> None:
     """
     # Handing over needs none of these.
     from pipeline.config.params import read_params, view
-    from pipeline.environment import import_keras, quiet_tensorflow
+    from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 
+    prepare_environment(workspace.scratch / "home")
     with quiet_tensorflow():
         if stage in ("train", "evaluate"):
             import_keras()
@@ -71,7 +72,7 @@ def run(stage: str, workspace: Workspace) -> None:
             with tracking.training(config, workspace, code) as run:
 
                 def on_epoch(epoch: "Epoch") -> None:
-                    end_if_told()
+                    exit_if_terminated()
                     run.log_epoch(epoch)
                     pruning_callback(epoch)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.model_file import load, weights_digest
-from pipeline.artifacts.processed import Dataset, read_dataset, read_split
+from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, atomic, write_text
 from pipeline.config.schema import Config
 from pipeline.console import say
@@ -45,6 +45,7 @@ def run(config: Config, workspace: Workspace) -> None:
     settings = config.evaluate
     use_threads(config.train.threads)
     dataset = read_dataset(workspace)
+    refuse_damaged_splits(workspace, dataset, "test")
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
     model = load(workspace.model)

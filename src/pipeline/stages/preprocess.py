@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts.integrity import refuse_damaged
 from pipeline.artifacts.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
 from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
 from pipeline.config.schema import Config, PreprocessSection
@@ -17,6 +18,7 @@ from pipeline.data.arrays import canonical
 from pipeline.data.formats.npy import open_npy
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
+from pipeline.plots.style import drawing
 
 _PIECE_BYTES = 2**22
 
@@ -29,7 +31,10 @@ def run(config: Config, workspace: Workspace) -> None:
     Raises:
         PipelineError: the raw arrays are not what they must be, or a class has no training image.
     """
-    name, classes = config.data.name, config.data.classes
+    name, classes, pinned = config.data.name, config.data.classes, config.data.sha256
+    if pinned:
+        raw_files = {workspace.raw / f"{key}.npy": digest for key, digest in pinned.model_dump().items()}
+        refuse_damaged(workspace, raw_files)
     try:
         raw = canonical({key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}, classes)
     except PipelineError as error:
@@ -64,8 +69,8 @@ def run(config: Config, workspace: Workspace) -> None:
         workspace,
         Dataset(name, classes, image_shape, SCALE, counts, mean, sd, duplicates, digests),
     )
-    figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
-    with atomic(workspace.samples) as path:
+    with drawing({}), atomic(workspace.samples) as path:
+        figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
         # The default metadata name matplotlib's version, which is no property of the images.
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
 

@@ -1,13 +1,14 @@
 """train: the processed images become a model file and the history of its epochs."""
 
 from collections.abc import Callable
+from math import ceil
 
 from pipeline.artifacts import model_file
 from pipeline.artifacts.history import Epoch, Trained, write_history
-from pipeline.artifacts.processed import read_dataset, read_split
+from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config
-from pipeline.console import say, track
+from pipeline.console import say, track_epochs
 from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
 from pipeline.models import build, inference_model, is_faster_with_xla
@@ -26,12 +27,13 @@ def run(
         on_epoch: called after each epoch.
 
     Raises:
-        PipelineError: the training diverged, or data are missing.
+        PipelineError: the training diverged, or data are missing or damaged.
     """
     # Not above: pipeline.models sets TensorFlow up before anything imports it.
     import keras
 
     dataset = read_dataset(workspace)
+    refuse_damaged_splits(workspace, dataset, "train", "validation")
     checkpoints = Checkpoints.of(config, workspace)
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     use_threads(config.train.threads)
@@ -44,10 +46,10 @@ def run(
     settings = config.train
     if settings.xla is None:
         settings = settings.model_copy(update={"xla": is_faster_with_xla(config.model)})
-    with track(config.train.epochs, "Epoch", each=True) as progress:
+    with track_epochs(settings.epochs, ceil(len(train[1]) / settings.batch_size)) as progress:
 
         def report(epoch: Epoch) -> None:
-            progress.advance(1, _line(epoch))
+            progress.end_epoch(epoch.epoch, _line(epoch))
             try:
                 on_epoch(epoch)
             except PrunedError:
@@ -63,6 +65,7 @@ def run(
             seed=config.seed,
             head=config.model.head,
             on_epoch=report,
+            on_steps=progress.advance,
             checkpoints=checkpoints,
         )
     model = inference_model(network, dataset.image_shape)

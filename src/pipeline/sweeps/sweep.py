@@ -20,7 +20,7 @@ from pipeline.artifacts.workspace import remove, sha256
 from pipeline.config.compose import compose_each
 from pipeline.config.schema import Config
 from pipeline.console import count, say
-from pipeline.errors import PipelineError, sentences
+from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.fork_server import Fork, ForkServer
 from pipeline.processes.lock import locked, temporary_files_apart
 from pipeline.results import leaderboard, publish
@@ -112,7 +112,7 @@ def run(
         hydra_context: how Hydra composes.
         config: what Hydra composed for the sweep as a whole.
     """
-    with sentences():
+    with exit_on_error():
         sweep = kind(Command.read(arguments, hydra_context, config))
         with _opened(sweep) as server:
             sys.exit(_run(sweep, server))

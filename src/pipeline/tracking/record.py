@@ -8,7 +8,6 @@ Records lie in `.pipeline/runs` until MLflow has what they hold: of a training i
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256, write_text
 from pipeline.config.schema import Config
-from pipeline.console import say
+from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
 from pipeline.tracking.identity import evaluation_of, identify
@@ -272,7 +271,7 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
         except PipelineError:
             # If the file is gone, another process has just sent the run.
             if files.run.exists():
-                print(f"warning: {files.root} is damaged: it is not sent to MLflow.", file=sys.stderr)
+                warn(f"{files.root} is damaged: it is not sent to MLflow.")
         finally:
             lock.release()
 

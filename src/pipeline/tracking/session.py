@@ -1,6 +1,5 @@
 """The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from pipeline.artifacts.history import Epoch, History, Trained, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
-from pipeline.console import say
+from pipeline.console import say, warn
 from pipeline.errors import PipelineError, PrunedError
 from pipeline.tracking.occasion import explain_difference, others_weights
 from pipeline.tracking.record import Record, unsent
@@ -144,7 +143,7 @@ class _Sender(threading.Thread):
     def _warn(self, text: str) -> None:
         """Say it once, however often it is tried again."""
         if not self._warned:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            warn(text)
         self._warned = True
 
 
@@ -213,10 +212,8 @@ def _warn_of_other_weights(record: Record) -> None:
     """Say that the same training gave other weights before, and what may explain that."""
     *earlier, occasion = record.occasions
     if other := others_weights(occasion, earlier):
-        print(
-            f"warning: this training gave other weights than {record.name} on its first occasion "
+        warn(
+            f"this training gave other weights than {record.name} on its first occasion "
             f"({other.summary}). They differ in: {explain_difference(other, occasion)}. The run in MLflow "
-            "keeps the first ones.",
-            file=sys.stderr,
-            flush=True,
+            "keeps the first ones."
         )

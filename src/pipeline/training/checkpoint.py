@@ -6,10 +6,11 @@ the weights of one that was never interrupted, bit for bit.
 
 import hashlib
 import json
-import sys
 import time
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,19 @@ from numpy.typing import NDArray
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace, atomic, sha256
 from pipeline.config.schema import Config
-from pipeline.console import say
+from pipeline.console import Every, say, warn
 
 Arrays = list[NDArray[np.generic]]
+
+_PACKAGES = ("keras", "tensorflow", "numpy")
+# The code that decides about the weights, beside the model's own, of which the configuration has a digest.
+_CODE = (
+    "artifacts/processed.py",
+    "environment.py",
+    "models/__init__.py",
+    "stages/train.py",
+    "training/**/*.py",
+)
 
 
 @dataclass(frozen=True)
@@ -41,26 +52,31 @@ class Checkpoints:
 
     def __init__(self, path: Path, seconds: float | None) -> None:
         """Keep it at `path`, at most every `seconds` (None: never)."""
-        self._path, self._seconds = path, seconds
-        self._last = time.monotonic()
+        self._path = path
+        self._every = Every(seconds)
         self._cpu_start = time.process_time()
 
     @classmethod
     def of(cls, config: Config, workspace: Workspace) -> "Checkpoints":
-        """The checkpoint for these values, these data and this code, whichever workspace they meet in."""
+        """The checkpoint for these values, data, code and packages, whichever workspace they meet in."""
         digest = hashlib.sha256(sha256(workspace.dataset).encode())
-        for section in (config.model, config.train):
-            digest.update(section.model_dump_json().encode())
-        digest.update(str(config.seed).encode())
+        for part in (
+            config.model.model_dump_json(),
+            config.train.model_dump_json(),
+            config.modules.model,
+            str(config.seed),
+            *(f"{name}=={version(name)}" for name in _PACKAGES),
+        ):
+            digest.update(part.encode() + b"\0")
         package = Path(__file__).parents[1]
-        for source in sorted([*package.glob("models/*.py"), *package.glob("training/*.py")]):
+        for source in sorted(path for pattern in _CODE for path in package.glob(pattern)):
             digest.update(source.read_bytes())
         path = workspace.scratch / "checkpoints" / f"{digest.hexdigest()[:32]}.npz"
         return cls(path, config.train.checkpoint_seconds)
 
-    def load(self) -> TrainState | None:
-        """The state to go on from; a damaged one is passed over with a warning."""
-        if self._seconds is None or not self._path.exists():
+    def load(self, like: TrainState) -> TrainState | None:
+        """The state to go on from; a damaged one, or one unlike that before the first epoch, is not used."""
+        if self._every.seconds is None or not self._path.exists():
             return None
         try:
             with np.load(self._path, allow_pickle=False) as file:
@@ -70,15 +86,21 @@ class Checkpoints:
                     for name, count in meta["counts"].items()
                 }
             epochs = [Epoch(**epoch) for epoch in meta["epochs"]]
-            self._cpu_start -= meta["cpu_seconds"]
-            say(f"Going on after epoch {len(epochs)}, from a checkpoint.")
-            return TrainState(epochs, best_value=meta["best_value"], best_epoch=meta["best_epoch"], **arrays)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            print(
-                f"warning: the checkpoint {self._path} is damaged ({error}): training starts afresh.",
-                file=sys.stderr,
+            state = TrainState(
+                epochs, best_value=float(meta["best_value"]), best_epoch=int(meta["best_epoch"]), **arrays
+            )
+            _refuse_unlike(state, like)
+            self._cpu_start -= float(meta["cpu_seconds"])
+        except (
+            *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+            *(MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+        ) as error:
+            warn(
+                f"the checkpoint {self._path} is damaged ({error}): the training starts from its first epoch."
             )
             return None
+        say(f"Going on after epoch {len(epochs)}, from a checkpoint.")
+        return state
 
     @property
     def cpu_seconds(self) -> float:
@@ -88,7 +110,7 @@ class Checkpoints:
     @property
     def due(self) -> bool:
         """Whether the last one is long enough ago."""
-        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+        return self._every.due
 
     def save(self, now: TrainState) -> None:
         """Replace the checkpoint."""
@@ -104,8 +126,31 @@ class Checkpoints:
         content["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         with atomic(self._path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **content)
-        self._last = time.monotonic()
+        self._every.restart()
 
     def discard(self) -> None:
         """The training has ended and its model is written."""
         self._path.unlink(missing_ok=True)
+
+
+def _refuse_unlike(state: TrainState, like: TrainState) -> None:
+    """Raise ValueError if `state` can't be one of the training that begins with `like`."""
+    numbers = [epoch.epoch for epoch in state.epochs]
+    if (
+        not numbers
+        or numbers != list(range(1, len(numbers) + 1))
+        or not 0 <= state.best_epoch <= len(numbers)
+    ):
+        raise ValueError("its epochs are no sequence")
+    _refuse_others(state.network, like.network, "network")
+    _refuse_others(state.optimizer, like.optimizer, "optimizer")
+    if state.best_epoch or state.best_weights:
+        _refuse_others(state.best_weights, like.best_weights, "best weights")
+
+
+def _refuse_others(found: Arrays, expected: Arrays, name: str) -> None:
+    shapes = [[(array.shape, array.dtype) for array in arrays] for arrays in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the arrays of its {name} have other shapes or types")
+    if any(np.isnan(array).any() for array in found):
+        raise ValueError(f"its {name} holds values that are no numbers")

@@ -6,6 +6,7 @@ alone, whatever ran before.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -30,6 +31,7 @@ def fit(
     seed: int,
     head: str = "softmax",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_steps: Callable[[int], None] = lambda steps: None,
     checkpoints: Checkpoints | None = None,
 ) -> History:
     """Train `network` in place.
@@ -43,6 +45,7 @@ def fit(
         seed: of the batch order, augmentation and dropout.
         head: `softmax`, or `sigmoid` as in the baseline; see docs/model.md.
         on_epoch: called after each epoch, and first for each that a checkpoint has.
+        on_steps: called about every half second with the number of batches trained on since.
         checkpoints: where to go on from, and to keep the state in between epochs.
 
     Returns:
@@ -56,9 +59,12 @@ def fit(
     program = Program.of(network, config, config.epochs * ceil(images / config.batch_size), head)
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
-    state = (checkpoints and checkpoints.load()) or TrainState([], [], [], np.inf, 0, [])
-    if state.network:
+    fresh = TrainState([], *program.variables(), np.inf, 0, program.weights())
+    state = checkpoints and checkpoints.load(like=fresh)
+    if state:
         program.restore(state.network, state.optimizer)
+    else:
+        state = replace(fresh, best_weights=[])
     best_value, best_epoch, best_weights = state.best_value, state.best_epoch, state.best_weights
     history = list(state.epochs)
     for epoch in history:
@@ -70,7 +76,9 @@ def fit(
             program.seed_dropout(seed, number)
             loss = correct = 0.0
             for batches in _until_end_of_epoch(upcoming):
-                slice_loss, slice_correct = program.train(batches.images, batches.labels, batches.whole)
+                slice_loss, slice_correct = program.train(
+                    batches.images, batches.labels, batches.whole, on_steps
+                )
                 loss += slice_loss
                 correct += slice_correct
             with program.averaged():

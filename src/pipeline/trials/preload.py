@@ -10,8 +10,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from pipeline.artifacts.workspace import Workspace
-from pipeline.environment import import_keras, quiet_tensorflow
+from pipeline.artifacts.workspace import Workspace, here
+from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 from pipeline.processes.fork_server import ForkServer, serve
 from pipeline.processes.system import die_with_parent
 
@@ -25,6 +25,7 @@ def start_fork_server(code: Workspace) -> ForkServer:
 
 def _main(others: socket.socket, workers: socket.socket) -> None:
     """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
+    prepare_environment(here().scratch / "home")
     _import(_BY_BOTH)
     if os.fork():
         workers.close()

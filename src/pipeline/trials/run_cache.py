@@ -6,7 +6,6 @@ The inputs of a stage being the outputs of those before it, a trial is looked up
 
 import hashlib
 import json
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace, remove
 from pipeline.config.schema import Config
+from pipeline.console import warn
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -126,7 +126,7 @@ class RunCache:
 
 
 def _discard(path: Path) -> None:
-    print(f"warning: {path} in DVC's cache was damaged and is removed: it is made anew.", file=sys.stderr)
+    warn(f"{path} in DVC's cache was damaged and is removed: it is made anew.")
     remove(path)
 
 

@@ -18,8 +18,9 @@ from filelock import Timeout
 from pipeline.artifacts.workspace import Workspace, remove
 from pipeline.config.params import read_params
 from pipeline.config.schema import Config
-from pipeline.console import say
-from pipeline.errors import PipelineError, sentences
+from pipeline.console import say, warn
+from pipeline.environment import prepare_environment
+from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.processes.lock import locked
@@ -158,7 +159,8 @@ def main(repository: str) -> int:
     Of a process of its own, since DVC keeps global state.
     """
     trial = Workspace(Path.cwd())
-    with sentences(), locked(trial.root.with_suffix(_RUNNING)):
+    with exit_on_error(), locked(trial.root.with_suffix(_RUNNING)):
+        prepare_environment(trial.scratch / "home")
         config = read_params(trial.params)
         code = _reproduce(config, trial, Workspace(Path(repository)).scratch / "locks")
         if not code:
@@ -194,7 +196,7 @@ def show(config: Config, trial: Workspace) -> None:
         for line in tracking.sync(config.tracking, trial):
             say(line)
     except PipelineError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        warn(str(error))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.artifacts.workspace import Workspace
-from pipeline.errors import sentences
+from pipeline.errors import exit_on_error
 from pipeline.processes.fork_server import Fork, is_closed
 from pipeline.stages.__main__ import run
 from pipeline.trials.preload import KERAS
@@ -99,7 +99,7 @@ def _answer(request: dict[str, Any], descriptors: list[int], connection: socket.
     try:
         with _writing_to(descriptors), _abandoned_with(connection) as abandoned:
             try:
-                with sentences():
+                with exit_on_error():
                     run(request["stage"], Workspace(Path.cwd()))
             except SystemExit as end:
                 if end.code == _TERMINATED and not abandoned.is_set():

@@ -5,7 +5,7 @@ import math
 import re
 import struct
 import zlib
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ PUBLISHED_NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+_TYPES = {8: "u1", 11: ">i2", 12: ">i4"}  # only labels are of the latter two
 _FILE = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
 
 
@@ -29,8 +30,8 @@ def raw_name(file_name: str) -> str | None:
     return match and f"{match[1].replace('t10k', 'test')}_{match[2]}"
 
 
-def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[np.uint8]:
-    """Read one IDX file of bytes, gzipped if its name ends in .gz.
+def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
+    """Read one IDX file, gzipped if its name ends in .gz.
 
     Args:
         file: its content, from the start.
@@ -38,7 +39,8 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[np.uint8]:
         max_bytes: that it may unpack to.
 
     Returns:
-        uint8 labels (n,), or images (n, height, width) or (n, height, width, channels).
+        Labels (n,), uint8 or big-endian int16 or int32 as the file has them, or uint8 images
+        (n, height, width) or (n, height, width, channels).
 
     Raises:
         PipelineError: the magic number is wrong, it claims more than `max_bytes` or than it holds,
@@ -53,10 +55,11 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[np.uint8]:
         raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
 
 
-def _read(file: Readable, name: str, max_bytes: int) -> NDArray[np.uint8]:
+def _read(file: Readable, name: str, max_bytes: int) -> NDArray[Any]:
     magic = file.read(4)
-    # Two zeros, 8 for unsigned bytes, the number of dimensions.
-    expected = [bytes((0, 0, 8, n)) for n in ((1,) if "labels" in name else (3, 4))]
+    # Two zeros, the type, the number of dimensions.
+    kinds = [(kind, 1) for kind in _TYPES] if "labels" in name else [(8, 3), (8, 4)]
+    expected = [bytes((0, 0, *kind)) for kind in kinds]
     if magic not in expected:
         raise PipelineError(
             f"{name} has the wrong magic number {magic.hex(' ') or '(it is empty)'}: "
@@ -66,9 +69,11 @@ def _read(file: Readable, name: str, max_bytes: int) -> NDArray[np.uint8]:
     if len(sizes) < 4 * magic[3]:
         raise PipelineError(f"{name} ends within its header")
     shape = struct.unpack(f">{magic[3]}I", sizes)
-    if math.prod(shape) > max_bytes:
-        raise PipelineError(f"{name} claims {math.prod(shape)} bytes, more than data.max_bytes, {max_bytes}")
-    values = read_exactly(file, math.prod(shape), name)
+    dtype = np.dtype(_TYPES[magic[2]])
+    size = math.prod(shape) * dtype.itemsize
+    if size > max_bytes:
+        raise PipelineError(f"{name} claims {size} bytes, more than data.max_bytes, {max_bytes}")
+    values = read_exactly(file, size, name).view(dtype)
     if file.read(1):
         raise PipelineError(f"{name} has trailing bytes after the {shape[0]} items that its header claims")
     return values.reshape(shape)

@@ -34,14 +34,14 @@ def load(source: DebianSource, data: "DataSection", home: Path) -> Arrays:
             "Acquire::https::Timeout": str(math.ceil(data.timeout)),
         }
         try:
-            _apt(settings, folder, "download", "--", source.package)
+            _apt(settings, folder, data.deadline, "download", "--", source.package)
         except PipelineError:
             # The package lists may be missing or old; lists of our own can be had without being root.
             for setting, name in ("Dir::State", "state"), ("Dir::Cache", "cache"):
                 Path(folder, name).mkdir()
                 settings[setting] = f"{folder}/{name}"
-            _apt(settings, folder, "update")
-            _apt(settings, folder, "download", "--", source.package)
+            _apt(settings, folder, data.deadline, "update")
+            _apt(settings, folder, data.deadline, "download", "--", source.package)
         command = ["dpkg-deb", "--fsys-tarfile", str(only(folder, "*.deb"))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout
@@ -51,6 +51,6 @@ def load(source: DebianSource, data: "DataSection", home: Path) -> Arrays:
                 process.kill()
 
 
-def _apt(settings: Mapping[str, str], folder: str, *command: str) -> None:
+def _apt(settings: Mapping[str, str], folder: str, deadline: float, *command: str) -> None:
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-    run(["apt-get", "--quiet", *options, *command], folder)
+    run(["apt-get", "--quiet", *options, *command], folder, deadline)

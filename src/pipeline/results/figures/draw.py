@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib.style
-
-from pipeline.plots.style import DPI, STYLE
+from pipeline.plots.style import DPI, drawing
 from pipeline.results.figures.by_hyperparameter import by_hyperparameter
 from pipeline.results.figures.parallel_coordinates import parallel_coordinates
 from pipeline.results.leaderboard import rank
@@ -17,8 +15,7 @@ def draw(folder: Path, report: Report) -> None:
     if board.best is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # The reset keeps a user's matplotlibrc out of the files.
-    with matplotlib.style.context(STYLE, after_reset=True):
+    with drawing():
         figures = {
             "parallel_coordinates": parallel_coordinates(report, board),
             "by_hyperparameter": by_hyperparameter(report, board),

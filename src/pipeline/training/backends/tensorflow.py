@@ -1,6 +1,7 @@
 """The arithmetic on TensorFlow: an epoch is one compiled call over batches that lie in order in memory."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.training.batches import Split
 from pipeline.training.optimizer import make_optimizer
 
 VALIDATION_BATCH = 2000
+_SECONDS_AT_ONCE = 0.5
 
 Arrays = list[NDArray[np.generic]]
 
@@ -41,9 +43,10 @@ class Program:
             from_logits=True, label_smoothing=config.label_smoothing
         )
         self.smoothing = config.label_smoothing > 0
-        self._compiled_steps = tf.function(self._over_batches, jit_compile=bool(config.xla))
-        self._rest = tf.function(self._over_batches)
-        self._test = tf.function(self._test_batch)
+        self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=bool(config.xla))
+        self._rest = tf.function(self._over_batches, autograph=False)
+        self._test = tf.function(self._test_batch, autograph=False)
+        self._steps_at_once = 32
 
     @classmethod
     def of(cls, network: keras.Model, config: TrainSection, steps: int, head: str) -> "Program":
@@ -111,16 +114,31 @@ class Program:
         for number, state in enumerate(states):
             state.assign(np.random.SeedSequence([seed, epoch, number]).generate_state(2))
 
-    def train(self, images: tf.Tensor, labels: tf.Tensor, whole: bool) -> tuple[float, float]:
+    def train(
+        self, images: tf.Tensor, labels: tf.Tensor, whole: bool, on_steps: Callable[[int], None]
+    ) -> tuple[float, float]:
         """Train on uint8 (steps, batch, pixels), int32 (steps, batch); sums of loss and of hits.
 
         Args:
             images: batches, as `to_device` gave them.
             labels: theirs.
             whole: whether the batches are of the usual size, for which it pays to compile.
+            on_steps: called about every half second with the number of steps since; it may raise.
         """
         run = self._compiled_steps if whole else self._rest
-        loss, correct = run(images, labels)
+        sums = tf.constant(0.0), tf.constant(0.0)
+        start, steps = 0, len(images)
+        while start < steps:
+            began = time.monotonic()
+            stop = min(start + self._steps_at_once, steps)
+            # Handed on, so that they are rounded alike however the steps are divided.
+            sums = run(images, labels, tf.constant(start), tf.constant(stop), *sums)
+            tf.nest.map_structure(float, sums)
+            seconds = time.monotonic() - began
+            self._steps_at_once = max(1, int((stop - start) * _SECONDS_AT_ONCE / max(seconds, 1e-3)))
+            on_steps(stop - start)
+            start = stop
+        loss, correct = sums
         return float(loss), float(correct)
 
     def test(self, split: Split) -> tuple[float | None, float | None]:
@@ -136,12 +154,23 @@ class Program:
             correct += float(batch_correct)
         return loss / len(labels), correct / len(labels)
 
-    def _over_batches(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        loss = correct = tf.constant(0.0)
-        for step in tf.range(tf.shape(images)[0]):
+    def _over_batches(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        start: tf.Tensor,
+        stop: tf.Tensor,
+        loss: tf.Tensor,
+        correct: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        def one_more(
+            step: tf.Tensor, loss: tf.Tensor, correct: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             batch_loss, batch_correct = self._train_batch(images[step], labels[step])
-            loss += batch_loss
-            correct += batch_correct
+            return step + 1, loss + batch_loss, correct + batch_correct
+
+        # Not a loop of Python's: autograph leaves a file behind in TMPDIR for each function that it converts.
+        _, loss, correct = tf.while_loop(lambda step, *_: step < stop, one_more, (start, loss, correct))
         return loss, correct
 
     def _train_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
