@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.console import say
 from pipeline.environment import prepare_environment
-from pipeline.errors import PipelineError, exit_on_error
+from pipeline.errors import PipelineError, exit_on_error, explain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -106,9 +106,11 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
             config = from_hydra(composed).trial
             with run_trial(config, repository) as trial:
                 say(_summary(Outcome.read(trial.run, trial.history), trial))
-        except PipelineError as error:
+        except Exception as error:
             # Raised through Hydra it would come out as a traceback.
-            print(f"error: {error}", file=sys.stderr)
+            if (sentence := explain(error)) is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
             failures += 1
 
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

@@ -21,7 +21,7 @@ DATASET = Dataset(
     scale=SCALE,
     counts={"train": Count(3, (1, 2))},
     mean=0.1,
-    sd=0.2,
+    std=0.2,
     duplicates={"train": 0},
     sha256={"train": {"images": "0", "labels": "1"}},
 )

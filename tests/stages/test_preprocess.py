@@ -132,7 +132,7 @@ def test_the_description_tells_what_the_arrays_are(workspace):
     assert (dataset.name, dataset.classes, dataset.image_shape) == ("pets", CLASSES, (5, 4))
     assert dataset.counts["test"].per_class == (3, 2, 2)
     pixels = scaled(raw["train_images"][:30]).astype(np.float64)
-    np.testing.assert_allclose((dataset.mean, dataset.sd), (pixels.mean(), pixels.std()), rtol=1e-6)
+    np.testing.assert_allclose((dataset.mean, dataset.std), (pixels.mean(), pixels.std()), rtol=1e-6)
     for split in SPLITS:
         for name in ("images", "labels"):
             file = workspace.processed / split / f"{name}.npy"

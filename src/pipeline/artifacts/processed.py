@@ -37,7 +37,7 @@ class Dataset:
     counts: Mapping[str, Count]
     # Of the training split's pixels, scaled.
     mean: float
-    sd: float
+    std: float
     # Per split: images that equal an earlier one; per pair "a+b": images of b that a has too.
     duplicates: Mapping[str, int]
     # {split: {"images" or "labels": of its .npy file}}

@@ -63,11 +63,11 @@ def run(config: Config, workspace: Workspace) -> None:
         digests[split] = write_split(workspace, split, watched, (len(chosen[split]), pixels), labels[split])
         fingerprints[split] = np.concatenate(seen)
 
-    mean, sd = _moments(levels["train"])
+    mean, std = _moments(levels["train"])
     duplicates = _duplicates(fingerprints)
     write_dataset(
         workspace,
-        Dataset(name, classes, image_shape, SCALE, counts, mean, sd, duplicates, digests),
+        Dataset(name, classes, image_shape, SCALE, counts, mean, std, duplicates, digests),
     )
     with drawing({}), atomic(workspace.samples) as path:
         figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
