@@ -41,10 +41,11 @@ def outlive_readers() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
+            stream.flush()
+            # A buffer of its own: the old one may have begun with a file where there is a pipe now.
+            buffer = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 (for as long as the process)
             buffering = stream.line_buffering
-            output = _Output(stream.detach(), stream.encoding, "replace", line_buffering=buffering)
-            setattr(sys, name, output)
-            setattr(sys, f"__{name}__", output)
+            setattr(sys, name, _Output(buffer, stream.encoding, "replace", line_buffering=buffering))
 
 
 def say(text: str) -> None:
