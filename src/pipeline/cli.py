@@ -11,7 +11,7 @@ from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config.params import read_params
 from pipeline.console import say
 from pipeline.environment import prepare_environment
-from pipeline.errors import exit_on_error
+from pipeline.errors import PipelineError, exit_on_error
 
 app = typer.Typer(
     help="Look at runs, compare them, and share them. To train, use `dvc repro` for the configuration in "
@@ -79,14 +79,16 @@ def sync() -> None:
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="A run's name or id in MLflow, or the beginning of one.")],
-    second: Annotated[str, typer.Argument(help="Another run's.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Names or ids of runs in MLflow, or the beginning of one; or a sweep's name."),
+    ],
 ) -> None:
-    """Show how two runs differ, what each reached, and whether the difference is more than chance."""
+    """Show how runs differ, what each reached, and whether a difference is more than chance."""
     from pipeline.results.compare import compare
 
     workspace = _workspace()
-    for line in compare((first, second), read_params(workspace.params).tracking, workspace):
+    for line in compare(runs, read_params(workspace.params).tracking, workspace):
         say(line)
 
 
@@ -126,10 +128,21 @@ def _sync(workspace: Workspace) -> None:
     from pipeline.results.publish import publish_all
     from pipeline.tracking import session as tracking
 
-    for line in tracking.sync(read_params(workspace.params).tracking, workspace):
-        say(line)
-    for line in publish_all(workspace):
-        say(line)
+    settings = read_params(workspace.params).tracking
+    errors = []
+    # What can't be sent of runs does not hold up the sweeps.
+    try:
+        for line in tracking.sync(settings, workspace):
+            say(line)
+    except PipelineError as error:
+        errors.append(str(error))
+    try:
+        for line in publish_all(workspace):
+            say(line)
+    except PipelineError as error:
+        errors.append(str(error))
+    if errors:
+        raise PipelineError("\nerror: ".join(dict.fromkeys(errors)))
 
 
 def _workspace() -> Workspace:

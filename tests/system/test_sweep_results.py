@@ -1,6 +1,7 @@
 """What comes of a sweep: its winner becomes an experiment, and is restored, not trained again."""
 
 import json
+import shutil
 
 from clones import executed
 
@@ -26,14 +27,16 @@ def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
     assert "McNemar" in shown or "nothing tells them apart" in shown
 
 
-def test_a_sweep_is_one_run_above_its_trials_also_of_those_that_were_known(smoke):
+def test_a_sweep_is_one_run_above_the_trials_that_it_trained(smoke):
     smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
     # The first is what `dvc repro` trained before.
     known, parent, child = smoke.mlflow_runs()
     assert known.info.run_name.startswith("smoke-")
     assert child.info.run_name.startswith("learning_rate=0.01-")
-    for run in (known, child):
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    # What was trained before stays at the top level, and names the sweep.
+    assert "mlflow.parentRunId" not in known.data.tags
+    assert f"pipeline.sweep.{parent.data.tags['pipeline.sweep']}" in known.data.tags
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["trials"] == 2
 
@@ -41,5 +44,12 @@ def test_a_sweep_is_one_run_above_its_trials_also_of_those_that_were_known(smoke
     assert "MLflow run" not in output
     assert len(smoke.mlflow_runs()) == 3
     (smoke.root / "mlflow.db").unlink()
+    shutil.rmtree(smoke.root / "mlruns")
     smoke.run("pipeline", "sync")
     assert parent.info.run_name in {run.info.run_name for run in smoke.mlflow_runs()}
+    smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
+    rebuilt = {run.info.run_name: run for run in smoke.mlflow_runs()}
+    assert len(rebuilt) == 3
+    above = rebuilt[parent.info.run_name].info.run_id
+    assert rebuilt[child.info.run_name].data.tags["mlflow.parentRunId"] == above
+    assert "mlflow.parentRunId" not in rebuilt[known.info.run_name].data.tags

@@ -1,15 +1,19 @@
 """Two runs in a real store, found by what people call them and held side by side."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from harness import BEST, client, config, epochs, lay_out, report, runs, train
+from test_parent_run import SWEEP, plan
 
 from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.results.compare import compare
-from pipeline.results.lookup import look_up
+from pipeline.results.lookup import look_up, training_id
 from pipeline.tracking import session as tracking
+from pipeline.tracking.parent_run import SweepTrial, send
 
 LABELS = "abcde" * 12
 # On how many of the first test images each run is wrong, and on how many of the last.
@@ -33,6 +37,11 @@ def repository(memory, model, empty_store):
     return workspace
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def shown(repository, *names):
     *table, empty, verdict = compare(names, config().tracking, repository)
     assert empty == ""
@@ -44,7 +53,7 @@ def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repositor
     names, rows, _ = shown(repository, "worse", "better")
     assert names == ["worse", "better"]
     assert rows["seed"] == "0 1"
-    assert rows["tracking.run_name"] == "worse better"
+    assert not any(key.startswith("tracking.") for key in rows)
     assert "train.learning_rate" not in rows
     assert rows["test_accuracy"] == "63.33 % (50.00 to 50.00) 88.33 % (50.00 to 50.00)"
     assert rows["test_nll"] == "0.5000 0.5000"
@@ -75,7 +84,8 @@ def test_a_difference_within_chance_is_not(repository):
     _, _, verdict = shown(repository, "better", "better-not")
     assert "1 only better gets right and 1 only better-not (p = 1," in verdict
     assert verdict.endswith("neither is shown to be better.")
-    assert "nothing tells them apart" in shown(repository, "better", "better")[2]
+    with pytest.raises(PipelineError, match="There is one run to compare"):
+        compare(["better", "better"], config().tracking, repository)
 
 
 def test_runs_with_different_test_images_are_not_paired(repository):
@@ -92,6 +102,69 @@ def test_a_run_is_found_by_its_name_its_ids_and_their_beginnings(repository):
     names = ["better", run.info.run_id, run.info.run_id[:9], run.data.tags["pipeline.id"][:9]]
     assert {found.name for found in look_up(names, config().tracking, repository)} == {"better"}
     assert [found.name for found in look_up(["wor"], config().tracking, repository)] == ["worse"]
+
+
+def test_a_renamed_run_is_found_by_both_names(repository):
+    [run] = [run for run in runs(repository) if run.info.run_name == "better-not"]
+    client(repository).update_run(run.info.run_id, name="mine")
+    try:
+        for name in ("mine", "better-not"):
+            assert [found.name for found in look_up([name], config().tracking, repository)] == ["mine"]
+            number = training_id(name, config().tracking, repository)
+            assert number == run.data.tags["pipeline.id"]
+    finally:
+        client(repository).update_run(run.info.run_id, name="better-not")
+
+
+def test_more_than_two_are_tested_against_the_first_and_the_chance_is_corrected(repository):
+    lines = compare(("worse", "better", "better-not"), config().tracking, repository)
+    verdicts = lines[lines.index("") + 1 :]
+    assert len(verdicts) == 2
+    assert "15 only better (p = 0.00012, McNemar's exact test, times 2 for as many tests)" in verdicts[0]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_the_table_fits_the_terminal_and_loses_no_value(repository, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = compare(("worse", "better", "better-not"), config().tracking, repository)
+    table = lines[: len(lines) - 3]
+    assert max(map(len, table)) <= columns
+    assert all(any(name in line for line in table) for name in ("worse", "better", "better-not"))
+    # Lines of a cell that was folded lie below each other.
+    assert sum("63.33" in line for line in table) == 1
+
+
+def test_numbers_of_evaluations_with_other_settings_are_left_out(repository):
+    settings = config(seed=9, evaluate={"calibration_bins": 7}, tracking={"run_name": "raw"})
+    with tracking.evaluation(settings, repository):
+        report(repository)
+        rows = [f"{label},{label}" for label in LABELS]
+        repository.predictions.write_text("\n".join(["label,predicted", *rows]) + "\n")
+        repository.params.write_text(dump(settings))
+    try:
+        _, rows, verdict = shown(repository, "worse", "raw")
+        assert rows["evaluate.calibration_bins"].endswith(" 7")
+        assert "test_accuracy" in rows
+        assert "test_ece" not in rows
+        assert "only raw gets right" in verdict or "only raw (p" in verdict
+    finally:
+        [run] = [run for run in runs(repository) if run.info.run_name == "raw"]
+        client(repository).delete_tag(run.info.run_id, "pipeline.reports_sha256")
+
+
+def test_a_sweeps_name_stands_for_its_best_trials(repository):
+    made = {run.info.run_name: run for run in runs(repository)}
+    trials = [
+        SweepTrial({"seed": str(seed)}, made[name].data.tags["pipeline.id"])
+        for seed, name in enumerate(("worse", "better", "raw"))
+    ]
+    folder = plan(repository, SWEEP.id)
+    parent = send(replace(SWEEP, trials=trials), folder, config().tracking, repository)
+    try:
+        found = look_up([SWEEP.name], config().tracking, repository)
+    finally:
+        client(repository).delete_run(parent)
+    assert {run.name for run in found} == {"worse", "better"}
 
 
 @pytest.mark.parametrize(

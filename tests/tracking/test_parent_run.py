@@ -15,6 +15,7 @@ from harness import (
     evaluate,
     files,
     free_port,
+    kept,
     lay_out,
     one_run,
     runs,
@@ -155,46 +156,68 @@ def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_par
     assert one_run(workspace).info.run_name == "mine"
     client(workspace).delete_run(one_run(workspace).info.run_id)
     monkeypatch.delenv("PIPELINE_TRIAL")
-    train(config(), trial(workspace, 0))
+    train(config(seed=1), trial(workspace, 1))
     run = one_run(workspace)
     assert run.info.run_name.startswith("smoke-")
     assert PARENT not in run.data.tags
 
 
-def test_a_run_from_before_the_sweep_becomes_its_child_and_stays_what_it_was(workspace, folder):
+def test_a_run_from_before_the_sweep_stays_where_it_is_and_names_the_sweep(workspace, folder):
     train(config(), workspace)
     before = one_run(workspace)
     known = SweepTrial({"seed": "0"}, before.data.tags["pipeline.id"])
     parent = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
+    found, children = parents_and_children(workspace)
+    assert children == []
+    [run] = [run for run in found if run.info.run_id != parent]
+    assert (run.info.run_id, run.info.run_name) == (before.info.run_id, before.info.run_name)
+    assert run.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
+
+
+def test_a_run_that_the_sweep_trained_is_put_below_it_wherever_the_run_was_rebuilt(workspace, folder):
+    train(config(), workspace)
+    own = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"], trained_here=True)
+    parent = send(replace(SWEEP, trials=[own]), folder, config().tracking, workspace)
     [_], [child] = parents_and_children(workspace)
-    assert (child.info.run_id, child.info.run_name) == (before.info.run_id, before.info.run_name)
     assert child.data.tags[PARENT] == parent
-    assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
 
 
-def test_many_runs_from_before_the_sweep_become_its_children_too(workspace, folder):
+def test_many_runs_from_before_the_sweep_name_it_too(workspace, folder):
     train(config(), workspace)
     experiment = one_run(workspace).info.experiment_id
     for number in range(30):
         client(workspace).create_run(experiment, tags={"pipeline.id": f"{number:032x}"})
     trials = [SweepTrial({"seed": str(number)}, f"{number:032x}") for number in range(25)]
-    parent = send(replace(SWEEP, trials=trials), folder, config().tracking, workspace)
-    _, children = parents_and_children(workspace)
-    assert {run.data.tags["pipeline.id"] for run in children} == {trial.id for trial in trials}
-    assert {run.data.tags[PARENT] for run in children} == {parent}
+    send(replace(SWEEP, trials=trials), folder, config().tracking, workspace)
+    members = [run for run in runs(workspace) if f"pipeline.sweep.{SWEEP.id}" in run.data.tags]
+    assert {run.data.tags["pipeline.id"] for run in members} == {trial.id for trial in trials}
 
 
-def test_a_later_sweep_takes_a_trial_over_which_still_names_the_first(workspace, folder):
+def test_a_later_sweep_leaves_a_trial_with_the_sweep_that_trained_it(workspace, folder):
     train(config(), workspace)
-    known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"])
-    send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
-    later = replace(SWEEP, id="b" * 16, trials=[replace(known, differs={"seed": "0", "train.epochs": "5"})])
-    second = send(later, plan(workspace, later.id), config().tracking, workspace)
+    known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"], trained_here=True)
+    first = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
+    differs = {"seed": "0", "train.epochs": "5"}
+    later = replace(SWEEP, id="b" * 16, trials=[replace(known, differs=differs, trained_here=False)])
+    send(later, plan(workspace, later.id), config().tracking, workspace)
     parents, [child] = parents_and_children(workspace)
     assert len(parents) == 2
-    assert child.data.tags[PARENT] == second
+    assert child.data.tags[PARENT] == first
     assert child.data.tags[f"pipeline.sweep.{SWEEP.id}"] == "seed=0"
     assert child.data.tags[f"pipeline.sweep.{later.id}"] == "seed=0, train.epochs=5"
+
+
+def test_a_sweep_is_whole_only_when_the_runs_of_its_trials_are_there(workspace, folder):
+    nowhere = config(tracking={"uri": f"http://127.0.0.1:{free_port()}"})
+    train(nowhere, workspace)
+    [record] = kept(workspace)
+    sweep = replace(SWEEP, trials=[SweepTrial({"seed": "0"}, record.name, trained_here=True)])
+    parent = send(sweep, folder, config().tracking, workspace)
+    tracking.sync(config().tracking, workspace)
+    assert send(sweep, folder, config().tracking, workspace) == parent
+    _, [child] = parents_and_children(workspace)
+    assert child.data.tags[PARENT] == parent
+    assert send(sweep, folder, config().tracking, workspace) is None
 
 
 def test_a_pruned_trial_says_so_and_is_no_failure(workspace, folder, monkeypatch):

@@ -195,41 +195,62 @@ def test_a_training_that_ends_early_says_so_in_mlflow(workspace, error, status, 
     assert not workspace.run.exists()
 
 
-def test_a_failed_evaluation_is_a_tag_of_the_finished_run_until_a_good_one(workspace):
+def test_a_failed_evaluation_is_noted_until_a_good_one_and_the_training_stays_finished(workspace):
     train(config(), workspace)
     end = one_run(workspace).info.end_time
+    statuses = []
 
     def fail():
         with tracking.evaluation(config(), workspace):
+            until(lambda: statuses.append(one_run(workspace).info.status) or len(statuses) > 2)
             raise ValueError("no test images")
 
     with pytest.raises(ValueError, match="no test images"):
         fail()
     run = one_run(workspace)
-    # The training is as good as before.
-    assert (run.info.status, run.data.tags["pipeline.error"]) == ("FINISHED", "ValueError: no test images")
+    assert {run.info.status, *statuses} == {"FINISHED"}
+    assert run.data.tags["pipeline.error"] == "ValueError: no test images"
     evaluate(config(), workspace)
     run = one_run(workspace)
     assert (run.info.status, run.info.end_time) == ("FINISHED", end)
     assert "pipeline.error" not in run.data.tags
 
 
-def test_evaluating_again_with_other_values_shows_the_latest_and_its_values(workspace):
+def test_evaluating_again_with_the_same_settings_updates_the_run(workspace):
     train(config(), workspace)
     evaluate(config(), workspace)
-    before = one_run(workspace).data
-    assert before.tags["evaluate.top_losses"] == before.params["evaluate.top_losses"]
     # The metrics stay: only a figure changes.
-    evaluate(config(evaluate={"top_losses": 7}), workspace, figure="others")
+    evaluate(config(), workspace, figure="others")
     run = one_run(workspace)
-    assert run.data.tags["evaluate.top_losses"] == "7"
-    assert run.data.params == before.params
     folder = client(workspace).download_artifacts(run.info.run_id, "figures")
     assert (Path(folder) / "confusion.png").read_bytes() == b"others"
+    assert len(client(workspace).get_metric_history(run.info.run_id, "test_accuracy")) == 1
     evaluate(config(), workspace, accuracy=0.5)
-    after = one_run(workspace).data
-    assert after.tags["evaluate.top_losses"] == before.params["evaluate.top_losses"]
-    assert after.metrics["test_accuracy"] == 0.5
+    assert one_run(workspace).data.metrics["test_accuracy"] == 0.5
+
+
+def test_an_evaluation_with_other_settings_is_a_run_below_the_training_which_stays_as_it_was(workspace):
+    train(config(), workspace)
+    evaluate(config(), workspace)
+    before = one_run(workspace)
+    for _ in range(2):
+        evaluate(config(evaluate={"tta_shift": 1}), workspace, accuracy=0.5, figure="others")
+        tracking.sync(config().tracking, workspace)
+    [other] = [run for run in runs(workspace) if run.info.run_id != before.info.run_id]
+    [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
+    assert training.data.to_dictionary() == before.data.to_dictionary()
+    assert files(workspace, training) == files(workspace, before)
+    assert other.info.run_name == f"{before.info.run_name} evaluated with tta_shift=1"
+    assert (other.info.status, other.data.metrics["test_accuracy"]) == ("FINISHED", 0.5)
+    assert other.data.params["evaluate.tta_shift"] == "1"
+    assert other.data.tags["mlflow.parentRunId"] == before.info.run_id
+    assert other.data.tags["pipeline.id"] == before.data.tags["pipeline.id"]
+    assert {"figures/confusion.png", "metrics.json", "predictions.csv"} <= set(files(workspace, other))
+    # And the first settings are the training's again.
+    evaluate(config(), workspace, accuracy=0.75)
+    assert len(runs(workspace)) == 2
+    [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
+    assert training.data.metrics == before.data.metrics
 
 
 def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):

@@ -1,45 +1,87 @@
-"""Two runs side by side: how they differ, what each reached, whether the difference is more than chance."""
+"""Runs side by side: how they differ, what each reached, whether the difference is more than chance."""
 
+import io
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
+from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.significance import mcnemar
 from pipeline.results.lookup import Evaluated, look_up
 
-_VALIDATION = ("val_accuracy", "val_loss")
-_TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors")
+_VALIDATION = ("best_val_accuracy", "best_val_loss")
+_TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors", "test_tta_accuracy")
+# The setting that a metric depends on, if it does on one.
+_SETTING = {"test_ece": "evaluate.calibration_bins", "test_tta_accuracy": "evaluate.tta_shift"}
 _LEVEL = 0.05  # at which a difference is called one
+_LEAST = 14  # characters of a column; what does not fit goes into a table below
+_LONGEST = 80  # characters of a value
 
 
-def compare(names: tuple[str, str], tracking: TrackingSection, repository: Workspace) -> list[str]:
-    """The lines to show of two runs.
+def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspace) -> list[str]:
+    """The lines to show of two runs or more, as wide as the terminal.
 
     Args:
-        names: of the runs: their names or ids in MLflow, or unique beginnings of these.
+        names: what `look_up` finds: names or ids in MLflow, unique beginnings of these, or a sweep's name.
         tracking: names the store.
         repository: whose store it is, if it is a local one.
 
     Raises:
-        PipelineError: a run is not found, or was not evaluated.
+        PipelineError: a run is not found, or was not evaluated, or there are less than two.
     """
-    first, second = runs = look_up(names, tracking, repository)
-    params = dict.fromkeys([*first.params, *second.params])
-    rows: list[tuple[str, ...]] = [("", first.name, second.name)]
-    rows += [
-        (key, *(run.params.get(key, "–") for run in runs))
+    runs = look_up(names, tracking, repository)
+    if len(runs) < 2:
+        raise PipelineError("There is one run to compare: name another, or a sweep.")
+    params = dict.fromkeys(key for run in runs for key in run.params)
+    rows = [
+        (key, [_brief(run.params.get(key, "–")) for run in runs])
         for key in params
-        if first.params.get(key) != second.params.get(key)
+        if not key.startswith("tracking.") and len({run.params.get(key) for run in runs}) > 1
     ]
+    # Numbers of evaluations with other settings can't be compared.
+    differ = {key for key, _ in rows}
     rows += [
-        (key, *(_value(key, run) for run in runs))
+        (key.removeprefix("best_"), [_value(key, run) for run in runs])
         for key in (*_VALIDATION, *_TEST)
-        if key in first.metrics or key in second.metrics
+        if _SETTING.get(key) not in differ and any(key in run.metrics for run in runs)
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return [*("  ".join(row).rstrip() for row in padded), "", _verdict(first, second)]
+    lines = _tables([run.name for run in runs], rows)
+    first, *others = runs
+    return [*lines, "", *(_verdict(first, other, len(others)) for other in others)]
+
+
+def _tables(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """The rows below the names, in as many tables as the terminal's width asks for."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    keys = max(len(key) for key, _ in rows) if rows else 0
+    at_once = max(1, (width - keys) // (_LEAST + 2))
+    text = io.StringIO()
+    for start in range(0, len(names), at_once):
+        shown = slice(start, start + at_once)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+        table.add_column("", no_wrap=True)
+        for name in names[shown]:
+            table.add_column(Text(name), overflow="fold")
+        for key, values in rows:
+            table.add_row(Text(key), *map(Text, values[shown]))
+        if start:
+            text.write("\n")
+        Console(file=text, width=width, color_system=None).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def _brief(value: str) -> str:
+    """A value that may be long, as one sees that it differs."""
+    if len(value) == 64 and all(digit in "0123456789abcdef" for digit in value):
+        return value[:8]
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
 
 
 def _value(key: str, run: Evaluated) -> str:
@@ -51,28 +93,31 @@ def _value(key: str, run: Evaluated) -> str:
         return f"{value:,.0f}"
     if not key.endswith("accuracy"):
         return f"{value:.4f}"
-    if key == "test_accuracy":
-        return _with_interval(value, run.metrics["test_accuracy_low"], run.metrics["test_accuracy_high"])
+    if key.startswith("test_"):
+        return _with_interval(value, run.metrics[f"{key}_low"], run.metrics[f"{key}_high"])
     images = int(run.tags.get("data.validation.images", 0))
     return _with_interval(value, *wilson(round(value * images), images)) if images else _percent(value)
 
 
-def _verdict(first: Evaluated, second: Evaluated) -> str:
-    """The paired test, and what it means."""
+def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
+    """The paired test, corrected for the number of `tests`, and what it means."""
+    pair = f"{first.name} and {second.name}"
     labels, others = ([label for label, _ in run.predictions] for run in (first, second))
     if labels != others or first.tags.get("data.test") != second.tags.get("data.test"):
-        return "They were judged by different test images, so no test can pair their predictions."
+        return f"{pair} were evaluated on different test images: no test can pair them."
     found = mcnemar(first.right, second.right)
     if not found.only_first + found.only_second:
-        return f"Both are right on the same of {len(labels):,} test images: nothing tells them apart."
+        return f"{pair} are right on the same of {len(labels):,} test images: nothing tells them apart."
+    p = min(1.0, found.p * tests)
+    corrected = f", times {tests} for as many tests" if tests > 1 else ""
     seen = (
         f"Of {len(labels):,} test images, {found.only_first:,} only {first.name} gets right and "
-        f"{found.only_second:,} only {second.name} (p = {found.p:.2g}, McNemar's exact test): "
+        f"{found.only_second:,} only {second.name} (p = {p:.2g}, McNemar's exact test{corrected}): "
     )
-    if found.p < _LEVEL:
+    if p < _LEVEL:
         better = first if found.only_first > found.only_second else second
         return f"{seen}{better.name} is better, by more than chance would explain."
-    return f"{seen}chance alone would often part equal models as far, so neither is shown to be better."
+    return f"{seen}equal models often differ as much by chance, so neither is shown to be better."
 
 
 def _with_interval(value: float, low: Any, high: Any) -> str:

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.tracking.run import ID_TAG, REPORTS_TAG
+from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG
+from pipeline.tracking.run import SWEEP_TAG
 from pipeline.tracking.store import open_store, search, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+TRIALS_SHOWN = 5  # of a sweep
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Evaluated:
     """A run that was trained and evaluated."""
 
     name: str
-    id: str  # MLflow's
+    id: str  # MLflow's, of the training
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
@@ -40,14 +44,29 @@ class Evaluated:
 
 
 def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspace) -> list[Evaluated]:
-    """The runs that `names` stand for: each a run's name or id, or the unique beginning of one.
+    """The runs that `names` stand for, each once.
+
+    A name is a run's in MLflow, now or when it was made, or its id, or the unique beginning of one. A
+    sweep's stands for the best of its trials by validation accuracy.
 
     Raises:
         PipelineError: MLflow can't be reached, or a name stands for no evaluated run, or for several.
     """
     with _reading(tracking, workspace) as client:
-        runs = search(client, f"tags.`{ID_TAG}` LIKE '%'")
-        return [_evaluated(_find(name, runs), client) for name in names]
+        runs = _runs(client)
+        found = {run.info.run_id: run for name in names for run in _meant(name, runs)}
+        return [_evaluated(run, runs, client) for run in found.values()]
+
+
+def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> str:
+    """The pipeline's id of the training that `name` stands for, as in `look_up`.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or the name stands for no training, or for several.
+    """
+    with _reading(tracking, workspace) as client:
+        run = _find(name, [run for run in _runs(client) if ID_TAG in run.data.tags])
+        return str(run.data.tags[ID_TAG])
 
 
 def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Path:
@@ -84,9 +103,30 @@ def _reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[Mlflo
         raise PipelineError(unreachable(error, tracking, workspace, "can't be read")) from error
 
 
+def _runs(client: "MlflowClient") -> "list[Run]":
+    """The trainings, evaluations and sweeps, the oldest first."""
+    runs = search(client, f"tags.`{ID_TAG}` LIKE '%'") + search(client, f"tags.`{SWEEP_TAG}` LIKE '%'")
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def _meant(name: str, runs: "Sequence[Run]") -> "list[Run]":
+    """The run that `name` stands for, or the best trials of the sweep."""
+    run = _find(name, runs)
+    if SWEEP_TAG not in run.data.tags:
+        return [run]
+    member = f"{SWEEP_TAG}.{run.data.tags[SWEEP_TAG]}"
+    trials = [other for other in runs if member in other.data.tags and REPORTS_TAG in other.data.tags]
+    if len(trials) < 2:
+        raise PipelineError(f"The sweep {run.info.run_name} has {len(trials)} evaluated trials to compare.")
+    return sorted(trials, key=lambda trial: -trial.data.metrics.get("best_val_accuracy", 0))[:TRIALS_SHOWN]
+
+
 def _find(wanted: str, runs: "Sequence[Run]") -> "Run":
-    exact = [run for run in runs if wanted in _names(run)]
-    found = exact or [run for run in runs if any(name.startswith(wanted) for name in _names(run))]
+    found = [run for run in runs if wanted in _names(run)]
+    if not found:
+        found = [run for run in runs if any(name.startswith(wanted) for name in _names(run))]
+        # The names of an evaluation's runs begin with their training's.
+        found = [run for run in found if EVALUATION_TAG not in run.data.tags] or found
     if not found:
         latest = ", ".join(run.info.run_name for run in runs[:-6:-1]) or "none"
         raise PipelineError(f"MLflow has no run {wanted!r}; the latest are: {latest}.")
@@ -96,11 +136,13 @@ def _find(wanted: str, runs: "Sequence[Run]") -> "Run":
     return found[0]
 
 
-def _names(run: "Run") -> tuple[str, str, str]:
-    return run.info.run_name, run.info.run_id, run.data.tags[ID_TAG]
+def _names(run: "Run") -> set[str]:
+    tags = run.data.tags
+    ids = {run.info.run_id} if EVALUATION_TAG in tags else {run.info.run_id, tags.get(ID_TAG)}
+    return {name for name in {run.info.run_name, tags.get(NAME_TAG), tags.get(LABEL_TAG), *ids} if name}
 
 
-def _evaluated(run: "Run", client: "MlflowClient") -> Evaluated:
+def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Evaluated:
     name = run.info.run_name
     if REPORTS_TAG not in run.data.tags:
         raise PipelineError(f"The run {name} ({run.info.status}) was not evaluated: it has no results.")
@@ -108,10 +150,16 @@ def _evaluated(run: "Run", client: "MlflowClient") -> Evaluated:
         path = Path(client.download_artifacts(run.info.run_id, "predictions.csv", folder))
         with path.open(encoding="utf-8", newline="") as file:
             predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
-    # MLflow's latest values are those of the last epoch; the model has the weights of the best one.
-    best = int(run.data.tags["pipeline.best_epoch"])
-    metrics = dict(run.data.metrics)
-    for key in metrics.keys() & {"val_accuracy", "val_loss"}:
-        history = client.get_metric_history(run.info.run_id, key)
-        metrics[key] = next(metric.value for metric in history if metric.step == best)
-    return Evaluated(name, run.info.run_id, run.data.params, metrics, run.data.tags, predictions)
+    training = run
+    if EVALUATION_TAG in run.data.tags:
+        # What it does not say itself is as its training says.
+        parent = run.data.tags.get(PARENT_TAG)
+        training = next((other for other in runs if other.info.run_id == parent), run)
+    return Evaluated(
+        name,
+        training.info.run_id,
+        training.data.params | run.data.params,
+        training.data.metrics | run.data.metrics,
+        training.data.tags | run.data.tags,
+        predictions,
+    )

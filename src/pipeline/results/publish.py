@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, v
 from pipeline.results.report import SIGN, Report, Trial, reports
 from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
 from pipeline.tracking.run import RunDeletedError
+from pipeline.tracking.store import answers
 
 
 def main(folder: str, repository: str) -> int:
@@ -38,22 +39,28 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
         PipelineError: MLflow can't be reached, or refused; `pipeline sync` tries again.
     """
     try:
-        run_id = send(_shown(report), folder, TrackingSection(**report.tracking), repository)
+        run_id = send(
+            _shown(report, _trained(folder)), folder, TrackingSection(**report.tracking), repository
+        )
     except RunDeletedError as error:
         return str(error)
     return f"MLflow run {report.name} ({report.status}): {run_id}" if run_id else ""
 
 
 def publish_all(repository: Workspace) -> list[str]:
-    """Publish the sweeps that MLflow lacks, the latest last, lest an older one take over its trials.
+    """Publish the sweeps that MLflow lacks, the oldest first.
 
-    Sweeps under way are left to their own process; one whose process died is KILLED.
+    Sweeps under way are left to their own process; one whose process died is KILLED. One that can't be
+    published does not hold up the others.
 
     Raises:
-        PipelineError: as `publish` does.
+        PipelineError: as `publish` does, after all of them.
     """
-    lines = []
+    lines: list[str] = []
+    errors: list[PipelineError] = []
     for folder, report in reversed(reports(repository)):
+        if errors and not answers(TrackingSection(**report.tracking), repository):
+            break
         try:
             with FileLock(folder.with_suffix(".lock"), timeout=0):
                 if report.status == "RUNNING":
@@ -62,10 +69,16 @@ def publish_all(repository: Workspace) -> list[str]:
                 lines.append(publish(report, folder, repository))
         except Timeout:
             continue
+        except PipelineError as error:
+            errors.append(error)
+    if errors:
+        for line in filter(None, lines):
+            say(line)
+        raise errors[0]
     return [line for line in lines if line]
 
 
-def _shown(report: Report) -> SweepRun:
+def _shown(report: Report, trained: Set[str]) -> SweepRun:
     board = rank(report)
     best = board.best
     metrics: dict[str, float] = {
@@ -97,12 +110,18 @@ def _shown(report: Report) -> SweepRun:
         note=_note(report, board),
         tables={"leaderboard.csv": _csv(columns(board)), "trials.csv": _csv(_plan(report))},
         trials=[
-            SweepTrial(trial.differs, trial.run_id, _why_pruned(trial))
+            SweepTrial(trial.differs, trial.run_id, _why_pruned(trial), trial.run_id in trained)
             for trial in report.trials
             if trial.state not in ("waiting", "running")
         ],
         draw=lambda place: _draw(place, report),
     )
+
+
+def _trained(folder: Path) -> Set[str]:
+    """The ids of the trainings that ran in the sweep, now or when its command was given before."""
+    noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
+    return {trial["run_id"] for trial in noted if trial.get("run_id")}
 
 
 def _draw(folder: Path, report: Report) -> None:

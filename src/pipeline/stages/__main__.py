@@ -56,6 +56,11 @@ def run(stage: str, workspace: Workspace) -> None:
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "compose":
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
+        # What this imports takes longer than the stage.
+        if any((workspace.scratch / "runs").glob("*/state.json")):
+            from pipeline.tracking import session as tracking
+
+            tracking.close_dead(read_params(workspace.params).tracking, workspace)
         return
     config = read_params(workspace.params)
     declared = _declaration(workspace, stage)

@@ -30,8 +30,9 @@ from pipeline.sweeps.command import Command
 from pipeline.sweeps.folder import Folder
 from pipeline.sweeps.job import Job
 from pipeline.sweeps.launch import launch, stopping
-from pipeline.tracking.run import ID_TAG
-from pipeline.tracking.store import find_run, is_local
+from pipeline.tracking.database import find_run
+from pipeline.tracking.mlflow_run import ID_TAG
+from pipeline.tracking.store import is_local
 from pipeline.trials.layout import snapshot, sources
 from pipeline.trials.outcome import key_of
 from pipeline.trials.preload import DVC, start_fork_server

@@ -11,17 +11,13 @@ from filelock import FileLock
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
+from pipeline.tracking.database import find_run, lacks_tag
+from pipeline.tracking.evaluation_run import EVALUATION_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
 from pipeline.tracking.occasion import now
 from pipeline.tracking.record import Status, differs_text
-from pipeline.tracking.run import (
-    ID_TAG,
-    PARENT_TAG,
-    SWEEP_TAG,
-    RunDeletedError,
-    parent_file,
-    shortened,
-)
-from pipeline.tracking.store import Store, find_run, is_local, open_store, search, unreachable, uri_of
+from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, RunDeletedError, parent_file
+from pipeline.tracking.store import Store, is_local, open_store, search, unreachable, uri_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,6 +35,7 @@ class SweepTrial:
     differs: Mapping[str, str]
     id: str | None  # of its training: the tag pipeline.id of its run
     pruned: str | None = None  # why, if it was
+    trained_here: bool = False  # else it was known before
 
 
 @dataclass(frozen=True)
@@ -79,13 +76,22 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
     with FileLock(folder / "sent.lock"):
         if is_local(tracking, workspace):
             tags = {SWEEP_TAG: sweep.id, DIGEST_TAG: sweep.digest}
-            if find_run(workspace, tags, only_finished=False):
+            trials = [trial.id for trial in sweep.trials]
+            # Runs of trials that were rebuilt since then are below it no longer.
+            if find_run(workspace, tags, only_finished=False) and not lacks_tag(
+                workspace, trials, f"{SWEEP_TAG}.{sweep.id}"
+            ):
                 return None
         elif receipt.exists() and receipt.read_text(encoding="utf-8") == sent:
             return None
         sweep.draw(folder / "figures")
         try:
-            run_id = _Parent(sweep, folder, open_store(tracking, workspace)).update()
+            parent = _Parent(sweep, folder, open_store(tracking, workspace))
+            pending = any((workspace.scratch / "runs" / trial).exists() for trial in parent.update())
+            if not pending:
+                # Last, since they say that all of it is there.
+                parent.complete()
+                write_text(receipt, sent)
         except PipelineError:
             raise
         except Exception as error:
@@ -93,8 +99,7 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
                 f"{unreachable(error, tracking, workspace)} The sweep is kept in .pipeline/sweeps; "
                 "`pipeline sync` sends it."
             ) from error
-        write_text(receipt, sent)
-    return run_id
+    return parent.id
 
 
 class _Parent:
@@ -107,49 +112,41 @@ class _Parent:
             RunDeletedError: it was deleted in MLflow.
         """
         self._sweep, self._folder, self._store, self._client = sweep, folder, store, store.client
-        self._run = store.find(SWEEP_TAG, sweep.id) or self._create()
-        self._id: str = self._run.info.run_id
-        if self._run.info.lifecycle_stage == "deleted":
+        with store.creating():
+            self._run = MlflowRun(store.client, store.find({SWEEP_TAG: sweep.id}) or self._create())
+        if self._run.is_deleted:
             raise RunDeletedError(
                 f"The run {sweep.name} of the sweep was deleted in MLflow: `mlflow runs restore --run-id "
-                f"{self._id}` brings it back."
+                f"{self._run.id}` brings it back."
             )
-        write_text(parent_file(folder), self._id + "\n")
+        write_text(parent_file(folder), self._run.id + "\n")
 
-    def update(self) -> str:
-        """Send all of it; the id of the run."""
-        from mlflow.entities import Metric, Param, RunTag
+    @property
+    def id(self) -> str:
+        """MLflow's id of the run."""
+        return self._run.id
 
-        self._adopt_trials()
-        known, moment = self._run.data, now()
-        tags = {**self._sweep.tags, "mlflow.note.content": self._sweep.note}
-        self._client.log_batch(
-            self._id,
-            [
-                Metric(key, value, moment, 0)
-                for key, value in self._sweep.metrics.items()
-                if known.metrics.get(key) != value
-            ],
-            # Params can't change.
-            [
-                Param(key, shortened(value))
-                for key, value in self._sweep.params.items()
-                if key not in known.params
-            ],
-            [RunTag(key, shortened(value)) for key, value in tags.items()],
-        )
-        for name, table in self._sweep.tables.items():
-            self._client.log_text(self._id, table, name)
+    def complete(self) -> None:
+        """Note in MLflow that all of it is there."""
+        self._run.set_tags({DIGEST_TAG: self._sweep.digest})
+
+    def update(self) -> set[str]:
+        """Send all of it; the ids of trials whose runs MLflow does not have."""
+        run, sweep = self._run, self._sweep
+        missing = self._link_trials()
+        run.log_results(sweep.metrics, now())
+        run.log_params(sweep.params)
+        run.set_tags({**sweep.tags, NOTE_TAG: sweep.note})
+        for name, table in sweep.tables.items():
+            self._client.log_text(run.id, table, name)
         figures = self._folder / "figures"
         if figures.exists():
-            self._client.log_artifacts(self._id, str(figures), "figures")
-        if self._sweep.end:
-            self._client.set_terminated(self._id, self._sweep.status, self._sweep.end)
+            self._client.log_artifacts(run.id, str(figures), "figures")
+        if sweep.end:
+            self._client.set_terminated(run.id, sweep.status, sweep.end)
         else:
-            self._client.update_run(self._id, self._sweep.status)
-        # Last, since it says that all the above is there.
-        self._client.set_tag(self._id, DIGEST_TAG, self._sweep.digest)
-        return self._id
+            self._client.update_run(run.id, sweep.status)
+        return missing
 
     def _create(self) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags
@@ -157,28 +154,32 @@ class _Parent:
         tags = resolve_tags({SWEEP_TAG: self._sweep.id, "mlflow.source.name": "pipeline"})
         return self._client.create_run(self._store.experiment, self._sweep.start, tags, self._sweep.name)
 
-    def _adopt_trials(self) -> None:
-        """Put the runs of the trials below this one, wherever they were trained and stood before."""
-        own = f"{SWEEP_TAG}.{self._sweep.id}"
-        members = search(self._client, f"tags.`{own}` LIKE '%'")
+    def _link_trials(self) -> set[str]:
+        """Have the runs of the trials name the sweep; those that it trained are put below its run.
+
+        What was trained before, by `dvc repro` or another sweep, stays where it is.
+
+        Returns:
+            The ids of trials that have no run.
+        """
+        member = f"{SWEEP_TAG}.{self._sweep.id}"
+        members = search(self._client, f"tags.`{member}` LIKE '%'")
         by_id = {run.data.tags.get(ID_TAG): run for run in members}
         missing = {trial.id for trial in self._sweep.trials if trial.id} - by_id.keys()
         # One by one they take longer than all that there are.
         wanted = [f"= '{each}'" for each in missing] if len(missing) <= _FEW else ["LIKE '%'"]
         for condition in wanted:
             found = search(self._client, f"tags.`{ID_TAG}` {condition}")
-            by_id |= {run.data.tags[ID_TAG]: run for run in found}
-        unfinished = {run.data.tags[own]: run for run in members if run.info.status != "FINISHED"}
+            by_id |= {run.data.tags[ID_TAG]: run for run in found if EVALUATION_TAG not in run.data.tags}
+        unfinished = {run.data.tags[member]: run for run in members if run.info.status != "FINISHED"}
         for trial in self._sweep.trials:
             differs = differs_text(trial.differs)
-            run = by_id.get(trial.id) if trial.id else unfinished.get(shortened(differs))
-            if run:
-                tags = {PARENT_TAG: self._id, own: differs}
-                self._set_tags(run, tags | ({PRUNED_TAG: trial.pruned} if trial.pruned else {}))
-
-    def _set_tags(self, run: "Run", tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        texts = {key: shortened(value) for key, value in tags.items()}
-        if not texts.items() <= run.data.tags.items():
-            self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in texts.items()])
+            found_run = by_id.get(trial.id) if trial.id else unfinished.get(shortened(differs))
+            if not found_run:
+                continue
+            run = MlflowRun(self._client, found_run)
+            tags = {member: differs, **({PRUNED_TAG: trial.pruned} if trial.pruned else {})}
+            if trial.trained_here or run.tags.get(TRAINED_IN_TAG) == self._sweep.id:
+                tags[PARENT_TAG] = self._run.id
+            run.set_tags(tags)
+        return missing - by_id.keys()

@@ -118,7 +118,7 @@ class Record:
         for artifact in ("model", "history", "run"):
             _copy(getattr(workspace, artifact), getattr(files, artifact))
         record = cls(files, lock)
-        record.set_state("RUNNING")
+        record.set_state("FINISHED")  # as its training is
         return record
 
     @property

@@ -5,15 +5,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pipeline.artifacts.history import Epoch, History, Trained, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError, PrunedError
 from pipeline.tracking.occasion import explain_difference, others_weights
-from pipeline.tracking.record import Record, unsent
-from pipeline.tracking.run import OtherWeightsError, Projection, RunDeletedError, complete_tags
-from pipeline.tracking.store import find_run, is_local, open_store, unreachable
+from pipeline.tracking.record import Record, Status, unsent
+from pipeline.tracking.run import OtherWeightsError, Projection, RunDeletedError, shown
+from pipeline.tracking.store import (
+    answers,
+    import_mlflow,
+    is_local,
+    is_server,
+    open_store,
+    unreachable,
+)
 
 _SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_FOR_FIRST_EPOCH = 5.0
@@ -67,12 +76,15 @@ def _showing(
     record: Record, tracking: TrackingSection, workspace: Workspace, patience: float = 0.0
 ) -> Iterator["_Sender"]:
     sender = _Sender(record, tracking, workspace, patience)
+    trained = "result" in record.run
     sender.start()
     try:
         yield sender
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
-        record.set_state("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}")
+        # A training that ended well did so whatever becomes of its evaluation.
+        status: Status = "FINISHED" if trained else "KILLED" if stopped else "FAILED"
+        record.set_state(status, f"{type(error).__name__}: {error}")
         raise
     else:
         record.set_state("FINISHED")
@@ -92,25 +104,47 @@ class _Sender(threading.Thread):
         self._news = threading.Event()
         self._finished = threading.Event()
         self._projection: Projection | None = None
-        self._failed = self._warned = self._sent_others = False
+        self._imported = threading.Event()
+        self._given_up = threading.Event()
+        self._failed = True  # until all was sent
+        self._warned = self._sent_others = False
 
     def wake(self) -> None:
         self._news.set()
 
     def finish(self) -> None:
-        """Send the rest, or say where it is kept."""
+        """Send the rest, or say where it is kept.
+
+        A slow server is waited for no longer than `tracking.timeout` in all.
+        """
         self._finished.set()
         self._news.set()
-        self.join()
-        if self._failed:
-            self._record.release()
-            return
-        if self._projection:
+        self._imported.wait()
+        self.join(self._tracking.timeout if is_server(self._tracking, self._workspace) else None)
+        if self.is_alive():
+            self._given_up.set()
+            error = TimeoutError(f"it takes longer than tracking.timeout, {self._tracking.timeout:g} s")
+            self._warn(_unreachable(error, self._tracking, self._workspace))
+        elif self._projection and not self._failed:
             say(f"MLflow run {self._record.name} ({self._projection.status}): {self._projection.run_id}")
-        self._record.discard()
 
     def run(self) -> None:
+        """Send what is new until all is sent, then let go of the record."""
+        try:
+            self._send_until_finished()
+        finally:
+            # Only now, if this was given up: two that send at once would double rows.
+            if self._failed:
+                self._record.release()
+            else:
+                self._record.discard()
+
+    def _send_until_finished(self) -> None:
         self._news.wait(self._patience)
+        try:
+            import_mlflow(self._tracking, self._workspace)
+        finally:
+            self._imported.set()
         while True:
             last = self._finished.is_set()
             self._news.clear()
@@ -125,26 +159,50 @@ class _Sender(threading.Thread):
         try:
             with self._record.sending():
                 if self._projection is None:
-                    self._projection = _project(self._record, self._tracking, self._workspace)
+                    self._projection = _project(self._record, self._tracking, self._workspace, self._given_up)
                 self._projection.update()
-            if not self._sent_others:
-                self._sent_others = True
-                for line in _send_kept(self._tracking, self._workspace):
-                    say(line)
             self._failed = False
         except (RunDeletedError, OtherWeightsError) as error:
+            self._failed = False
             self._warn(str(error))
         except Exception as error:
             # What was in flight may have arrived: next time, ask MLflow what it has.
             self._projection = None
             self._warn(_unreachable(error, self._tracking, self._workspace))
             self._failed = True
+        if not self._failed and not self._sent_others:
+            self._sent_others = True
+            send_others(self._tracking, self._workspace, self._given_up)
 
     def _warn(self, text: str) -> None:
         """Say it once, however often it is tried again."""
         if not self._warned:
             warn(text)
         self._warned = True
+
+
+def send_others(
+    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
+) -> None:
+    """Send the runs that are kept, as part of a command about something else: failures are warnings."""
+    try:
+        for line in _send_kept(tracking, workspace, given_up):
+            say(line)
+    except Exception as error:
+        warn(_unreachable(error, tracking, workspace))
+
+
+def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
+    """End in MLflow the runs of trainings whose process died; if there is none, that costs nothing."""
+    for path in (workspace.scratch / "runs").glob("*/state.json"):
+        try:
+            with FileLock(path.parent.with_suffix(".lock"), timeout=0):
+                dead = '"RUNNING"' in path.read_text(encoding="utf-8")
+        except (Timeout, FileNotFoundError):
+            continue
+        if dead:
+            send_others(tracking, workspace)
+            return
 
 
 def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
@@ -160,7 +218,7 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
         lines = _send_kept(tracking, workspace)
         if workspace.run.exists():
             record = Record(workspace)
-            run_id = is_local(tracking, workspace) and find_run(workspace, complete_tags(record))
+            run_id = is_local(tracking, workspace) and shown(record)
             if not run_id:
                 with record.sending():
                     projection = _project(record, tracking, workspace)
@@ -177,25 +235,36 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     return lines
 
 
-def _project(record: Record, tracking: TrackingSection, workspace: Workspace) -> Projection:
+def _project(
+    record: Record,
+    tracking: TrackingSection,
+    workspace: Workspace,
+    given_up: threading.Event | None = None,
+) -> Projection:
     """The run of `record`, in the experiment that its own configuration names."""
     named = {"experiment": record.experiment} if record.experiment else {}
-    return Projection(open_store(tracking.model_copy(update=named), workspace), record)
+    return Projection(open_store(tracking.model_copy(update=named), workspace, given_up), record)
 
 
-def _send_kept(tracking: TrackingSection, workspace: Workspace) -> list[str]:
+def _send_kept(
+    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
+) -> list[str]:
     """Send each kept run; one that is refused stays and does not hold up the others."""
     lines = []
     for record in unsent(workspace):
         try:
             with record.sending():
-                projection = _project(record, tracking, workspace)
+                projection = _project(record, tracking, workspace, given_up)
                 projection.update()
             lines.append(f"Sent run {record.name} ({projection.status}): {projection.run_id}")
         except (RunDeletedError, OtherWeightsError) as error:
             lines.append(str(error))
-        except PipelineError as error:
-            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {error}")
+        except Exception as error:
+            if not answers(tracking, workspace):
+                raise
+            refused = isinstance(error, PipelineError)
+            reason = str(error) if refused else unreachable(error, tracking, workspace)
+            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {reason}")
             continue
         record.discard()
     return lines

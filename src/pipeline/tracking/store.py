@@ -3,31 +3,37 @@
 import logging
 import os
 import re
-import sqlite3
 import textwrap
-from contextlib import closing, nullcontext
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
+from pipeline.tracking.database import artifact_root, database, relocate_artifacts
+from pipeline.tracking.view import write_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Where MLflow's schema holds absolute places.
-_PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
+
+# Tableau's twenty: so many runs side by side are told apart, whichever they are.
+_COLOURS = (
+    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f"),
+    *("#bab0ac", "#a0cbe8", "#ffbe7d", "#d37295", "#86bcb6", "#8cd17d", "#b6992d", "#d4a6c8", "#79706e"),
+    *("#d7b5a6", "#499894"),
 )
+_COLOURS_APART = 10
 
 
 @dataclass(frozen=True)
@@ -36,24 +42,52 @@ class Store:
 
     client: "MlflowClient"
     experiment: str
+    lock: Path  # held by a process of this repository while it creates a run
 
-    def find(self, tag: str, value: str) -> "Run | None":
-        """The experiment's first run with that tag, also if it was deleted."""
+    def find(self, tags: Mapping[str, str], without: str = "") -> "Run | None":
+        """The experiment's first run with these tags; a deleted one only if there is no other.
+
+        Args:
+            tags: what its tags say.
+            without: the name of a tag that it must not have.
+        """
         from mlflow.entities import ViewType
 
         found = self.client.search_runs(
             [self.experiment],
-            f"tags.`{tag}` = '{value}'",
+            " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()),
             run_view_type=ViewType.ALL,
-            max_results=1,
             order_by=["attributes.start_time ASC"],
         )
-        return found[0] if found else None
+        found = [run for run in found if without not in run.data.tags]
+        return min(found, key=lambda run: run.info.lifecycle_stage == "deleted", default=None)
+
+    def new_colour(self, seed: str) -> str:
+        """A colour that none of the latest runs has; MLflow's own choice gives most runs the same.
+
+        Args:
+            seed: hexadecimal digits that decide which, lest runs that are created at once have the same.
+        """
+        latest = self.client.search_runs([self.experiment], max_results=_COLOURS_APART - 1)
+        used = {run.data.tags.get("mlflow.runColor") for run in latest}
+        unused = [colour for colour in _COLOURS if colour not in used]
+        return unused[int(seed, 16) % len(unused)]
+
+    @contextmanager
+    def creating(self) -> Iterator[None]:
+        """Keep other processes of the repository from creating a run meanwhile."""
+        with FileLock(self.lock):
+            yield
 
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, or the uri in conf/, or mlflow.db of the repository that owns the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or _local_uri(workspace)
+    """MLFLOW_TRACKING_URI, or the uri in conf/, or mlflow.db of the repository that owns the workspace.
+
+    A relative SQLite file is relative to the repository, wherever the process was started.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or _local_uri(workspace)
+    relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:].*)", uri)
+    return f"{relative[1]}{_quoted(workspace.home)}/{relative[2]}" if relative else uri
 
 
 def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
@@ -61,80 +95,140 @@ def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
     return uri_of(tracking, workspace) == _local_uri(workspace)
 
 
+def is_server(tracking: TrackingSection, workspace: Workspace) -> bool:
+    """Whether the store is a server's, which may be slow."""
+    return urlsplit(uri_of(tracking, workspace)).scheme in ("http", "https")
+
+
 def _local_uri(workspace: Workspace) -> str:
     return _sqlite(database(workspace))
 
 
 def _sqlite(path: Path) -> str:
+    return f"sqlite:///{_quoted(path)}"
+
+
+def _quoted(path: Path) -> str:
     # SQLAlchemy decodes %20 and its like in a file's name.
-    return "sqlite:///" + str(path).replace("%", "%25")
+    return str(path).replace("%", "%25")
 
 
-def database(workspace: Workspace) -> Path:
-    """The SQLite file that `mlflow ui` opens by itself at the root of the repository."""
-    return workspace.home / "mlflow.db"
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None: it is another kind of store."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(/[^?]+)(?:\?.*)?", uri)
+    return Path(unquote(found[1])) if found else None
 
 
-def open_store(tracking: TrackingSection, workspace: Workspace) -> Store:
-    """Connect, and create the experiment if it is not there.
-
-    Raises:
-        PipelineError: the experiment was deleted in MLflow.
-        MlflowException: the store can't be reached within `tracking.timeout`.
-    """
+def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
+    """Import what the store needs, which takes seconds; nothing is connected."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(tracking.timeout))))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    uri, local = uri_of(tracking, workspace), is_local(tracking, workspace)
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    if local:
-        # Takes a second, which it should not take under the lock.
-        import mlflow.store.tracking.sqlalchemy_store
+    if not is_server(tracking, workspace):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
 
         for chatter in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(chatter).setLevel(logging.WARNING)
+
+
+def open_store(
+    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
+) -> Store:
+    """Connect, and create the experiment if it is not there.
+
+    Args:
+        tracking: names the store and the experiment.
+        workspace: of the repository, or one of its trials.
+        given_up: once it is set nothing more is sent.
+
+    Raises:
+        PipelineError: the experiment was deleted in MLflow.
+        MlflowException: the store can't be reached within `tracking.timeout`.
+    """
+    import_mlflow(tracking, workspace)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = uri_of(tracking, workspace)
     _use(uri)
-    root = artifact_root(workspace)
     workspace.scratch.mkdir(parents=True, exist_ok=True)
+    file, lock = _sqlite_file(uri), workspace.scratch / "store.lock"
     # Processes that create MLflow's tables at once break the database; a server guards its own.
-    with FileLock(workspace.scratch / "store.lock") if local else nullcontext():
-        if local and not database(workspace).exists():
-            _create(workspace)
+    with FileLock(lock) if file else nullcontext():
+        if file and not file.exists():
+            _create(file, workspace)
         client = mlflow.MlflowClient(uri)
-        if local:
-            follow_a_move(workspace)
+        if given_up:
+            client = cast("MlflowClient", _UntilGivenUp(client, given_up))
+        if is_local(tracking, workspace):
+            relocate_artifacts(workspace)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            location = f"{root}/{tracking.experiment}" if local else None
+            # MLflow's own choice would be a folder of the current directory, which a trial deletes.
+            root = (file.parent / "mlruns").as_uri() if file else artifact_root(workspace)
+            location = None if is_server(tracking, workspace) else f"{root}/{tracking.experiment}"
             try:
-                return Store(client, client.create_experiment(tracking.experiment, location))
-            except MlflowException:
-                # Somebody else's process on the same server was faster.
-                experiment = client.get_experiment_by_name(tracking.experiment)
-                if experiment is None:
+                client.create_experiment(tracking.experiment, location)
+            except MlflowException as error:
+                # Another process on the same server may be faster.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
+            experiment = client.get_experiment_by_name(tracking.experiment)
     if experiment.lifecycle_stage == "deleted":
         raise PipelineError(
             f"The MLflow experiment {tracking.experiment!r} was deleted: restore it with `mlflow "
             f"experiments restore --experiment-id {experiment.experiment_id}`, or name another one in "
             "tracking.experiment."
         )
-    return Store(client, experiment.experiment_id)
+    write_view(client, experiment)
+    return Store(client, experiment.experiment_id, lock)
 
 
-def _create(workspace: Workspace) -> None:
-    """Create mlflow.db whole or not at all: with half of its tables MLflow never opens it again."""
+class _UntilGivenUp:
+    """A client whose methods raise an exception once nobody waits for them any more."""
+
+    def __init__(self, client: "MlflowClient", given_up: threading.Event) -> None:
+        self._client, self._given_up = client, given_up
+
+    def __getattr__(self, name: str) -> Any:
+        if self._given_up.is_set():
+            raise TimeoutError("the server is too slow")
+        return getattr(self._client, name)
+
+
+def _create(file: Path, workspace: Workspace) -> None:
+    """Create an SQLite store whole or not at all: with half of its tables MLflow never opens it again."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    made = workspace.scratch / "mlflow.db"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Not `atomic`, which would replace a store that `mlflow ui` creates meanwhile.
+    folder = workspace.scratch if file == database(workspace) else file.parent
+    made = folder / f".{file.name}.creating"
     made.unlink(missing_ok=True)
-    SqlAlchemyStore(_sqlite(made), artifact_root(workspace)).engine.dispose()
-    if not database(workspace).exists():  # `mlflow ui` may have been faster.
-        made.replace(database(workspace))
+    try:
+        SqlAlchemyStore(_sqlite(made), artifact_root(workspace)).engine.dispose()
+        with suppress(FileExistsError):
+            os.link(made, file)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def answers(tracking: TrackingSection, workspace: Workspace) -> bool:
+    """Whether the store can be reached, whatever it says."""
+    if not is_server(tracking, workspace):
+        return True
+    address = re.sub(r"://[^/@\s]+@", "://", uri_of(tracking, workspace)).rstrip("/")
+    try:
+        urllib.request.urlopen(f"{address}/health", timeout=tracking.timeout).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def unreachable(
@@ -174,47 +268,3 @@ def _use(uri: str) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     if inherited:
         os.environ["MLFLOW_TRACKING_URI"] = inherited
-
-
-def artifact_root(workspace: Workspace) -> str:
-    """Where the repository's own store keeps artifacts."""
-    return (workspace.home / "mlruns").as_uri()
-
-
-def follow_a_move(workspace: Workspace) -> None:
-    """Have the runs of a repository that was moved or copied point to their artifacts beside the database."""
-    root = artifact_root(workspace)
-    with closing(sqlite3.connect(database(workspace), timeout=30)) as connection, connection:
-        ours = connection.execute(
-            "SELECT name, artifact_location FROM experiments "
-            "WHERE artifact_location LIKE 'file:%/mlruns/' || name"
-        )
-        for old in {place.removesuffix(f"/{name}") for name, place in ours} - {root}:
-            for table, column in _PLACES:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
-                    f"WHERE substr({column}, 1, ?) = ? || '/'",
-                    (root, len(old) + 1, len(old) + 1, old),
-                )
-
-
-def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = True) -> str | None:
-    """The run in the repository's own store that has all `tags`, found without importing MLflow.
-
-    That takes milliseconds where MLflow takes seconds: most commands find that there is nothing to do.
-    """
-    if not database(workspace).exists():
-        return None
-    query = "SELECT run_uuid FROM runs WHERE "
-    query += "lifecycle_stage = 'active' AND status = 'FINISHED'" if only_finished else "1"
-    values: list[str] = []
-    for key, value in tags.items():
-        query += " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
-        values += [key, value]
-    try:
-        follow_a_move(workspace)
-        with closing(sqlite3.connect(database(workspace), timeout=30)) as connection:
-            found = connection.execute(query, values).fetchone()
-    except sqlite3.Error:
-        return None  # Its tables are being created, or MLflow will say what is wrong with it.
-    return str(found[0]) if found else None

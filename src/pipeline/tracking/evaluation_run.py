@@ -1,0 +1,141 @@
+"""An evaluation in MLflow: on the run of its training or, with other settings, on a run below that."""
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.workspace import sha256
+from pipeline.config.section import leaves
+from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, MlflowRun, named_data, shortened
+from pipeline.tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from pipeline.tracking.store import Store
+
+# A digest of the settings, of a run that shows nothing but an evaluation.
+EVALUATION_TAG = "pipeline.evaluation"
+# Set when all of the reports are there.
+REPORTS_TAG = "pipeline.reports_sha256"
+
+
+class Evaluation:
+    """The reports of a record, and the settings that they were made with."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._files = record, record.files
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that MLflow shows: figures too, which may change while the metrics don't."""
+        paths = (*self._tables, *sorted(self._files.figures.glob("*")))
+        return hashlib.sha256(" ".join(map(sha256, paths)).encode()).hexdigest()
+
+    @property
+    def _tables(self) -> tuple[Path, ...]:
+        files = self._files
+        return files.metrics, files.predictions, files.per_class, files.label_issues
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The values of evaluate.*, as MLflow has them; empty if they are not known."""
+        settings = self._record.evaluation["settings"] if self._record.evaluation else {}
+        return {key: shortened(value) for key, value in leaves({"evaluate": settings})}
+
+    @property
+    def _data(self) -> dict[str, dict[str, Any]]:
+        """The test split, if it is known."""
+        return {"test": self._record.evaluation["test"]} if self._record.evaluation else {}
+
+    @property
+    def _data_tags(self) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        for split, part in self._data.items():
+            tags |= {f"data.{split}": part["sha256"], f"data.{split}.images": str(part["images"])}
+        return tags
+
+    @cached_property
+    def results(self) -> dict[str, float]:
+        """The numbers, by the names that MLflow shows."""
+        metrics = json.loads(self._files.metrics.read_text(encoding="utf-8"))
+        # What is of the training was sent by epoch.
+        return {key: metrics[key] for key in metrics if key.startswith(("test_", "generalisation_"))}
+
+    def show(self, store: "Store", training: MlflowRun, model: str | None) -> None:
+        """Have MLflow show the evaluation, unless it does.
+
+        Args:
+            store: has the run.
+            training: the training's run, which shows the evaluation if it has none with other settings.
+            model: the id of the logged model that was evaluated.
+
+        Raises:
+            MlflowException: the store can't be reached.
+        """
+        has = {key: value for key, value in training.params.items() if key.startswith("evaluate.")}
+        same = has.items() <= self.settings.items() and all(
+            training.tags.get(tag, value) == value for tag, value in self._data_tags.items()
+        )
+        evaluation = self._record.evaluation
+        if same or not evaluation:
+            self._log(training, model)
+            return
+        run = self._run_of_its_own(store, training, evaluation["id"])
+        # Whoever deleted it in MLflow does not want it back.
+        if not run.is_deleted:
+            run.set_status("FINISHED", self._moment)
+            self._log(run, None)
+
+    def _log(self, run: MlflowRun, model: str | None) -> None:
+        if run.tags.get(REPORTS_TAG) == self.digest and run.is_intact:
+            return
+        # First, since they say whose evaluation the run shows.
+        run.log_params(self.settings)
+        run.set_tags(self._data_tags)
+        name = self._record.run["data"]["name"]
+        run.log_data(name, self._data)
+        data = [named_data(name, split, part) for split, part in self._data.items()]
+        run.log_results(self.results, self._moment, model, *data)
+        run.client.log_artifacts(run.id, str(self._files.figures), "figures")
+        for path in self._tables:
+            run.client.log_artifact(run.id, str(path))
+        # Last, since it says that all the above is there.
+        run.set_tags({REPORTS_TAG: self.digest})
+
+    @property
+    def _moment(self) -> int:
+        """When it was made, in milliseconds since 1970."""
+        return self._files.metrics.stat().st_mtime_ns // 1_000_000
+
+    def _run_of_its_own(self, store: "Store", training: MlflowRun, digest: str) -> MlflowRun:
+        with store.creating():
+            found = store.find({EVALUATION_TAG: digest, ID_TAG: training.tags[ID_TAG]})
+            return MlflowRun(store.client, found or self._create(store, training, digest))
+
+    def _create(self, store: "Store", training: MlflowRun, digest: str) -> "Run":
+        from mlflow.tracking.context.registry import resolve_tags
+
+        changed = [
+            f"{key.rpartition('.')[2]}={value}"
+            for key, value in self.settings.items()
+            if training.params.get(key) != value
+        ]
+        inherited = {
+            key: value
+            for key, value in training.tags.items()
+            if key.startswith(("data.", "pipeline.weights")) or key == ID_TAG
+        }
+        tags = resolve_tags(
+            {
+                **inherited,
+                EVALUATION_TAG: digest,
+                PARENT_TAG: training.id,
+                "mlflow.source.name": "pipeline",
+                "mlflow.runColor": store.new_colour(digest),
+            }
+        )
+        name = f"{training.name} evaluated with {', '.join(changed)}"
+        return store.client.create_run(store.experiment, self._moment, tags, name)

@@ -1,0 +1,131 @@
+"""The model of a run in MLflow: the file as DVC caches it, with what one must know to use it."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.history import Epoch
+from pipeline.config.section import leaves
+from pipeline.environment import quiet_tensorflow
+from pipeline.tracking.database import has_files
+from pipeline.tracking.mlflow_run import MlflowRun, shortened
+from pipeline.tracking.record import Record, refuse_foreign_model
+from pipeline.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+# Set when all of the model is there.
+MODEL_TAG = "pipeline.weights_sha256"
+
+
+def log_model(store: Store, run: MlflowRun, record: Record) -> str:
+    """Have the run's experiment hold the model of `record`, once; its id in MLflow.
+
+    `MlflowClient` is called step by step: `mlflow.keras.log_model` can't go on where it was cut off.
+
+    Raises:
+        PipelineError: the model's file is missing, or is not the run's.
+        MlflowException: the store can't be reached.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    result = record.run["result"]
+    model = _find_or_create(store, run, record)
+    model_id = str(model.model_id)
+    if MODEL_TAG in run.tags and has_files(model.artifact_location):
+        return model_id
+    refuse_foreign_model(record.run, record.files)
+    if model_id not in run.models:
+        run.client.log_outputs(run.id, [LoggedModelOutput(model_id, result["best_epoch"])])
+        run.models.append(model_id)
+    _log_metrics(run, model_id, result["best_epoch"])
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model"
+        _save(saved, model, run, record)
+        run.client.log_model_artifacts(model_id, str(saved))
+    run.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    run.client.log_artifact(run.id, str(record.files.history))
+    run.set_tags({f"pipeline.{key}": value for key, value in result.items()})
+    return model_id
+
+
+def _find_or_create(store: Store, run: MlflowRun, record: Record) -> "LoggedModel":
+    found = store.client.search_logged_models(
+        [store.experiment], filter_string=f"source_run_id = '{run.id}'", max_results=1
+    )
+    if found:
+        return found[0]
+    config = record.config
+    return store.client.create_logged_model(
+        store.experiment,
+        # MLflow refuses some characters.
+        name=re.sub(r"[^\w-]+", "-", f"{record.run['data']['name']}-{config['model']['name']}"),
+        source_run_id=run.id,
+        params={key: shortened(value) for key, value in leaves(config)},
+        tags={key: shortened(value) for key, value in _facts(record).items()},
+    )
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    """What one must know to use the model."""
+    data = record.run["data"]
+    return {
+        "data": data["name"],
+        "classes": data["classes"],
+        "weights_sha256": record.run["result"]["weights_sha256"],
+    }
+
+
+def _log_metrics(run: MlflowRun, model: str, epoch: int) -> None:
+    """Give the model the metrics of the epoch whose weights it has."""
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(found.key, found.value, found.timestamp, found.step, model_id=model, run_id=run.id)
+        for key in Epoch.__dataclass_fields__
+        for found in run.client.get_metric_history(run.id, key)
+        if found.step == epoch
+    ]
+    if metrics:
+        run.client.log_batch(run.id, metrics)
+
+
+def _save(folder: Path, model: "LoggedModel", run: MlflowRun, record: Record) -> None:
+    """Write the model in MLflow's format."""
+    with quiet_tensorflow():
+        import mlflow.keras
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    data, packages = record.run["data"], record.origin
+    images = TensorSpec(np.dtype("uint8"), (-1, *data["image_shape"]))
+    scores = TensorSpec(np.dtype("float32"), (-1, len(data["classes"])))
+    names = ("mlflow", "tensorflow", "keras", "numpy")
+    mlflow.keras.save_model(
+        _SavedModel(record.files.model),
+        str(folder),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            model_uuid=model.model_id,
+            run_id=run.id,
+            model_id=model.model_id,
+        ),
+        # The images have no name: Keras warns of a mapping by names.
+        signature=ModelSignature(Schema([images]), Schema([scores])),
+        pip_requirements=[f"{name}=={packages[f'package.{name}']}" for name in names],
+        metadata=_facts(record),
+    )
+
+
+class _SavedModel:
+    """Hands MLflow the model file as it is: byte for byte what DVC caches, without loading it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def save(self, path: str, **_: Any) -> None:
+        shutil.copyfile(self._path, path)

@@ -1,0 +1,157 @@
+"""A run in MLflow and what it holds: each method sends only what it lacks, so any of them can be repeated."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.tracking.database import has_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Item = TypeVar("Item")
+
+ID_TAG = "pipeline.id"
+NAME_TAG = "pipeline.name"  # as models/run.json has it
+LABEL_TAG = "pipeline.label"  # what MLflow called the run at first
+ERROR_TAG = "pipeline.error"
+NOTE_TAG = "mlflow.note.content"
+PARENT_TAG = "mlflow.parentRunId"
+_CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
+_MAX_DIGEST = 36  # characters, of a data set's digest
+_MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
+_PARAMS_AT_ONCE = 100  # MLflow takes no more in a request
+
+
+class MlflowRun:
+    """The run with what it held when it was read, and what was sent since."""
+
+    def __init__(self, client: "MlflowClient", run: "Run") -> None:
+        """Take `run` as the store of `client` just gave it."""
+        self.client = client
+        self.id: str = run.info.run_id
+        self.name: str = run.info.run_name
+        self.status: str = run.info.status
+        self.is_deleted: bool = run.info.lifecycle_stage == "deleted"
+        self.tags: dict[str, str] = dict(run.data.tags)
+        self.params: dict[str, str] = dict(run.data.params)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
+        # No: it is new, or somebody deleted mlruns/.
+        self.is_intact = has_files(run.info.artifact_uri)
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        self._contexts = {tag.value for found in inputs for tag in found.tags}
+        self.models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+        self._ended = bool(run.info.end_time)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        texts = {key: shortened(value) for key, value in tags.items()}
+        if not texts.items() <= self.tags.items():
+            self.client.log_batch(self.id, tags=[RunTag(key, text) for key, text in texts.items()])
+            self.tags |= texts
+
+    def describe(self, note: str, before: str | None = None) -> None:
+        """Set the description, in Markdown, unless somebody wrote another than `before`."""
+        if self.tags.get(NOTE_TAG) in (None, before):
+            self.set_tags({NOTE_TAG: note})
+
+    def delete_tag(self, key: str) -> None:
+        """Delete a tag, if it is there."""
+        if key in self.tags:
+            self.client.delete_tag(self.id, key)
+            del self.tags[key]
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log the params that the run lacks; those that it has can't change."""
+        from mlflow.entities import Param
+
+        new = {key: shortened(value) for key, value in params.items() if key not in self.params}
+        for some in pieces(list(new.items()), _PARAMS_AT_ONCE):
+            self.client.log_batch(self.id, params=[Param(key, text) for key, text in some])
+        self.params |= new
+
+    def log_bytes(self, content: bytes, folder: str, name: str) -> None:
+        """Log a file with this content."""
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            path.write_bytes(content)
+            self.client.log_artifact(self.id, str(path), folder)
+
+    def log_data(self, name: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+        """Log the splits of a data set that the run lacks, each by its digest."""
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.data.sources import LocalArtifactDatasetSource
+        from mlflow.entities import DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                MetaDataset(
+                    LocalArtifactDatasetSource(f"data/processed/{split}"), *named_data(name, split, part)
+                )._to_mlflow_entity(),
+                [InputTag("mlflow.data.context", _CONTEXTS[split])],
+            )
+            for split, part in splits.items()
+            if _CONTEXTS[split] not in self._contexts
+        ]
+        if inputs:
+            self.client.log_inputs(self.id, inputs)
+            self._contexts |= {tag.value for found in inputs for tag in found.tags}
+
+    def log_results(
+        self, values: Mapping[str, float], moment: int, model: str | None = None, data: Sequence[str] = ()
+    ) -> None:
+        """Log metrics that have no epochs; MLflow draws them as bars, side by side for all runs.
+
+        Args:
+            values: by the names of the metrics.
+            moment: when they were measured, in milliseconds since 1970; the same if it is repeated.
+            model: the id of the logged model that they are of, which gets them as well.
+            data: the name and the digest of the data set that they were measured on, for the model.
+        """
+        from mlflow.entities import Metric
+
+        new = set(values)
+        if not model or values.keys() <= {metric.key for metric in self._metrics_of(model)}:
+            new = {key for key, value in values.items() if self.metrics.get(key) != value}
+        details = {"model_id": model, "run_id": self.id} if model else {}
+        if model and data:
+            details |= {"dataset_name": data[0], "dataset_digest": data[1]}
+        if new:
+            self.client.log_batch(
+                self.id, [Metric(key, values[key], moment, 0, **details) for key in values if key in new]
+            )
+            self.metrics |= values
+
+    def set_status(self, status: str, end: int | None) -> None:
+        """Set the status; a run that finished keeps its end, in milliseconds since 1970."""
+        new_end = end and (not self._ended or self.status != "FINISHED")
+        if new_end:
+            self.client.set_terminated(self.id, status, end)
+        elif status != self.status:
+            self.client.update_run(self.id, status)
+        self.status, self._ended = status, self._ended or bool(end)
+
+    def _metrics_of(self, model: str) -> Sequence[Any]:
+        return self.client.get_logged_model(model).metrics or ()
+
+
+def named_data(name: str, split: str, part: Mapping[str, Any]) -> tuple[str, str]:
+    """The name and the digest of a split, as MLflow has them."""
+    return f"{name}-{split}", part["sha256"][:_MAX_DIGEST]
+
+
+def shortened(value: object) -> str:
+    """A value as the text of a param or a tag."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items, at most `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
