@@ -37,6 +37,9 @@ def workspace(tmp_path):
 def test_a_dataset_is_read_as_it_was_written(workspace):
     write_dataset(workspace, DATASET)
     assert read_dataset(workspace) == DATASET
+    # People read it, too.
+    assert '\n  "name": "pets",\n' in workspace.dataset.read_text()
+    assert '"Hündin"' in workspace.dataset.read_text()
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"counts": {}}', '{"counts": 1}'])

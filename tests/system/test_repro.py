@@ -145,7 +145,7 @@ def test_the_verb_repro_does_as_dvc_repro_without_its_advice(template, tmp_path)
     output = clone.run("pipeline", "repro")
     assert executed(output) == STAGES
     [run] = clone.mlflow_runs()
-    assert output.splitlines()[-1].endswith(f"{run.info.run_name}: {run.info.run_id}")
+    assert output.splitlines()[-1].endswith(f": {run.info.run_id}")
     again = clone.run("pipeline", "repro")
     assert skipped(again)
     for advice in ("git add", "autostage", "dvc push"):
