@@ -31,7 +31,7 @@ MODULES: dict[str, list[str]] = {
     "artifacts/processed": [],
     "evaluation/metrics": [],
     "evaluation/significance": [],
-    "trials/run_cache": ["trials/test_run_cache.py", "sweeps/test_plan.py"],
+    "trials/run_cache": [],
     "tracking/record": ["tracking/test_record.py", "tracking/test_run.py"],
     "stages/compose": [],
     "config/params": ["test_config.py", "config/test_params.py"],
