@@ -285,7 +285,8 @@ constant, a negated condition, a statement left out. It meets the fast tests of 
 whole suite. Written by `python -m benchmarks.mutations`, but for the reasons.
 
 Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), leaving out those that do
-the same as the code they were made of.
+the same as the code they were made of. Where fewer were tried than there are, they are a sample
+(`--sample`), chosen by a digest.
 
 | module | mutants | tried | not noticed | of these the same | noticed |
 |---|---|---|---|---|---|

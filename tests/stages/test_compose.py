@@ -131,13 +131,13 @@ def test_refused_overrides_of_an_experiment_leave_params_as_conf_has_them(worksp
     ["name='${oc.env:SECRET}'", "name='a-${oc.env:SECRET}'", "data.classes=[a,'${oc.env:SECRET}']"],
 )
 def test_a_secret_in_an_override_of_an_experiment_is_refused_and_not_shown(workspace, monkeypatch, override):
-    monkeypatch.setenv("SECRET", "hunter2")
+    monkeypatch.setenv("SECRET", "hunter")
     dvc_composes(workspace, override)
-    assert "hunter2" in workspace.params.read_text()
+    assert "hunter" in workspace.params.read_text()
     with pytest.raises(PipelineError, match="the environment variable SECRET") as error:
         run(workspace, "my-experiment")
-    assert "hunter2" not in str(error.value)
-    assert "hunter2" not in workspace.params.read_text()
+    assert "hunter" not in str(error.value)
+    assert "hunter" not in workspace.params.read_text()
 
 
 def test_what_conf_says_itself_is_no_secret_though_the_environment_says_it_too(workspace, monkeypatch):
@@ -149,15 +149,15 @@ def test_what_conf_says_itself_is_no_secret_though_the_environment_says_it_too(w
 
 
 def test_a_secret_that_dvc_resolved_does_not_stay_in_params(workspace, monkeypatch):
-    monkeypatch.setenv("SECRET", "hunter2")
+    monkeypatch.setenv("SECRET", "hunter")
     edit(workspace, "run_name: null", "run_name: ${oc.env:SECRET}", file="conf/tracking/default.yaml")
     dvc_composes(workspace)
-    assert "hunter2" in workspace.params.read_text()
+    assert "hunter" in workspace.params.read_text()
     with pytest.raises(PipelineError, match="run_name is") as error:
         run(workspace, "my-experiment")
-    assert "hunter2" not in str(error.value)
+    assert "hunter" not in str(error.value)
     for path in workspace.root.rglob("*"):
-        assert path.is_dir() or "hunter2" not in path.read_text()
+        assert path.is_dir() or "hunter" not in path.read_text()
 
 
 @pytest.mark.parametrize("content", ["", "- a\n", "a: [\n"])

@@ -55,6 +55,11 @@ def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(cou
             assert part.labels.shape[1] == batch_size or part is epoch[-1]
 
 
+def test_a_slice_holds_one_batch_if_that_alone_is_over_the_memory_limit():
+    [epoch] = epochs_of(images(3, 2**20 + 1), settings(epochs=1, batch_size=1, slice_megabytes=1))
+    assert [part.labels.shape[0] for part in epoch] == [1, 1, 1]
+
+
 def test_shuffle_once_repeats_one_order_and_every_epoch_draws_a_new_one():
     once = [order_of(epoch) for epoch in epochs_of(images(203), settings(shuffle="once"))]
     each = [order_of(epoch) for epoch in epochs_of(images(203), settings(shuffle="every_epoch"))]
