@@ -277,6 +277,8 @@ def render(scores: _Scores, survivors: dict[str, str]) -> str:
         totals = [totals[0] + sensible - (alive - equal), totals[1] + sensible]
         share = (sensible - (alive - equal)) / max(1, sensible)
         lines.append((share, f"| `{module}` | {every} | {tried} | {alive} | {equal} | {share:.0%} |"))
+    waiting = [f"`{module}`" for module in MODULES if module not in scores]
+    not_run = f"Not run yet: {', '.join(waiting)}.\n\n" if waiting else ""
     return f"""\
 # What the tests would notice
 
@@ -288,7 +290,7 @@ Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), l
 the same as the code they were made of. Where fewer were tried than there are, they are a sample
 (`--sample`), chosen by a digest.
 
-| module | mutants | tried | not noticed | of these the same | noticed |
+{not_run}| module | mutants | tried | not noticed | of these the same | noticed |
 |---|---|---|---|---|---|
 {chr(10).join(line for _, line in sorted(lines))}
 
