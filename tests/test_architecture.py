@@ -168,3 +168,8 @@ def test_each_key_has_a_comment_where_it_is_set_or_is_in_a_page():
     missing = {key for key in set(settings()) - commented if f"`{'.'.join(filter(None, key))}`" not in PROSE}
     # The digests are by the names of the files that they are of.
     assert missing - {("data", name) for name in RAW_ARRAYS} == set()
+
+
+def test_no_file_of_the_package_is_longer_than_300_lines():
+    long = {str(path.relative_to(SOURCE)): path.read_text().count("\n") for path in files()}
+    assert {path: lines for path, lines in long.items() if lines > 300} == {}
