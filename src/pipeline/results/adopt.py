@@ -1,6 +1,7 @@
 """A trial of a sweep becomes an experiment: a short file in conf/ that composes to its configuration."""
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ def _text(name: str, report: Report, trial: Trial, config: Config, conf: Path) -
         f"#   python -m pipeline experiment={name}\n"
         "#\n"
         f"# Trial {trial.number} of {len(report.trials)} in {report.name}, {trial.run}:\n"
-        f"#   python -m pipeline -m {' '.join(report.command)}\n"
+        f"#   python -m pipeline -m {shlex.join(report.command)}\n"
         "defaults:\n" + "".join(f"  - {line}\n" for line in (*defaults, "_self_")) + f"\n{body}"
     )
 

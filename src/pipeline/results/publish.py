@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def _shown(report: Report, trained: Set[str]) -> SweepRun:
         },
         metrics=metrics,
         tags={
-            "pipeline.command": f"python -m pipeline -m {' '.join(report.command)}",
+            "pipeline.command": f"python -m pipeline -m {shlex.join(report.command)}",
             **({"pipeline.best": best.trials[0].run or ""} if best else {}),
         },
         note=_note(report, board),
@@ -157,7 +158,7 @@ def _plan(report: Report) -> dict[str, list[Any]]:
             "run": trial.run,
             "seconds": trial.seconds,
             "error": trial.error or None,
-            "overrides": " ".join(trial.overrides),
+            "overrides": shlex.join(trial.overrides),
         }
 
     keys = list(dict.fromkeys(key for trial in report.trials for key in trial.differs))
@@ -176,7 +177,7 @@ def _csv(table: Mapping[str, Sequence[Any]]) -> str:
 
 def _note(report: Report, board: Leaderboard) -> str:
     """What a person reads first in MLflow."""
-    command = f"    python -m pipeline -m {' '.join(report.command)}"
+    command = f"    python -m pipeline -m {shlex.join(report.command)}"
     if not (best := board.best):
         return f"No trial has a result yet.\n\n{command}"
     found = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)

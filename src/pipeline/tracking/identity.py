@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.artifacts.processed import Dataset, read_dataset
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
+from pipeline.errors import PipelineError
 
 # The params of the stage train, as dvc.yaml declares them.
 TRAIN_PARAMS = ("seed", "model", "train", "modules.model")
@@ -60,6 +61,36 @@ def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     """
     inputs = {"settings": dict(config["evaluate"]), "test": describe_split(dataset, "test")}
     return {"id": _digest(inputs)[:8], **inputs}
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What models/run.json says.
+
+    Raises:
+        PipelineError: it is missing or damaged.
+    """
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not {"id", "name", "config", "data"} <= run.keys():
+            raise ValueError("it was written by an older version")  # noqa: TRY301
+    except (OSError, ValueError, AttributeError) as error:
+        raise PipelineError(f"{path} names no run ({error}): run `dvc repro`.") from None
+    return run
+
+
+def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
+    """Refuse a model file that is not the one that the run wrote.
+
+    Raises:
+        PipelineError: it is missing, or another one.
+    """
+    if not files.model.exists():
+        raise PipelineError(f"{files.model} is missing: `dvc repro` restores the one in models/.")
+    if sha256(files.model) != run["result"]["model_sha256"]:
+        raise PipelineError(
+            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of "
+            "it is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
+        )
 
 
 def _digest(content: Mapping[str, Any]) -> str:

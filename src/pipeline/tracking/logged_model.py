@@ -10,8 +10,9 @@ from pipeline.artifacts.history import Epoch
 from pipeline.config.section import leaves
 from pipeline.environment import quiet_tensorflow
 from pipeline.tracking.database import has_files
+from pipeline.tracking.identity import refuse_foreign_model
 from pipeline.tracking.mlflow_run import MlflowRun, shortened
-from pipeline.tracking.record import Record, refuse_foreign_model
+from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:

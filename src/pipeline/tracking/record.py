@@ -24,7 +24,7 @@ from pipeline.config.schema import Config
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
-from pipeline.tracking.identity import evaluation_of, identify
+from pipeline.tracking.identity import evaluation_of, identify, read_run, refuse_foreign_model
 from pipeline.tracking.lineage import Code, code_of, environment_tags, read_code
 from pipeline.tracking.occasion import Occasion, keep, label_of, now, occasions_of
 
@@ -216,36 +216,6 @@ class Record:
     @property
     def _occasion_file(self) -> Path:
         return self.files.root / "occasion.json"
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """What models/run.json says.
-
-    Raises:
-        PipelineError: it is missing or damaged.
-    """
-    try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"id", "name", "config", "data"} <= run.keys():
-            raise ValueError("it was written by an older version")  # noqa: TRY301
-    except (OSError, ValueError, AttributeError) as error:
-        raise PipelineError(f"{path} names no run ({error}): run `dvc repro`.") from None
-    return run
-
-
-def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
-    """Refuse a model file that is not the one that the run wrote.
-
-    Raises:
-        PipelineError: it is missing, or another one.
-    """
-    if not files.model.exists():
-        raise PipelineError(f"{files.model} is missing: `dvc repro` restores the one in models/.")
-    if sha256(files.model) != run["result"]["model_sha256"]:
-        raise PipelineError(
-            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of "
-            "it is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
-        )
 
 
 def differs_text(differs: Mapping[str, str]) -> str:
