@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 REPOSITORY = Path(__file__).parents[1]
 USED = {
     "hydra._internal.config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config": "hydra-core",
+    "hydra._internal.config_search_path_impl.ConfigSearchPathImpl": "hydra-core",
     "hydra._internal.utils.get_args_parser": "hydra-core",
     "dvc.stage.cache._get_cache_hash": "dvc",
     "dvc.stage.cache.StageCache._get_cache_dir": "dvc",

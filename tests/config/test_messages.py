@@ -171,16 +171,18 @@ def test_names_of_a_sweep_are_checked_though_its_first_values_make_no_trial():
 
 
 def test_a_sweep_as_a_whole_is_not_held_to_values_that_no_trial_has():
-    composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.trials=3"])
-    assert (composed.sweep.trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
-    with pytest.raises(PipelineError, match=r"The command line is refused\.\nsweep\.trials is 0"):
-        compose_sweep(CONF, ["sweep.trials=0"])
+    composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.n_trials=3"])
+    assert (composed.sweep.n_trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
+    with pytest.raises(PipelineError, match=r"The command line is refused\.\nsweep\.n_trials is 0"):
+        compose_sweep(CONF, ["sweep.n_trials=0"])
 
 
 def test_trials_of_a_sweep_are_validated_as_they_will_be():
     overrides = parse(
         ["experiment=mlp_best,cnn_fast", "train.weight_decay=0.01", "data=digits", "train.epochs=1"]
     )
-    assert [trial.config.train.optimizer for trial in grid(CONF, overrides)] == ["adamw", "adamw"]
+    _, configs = grid(CONF, overrides)
+    assert [config.train.optimizer for config in configs.values()] == ["adamw", "adamw"]
     overrides = parse(["train.epochs='${seed}'", "seed=1,2"])
-    assert [trial.config.train.epochs for trial in grid(CONF, overrides)] == [1, 2]
+    _, configs = grid(CONF, overrides)
+    assert [config.train.epochs for config in configs.values()] == [1, 2]
