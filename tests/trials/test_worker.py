@@ -156,7 +156,8 @@ def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
     for stage in ("fetch", "preprocess", "train"):
         ran(workspace, stage, worker)
     folder = Path(worker.address).parent
-    assert list(folder.glob("*.py")), "TensorFlow writes none any more, so this proves nothing"
+    # Such as a library may write in a process that ends without its exit handlers.
+    (folder / "left_over.py").write_text("")
     worker.stop()
     assert not folder.exists()
     assert not list(temporary.iterdir())
