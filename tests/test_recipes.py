@@ -26,15 +26,14 @@ def test_an_epoch_on_a_few_made_up_images(tmp_path, name):
     assert config.name == name
     workspace, side, rng = Workspace(tmp_path), SIDES[config.data.name], np.random.default_rng(0)
     held_out = round(20 * config.preprocess.validation_fraction)
-    counts = {"train": 100, "validation": held_out}
+    counts, digests = {"train": 100, "validation": held_out}, {}
     for split, count in counts.items():
         images = rng.integers(0, 256, (count, side**2), np.uint8)
         labels = rng.integers(0, 10, count).astype(np.int32)
-        write_split(workspace, split, [images], images.shape, labels)
+        digests[split] = write_split(workspace, split, [images], images.shape, labels)
     totals = {split: Count(count, ()) for split, count in counts.items()}
-    write_dataset(
-        workspace, Dataset(config.data.name, config.data.classes, (side, side), SCALE, totals, 0, 1, {}, {})
-    )
+    shape, classes = (side, side), config.data.classes
+    write_dataset(workspace, Dataset(config.data.name, classes, shape, SCALE, totals, 0, 1, {}, digests))
     seen = []
     result = train.run(config, workspace, seen.append)
     assert [np.isfinite(epoch.train_loss) for epoch in seen] == [True]

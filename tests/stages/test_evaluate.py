@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 from sklearn.metrics import log_loss
 
 from pipeline.artifacts import model_file
-from pipeline.artifacts.processed import read_dataset, read_split
-from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
+from pipeline.artifacts.processed import read_dataset, read_split, write_dataset
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump, view
 from pipeline.environment import use_threads
@@ -33,7 +34,7 @@ TEST_IMAGES = 2300  # Two batches and a rest.
 @pytest.fixture(scope="module")
 def config():
     classes = "data.classes=[zero,one,two]"
-    return compose(CONF, ["data.name=stripes", classes, "evaluate.top_losses=3"])
+    return compose(CONF, ["data.name=stripes", "data.sha256=null", classes, "evaluate.top_losses=3"])
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,13 @@ def prepared(config, tmp_path_factory) -> Path:
     put_model(workspace, inference_model(network(), (4, 5)))
     workspace.history.write_text(HISTORY)
     return workspace.root
+
+
+def record_test_split(workspace):
+    """Have dataset.json name the test split as it is now."""
+    dataset = read_dataset(workspace)
+    files = {name: sha256(workspace.processed / "test" / f"{name}.npy") for name in ("images", "labels")}
+    write_dataset(workspace, dataclasses.replace(dataset, sha256={**dataset.sha256, "test": files}))
 
 
 def put_model(workspace, model):
@@ -199,6 +207,7 @@ def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
     surest = scores.max(axis=1).argsort()[-3:]
     labels[surest] = (scores[surest].argmax(axis=1) + 1) % 3
     np.save(folder / "labels.npy", labels)
+    record_test_split(workspace)
     run(with_settings(config, label_issues=2), workspace)
     table = rows_of(workspace.label_issues)
     assert len(table) == 2
@@ -248,6 +257,7 @@ def test_a_test_set_without_images_is_refused(config, workspace):
     for name in ("images", "labels"):
         path = workspace.processed / "test" / f"{name}.npy"
         np.save(path, np.load(path)[:0])
+    record_test_split(workspace)
     with pytest.raises(PipelineError, match="no test images"):
         run(config, workspace)
     assert not workspace.metrics.parent.exists()

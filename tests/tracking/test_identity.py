@@ -137,7 +137,7 @@ def test_two_clones_with_one_server_that_train_the_same_make_one_run(workspace, 
     for clone in (workspace, other):
         train(settings, clone)
         evaluate(settings, clone)
-    [run] = [run for run in runs(server.uri) if run.data.params["seed"] == "41"]
+    [run] = [run for run in runs(server.uri) if run.data.params.get("seed") == "41"]
     assert sum(key.startswith("pipeline.occasion.") for key in run.data.tags) == 2
     assert len(run.outputs.model_outputs) == 1
 

@@ -189,6 +189,7 @@ def test_a_run_of_older_code_is_sent_though_the_schema_has_changed(workspace):
     [record] = kept(workspace)
     path = record / "occasion.json"
     path.write_text(path.read_text().replace('"batch_size"', '"size_of_batches"'))
+    workspace.run.unlink()
     tracking.sync(config().tracking, workspace)
     assert "train.size_of_batches" in one_run(workspace).data.params
 
