@@ -254,7 +254,8 @@ def _claim(workspace: Workspace, name: str, timeout: float | None = None) -> tup
     """The folder of a record, and its lock, which is waited for (None: as long as it takes)."""
     files = Workspace(workspace.scratch / "runs" / name)
     files.root.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(files.root.with_suffix(".lock"))
+    # It is released by the thread that sends the record.
+    lock = FileLock(files.root.with_suffix(".lock"), thread_local=False)
     try:
         lock.acquire(0)
     except Timeout:
