@@ -4,6 +4,7 @@ import importlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -47,13 +48,17 @@ class Run:
         Raises:
             PipelineError: MLflow has no model of this run, or it can't be read.
         """
-        from pipeline.environment import quiet_tensorflow
+        from pipeline.environment import quiet_tensorflow, use_threads
         from pipeline.results.lookup import download_model
 
+        config = compose()
         with quiet_tensorflow():
             from pipeline.artifacts.model_file import load
+        # As it was evaluated, to the last bit, unless this process computes with other threads already.
+        with suppress(PipelineError):
+            use_threads(config.train.threads)
         with tempfile.TemporaryDirectory() as folder:
-            return load(download_model(self.id, compose().tracking, here(), Path(folder)))
+            return load(download_model(self.id, config.tracking, here(), Path(folder)))
 
 
 def compose(*overrides: str) -> Config:
