@@ -5,21 +5,19 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.artifacts.history import Epoch
-from pipeline.artifacts.workspace import Workspace, here, sha256, write_text
+from pipeline.artifacts.history import Epoch, Trained
+from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config import compose as composition
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError as PipelineError
 
 if TYPE_CHECKING:
     import keras
-
-    from pipeline.artifacts.history import Trained
 
 Stage = Literal["fetch", "preprocess", "train", "evaluate"]
 
@@ -129,11 +127,8 @@ def load_run(name: str) -> Run:
     return Run(found.name, found.id, found.params, found.metrics, found.predictions)
 
 
-def _name_run(config: Config, workspace: Workspace, trained: "Trained") -> None:
+def _name_run(config: Config, workspace: Workspace, trained: Trained) -> None:
     """Write models/run.json, by which evaluate knows the model; the code is not part of such a run's id."""
-    from pipeline.tracking.identity import identify
+    from pipeline.tracking.identity import complete, identify, write_run
 
-    result = {key: value for key, value in asdict(trained).items() if key != "cpu_seconds"}
-    result["model_sha256"] = sha256(workspace.model)
-    run = identify(config, workspace, {}) | {"result": result}
-    write_text(workspace.run, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+    write_run(workspace.run, complete(identify(config, workspace, {}), trained, workspace.model))

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import Dataset, read_dataset
-from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.artifacts.workspace import Workspace, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
 
@@ -61,6 +63,23 @@ def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     """
     inputs = {"settings": dict(config["evaluate"]), "test": describe_split(dataset, "test")}
     return {"id": _digest(inputs)[:8], **inputs}
+
+
+def complete(run: Mapping[str, Any], trained: Trained, model: Path) -> dict[str, Any]:
+    """What models/run.json says once the training has ended: `run` with its `result`.
+
+    Args:
+        run: what `identify` gave.
+        trained: of which the seconds are left out, since they are of one occasion.
+        model: the file that was written.
+    """
+    result = {key: value for key, value in asdict(trained).items() if key != "cpu_seconds"}
+    return {**run, "result": result | {"model_sha256": sha256(model)}}
+
+
+def write_run(path: Path, run: Mapping[str, Any]) -> None:
+    """Write what `read_run` reads."""
+    write_text(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_run(path: Path) -> dict[str, Any]:

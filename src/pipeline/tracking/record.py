@@ -19,12 +19,19 @@ from filelock import FileLock, Timeout
 
 from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
-from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256, write_text
+from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
 from pipeline.config.schema import Config
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
-from pipeline.tracking.identity import evaluation_of, identify, read_run, refuse_foreign_model
+from pipeline.tracking.identity import (
+    complete,
+    evaluation_of,
+    identify,
+    read_run,
+    refuse_foreign_model,
+    write_run,
+)
 from pipeline.tracking.lineage import Code, code_of, environment_tags, read_code
 from pipeline.tracking.occasion import Occasion, keep, label_of, now, occasions_of
 
@@ -94,7 +101,7 @@ class Record:
         occasion = Occasion.begin(config, origin, config.tracking.run_name or name)
         write_text(files.root / "occasion.json", occasion.dump())
         if not files.run.exists():
-            _write_json(files.run, run)
+            write_run(files.run, run)
         record = cls(files, lock)
         if record.state is None:
             record.state = State("RUNNING", now(), sweep=context.sweep, differs=differs_text(context.differs))
@@ -169,12 +176,11 @@ class Record:
         """Complete run.json, put it into `workspace`, keep a copy of the model and the occasion."""
         _copy(workspace.history, self.files.history)
         _copy(workspace.model, self.files.model)
-        outcome = asdict(result)
-        occasion = self.occasions[-1].ended(result.weights_sha256, outcome.pop("cpu_seconds"))
+        occasion = self.occasions[-1].ended(result.weights_sha256, result.cpu_seconds)
         write_text(self._occasion_file, occasion.dump())
         keep(occasion, self.id, workspace)
-        run = self.run | {"result": outcome | {"model_sha256": sha256(workspace.model)}}
-        _write_json(self.files.run, run)
+        run = complete(self.run, result, workspace.model)
+        write_run(self.files.run, run)
         _copy(self.files.run, workspace.run)
         self.occasions[-1] = occasion
         # Last, since what sends the run beside the training now takes the model.
