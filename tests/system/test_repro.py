@@ -66,7 +66,8 @@ def test_two_clones_that_share_nothing_make_the_same_bytes(reproduced, template,
     ours, theirs = reproduced.digests(), other.digests()
     assert ours.keys() >= REPRODUCIBLE
     assert ours == theirs
-    assert other.changes() == reproduced.changes()
+    for path in ("dvc.lock", "params.yaml"):
+        assert (other.root / path).read_bytes() == (reproduced.root / path).read_bytes()
     weights = [
         json.loads(clone.workspace.metrics.read_text())["weights_sha256"] for clone in (reproduced, other)
     ]

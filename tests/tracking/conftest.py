@@ -63,7 +63,10 @@ def workspace(tmp_path, model, empty_store):
 
 
 @pytest.fixture(scope="module")
-def server(memory):
-    server = Server(memory).start()
+def server(memory, empty_store):
+    # A database of its own: runs of the same inputs have the same id in every module.
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    shutil.copy(empty_store, folder / "server.db")
+    server = Server(folder).start()
     yield server
     server.kill()

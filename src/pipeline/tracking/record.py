@@ -97,7 +97,7 @@ class Record:
         files, lock = _claim(workspace, run["id"])
         context = TrialContext.current()
         origin = read_code(Path(context.origin)) if context.origin else code_of(workspace)
-        name = f"{label_of(context.differs) or config.name}-{run['id'][:6]}"
+        name = _label(label_of(context.differs) or config.name, run["id"])
         occasion = Occasion.begin(config, origin, config.tracking.run_name or name)
         write_text(files.root / "occasion.json", occasion.dump())
         if not files.run.exists():
@@ -157,7 +157,9 @@ class Record:
     @property
     def label(self) -> str:
         """What MLflow calls the run if it does not have it yet."""
-        return self.occasions[0].label if self.occasions else self.name
+        if self.occasions:
+            return self.occasions[0].label
+        return _label(self.config.get("name", self.run["data"]["name"]), self.id)
 
     def release(self) -> None:
         """Let other processes send or complete the record; the system does so when this one dies."""
@@ -222,6 +224,10 @@ class Record:
     @property
     def _occasion_file(self) -> Path:
         return self.files.root / "occasion.json"
+
+
+def _label(of: str, run_id: str) -> str:
+    return f"{of}-{run_id[:6]}"
 
 
 def differs_text(differs: Mapping[str, str]) -> str:

@@ -126,7 +126,7 @@ class _Sender(threading.Thread):
             error = TimeoutError(f"it takes longer than tracking.timeout, {self._tracking.timeout:g} s")
             self._warn(_unreachable(error, self._tracking, self._workspace))
         elif self._projection and not self._failed:
-            say(f"MLflow run {self._record.name} ({self._projection.status}): {self._projection.run_id}")
+            say(f"MLflow run {self._record.label} ({self._projection.status}): {self._projection.run_id}")
 
     def run(self) -> None:
         """Send what is new until all is sent, then let go of the record."""
@@ -225,7 +225,7 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
                     projection.update()
                 run_id = projection.run_id
             where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
-            lines.append(f"The model {where} is of MLflow run {record.name}: {run_id}")
+            lines.append(f"The model {where} is of MLflow run {record.label}: {run_id}")
     except (RunDeletedError, OtherWeightsError) as error:
         lines.append(str(error))
     except PipelineError:
@@ -256,7 +256,7 @@ def _send_kept(
             with record.sending():
                 projection = _project(record, tracking, workspace, given_up)
                 projection.update()
-            lines.append(f"Sent run {record.name} ({projection.status}): {projection.run_id}")
+            lines.append(f"Sent run {record.label} ({projection.status}): {projection.run_id}")
         except (RunDeletedError, OtherWeightsError) as error:
             lines.append(str(error))
         except Exception as error:
