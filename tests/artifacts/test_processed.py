@@ -18,6 +18,7 @@ DATASET = Dataset(
     name="pets",
     classes=("Katze", "Hündin"),
     image_shape=(3, 2),
+    reader={"image_size": [3, 2], "colour": "grey"},
     scale=SCALE,
     counts={"train": Count(3, (1, 2))},
     mean=0.1,

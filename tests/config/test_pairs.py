@@ -11,7 +11,12 @@ from pipeline.config.section import ModelSection
 from pipeline.errors import PipelineError
 
 CONF = Path(__file__).parents[2] / "conf"
-FILLED_IN = ["data.name=mine", "data.classes=[cat,dog]", "data.sources=[{kind: idx, path: mine}]"]
+FILLED_IN = [
+    "data.name=mine",
+    "data.classes=[cat,dog]",
+    "data.sources=[{kind: idx, path: mine}]",
+    "data.reader.image_size=[8,8]",
+]
 
 
 def options() -> list[tuple[str, str]]:

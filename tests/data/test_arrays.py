@@ -13,6 +13,7 @@ from pipeline.data.formats.npy import open_npy, read_npz
 from pipeline.errors import PipelineError
 
 CLASSES = ("cat", "dog")
+SHAPE = (3, 2)
 MAX_BYTES = 10_000
 
 
@@ -47,7 +48,7 @@ def zipped(member: bytes) -> io.BytesIO:
 
 def test_labels_become_int32_and_images_contiguous():
     arrays = raw() | {"train_images": np.asfortranarray(raw()["train_images"])}
-    checked = canonical(arrays, CLASSES)
+    checked = canonical(arrays, CLASSES, SHAPE)
     assert list(checked) == list(RAW_ARRAYS)
     assert {array.dtype.str for name, array in checked.items() if "labels" in name} == {"<i4"}
     assert all(array.flags.c_contiguous for array in checked.values())
@@ -58,7 +59,7 @@ def test_colour_images_are_accepted():
         "train_images": np.zeros((4, 3, 2, 3), np.uint8),
         "test_images": np.zeros((2, 3, 2, 3), np.uint8),
     }
-    assert canonical(raw() | colour, CLASSES)["train_images"].shape == (4, 3, 2, 3)
+    assert canonical(raw() | colour, CLASSES, (*SHAPE, 3))["train_images"].shape == (4, 3, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,10 @@ def test_colour_images_are_accepted():
             {"test_images": np.zeros((0, 3, 2), np.uint8), "test_labels": np.zeros(0, np.uint8)},
             "test_images is empty",
         ),
-        ({"test_images": np.zeros((2, 2, 3), np.uint8)}, "of one size"),
+        (
+            {"test_images": np.zeros((2, 2, 3), np.uint8)},
+            r"test_images is .* images \(3, 2\) of",
+        ),
         ({"train_images": np.zeros((4, 6), np.uint8)}, "train_images is uint8"),
         ({"train_images": np.zeros((4, 0, 2), np.uint8)}, "train_images is uint8"),
         ({"train_images": np.zeros((4, 3, 2), np.float32)}, "train_images is float32"),
@@ -85,14 +89,14 @@ def test_colour_images_are_accepted():
 )
 def test_arrays_that_are_not_a_dataset_are_refused_by_name(change, reason):
     with pytest.raises(PipelineError, match=reason):
-        canonical(raw() | change, CLASSES)
+        canonical(raw() | change, CLASSES, SHAPE)
 
 
 def test_a_missing_array_is_refused_by_name():
     arrays = raw()
     del arrays["test_labels"]
     with pytest.raises(PipelineError, match="no test_labels"):
-        canonical(arrays, CLASSES)
+        canonical(arrays, CLASSES, SHAPE)
 
 
 def test_an_npz_file_is_read():

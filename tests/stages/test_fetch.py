@@ -89,8 +89,10 @@ def digits():
 
 
 def config(*from_sources, **changes):
-    changes = {"name": "made", "sources": from_sources, "sha256": pins(), "timeout": 5.0} | changes
     composed = digits()
+    reader = composed.data.reader.model_copy(update={"image_size": (5, 4)})
+    made = {"name": "made", "sources": from_sources, "reader": reader, "sha256": pins(), "timeout": 5.0}
+    changes = made | changes
     return view(composed.model_copy(update={"data": composed.data.model_copy(update=changes)}), ["data"])
 
 

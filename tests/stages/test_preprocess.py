@@ -13,6 +13,7 @@ from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import view
 from pipeline.config.schema import RawDigests
+from pipeline.config.section import ReaderSection
 from pipeline.errors import PipelineError
 from pipeline.stages import preprocess
 
@@ -36,8 +37,10 @@ def composed():
     return compose(REPOSITORY / "conf", ["data=digits"])
 
 
-def config(classes=CLASSES, **settings):
-    data = composed().data.model_copy(update={"name": "pets", "classes": classes, "sha256": None})
+def config(classes=CLASSES, image_size=(5, 4), colour="grey", **settings):
+    reader = composed().data.reader.model_copy(update={"image_size": image_size, "colour": colour})
+    changed = {"name": "pets", "classes": classes, "reader": reader, "sha256": None}
+    data = composed().data.model_copy(update=changed)
     settings = {"validation_fraction": 0.25, "validation_split": "last", "seed": 0} | settings
     changed = {"data": data, "preprocess": composed().preprocess.model_copy(update=settings)}
     return view(composed().model_copy(update=changed), declared())
@@ -131,6 +134,7 @@ def test_the_description_tells_what_the_arrays_are(workspace):
     dataset = read_dataset(workspace)
     assert (dataset.name, dataset.classes, dataset.image_shape) == ("pets", CLASSES, (5, 4))
     assert dataset.counts["test"].per_class == (3, 2, 2)
+    assert ReaderSection.model_validate(dataset.reader) == config().data.reader
     pixels = scaled(raw["train_images"][:30]).astype(np.float64)
     np.testing.assert_allclose((dataset.mean, dataset.std), (pixels.mean(), pixels.std()), rtol=1e-6)
     for split in SPLITS:
@@ -179,7 +183,7 @@ def test_colour_images_are_flattened_and_described(workspace):
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
     save(workspace, train_images=colour, test_images=colour[:7])
-    preprocess.run(config(), workspace)
+    preprocess.run(config(colour="rgb"), workspace)
     assert read_dataset(workspace).image_shape == (5, 4, 3)
     np.testing.assert_array_equal(read_split(workspace, "train")[0], colour[:30].reshape(30, 60))
 
@@ -233,12 +237,11 @@ def test_a_raw_array_that_is_not_the_pinned_one_is_refused_before_the_work(works
     assert outputs(workspace) == before
 
 
-@pytest.mark.parametrize("channels", [2, 5])
-def test_any_number_of_channels_is_processed(workspace, channels):
-    images = np.zeros((40, 5, 4, channels), np.uint8)
+def test_images_of_another_shape_than_the_reader_makes_are_refused(workspace):
+    images = np.zeros((40, 5, 4, 3), np.uint8)
     save(workspace, train_images=images, test_images=images[:7])
-    preprocess.run(config(), workspace)
-    assert read_dataset(workspace).image_shape == (5, 4, channels)
+    with pytest.raises(PipelineError, match=r"makes images \(5, 4\) of pictures: set image_size and colour"):
+        preprocess.run(config(), workspace)
 
 
 def test_missing_or_truncated_raw_arrays_are_refused(workspace):
@@ -256,7 +259,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_preprocess as t
-t.preprocess.run(t.config(), t.Workspace(Path(sys.argv[2])))
+t.preprocess.run(t.config(image_size=(28, 28)), t.Workspace(Path(sys.argv[2])))
 [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(int(peak.split()[1]) // 1024)
 """

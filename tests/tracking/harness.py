@@ -67,7 +67,7 @@ def dataset(test="c"):
     letters = dict(zip(SPLITS, ("a", "b", test), strict=True))
     digests = {split: {"images": 64 * letter, "labels": 64 * letter} for split, letter in letters.items()}
     classes = tuple("0123456789")
-    return Dataset("digits", classes, (8, 8), 1 / 255, counts, 0.3, 0.4, {}, digests)
+    return Dataset("digits", classes, (8, 8), {}, 1 / 255, counts, 0.3, 0.4, {}, digests)
 
 
 def digests(workspace):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -32,6 +33,8 @@ class Dataset:
     classes: tuple[str, ...]
     # (height, width) or (height, width, channels).
     image_shape: tuple[int, ...]
+    # `data.reader`: what makes such an image of a picture.
+    reader: Mapping[str, Any]
     # What `scaled` multiplies by.
     scale: float
     counts: Mapping[str, Count]

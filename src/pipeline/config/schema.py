@@ -18,6 +18,7 @@ from pipeline.config.section import (
     ModelSection,
     Name,
     Positive,
+    ReaderSection,
     Section,
     Seed,
     SourceSection,
@@ -46,6 +47,7 @@ class DataSection(Section):
     name: Name
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=1000)]
     sources: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
+    reader: ReaderSection
     sha256: RawDigests | None
     timeout: Positive
     deadline: Positive

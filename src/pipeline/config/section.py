@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Side = Annotated[int, Field(ge=1, le=10_000)]  # of an image, in pixels
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _DIGEST = r"^[0-9a-f]{64}$"
 _NAME = r"^[\w][\w .,=+-]{0,99}$"
@@ -43,6 +44,22 @@ class SourceSection(Section):
     """What every source's section has: its kind, the name of its module in `pipeline.data.sources`."""
 
     kind: str
+
+
+class ReaderSection(Section):
+    """How pictures become arrays: `data.reader`, which travels with the model."""
+
+    image_size: Annotated[tuple[Side, Side], Field(strict=False)]
+    colour: Literal["grey", "rgb"]
+    resize: Literal["pad", "crop", "stretch"]
+    background: Literal["black", "white"]
+    prepare: Literal["none", "digit"]
+    max_pixels: Count
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width) or (height, width, 3)."""
+        return self.image_size if self.colour == "grey" else (*self.image_size, 3)
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

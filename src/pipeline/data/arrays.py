@@ -19,13 +19,16 @@ class Readable(Protocol):
         """At most `size` bytes; none at the end."""
 
 
-def canonical(arrays: Arrays, classes: Sequence[str]) -> dict[str, NDArray[Any]]:
+def canonical(
+    arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ...]
+) -> dict[str, NDArray[Any]]:
     """Check the four RAW_ARRAYS and give them the one form in which they are stored and pinned.
 
     Args:
         arrays: images, uint8 (n, height, width) or (n, height, width, channels), and labels, any
             integers that int32 holds, (n,), for training and for test.
         classes: their names, in the order of the labels.
+        image_shape: of one image, as `data.reader` makes it of a picture.
 
     Returns:
         The same values, C-contiguous, the labels as int32.
@@ -63,11 +66,11 @@ def canonical(arrays: Arrays, classes: Sequence[str]) -> dict[str, NDArray[Any]]
                 f"{split}_labels holds {labels[stray[0]]} at index {stray[0]}, but data.classes names "
                 f"{len(classes)} classes, so labels go from 0 to {len(classes) - 1}"
             )
-    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-        raise PipelineError(
-            f"train_images is {_described(arrays['train_images'])}, but test_images is "
-            f"{_described(arrays['test_images'])}: the images must be of one size"
-        )
+        if images.shape[1:] != image_shape:
+            raise PipelineError(
+                f"{split}_images is {_described(images)}, but data.reader makes images {image_shape} of "
+                "pictures: set image_size and colour in data.reader to what the arrays have"
+            )
     return {
         name: np.ascontiguousarray(arrays[name], np.int32 if name.endswith("labels") else np.uint8)
         for name in RAW_ARRAYS

@@ -27,7 +27,8 @@ def run(config: Config, workspace: Workspace) -> None:
     reasons = []
     for source in data.sources:
         try:
-            arrays = canonical(sources.load(source, data, workspace.home), data.classes)
+            loaded = sources.load(source, data, workspace.home)
+            arrays = canonical(loaded, data.classes, data.reader.image_shape)
             digests = {name: _digest(array) for name, array in arrays.items()}
             if data.sha256:
                 _compare(digests, data.sha256)

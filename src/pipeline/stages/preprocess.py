@@ -32,14 +32,15 @@ def run(config: Config, workspace: Workspace) -> None:
         PipelineError: the raw arrays are not what they must be, or a class has no training image.
     """
     name, classes, pinned = config.data.name, config.data.classes, config.data.sha256
+    image_shape = config.data.reader.image_shape
     if pinned:
         raw_files = {workspace.raw / f"{key}.npy": digest for key, digest in pinned.model_dump().items()}
         refuse_damaged(workspace, raw_files)
     try:
-        raw = canonical({key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}, classes)
+        arrays = {key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}
+        raw = canonical(arrays, classes, image_shape)
     except PipelineError as error:
         raise PipelineError(f"data/raw is refused: {error}") from None
-    image_shape = raw["train_images"].shape[1:]
     pixels = math.prod(image_shape)
 
     train, validation = _divide(raw["train_labels"], config.preprocess)
@@ -67,7 +68,18 @@ def run(config: Config, workspace: Workspace) -> None:
     duplicates = _duplicates(fingerprints)
     write_dataset(
         workspace,
-        Dataset(name, classes, image_shape, SCALE, counts, mean, std, duplicates, digests),
+        Dataset(
+            name,
+            classes,
+            image_shape,
+            config.data.reader.model_dump(mode="json"),
+            SCALE,
+            counts,
+            mean,
+            std,
+            duplicates,
+            digests,
+        ),
     )
     with drawing({}), atomic(workspace.samples) as path:
         figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)

@@ -1,0 +1,303 @@
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pipeline.config.section import ReaderSection
+from pipeline.data.reader import PictureError, read_picture, read_pixels
+
+RNG = np.random.default_rng(0)
+
+
+def settings(**changes) -> ReaderSection:
+    values = {
+        "image_size": (6, 8),
+        "colour": "rgb",
+        "resize": "pad",
+        "background": "black",
+        "prepare": "none",
+        "max_pixels": 1_000_000,
+    }
+    return ReaderSection(**values | changes)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+PIXELS = RNG.integers(0, 256, (6, 8, 3), np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+GREY = Image.fromarray(PIXELS[:, :, 0])
+
+
+# --- formats, sizes and modes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})],
+)
+def test_a_picture_of_the_right_size_is_read_as_it_is(format, options):
+    np.testing.assert_array_equal(read_picture(encoded(PICTURE, format, **options), settings()), PIXELS)
+
+
+def test_a_file_is_read_by_its_content_whatever_its_ending(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(encoded(PICTURE))
+    np.testing.assert_array_equal(read_picture(path, settings()), PIXELS)
+    smooth = PICTURE.resize((2, 2)).resize((8, 6), Image.Resampling.BILINEAR)
+    path = tmp_path / "b.png"
+    path.write_bytes(encoded(smooth, "JPEG", quality=100, subsampling=0))
+    assert np.abs(read_picture(path, settings()).astype(int) - np.asarray(smooth)).max() < 8
+
+
+def test_of_an_animation_the_first_frame_is_read():
+    frames = [Image.new("P", (8, 6), number) for number in (0, 1)]
+    for frame in frames:
+        frame.putpalette([250, 10, 10, 10, 250, 10])
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert read_picture(content, settings())[0, 0].tolist() == [250, 10, 10]
+
+
+def test_sixteen_bits_become_eight():
+    levels = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    for format in ("PNG", "TIFF"):
+        found = read_picture(encoded(Image.fromarray(levels), format), settings(colour="grey"))
+        np.testing.assert_array_equal(found, np.rint(levels / 257).astype(np.uint8))
+
+
+def test_cmyk_becomes_rgb():
+    content = encoded(Image.new("CMYK", (8, 6), (0, 255, 255, 0)), "TIFF")
+    assert read_picture(content, settings())[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("background", "level"), [("black", 0), ("white", 255)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_shows_the_background(mode, background, level):
+    options = {}
+    if mode == "P":
+        image = Image.new("P", (8, 6), 1)
+        image.putpalette([0, 0, 0, 9, 99, 200])
+        options = {"transparency": 1}
+    elif mode in ("RGB", "L"):
+        image = Image.new(mode, (8, 6), 77 if mode == "L" else (9, 99, 200))
+        options = {"transparency": 77 if mode == "L" else (9, 99, 200)}
+    else:
+        image = Image.new(mode, (8, 6), (99, 0) if mode == "LA" else (9, 99, 200, 0))
+    for colour in ("rgb", "grey"):
+        found = read_picture(encoded(image, **options), settings(background=background, colour=colour))
+        assert set(found.ravel()) == {level}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(8, 6), (800, 600)])
+def test_a_photo_stands_as_its_camera_says(orientation, size):
+    upright = Image.new("RGB", size)
+    ImageDraw.Draw(upright).rectangle((0, 0, size[0] // 2 - 1, size[1] // 2 - 1), fill=(255, 255, 255))
+    turned = {
+        1: [],
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }[orientation]
+    stored = upright
+    for turn in turned:
+        stored = stored.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read_picture(encoded(stored, "JPEG", exif=exif, quality=95), settings(colour="grey"))
+    assert found[1, 1] > 200
+    assert found[1, -2] < 60
+    assert found[-2, 1] < 60
+    assert found.shape == (6, 8)
+
+
+def test_resizing_pads_crops_or_stretches():
+    # Left third red, the rest blue, twice as wide as high.
+    wide = Image.new("RGB", (240, 120), (0, 0, 255))
+    wide.paste((255, 0, 0), (0, 0, 80, 120))
+    content = encoded(wide)
+    square = {"image_size": (12, 12)}
+    padded = read_picture(content, settings(**square, resize="pad", background="white"))
+    assert (padded[:3] == 255).all()
+    assert (padded[-3:] == 255).all()
+    assert padded[6, 0].tolist() == [255, 0, 0]
+    assert padded[6, -1].tolist() == [0, 0, 255]
+    cropped = read_picture(content, settings(**square, resize="crop"))
+    # Of the width, 60 to 180 is left: the red ends after 20 of 120.
+    assert cropped[6, 0].tolist() == [255, 0, 0]
+    assert cropped[6, 6].tolist() == [0, 0, 255]
+    stretched = read_picture(content, settings(**square, resize="stretch"))
+    assert stretched[0, 2].tolist() == [255, 0, 0]
+    assert stretched[0, 8].tolist() == [0, 0, 255]
+
+
+def test_a_fine_pattern_becomes_grey_not_stripes():
+    stripes = np.zeros((600, 800), np.uint8)
+    stripes[:, ::2] = 255
+    found = read_picture(encoded(Image.fromarray(stripes)), settings(colour="grey"))
+    assert found.min() > 110
+    assert found.max() < 145
+
+
+def test_a_large_jpeg_is_read_as_its_pixels_are():
+    smooth = Image.fromarray(RNG.integers(0, 256, (4, 5, 3), np.uint8)).resize((1000, 750), 3)
+    found = read_picture(encoded(smooth, "JPEG", quality=95), settings(image_size=(48, 64)))
+    exact = read_picture(encoded(smooth), settings(image_size=(48, 64)))
+    assert np.abs(found.astype(int) - exact).max() < 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+@pytest.mark.parametrize("resize", ["pad", "crop", "stretch"])
+def test_tiny_and_narrow_pictures_are_read(size, resize):
+    content = encoded(Image.new("RGB", size, (7, 8, 9)))
+    found = read_picture(content, settings(resize=resize))
+    assert found.shape == (6, 8, 3)
+    assert (7, 8, 9) in {tuple(pixel) for row in found.tolist() for pixel in row}
+
+
+# --- refused ----------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + crc
+
+
+HUGE = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    + chunk(b"IEND", b"")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am a text" * 100, "is no PNG, JPEG, GIF, BMP, WebP or TIFF picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is no PNG"),
+        (encoded(PICTURE)[:60], "is damaged"),
+        (encoded(PICTURE.resize((200, 200)), "JPEG")[:-300], "is damaged: .*truncated"),
+        (HUGE, r"has 100,000×100,000 pixels, more than data\.reader\.max_pixels, 1,000,000"),
+        (encoded(Image.fromarray(np.full((6, 8), -0.5, np.float32)), "TIFF"), "has levels from -0.5"),
+    ],
+)
+def test_what_is_no_whole_picture_is_refused_with_the_reason(content, reason, tmp_path):
+    with pytest.raises(PictureError, match=f"The picture {reason}"):
+        read_picture(content, settings())
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=rf"a\.png {reason}"):
+        read_picture(path, settings())
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_a_picture_with_any_byte_wrong_is_read_or_refused(format):
+    content = encoded(PICTURE, format)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        try:
+            found = read_picture(bytes(damaged), settings(max_pixels=10_000))
+        except PictureError:
+            continue
+        assert (found.shape, found.dtype) == ((6, 8, 3), np.uint8)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("pipe", "is no file"), ("nowhere", "is missing")):
+        with pytest.raises(PictureError, match=f"{name} {reason}"):
+            read_picture(tmp_path / name, settings())
+
+
+def test_arrays_pass_through_untouched_or_are_refused():
+    assert read_pixels(PIXELS, settings()) is PIXELS
+    for wrong in (PIXELS.astype(np.float32), PIXELS[:, :, 0], PIXELS[:5]):
+        with pytest.raises(PictureError, match=r"it must be uint8 \(6, 8, 3\)"):
+            read_pixels(wrong, settings())
+
+
+def test_importing_the_reader_is_cheap():
+    command = "import sys, pipeline.data.reader; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert not {"PIL", "scipy", "tensorflow", "mlflow", "pandas", "hydra"} & set(loaded.stdout.split())
+
+
+# --- digits -----------------------------------------------------------------------------------------
+
+DIGIT = settings(image_size=(28, 28), colour="grey", prepare="digit")
+
+
+def seven() -> Image.Image:
+    """A 7 as MNIST has it: light on black, 20 pixels high, centred by mass."""
+    image = Image.new("L", (112, 112))
+    ImageDraw.Draw(image).line([(32, 20), (80, 20), (52, 92)], fill=255, width=9, joint="curve")
+    return Image.fromarray(read_picture(encoded(image), DIGIT))
+
+
+def on_paper(digit: Image.Image, paper=225, ink=40, at=(150, 30), page=(400, 300)) -> np.ndarray:
+    """A photo of the digit: enlarged, anywhere on a page, in uneven light, with noise."""
+    large = np.asarray(digit.resize((200, 200), Image.Resampling.BICUBIC)) / 255
+    levels = np.full((page[1], page[0]), float(paper))
+    levels[at[1] : at[1] + 200, at[0] : at[0] + 200] += (ink - paper) * large
+    levels *= np.linspace(1, 0.85, page[0])
+    levels += np.random.default_rng(0).normal(0, 4, levels.shape)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(225, 40), (60, 250)])
+@pytest.mark.parametrize("at", [(0, 0), (150, 30), (200, 100)])
+def test_a_photo_of_a_digit_becomes_what_the_data_set_has(paper, ink, at):
+    digit = seven()
+    found = read_picture(encoded(Image.fromarray(on_paper(digit, paper, ink, at))), DIGIT)
+    assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
+
+
+def test_dirt_far_from_the_digit_is_left_out():
+    photo = on_paper(seven(), at=(0, 0))
+    clean = read_picture(encoded(Image.fromarray(photo)), DIGIT)
+    photo[290:293, 390:393] = 0
+    np.testing.assert_array_equal(read_picture(encoded(Image.fromarray(photo)), DIGIT), clean)
+
+
+def test_an_image_of_the_data_set_is_left_as_it_is():
+    digit = seven()
+    np.testing.assert_array_equal(read_picture(encoded(digit), DIGIT), np.asarray(digit))
+    moved = np.roll(np.asarray(digit), 3, axis=1)
+    found = read_picture(encoded(Image.fromarray(moved)), DIGIT)
+    assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
+
+
+def test_dark_ink_on_nothing_is_seen():
+    alpha = seven().resize((200, 200))
+    drawn = Image.merge("LA", (Image.new("L", alpha.size), alpha))
+    found = read_picture(encoded(drawn), DIGIT)
+    assert np.abs(found.astype(float) - np.asarray(seven())).mean() < 8
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_empty_page_is_refused(level):
+    with pytest.raises(PictureError, match="has nothing on it"):
+        read_picture(encoded(Image.new("L", (50, 50), level)), DIGIT)
+
+
+def test_a_digit_in_colour_has_three_equal_channels():
+    found = read_picture(encoded(seven()), settings(image_size=(28, 28), prepare="digit"))
+    np.testing.assert_array_equal(found, np.repeat(np.asarray(seven())[:, :, None], 3, axis=2))
