@@ -48,7 +48,8 @@ def log_model(store: Store, run: MlflowRun, record: Record) -> str:
         _save(saved, model, run, record)
         run.client.log_model_artifacts(model_id, str(saved))
     run.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
-    run.client.log_artifact(run.id, str(record.files.history))
+    for path in (record.files.history, record.files.run):
+        run.client.log_artifact(run.id, str(path))
     run.set_tags({f"pipeline.{key}": value for key, value in result.items()})
     return model_id
 
