@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.artifacts.history import Epoch, Trained
+from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config import compose as composition
 from pipeline.config.schema import Config
@@ -110,7 +110,14 @@ def run_stage(
             import_keras()
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "train":
-        _name_run(config, workspace, module.run(config, workspace, on_epoch))
+        from pipeline.artifacts.onnx_file import RunName
+        from pipeline.tracking.identity import complete, identify, write_run
+
+        # By it evaluate knows the model; the code is not part of such a run's id.
+        run = identify(config, workspace, {})
+        named = RunName(id=run["id"], name=run["name"])
+        trained = module.run(config, workspace, on_epoch, named)
+        write_run(workspace.run, complete(run, trained, workspace.model))
     else:
         module.run(config, workspace)
 
@@ -125,10 +132,3 @@ def load_run(name: str) -> Run:
 
     (found,) = look_up([name], compose().tracking, here())
     return Run(found.name, found.id, found.params, found.metrics, found.predictions)
-
-
-def _name_run(config: Config, workspace: Workspace, trained: Trained) -> None:
-    """Write models/run.json, by which evaluate knows the model; the code is not part of such a run's id."""
-    from pipeline.tracking.identity import complete, identify, write_run
-
-    write_run(workspace.run, complete(identify(config, workspace, {}), trained, workspace.model))

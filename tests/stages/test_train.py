@@ -52,7 +52,7 @@ def outputs(workspace):
 
 def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
     result = train.run(config(), workspace)
-    assert set(outputs(workspace)) == {"model.keras", "history.csv"}
+    assert set(outputs(workspace)) == {"model.keras", "model.onnx", "history.csv"}
     rows = list(csv.DictReader(workspace.history.open()))
     assert [(row["epoch"], row["best"]) for row in rows] == [("1", "0"), ("2", "0"), ("3", "1")]
     assert {float(row["learning_rate"]) for row in rows} == {0.001}
@@ -77,7 +77,8 @@ def test_the_same_config_gives_the_same_bytes(workspace, dropout):
     train.run(config(f"model.dropout={dropout}"), workspace)
     first = outputs(workspace)
     train.run(config("seed=7", f"model.dropout={dropout}"), workspace)
-    assert outputs(workspace)["model.keras"] != first["model.keras"]
+    for name in ("model.keras", "model.onnx"):
+        assert outputs(workspace)[name] != first[name]
     train.run(config(f"model.dropout={dropout}"), workspace)
     assert outputs(workspace) == first
 

@@ -9,6 +9,7 @@ from clones import clone_of, executed, smoke_clone_of
 STAGES = ["compose", "fetch", "preprocess", "train", "evaluate"]
 REPRODUCIBLE = {
     "models/model.keras",
+    "models/model.onnx",
     "models/history.csv",
     "reports/metrics.json",
     "reports/predictions.csv",

@@ -5,11 +5,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from harness import Server, client, lay_out
+from harness import Server, client, dataset, lay_out
 
 from pipeline.artifacts import model_file
+from pipeline.artifacts.onnx_file import Description, RunName
 from pipeline.artifacts.workspace import Workspace
+from pipeline.config.section import ReaderSection
 from pipeline.models import inference_model
+from pipeline.training.onnx_export import export
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +37,21 @@ def tmp_path(memory):
 
 @pytest.fixture(scope="session")
 def model(memory):
-    """A real model file, such as train writes, from 8×8 images to ten classes."""
+    """A real model, as train writes it in two files side by side, from 8×8 images to ten classes."""
     keras.utils.set_random_seed(0)
     path = memory / "model.keras"
     network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    model_file.save(inference_model(network, (8, 8)), path)
+    model = inference_model(network, (8, 8))
+    model_file.save(model, path)
+    description = Description(
+        run=RunName(id="0" * 32, name="digits-mlp"),
+        data="digits",
+        classes=tuple("0123456789"),
+        image_shape=(8, 8),
+        reader=ReaderSection.model_validate(dataset().reader),
+        weights_sha256=model_file.weights_digest(model),
+    )
+    export(model, description, np.zeros((1, 64), np.uint8), path.with_suffix(".onnx"))
     return path
 
 

@@ -58,8 +58,10 @@ def lay_out(workspace, model=None):
     workspace.model.parent.mkdir(exist_ok=True)
     if model:
         shutil.copy(model, workspace.model)
+        shutil.copy(model.with_suffix(".onnx"), workspace.onnx)
     else:
         workspace.model.write_bytes(b"no real model")
+        workspace.onnx.write_bytes(b"no real model either")
     return workspace
 
 
@@ -69,7 +71,8 @@ def dataset(test="c"):
     letters = dict(zip(SPLITS, ("a", "b", test), strict=True))
     digests = {split: {"images": 64 * letter, "labels": 64 * letter} for split, letter in letters.items()}
     classes = tuple("0123456789")
-    return Dataset("digits", classes, (8, 8), {}, 1 / 255, counts, 0.3, 0.4, {}, digests)
+    reader = composed().data.reader.model_dump(mode="json")
+    return Dataset("digits", classes, (8, 8), reader, 1 / 255, counts, 0.3, 0.4, {}, digests)
 
 
 def digests(workspace):
@@ -93,7 +96,7 @@ def train(config, workspace, number=3, on_epoch=lambda epoch: None):
             run.log_epoch(epoch)
             on_epoch(epoch)
         write_history(workspace.history, History(made, BEST))
-        run.finish(Trained(sha256(workspace.model), 650, number, BEST, 1.5))
+        run.finish(Trained(sha256(workspace.model), sha256(workspace.onnx), 650, number, BEST, 1.5))
     end_of_sending()
 
 

@@ -101,7 +101,8 @@ def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
     trials = [Workspace(repository.scratch / "trials" / str(seed)) for seed in range(8)]
     script = [sys.executable, REPOSITORY / "tests" / "tracking" / "harness.py", "train"]
     model = tmp_path / "model.keras"
-    model.write_bytes(b"each logs a copy of it, none opens it")
+    for path in (model, model.with_suffix(".onnx")):
+        path.write_bytes(b"each logs a copy of it, none opens it")
     processes = [
         subprocess.Popen([*script, lay_out(trial, model).root, "", str(seed)], stderr=subprocess.PIPE)
         for seed, trial in enumerate(trials)

@@ -48,6 +48,7 @@ class Trained:
     """What is known of a model when its training ends."""
 
     weights_sha256: str
+    onnx_sha256: str  # of the file
     parameters: int
     epochs: int
     best_epoch: int

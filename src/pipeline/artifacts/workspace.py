@@ -51,6 +51,10 @@ class Workspace:
         return self.root / "models" / "model.keras"
 
     @property
+    def onnx(self) -> Path:
+        return self.root / "models" / "model.onnx"
+
+    @property
     def history(self) -> Path:
         return self.root / "models" / "history.csv"
 

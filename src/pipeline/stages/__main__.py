@@ -81,7 +81,7 @@ def run(stage: str, workspace: Workspace) -> None:
                     run.log_epoch(epoch)
                     pruning_callback(epoch)
 
-                run.finish(module.run(part, workspace, on_epoch))
+                run.finish(module.run(part, workspace, on_epoch, run.named))
         else:
             with tracking.evaluation(config, workspace):
                 module.run(part, workspace)

@@ -1,33 +1,40 @@
-"""train: the processed images become a model file and the history of its epochs."""
+"""train: the processed images become a model, as Keras and as ONNX have it, and the history of its epochs."""
 
 from collections.abc import Callable
 from math import ceil
 
 from pipeline.artifacts import model_file
 from pipeline.artifacts.history import Epoch, Trained, write_history
+from pipeline.artifacts.onnx_file import Description, RunName
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
+from pipeline.config.section import ReaderSection
 from pipeline.console import say, track_epochs
 from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
 from pipeline.models import build, inference_model, is_faster_with_xla
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
+from pipeline.training.onnx_export import export
 
 
 def run(
-    config: Config, workspace: Workspace, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    config: Config,
+    workspace: Workspace,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    named: RunName = RunName(),  # noqa: B008 (it is frozen)
 ) -> Trained:
-    """Train `config.model` and write models/model.keras and models/history.csv.
+    """Train `config.model` and write models/model.keras, models/model.onnx and models/history.csv.
 
     Args:
         config: seed, model and train.
         workspace: has data/processed; test images are not touched.
         on_epoch: called after each epoch.
+        named: the run that the model is of.
 
     Raises:
-        PipelineError: the training diverged, or data are missing or damaged.
+        PipelineError: the training diverged, data are missing or damaged, or the model can't be exported.
     """
     # Not above: pipeline.models sets TensorFlow up before anything imports it.
     import keras
@@ -69,11 +76,22 @@ def run(
             checkpoints=checkpoints,
         )
     model = inference_model(network, dataset.image_shape)
+    digest = model_file.weights_digest(model)
+    description = Description(
+        run=named,
+        data=dataset.name,
+        classes=dataset.classes,
+        image_shape=dataset.image_shape,
+        reader=ReaderSection.model_validate(dataset.reader),
+        weights_sha256=digest,
+    )
+    export(model, description, validation[0] if len(validation[1]) else train[0], workspace.onnx)
     model_file.save(model, workspace.model)
     write_history(workspace.history, history)
     checkpoints.discard()
     return Trained(
-        weights_sha256=model_file.weights_digest(model),
+        weights_sha256=digest,
+        onnx_sha256=sha256(workspace.onnx),
         parameters=network.count_params(),
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,

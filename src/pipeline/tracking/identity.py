@@ -38,6 +38,7 @@ def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
             "name": dataset.name,
             "classes": list(dataset.classes),
             "image_shape": list(dataset.image_shape),
+            "reader": dict(dataset.reader),
             "splits": {split: describe_split(dataset, split) for split in _TRAINED_ON},
         },
         "code": _digest({name: sha256(path) for name, path in code.items()}),
@@ -71,7 +72,7 @@ def complete(run: Mapping[str, Any], trained: Trained, model: Path) -> dict[str,
     Args:
         run: what `identify` gave.
         trained: of which the seconds are left out, since they are of one occasion.
-        model: the file that was written.
+        model: the file that Keras reads.
     """
     result = {key: value for key, value in asdict(trained).items() if key != "cpu_seconds"}
     return {**run, "result": result | {"model_sha256": sha256(model)}}
@@ -98,18 +99,19 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
-    """Refuse a model file that is not the one that the run wrote.
+    """Refuse model files that are not those that the run wrote.
 
     Raises:
-        PipelineError: it is missing, or another one.
+        PipelineError: one is missing, or another one.
     """
-    if not files.model.exists():
-        raise PipelineError(f"{files.model} is missing: `dvc repro` restores the one in models/.")
-    if sha256(files.model) != run["result"]["model_sha256"]:
-        raise PipelineError(
-            f"{files.model} is not the model of the run {run['name']}, which {files.run} names: nothing of "
-            "it is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
-        )
+    for path, digest in ((files.model, "model_sha256"), (files.onnx, "onnx_sha256")):
+        if not path.exists():
+            raise PipelineError(f"{path} is missing: `dvc repro` restores the one in models/.")
+        if sha256(path) != run["result"][digest]:
+            raise PipelineError(
+                f"{path} is not the model of the run {run['name']}, which {files.run} names: nothing of it "
+                "is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
+            )
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -122,7 +122,7 @@ class Record:
         _write_json(files.root / "evaluation.json", evaluation)
         _copy(workspace.params, files.params)
         # run.json last: it says that the rest is there.
-        for artifact in ("model", "history", "run"):
+        for artifact in ("model", "onnx", "history", "run"):
             _copy(getattr(workspace, artifact), getattr(files, artifact))
         record = cls(files, lock)
         record.set_state("FINISHED")  # as its training is
@@ -175,9 +175,10 @@ class Record:
         _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
-        """Complete run.json, put it into `workspace`, keep a copy of the model and the occasion."""
+        """Complete run.json, put it into `workspace`, keep a copy of the models and the occasion."""
         _copy(workspace.history, self.files.history)
         _copy(workspace.model, self.files.model)
+        _copy(workspace.onnx, self.files.onnx)
         occasion = self.occasions[-1].ended(result.weights_sha256, result.cpu_seconds)
         write_text(self._occasion_file, occasion.dump())
         keep(occasion, self.id, workspace)

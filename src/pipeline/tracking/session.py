@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts.history import Epoch, History, Trained, write_history
+from pipeline.artifacts.onnx_file import RunName
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
@@ -33,6 +34,7 @@ class Training:
 
     def __init__(self, record: Record, workspace: Workspace, sender: "_Sender") -> None:
         self._record, self._workspace, self._sender = record, workspace, sender
+        self.named = RunName(id=record.id, name=record.name)
         self._epochs: list[Epoch] = []
 
     def log_epoch(self, epoch: Epoch) -> None:

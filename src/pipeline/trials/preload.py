@@ -55,6 +55,9 @@ _BY_WORKERS = (
     "pipeline.stages.train",
     "pipeline.stages.evaluate",
     "pipeline.trials.worker",
+    # What the export to ONNX imports only when it needs it.
+    "onnxruntime",
+    "tf2onnx",
 )
 _BY_OTHERS = (
     "pipeline.trials.trial",

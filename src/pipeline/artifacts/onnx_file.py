@@ -1,0 +1,182 @@
+"""ONNX files: the model as it is used, with what one must know to use it; read with distrust."""
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from pipeline.artifacts.workspace import atomic
+from pipeline.config.section import ReaderSection, Section
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT = "images", "probabilities"
+BATCH = 1000  # Bounds the memory; a model's layers multiply it.
+_KEY = "pipeline"
+
+
+class RunName(Section):
+    """The training that made a model, as models/run.json has it; by default none that is known."""
+
+    id: str = ""
+    name: str = "unnamed"
+
+
+class Description(Section):
+    """What an ONNX file says of itself."""
+
+    run: RunName
+    data: str
+    classes: tuple[str, ...]
+    # (height, width) or (height, width, channels).
+    image_shape: tuple[int, ...]
+    # How a picture becomes an image.
+    reader: ReaderSection
+    # As `pipeline.artifacts.model_file.weights_digest` has it, of the Keras model.
+    weights_sha256: str
+    unlike: dict[str, Any] | None = None
+
+
+class Classifier:
+    """A model that is ready to compute, in one thread: the same images give the same bits."""
+
+    def __init__(self, description: Description, content: bytes) -> None:
+        """Prepare to compute with the checked bytes of a file; `load` reads and checks one.
+
+        Raises:
+            PipelineError: ONNX Runtime can't compute it.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # What fails raises.
+        self.description = description
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # The runtime's exceptions have no base class but this.
+        except Exception as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+            raise PipelineError(f"ONNX Runtime refuses the model: {reason}") from None
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the model makes of `images`.
+
+        Args:
+            images: uint8 (n, height, width) or (n, height, width, channels).
+
+        Returns:
+            float32 (n, classes).
+
+        Raises:
+            PipelineError: the images have another dtype or shape.
+        """
+        shape = self.description.image_shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise PipelineError(
+                f"The model takes uint8 images of shape (n, {', '.join(map(str, shape))}), these are "
+                f"{images.dtype} {images.shape}."
+            )
+        rows = np.empty((len(images), len(self.description.classes)), np.float32)
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            (rows[part],) = self._session.run([OUTPUT], {INPUT: images[part]})
+        return rows
+
+
+def write(path: Path, model: "onnx.ModelProto", description: Description) -> None:
+    """Write `model` with `description` in its metadata; equal ones give equal bytes."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=_KEY, value=description.model_dump_json())
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def load(path: Path) -> Classifier:
+    """Read what `write` wrote; no other file is read, whatever this one says.
+
+    Raises:
+        PipelineError: the file is missing, is no whole ONNX file, has parts elsewhere, or is not from here.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    # Of protobuf, whose types differ by how it was built.
+    except Exception:
+        raise PipelineError(f"{path} is not a whole ONNX file: restore or retrain it.") from None
+    if any(tensor.data_location or tensor.external_data for tensor in _tensors(model)):
+        raise PipelineError(f"{path} has weights in other files: it is refused.")
+    description = _description(path, model)
+    _refuse_other_interface(path, model, description)
+    try:
+        return Classifier(description, content)
+    except PipelineError as error:
+        raise PipelineError(f"{path} can't be used. {error}") from None
+
+
+def _description(path: Path, model: "onnx.ModelProto") -> Description:
+    found = {item.key: item.value for item in model.metadata_props}
+    if _KEY not in found:
+        raise PipelineError(f"{path} is not a model of this pipeline: its metadata have no key `{_KEY}`.")
+    try:
+        return Description.model_validate_json(found[_KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise PipelineError(
+            f"{path} has damaged metadata ({where}: {first['msg']}): restore or retrain it."
+        ) from None
+
+
+def _refuse_other_interface(path: Path, model: "onnx.ModelProto", description: Description) -> None:
+    import onnx
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_interface(value) for value in model.graph.input if value.name not in weights]
+    outputs = [_interface(value) for value in model.graph.output]
+    types = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    expected = [(INPUT, types[0], description.image_shape)], [(OUTPUT, types[1], (len(description.classes),))]
+    if (inputs, outputs) != expected:
+        raise PipelineError(
+            f"{path} does not map images of shape {description.image_shape} to the probabilities of "
+            f"{len(description.classes)} classes, as its metadata say: it is refused."
+        )
+
+
+def _interface(value: "onnx.ValueInfoProto") -> tuple[str, int, tuple[int, ...]]:
+    """Name, type and shape, without the images' number."""
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, tuple(size.dim_value for size in tensor.shape.dim[1:])
+
+
+def _tensors(model: "onnx.ModelProto") -> Iterator["onnx.TensorProto"]:
+    """Every constant of the model, those of its functions and of nested graphs included."""
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+    yield from _of_graph(model.graph)
+
+
+def _of_graph(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Any) -> Iterator["onnx.TensorProto"]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _of_graph(graph)

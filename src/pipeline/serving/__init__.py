@@ -1,0 +1,1 @@
+"""Serving: the trained model answers."""

@@ -1,0 +1,43 @@
+"""The predictor: the model file that was evaluated, ready to answer; needs neither TensorFlow nor MLflow."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.onnx_file import Classifier, Description, load
+
+
+class Predictor:
+    """Answers for images; may be used by several threads at once."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictor":
+        """The predictor of an ONNX file that the stage train wrote.
+
+        Raises:
+            PipelineError: the file is missing, damaged, has parts in other files, or is not from here.
+        """
+        return cls(load(path))
+
+    @property
+    def description(self) -> Description:
+        """What the file says of itself."""
+        return self._classifier.description
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the model makes of `images`: the same images give the same bits.
+
+        Args:
+            images: uint8 (n, height, width) or (n, height, width, channels), as the description says.
+
+        Returns:
+            float32 (n, classes), rows that sum to one.
+
+        Raises:
+            PipelineError: the images have another dtype or shape.
+        """
+        return self._classifier.probabilities(images)
