@@ -106,7 +106,7 @@ def run_stage(
     from pipeline.environment import import_keras, quiet_tensorflow
 
     with quiet_tensorflow():
-        if stage in ("train", "evaluate"):
+        if stage == "train":
             import_keras()
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "train":

@@ -1,27 +1,26 @@
 import csv
 import dataclasses
 import json
+import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from pipeline.artifacts import model_file
+from linear_model import linear_model
+from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, write_dataset
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump, view
-from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
-from pipeline.models import inference_model
 from pipeline.plots import evaluation as plots
 from pipeline.stages import evaluate, preprocess
 from pipeline.stages.__main__ import run as run_stage
-
-use_threads(1)
 
 CONF = Path(__file__).parents[2] / "conf"
 HISTORY = (
@@ -34,7 +33,16 @@ TEST_IMAGES = 2300  # Two batches and a rest.
 @pytest.fixture(scope="module")
 def config():
     classes = "data.classes=[zero,one,two]"
-    return compose(CONF, ["data.name=stripes", "data.sha256=null", classes, "evaluate.top_losses=3"])
+    return compose(
+        CONF,
+        [
+            "data.name=stripes",
+            "data.sha256=null",
+            classes,
+            "evaluate.top_losses=3",
+            "data.reader.image_size=[4,5]",
+        ],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,7 @@ def prepared(config, tmp_path_factory) -> Path:
     for name, array in zip(RAW_ARRAYS, (images[:300], labels[:300], images[300:], labels[300:]), strict=True):
         np.save(workspace.raw / f"{name}.npy", array)
     preprocess.run(config, workspace)
-    put_model(workspace, inference_model(network(), (4, 5)))
+    put_model(workspace)
     workspace.history.write_text(HISTORY)
     return workspace.root
 
@@ -60,21 +68,28 @@ def record_test_split(workspace):
     write_dataset(workspace, dataclasses.replace(dataset, sha256={**dataset.sha256, "test": files}))
 
 
-def put_model(workspace, model):
-    """Have `workspace` as if the stage train had made `model`."""
-    model_file.save(model, workspace.model)
-    result = {"weights_sha256": model_file.weights_digest(model)}
+def put_model(workspace, *arguments, **changes):
+    """Have `workspace` as if the stage train had made such a model."""
+    write_model(workspace.onnx, *arguments, **changes)
+    put_run(workspace)
+
+
+def put_run(workspace):
+    result = {"onnx_sha256": sha256(workspace.onnx)}
     workspace.run.write_text(json.dumps({"name": "stripes-1", "result": result}))
 
 
-def network(weight=4.0, classes=3, pixels=20):
+def write_model(path, weight=4.0, classes=3, image_shape=(4, 5)):
     """A model that takes the brightest of the first pixels for the class, which nearly is the truth."""
-    logits = keras.layers.Dense(classes)
-    model = keras.Sequential([keras.Input((pixels,)), logits])
-    kernel = weight * np.eye(pixels, classes)
+    kernel = weight * np.eye(math.prod(image_shape), classes)
     kernel[:, 1] *= 0.9
-    logits.set_weights([kernel, np.zeros(classes)])
-    return model
+    linear_model(path, kernel, image_shape=image_shape)
+
+
+def put_scores(workspace, scores):
+    """A model that gives these for each image."""
+    linear_model(workspace.onnx, np.zeros((20, 3)), scores, image_shape=(4, 5), softmax=False)
+    put_run(workspace)
 
 
 @pytest.fixture
@@ -91,7 +106,7 @@ def evaluated(config, prepared: Path) -> Workspace:
 
 
 def run(config, workspace):
-    evaluate.run(view(config, ["evaluate", "train.threads"]), workspace)
+    evaluate.run(view(config, ["evaluate"]), workspace)
 
 
 def test_what_is_written_is_consistent(evaluated):
@@ -118,7 +133,7 @@ def test_what_is_written_is_consistent(evaluated):
     assert [int(row["support"]) for row in by_class] == np.bincount(labels).tolist()
     assert rows_of(workspace.label_issues) == []
     assert {path.suffix for path in workspace.figures.iterdir()} == {".png"}
-    assert metrics["weights_sha256"] == model_file.weights_digest(model_file.load(workspace.model))
+    assert metrics["weights_sha256"] == load(workspace.onnx).description.weights_sha256
 
 
 def rows_of(path):
@@ -164,7 +179,7 @@ def reports(workspace):
 def test_an_image_gets_the_same_scores_in_whatever_company(evaluated):
     saved = np.load(evaluated.probabilities)
     images, _ = read_split(evaluated, "test")
-    alone = model_file.load(evaluated.model).predict_on_batch(images[2:3].reshape(1, 4, 5))
+    alone = load(evaluated.onnx).probabilities(images[2:3].reshape(1, 4, 5))
     assert alone[0] == pytest.approx(saved[2], rel=1e-5)
 
 
@@ -174,14 +189,14 @@ def with_settings(config, **settings):
 
 def test_augmented_scores_are_the_mean_over_the_image_and_its_eight_shifted_copies(workspace):
     images, _ = read_split(workspace, "test")
-    model, image = model_file.load(workspace.model), images[7].reshape(4, 5)
+    model, image = load(workspace.onnx), images[7].reshape(4, 5)
     framed = np.zeros((6, 7), np.uint8)
     framed[1:-1, 1:-1] = image
     moved = np.stack([framed[top : top + 4, left : left + 5] for top in range(3) for left in range(3)])
-    expected = model.predict_on_batch(moved).mean(axis=0)
+    expected = model.probabilities(moved).mean(axis=0)
     plain, augmented = evaluate.predict(model, images, read_dataset(workspace), tta_shift=1)
     assert augmented[7] == pytest.approx(expected, rel=1e-5)
-    assert plain[7] == pytest.approx(model.predict_on_batch(image[None])[0], rel=1e-5)
+    assert plain[7] == pytest.approx(model.probabilities(image[None])[0], rel=1e-5)
     assert plain[7] != pytest.approx(expected, rel=1e-2)
 
 
@@ -201,9 +216,7 @@ def test_test_time_augmentation_adds_metrics_and_changes_nothing_else(config, wo
 def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
     folder = workspace.processed / "test"
     labels = np.load(folder / "labels.npy")
-    scores = model_file.load(workspace.model).predict_on_batch(
-        read_split(workspace, "test")[0].reshape(-1, 4, 5)
-    )
+    scores = load(workspace.onnx).probabilities(read_split(workspace, "test")[0].reshape(-1, 4, 5))
     surest = scores.max(axis=1).argsort()[-3:]
     labels[surest] = (scores[surest].argmax(axis=1) + 1) % 3
     np.save(folder / "labels.npy", labels)
@@ -219,34 +232,24 @@ def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
-        (lambda: inference_model(network(classes=4), (4, 5)), r"\(4,\).* in 3 classes"),
-        (lambda: inference_model(network(pixels=25), (5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
-        (lambda: inference_model(network(weight=np.nan), (4, 5)), "2,300 of 2,300 .* no probabilities"),
-        (lambda: with_scores([0.5, 0.4, 0.6]), "no probabilities"),
-        (lambda: with_scores([0.33, 0.33, 0.33]), "no probabilities"),
-        (lambda: with_scores([1.2, -0.2, 0.0]), "no probabilities"),
+        (lambda place: put_model(place, classes=4), r"in 4 classes.* in 3 classes"),
+        (lambda place: put_model(place, image_shape=(5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
+        (lambda place: put_model(place, weight=np.nan), "2,300 of 2,300 .* no probabilities"),
+        (lambda place: put_scores(place, [0.5, 0.4, 0.6]), "no probabilities"),
+        (lambda place: put_scores(place, [0.33, 0.33, 0.33]), "no probabilities"),
+        (lambda place: put_scores(place, [1.2, -0.2, 0.0]), "no probabilities"),
     ],
     ids=["classes", "shape", "diverged", "sum-too-large", "sum-too-small", "negative"],
 )
 def test_a_model_that_does_not_fit_is_refused_and_nothing_is_written(config, workspace, model, complaint):
-    put_model(workspace, model())
+    model(workspace)
     with pytest.raises(PipelineError, match=complaint):
         run(config, workspace)
     assert not workspace.metrics.parent.exists()
 
 
-def with_scores(scores):
-    """A model that gives these for each image."""
-    images = keras.Input((4, 5), dtype="uint8")
-    pixels = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
-    head = keras.layers.Dense(3)
-    model = keras.Model(images, head(pixels))
-    head.set_weights([np.zeros((20, 3)), np.array(scores)])
-    return model
-
-
 def test_another_model_than_the_runs_is_refused_with_the_remedy(config, workspace):
-    model_file.save(inference_model(network(weight=5.0), (4, 5)), workspace.model)
+    write_model(workspace.onnx, weight=5.0)
     remedy = r"not the model of the run stripes-1.* `dvc repro --force --single-item train`"
     with pytest.raises(PipelineError, match=remedy):
         run(config, workspace)
@@ -273,13 +276,20 @@ def test_metrics_are_there_only_if_all_else_is(config, workspace, monkeypatch):
     assert not workspace.figures.exists()
 
 
-def test_it_computes_with_the_threads_that_conf_says(config, workspace):
-    more = config.model_copy(update={"train": config.train.model_copy(update={"threads": 2})})
-    with pytest.raises(PipelineError, match=r"train\.threads is 2, but this process .* with 1"):
-        run(more, workspace)
+def test_it_needs_neither_tensorflow_nor_mlflow(config, workspace):
+    workspace.params.write_text(dump(config))
+    script = (
+        "import sys; from pathlib import Path; from pipeline.artifacts.workspace import Workspace; "
+        "from pipeline.config.params import read_params; from pipeline.stages import evaluate; "
+        f"workspace = Workspace(Path({str(workspace.root)!r})); "
+        "evaluate.run(read_params(workspace.params), workspace); "
+        "print([name for name in ('tensorflow', 'keras', 'mlflow') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("missing", ["model", "history", "dataset", "run"])
+@pytest.mark.parametrize("missing", ["onnx", "history", "dataset", "run"])
 def test_what_is_missing_is_named(config, workspace, missing):
     path = getattr(workspace, missing)
     path.unlink()

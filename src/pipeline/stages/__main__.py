@@ -51,7 +51,7 @@ def run(stage: str, workspace: Workspace) -> None:
 
     prepare_environment(workspace.scratch / "home")
     with quiet_tensorflow():
-        if stage in ("train", "evaluate"):
+        if stage == "train":
             import_keras()
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "compose":

@@ -6,36 +6,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts.history import Epoch, read_history
-from pipeline.artifacts.model_file import load, weights_digest
+from pipeline.artifacts.onnx_file import BATCH, Classifier, load
 from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
-from pipeline.artifacts.workspace import Workspace, atomic, write_text
+from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.console import say
-from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.evaluation.label_issues import label_issues
 from pipeline.evaluation.metrics import Predictions, measure, measure_classes
 from pipeline.plots.evaluated import Evaluated, draw
 
-if TYPE_CHECKING:
-    import keras
-
-BATCH = 1000  # Bounds the memory; a model's layers multiply it.
-
 
 def run(config: Config, workspace: Workspace) -> None:
-    """Judge models/model.keras by the test split and write reports/.
+    """Judge models/model.onnx, the file that is used, by the test split and write reports/.
 
     All that has no "tta" in its name is of the model file as it is.
 
     Args:
-        config: evaluate, and train.threads: their number changes a distribution's last bits.
+        config: evaluate.
         workspace: has data/processed and models.
 
     Raises:
@@ -43,14 +36,12 @@ def run(config: Config, workspace: Workspace) -> None:
             scores are no probabilities.
     """
     settings = config.evaluate
-    use_threads(config.train.threads)
     dataset = read_dataset(workspace)
     refuse_damaged_splits(workspace, dataset, "test")
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
-    model = load(workspace.model)
-    digest = weights_digest(model)
-    _refuse_foreign(digest, workspace)
+    _refuse_foreign(workspace)
+    model = load(workspace.onnx)
     scores, averaged = predict(model, images, dataset, settings.tta_shift)
     predictions = Predictions(dataset.classes, labels, scores)
     issues = label_issues(predictions) if settings.label_issues else None
@@ -74,7 +65,9 @@ def run(config: Config, workspace: Workspace) -> None:
         folder.mkdir()
         draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
     # Last, since it says that the rest is there.
-    text = json.dumps(metrics | {"weights_sha256": digest}, indent=2, allow_nan=False)
+    text = json.dumps(
+        metrics | {"weights_sha256": model.description.weights_sha256}, indent=2, allow_nan=False
+    )
     write_text(workspace.metrics, text + "\n")
     accuracy, low, high = (100 * metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
     say(
@@ -96,28 +89,30 @@ def _of_training(best: Epoch) -> dict[str, float]:
     return {name: value for name in names if (value := getattr(best, name)) is not None}
 
 
-def _refuse_foreign(digest: str, workspace: Workspace) -> None:
-    """Refuse a model that is not the one that models/run.json names."""
+def _refuse_foreign(workspace: Workspace) -> None:
+    """Refuse a model file that is not the one that models/run.json names."""
     try:
         run = json.loads(workspace.run.read_text(encoding="utf-8"))
-        name, expected = str(run["name"]), str(run["result"]["weights_sha256"])
+        name, expected = str(run["name"]), str(run["result"]["onnx_sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         raise PipelineError(f"{workspace.run} is missing or damaged: `dvc repro` restores it.") from None
-    if digest != expected:
+    if not workspace.onnx.exists():
+        raise PipelineError(f"{workspace.onnx} is missing: `dvc repro` restores it.")
+    if (digest := sha256(workspace.onnx)) != expected:
         raise PipelineError(
-            f"{workspace.model} is not the model of the run {name}, which models/run.json names: its weights "
-            f"have the digest {digest[:12]}, the run's {expected[:12]}. `dvc repro --force --single-item "
+            f"{workspace.onnx} is not the model of the run {name}, which models/run.json names: its SHA-256 "
+            f"begins with {digest[:12]}, the run's with {expected[:12]}. `dvc repro --force --single-item "
             "train` trains the run's model again; a model from elsewhere can't be evaluated in its name."
         )
 
 
 def predict(
-    model: "keras.Model", images: NDArray[np.uint8], dataset: Dataset, tta_shift: int = 0
+    model: Classifier, images: NDArray[np.uint8], dataset: Dataset, tta_shift: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The model's distribution for each image, without and with test-time augmentation.
 
     Args:
-        model: as `model_file.load` gives it, from uint8 (batch, *image_shape).
+        model: from uint8 (batch, *image_shape) to float32 (batch, classes).
         images: uint8 (n, pixels); may be memory-mapped.
         dataset: says the images' shape and the classes.
         tta_shift: in pixels; 0: none.
@@ -134,16 +129,16 @@ def predict(
     shape, classes = dataset.image_shape, len(dataset.classes)
     if not len(images):
         raise PipelineError("There are no test images to evaluate the model by.")
-    expected = (tuple(model.input_shape[1:]), tuple(model.output_shape[1:]))
-    if expected != (tuple(shape), (classes,)):
+    taken = model.description
+    if (taken.image_shape, len(taken.classes)) != (shape, classes):
         raise PipelineError(
-            f"The model maps images of shape {expected[0]} to scores of shape {expected[1]}, but "
-            f"{dataset.name} has images of shape {tuple(shape)} in {classes} classes: train it on these data."
+            f"The model takes images of shape {taken.image_shape} in {len(taken.classes)} classes, but "
+            f"{dataset.name} has images of shape {shape} in {classes} classes: train it on these data."
         )
     scores, averaged = np.empty((2, len(images), classes), np.float32)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].reshape(-1, *shape)
-        moved = [model.predict_on_batch(images) for images in _shifted(batch, tta_shift)]
+        moved = [model.probabilities(images) for images in _shifted(batch, tta_shift)]
         scores[start : start + BATCH] = moved[len(moved) // 2]
         averaged[start : start + BATCH] = np.mean(moved, axis=0)
     for rows in (scores, averaged):
