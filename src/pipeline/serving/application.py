@@ -1,0 +1,202 @@
+"""The HTTP application: what can be asked of a server."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pipeline.data.reader import PictureError
+from pipeline.serving import card, protocol_v2
+from pipeline.serving.batching import OverloadedError
+from pipeline.serving.guard import Access, Guard
+from pipeline.serving.served import Answer, Served
+from pipeline.serving.service import MOST_ITEMS, Service
+
+Background = Callable[[Service], Awaitable[None]]
+
+
+def create_application(service: Service, access: Access, background: Background | None = None) -> Starlette:
+    """The application of one process.
+
+    Args:
+        service: answers.
+        access: who may ask.
+        background: runs beside the requests, from the start to the end.
+    """
+
+    @asynccontextmanager
+    async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        service.start()
+        task = asyncio.ensure_future(background(service)) if background else None
+        try:
+            yield
+        finally:
+            if task:
+                task.cancel()
+            service.stop()
+
+    page = _Page(files("pipeline.serving").joinpath("page.html").read_text(encoding="utf-8"))
+
+    async def show_card(request: Request) -> Response:
+        path = service.served.source.card
+        if path is None:
+            raise HTTPException(404, "This model has no card: evaluate writes it.")
+        text = await asyncio.to_thread(card.page, path, service.served.source.name)
+        return HTMLResponse(text, headers={"Content-Security-Policy": card.POLICY})
+
+    async def metrics(request: Request) -> Response:
+        model = {name: text or "" for name, text in service.served.identity.items()}
+        text = service.metrics.text(model)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def about(request: Request) -> Response:
+        return JSONResponse(service.served.about())
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def predict(request: Request) -> Response:
+        return await _predict(request, service)
+
+    async def explain(request: Request) -> Response:
+        return await _explain(request, service)
+
+    application = Starlette(
+        routes=[
+            Route("/", page.respond),
+            Route("/health", health),
+            Route("/predict", predict, methods=["POST"]),
+            Route("/explain", explain, methods=["POST"]),
+            Route("/model", about),
+            Route("/card", show_card),
+            Route("/metrics", metrics),
+            *protocol_v2.routes(service),
+        ],
+        middleware=[
+            Middleware(Guard, access=access, metrics=service.metrics),
+            *(
+                [
+                    Middleware(
+                        CORSMiddleware,
+                        allow_origins=access.origins,
+                        allow_methods=["GET", "POST"],
+                        allow_headers=["Authorization"],
+                    )
+                ]
+                if access.origins
+                else []
+            ),
+        ],
+        exception_handlers={HTTPException: _http_error, OverloadedError: _overloaded},
+        lifespan=lifespan,
+    )
+    application.router.redirect_slashes = False
+    return application
+
+
+class _Page:
+    """The page, which runs its own script only, and talks to its own server only."""
+
+    def __init__(self, html: str) -> None:
+        def hashes(tag: str) -> str:
+            contents = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+            digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in contents)
+            return " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+
+        policy = (
+            f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+            "img-src data: blob:; media-src blob:; connect-src 'self'; "
+            "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        )
+        self._html = html
+        self._headers = {"Content-Security-Policy": policy, "Permissions-Policy": "camera=(self)"}
+
+    async def respond(self, request: Request) -> Response:
+        return HTMLResponse(self._html, headers=self._headers)
+
+
+async def _predict(request: Request, service: Service) -> Response:
+    """One picture as the body, or several as files of a form."""
+    served, seen = service.served, "seen" in request.query_params
+    if not _is_form(request):
+        [answer] = await service.answer(served, [await request.body()])
+        if isinstance(answer, PictureError):
+            return JSONResponse({"error": str(answer)}, 400)
+        return JSONResponse(described(answer, served, seen) | {"model": served.identity})
+    async with request.form(max_files=MOST_ITEMS, max_fields=MOST_ITEMS) as form:
+        uploads = [upload for _, upload in form.multi_items() if isinstance(upload, UploadFile)]
+        pictures = [await upload.read() for upload in uploads]
+    if not pictures:
+        raise HTTPException(400, "The form has no files: send each picture as one, `-F file=@seven.png`.")
+    answers = await service.answer(served, pictures)
+    items = [
+        {"file": upload.filename}
+        | ({"error": str(answer)} if isinstance(answer, PictureError) else described(answer, served, seen))
+        for upload, answer in zip(uploads, answers, strict=True)
+    ]
+    status = 200 if any(isinstance(answer, Answer) for answer in answers) else 400
+    return JSONResponse({"items": items, "model": served.identity}, status)
+
+
+async def _explain(request: Request, service: Service) -> Response:
+    """The answer for one picture, what the model sees of it, and what spoke for the answer."""
+    served = service.served
+    if _is_form(request):
+        raise HTTPException(415, "Send one picture as the body, not a form.")
+    [answer] = await service.answer(served, [await request.body()])
+    if isinstance(answer, PictureError):
+        return JSONResponse({"error": str(answer)}, 400)
+    found = await service.explain(served, answer)
+    if found is None:
+        raise OverloadedError("Too many maps are being computed: try again in a second.")
+    return JSONResponse(described(answer, served, True) | {"occlusion": found, "model": served.identity})
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def described(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
+    """An answer as JSON, with the image as the model saw it if `seen`."""
+    found: dict[str, Any] = {
+        "label": answer.label,
+        "probability": answer.probability,
+        "probabilities": dict(zip(served.classes, map(float, answer.probabilities), strict=True)),
+    }
+    if answer.unlike is not None:
+        found["unlike"] = answer.unlike
+    if seen:
+        found["seen"] = _data_url(answer)
+    return found
+
+
+def _data_url(answer: Answer) -> str:
+    from PIL import Image
+
+    image = answer.image[..., 0] if answer.image.ndim == 3 and answer.image.shape[2] == 1 else answer.image
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})

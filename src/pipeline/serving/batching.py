@@ -1,0 +1,127 @@
+"""Batching: pictures that wait at the same time are computed together, in threads of their own."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.reader import PictureError
+from pipeline.errors import PipelineError
+from pipeline.serving.served import Answer, Served
+
+_MOST = 64  # images that are computed together
+
+
+class OverloadedError(PipelineError):
+    """More pictures wait than can be answered soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    served: Served
+    picture: bytes | NDArray[np.uint8]
+    done: "asyncio.Future[Answer | PictureError]"
+
+
+class Batcher:
+    """Answers pictures that come in one by one.
+
+    A thread that is free takes the first picture that waits, reads it, and takes those that wait behind
+    it until `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture
+    that comes alone is computed alone.
+
+    Args:
+        threads: how many batches are computed at the same time.
+        seconds: how long a picture may wait for others to be read that are computed with it.
+        waiting: how many pictures may wait; more are refused.
+        on_batch: is called in the event loop with the size of each batch.
+    """
+
+    def __init__(
+        self, *, threads: int, seconds: float, waiting: int, on_batch: Callable[[int], None] | None = None
+    ) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._seconds, self._room, self._on_batch = seconds, waiting, on_batch
+        self._waiting = 0
+        self._loop = asyncio.get_running_loop()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    async def answer(
+        self, served: Served, pictures: Sequence[bytes | NDArray[np.uint8]]
+    ) -> list[Answer | PictureError]:
+        """What `served` says of each picture: encoded bytes, or an image of the model's shape.
+
+        Raises:
+            OverloadedError: too many pictures wait already.
+        """
+        if self._waiting + len(pictures) > self._room:
+            raise OverloadedError("The server has more to do than it can do now: try again in a second.")
+        jobs = [_Job(served, picture, self._loop.create_future()) for picture in pictures]
+        self._waiting += len(jobs)
+        for job in jobs:
+            self._jobs.put(job)
+        return [await job.done for job in jobs]
+
+    def close(self) -> None:
+        """End the threads once they have computed what waits."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            batch, results = self._collect(job)
+            for served in {job.served for job, _ in batch}:
+                members = [(job, image) for job, image in batch if job.served is served]
+                results += _classified(served, members)
+            self._loop.call_soon_threadsafe(self._deliver, results, len(batch))
+
+    def _collect(
+        self, job: _Job | None
+    ) -> tuple[list[tuple[_Job, NDArray[np.uint8]]], list[tuple[_Job, "Answer | Exception"]]]:
+        """The images that are computed together, and the pictures that can't be read."""
+        batch: list[tuple[_Job, NDArray[np.uint8]]] = []
+        refused: list[tuple[_Job, Answer | Exception]] = []
+        end = time.monotonic() + self._seconds
+        while job is not None:
+            try:
+                batch.append((job, job.served.read(job.picture)))
+            except Exception as error:  # Whoever asked gets it.
+                refused.append((job, error))
+            if len(batch) >= _MOST or time.monotonic() >= end:
+                break
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+        return batch, refused
+
+    def _deliver(self, results: "list[tuple[_Job, Answer | Exception]]", size: int) -> None:
+        self._waiting -= len(results)
+        if self._on_batch and size:
+            self._on_batch(size)
+        for job, result in results:
+            if job.done.done():
+                continue
+            if isinstance(result, Answer | PictureError):
+                job.done.set_result(result)
+            else:
+                job.done.set_exception(result)
+
+
+def _classified(
+    served: Served, members: list[tuple[_Job, NDArray[np.uint8]]]
+) -> "list[tuple[_Job, Answer | Exception]]":
+    try:
+        answers = served.classify(np.stack([image for _, image in members]))
+    except Exception as error:  # Whoever asked gets it.
+        return [(job, error) for job, _ in members]
+    return [(job, answer) for (job, _), answer in zip(members, answers, strict=True)]

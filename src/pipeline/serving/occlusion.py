@@ -1,0 +1,58 @@
+"""Occlusion: which parts of an image spoke for the answer, by hiding one after the other."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CELLS = 14  # along the longer side
+_HIDDEN = 2  # cells along each side of what is hidden at once
+
+
+def occlusion(
+    image: NDArray[np.uint8], label: int, probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """How much less the model believes in `label` where a part of the image is hidden.
+
+    A square of two by two cells is hidden behind the image's median colour; a cell has the mean over the
+    squares that hide it of the loss in log-odds.
+
+    Args:
+        image: uint8 (height, width) or (height, width, channels).
+        label: the class that is asked about.
+        probabilities: the model.
+
+    Returns:
+        float32 (rows, columns), at most 14 each: positive where the image speaks for the label, negative
+        where it speaks against it.
+    """
+    height, width = image.shape[:2]
+    rows, columns = (max(1, round(side * _CELLS / max(height, width))) for side in (height, width))
+    rows, columns = min(rows, height), min(columns, width)
+    tops = np.linspace(0, height, rows + 1).round().astype(int)
+    lefts = np.linspace(0, width, columns + 1).round().astype(int)
+    fill = np.median(image, axis=(0, 1)).astype(np.uint8)
+    places = [(row, column) for row in range(1 - _HIDDEN, rows) for column in range(1 - _HIDDEN, columns)]
+    sums, squares = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
+    hidden = np.repeat(image[None], len(places), axis=0)
+    parts = []
+    for number, (row, column) in enumerate(places):
+        part = (
+            slice(max(row, 0), min(row + _HIDDEN, rows)),
+            slice(max(column, 0), min(column + _HIDDEN, columns)),
+        )
+        parts.append(part)
+        hidden[
+            number, tops[part[0].start] : tops[part[0].stop], lefts[part[1].start] : lefts[part[1].stop]
+        ] = fill
+    believed = _log_odds(probabilities(image[None])[:, label])
+    lost = believed - _log_odds(probabilities(hidden)[:, label])
+    for part, loss in zip(parts, lost, strict=True):
+        sums[part] += loss
+        squares[part] += 1
+    return np.asarray(sums / squares, np.float32)
+
+
+def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped / (1 - clipped)), np.float32)

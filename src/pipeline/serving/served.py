@@ -1,0 +1,112 @@
+"""The model in use: what it is called, and what it says of pictures."""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.data.reader import read_picture
+from pipeline.serving.predictor import Predictor
+
+_DRAWN = 64  # pixels along the longer side of images that are drawn by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says of one image."""
+
+    image: NDArray[np.uint8]  # as the model saw it
+    label: str
+    probability: float
+    probabilities: NDArray[np.float32]  # (classes,)
+    unlike: bool | None  # the images that the model was trained on; None: not known
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is, and what is known about it beside its file."""
+
+    path: Path
+    name: str
+    version: str | None = None  # in the registry
+    # Of the test images that it reads right: the fraction, and its 95 % interval.
+    test_accuracy: tuple[float, float, float] | None = None
+    card: Path | None = None  # Markdown
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model file in use."""
+
+    predictor: Predictor
+    source: Source
+
+    @classmethod
+    def load(cls, source: Source) -> "Served":
+        """Load the file and let it answer once: what is loaded at the first picture is loaded now.
+
+        Raises:
+            PipelineError: the file can't be used.
+        """
+        served = cls(Predictor.load(source.path), source)
+        height, width = served.image_shape[:2]
+        buffer = io.BytesIO()
+        Image.fromarray(np.diag(np.full(max(height, width), 255, np.uint8))).save(buffer, "PNG")
+        served.classify(served.read(buffer.getvalue())[None])
+        return served
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, in the order of the probabilities."""
+        return self.predictor.description.classes
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width) or (height, width, channels)."""
+        return self.predictor.description.image_shape
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What each answer says about the model that gave it."""
+        run = self.predictor.description.run
+        return {"name": self.source.name, "version": self.source.version, "run": run.name}
+
+    def read(self, picture: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image that the model takes, of an encoded picture or of an image already.
+
+        Raises:
+            PictureError: it can't be read.
+        """
+        if isinstance(picture, bytes):
+            return read_picture(picture, self.predictor.description.reader)
+        return picture
+
+    def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
+        """The answers for uint8 (n, *image_shape)."""
+        probabilities = self.predictor.probabilities(images)
+        best = probabilities.argmax(axis=1)
+        return [
+            Answer(image, self.classes[label], float(row[label]), row, None)
+            for image, row, label in zip(images, probabilities, best, strict=True)
+        ]
+
+    def about(self) -> dict[str, Any]:
+        """What the page says of the model."""
+        description = self.predictor.description
+        reader = description.reader
+        height, width = reader.image_size
+        return self.identity | {
+            "data": description.data,
+            "classes": list(self.classes),
+            "image_shape": list(self.image_shape),
+            # Nobody draws photographs.
+            "drawn": reader.colour == "grey" and max(height, width) <= _DRAWN,
+            "background": reader.background,
+            "test_accuracy": self.source.test_accuracy,
+            "card": self.source.card is not None,
+        }

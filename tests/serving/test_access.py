@@ -1,0 +1,116 @@
+"""Who may ask, and what may be asked."""
+
+import time
+
+import pytest
+from in_thread import png, running, settings
+
+from pipeline.errors import PipelineError
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+def test_names_that_the_server_does_not_know_are_refused(client):
+    """So that a page of another site can't reach it under a name of its own (DNS rebinding)."""
+    for name in ("localhost", "127.0.0.1", f"127.0.0.1:{client.port}", "LOCALHOST:1", "[::1]:80"):
+        assert client.get("/health", Host=name).status == 200
+    for name in ("example.org", f"example.org:{client.port}", "127.0.0.1.example.org", "", "[::1]x"):
+        answer = client.get("/health", Host=name)
+        assert answer.status == 421, name
+        assert "--allowed-hosts" in answer.json["error"]
+
+
+def test_pages_of_other_sites_may_not_ask(client, digits):
+    picture = png(digits[0][0])
+    answer = client.post("/predict", picture, Origin="https://example.org")
+    assert answer.status == 403
+    assert client.post("/predict", picture, Origin="null").status == 403
+    own = client.post("/predict", picture, Origin=client.address)
+    assert own.status == 200
+    assert "access-control-allow-origin" not in own.headers
+
+
+def test_a_site_that_was_named_may_ask(served, digits):
+    with running(served, origins=("https://example.org",)) as client:
+        answer = client.post("/predict", png(digits[0][0]), Origin="https://example.org")
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        preflight = client.ask(
+            "OPTIONS",
+            "/predict",
+            headers={
+                "Origin": "https://example.org",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization",
+            },
+        )
+        assert preflight.status == 200
+        assert client.post("/predict", png(digits[0][0]), Origin="https://example.com").status == 403
+
+
+def test_with_a_token_only_the_page_and_the_health_are_open(served, digits):
+    with running(served, token=TOKEN) as client:
+        for path in ("/", "/health", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status == 200
+        for path in ("/model", "/metrics", "/card", "/v2", "/v2/models/digits", "/nowhere"):
+            answer = client.get(path)
+            assert answer.status == 401, path
+            assert answer.headers["www-authenticate"] == "Bearer"
+        picture = png(digits[0][0])
+        assert client.post("/predict", picture).status == 401
+        assert client.post("/predict", picture, Authorization=f"Bearer {TOKEN[:-1]}").status == 401
+        assert client.post("/predict", picture, Authorization=f"Basic {TOKEN}").status == 401
+        assert client.post("/predict", picture, Authorization=f"Bearer {TOKEN}").status == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_other_machines_may_ask_only_by_name_and_with_a_token(host):
+    for given in ({}, {"hosts": ("example.org",)}, {"token": TOKEN}):
+        with pytest.raises(PipelineError, match=r"--allowed-hosts NAME.*PIPELINE_TOKEN"):
+            settings(host=host, **given).access()
+    with pytest.raises(PipelineError, match="PIPELINE_TOKEN has 5 characters"):
+        settings(host=host, hosts=("example.org",), token="short").access()
+    assert "example.org" in settings(host=host, hosts=("Example.org",), token=TOKEN).access().hosts
+
+
+def test_the_page_runs_its_own_script_only(client):
+    page = client.get("/")
+    assert page.status == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "'unsafe" not in policy
+    assert "connect-src 'self'" in policy
+    assert policy.count("'sha256-") == 2
+    # No address but those of this server: it works without a network.
+    text = page.content.decode().replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_answers_are_neither_guessed_at_nor_kept(client, digits):
+    for answer in (client.post("/predict", png(digits[0][0])), client.get("/nowhere"), client.get("/")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page.html", "/v2/models/..%2f..%2fetc", "//etc"],
+)
+def test_no_file_can_be_named(client, path):
+    assert client.get(path).status == 404
+
+
+def test_methods_that_mean_nothing_are_refused(client):
+    assert client.get("/predict").status == 405
+    assert client.ask("DELETE", "/model").status == 405
+
+
+def test_the_log_has_nothing_of_what_was_sent(served, capfd):
+    with running(served) as client:
+        client.post("/predict", b"SECRET-IMAGE")
+        client.get("/health", Host="SECRET-HOST")
+        time.sleep(0.1)
+    assert "SECRET" not in "".join(capfd.readouterr())

@@ -1,0 +1,84 @@
+"""`pipeline serve` in a clone: from the first second to the last request."""
+
+import csv
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from clones import free_port, until
+from PIL import Image
+
+
+def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
+    port = free_port()
+    running = start(smoke, "pipeline", "serve", "--port", str(port))
+
+    def ask(method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def answers():
+        assert running.process.poll() is None, running.output
+        with suppress(ConnectionError):
+            return ask("GET", "/v2/health/ready")[0] == 200
+
+    until(answers)
+    assert f"answers at http://127.0.0.1:{port}" in running.output
+    about = ask("GET", "/model")[1]
+    metrics = json.loads(smoke.workspace.metrics.read_text())
+    assert about["test_accuracy"][0] == metrics["test_accuracy"]
+
+    # What was evaluated is what is served.
+    with smoke.workspace.predictions.open() as file:
+        predictions = list(csv.DictReader(file))
+    images = np.load(smoke.workspace.processed / "test" / "images.npy").reshape(-1, *about["image_shape"])
+    for image, expected in list(zip(images, predictions, strict=True))[:20]:
+        tensor = {"name": "images", "shape": [1, *about["image_shape"]], "datatype": "UINT8"}
+        message = {"inputs": [tensor | {"data": image.ravel().tolist()}]}
+        status, answer = ask("POST", f"/v2/models/{about['name']}/infer", json.dumps(message))
+        assert status == 200, answer
+        probabilities, label = answer["outputs"]
+        assert label["data"] == [expected["predicted"]]
+        assert abs(max(probabilities["data"]) - float(expected["confidence"])) < 1e-6
+
+    maps = Path(f"/proc/{running.process.pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "tensorflow" not in maps
+
+    # The head has come, the body has not: it is answered all the same.
+    buffer = io.BytesIO()
+    Image.fromarray(images[0]).save(buffer, "PNG")
+    picture = buffer.getvalue()
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+        )
+        time.sleep(0.2)
+        os.kill(running.process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        raw.sendall(picture)
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+    assert running.end() == 0
+    assert "Traceback" not in running.output
+
+
+def test_what_can_not_be_served_is_refused_in_a_sentence(smoke, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refusal = smoke.run("pipeline", "serve", "--port", str(port), code=1)
+    assert f"error: 127.0.0.1, port {port}, can't be used (address already in use)" in refusal
+    assert "PIPELINE_TOKEN" in smoke.run("pipeline", "serve", "--host", "0.0.0.0", code=1)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"text")
+    refusal = smoke.run("pipeline", "serve", "--model", str(broken), "--port", str(free_port()), code=1)
+    assert "is not a whole ONNX file" in refusal
+    assert "Traceback" not in refusal
