@@ -26,6 +26,7 @@ from harness import (
 )
 
 from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.messages import validate
 from pipeline.config.schema import Config
@@ -115,9 +116,10 @@ def test_the_logged_model_takes_raw_images_and_gives_distributions(shown, images
     assert (logged.status, logged.experiment_id) == ("READY", run.info.experiment_id)
     folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(tmp_path)))
     assert (folder / "data" / "model.keras").read_bytes() == shown.model.read_bytes()
+    assert (folder / "data" / "model.onnx").read_bytes() == shown.onnx.read_bytes()
     pinned = (folder / "requirements.txt").read_text().split()
-    assert {line.partition("==")[0] for line in pinned} == {"mlflow", "tensorflow", "keras", "numpy"}
-    assert f"tensorflow=={run.data.tags['package.tensorflow']}" in pinned
+    assert {line.partition("==")[0] for line in pinned} == {"mlflow", "numpy", "onnxruntime"}
+    assert f"onnxruntime=={run.data.tags['package.onnxruntime']}" in pinned
     signature = mlflow.models.Model.load(str(folder)).signature
     [images_in], [scores_out] = signature.inputs.inputs, signature.outputs.inputs
     assert (images_in.type, images_in.shape) == (np.dtype("uint8"), (-1, 8, 8))
@@ -127,6 +129,7 @@ def test_the_logged_model_takes_raw_images_and_gives_distributions(shown, images
     assert scores.shape == (5, 10)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
     assert np.ptp(scores) > 0.01
+    np.testing.assert_array_equal(scores, load(shown.onnx).probabilities(images))
     restored = mlflow.keras.load_model(str(folder), load_model_kwargs={"safe_mode": True})
     np.testing.assert_allclose(restored.predict_on_batch(images), scores, rtol=1e-5)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,14 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
         return str(run.data.tags[ID_TAG])
 
 
-def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Path:
-    """The model file of a run, which is downloaded into `folder`.
+def download_model(
+    run_id: str,
+    tracking: TrackingSection,
+    workspace: Workspace,
+    folder: Path,
+    name: Literal["model.keras", "model.onnx"] = "model.keras",
+) -> Path:
+    """A model file of a run, which is downloaded into `folder`.
 
     Raises:
         PipelineError: MLflow can't be reached, or has no model of this run.
@@ -87,7 +93,7 @@ def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace,
 
         return Path(
             download_artifacts(
-                artifact_uri=f"{models[0].artifact_location}/data/model.keras", dst_path=str(folder)
+                artifact_uri=f"{models[0].artifact_location}/data/{name}", dst_path=str(folder)
             )
         )
 

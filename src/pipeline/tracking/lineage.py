@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace, write_text
 
-PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
+PACKAGES = ("tensorflow", "keras", "onnxruntime", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
 _MAX_PATCH = 10_000_000  # bytes; what is longer is no change of code
 # What DVC and compose write while the pipeline runs is no change of anybody's.
 _WRITTEN = (":!dvc.lock", ":!params.yaml")

@@ -1,4 +1,4 @@
-"""The model of a run in MLflow: the file as DVC caches it, with what one must know to use it."""
+"""The model of a run in MLflow: the files as DVC caches them, with what one must know to use them."""
 
 import re
 import shutil
@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from pipeline.artifacts.history import Epoch
 from pipeline.config.section import leaves
-from pipeline.environment import quiet_tensorflow
 from pipeline.tracking.database import has_files
 from pipeline.tracking.identity import refuse_foreign_model
 from pipeline.tracking.mlflow_run import MlflowRun, shortened
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Set when all of the model is there.
 MODEL_TAG = "pipeline.weights_sha256"
+_LOADER = Path(__file__).with_name("onnx_classifier.py")
 
 
 def log_model(store: Store, run: MlflowRun, record: Record) -> str:
@@ -96,38 +98,60 @@ def _log_metrics(run: MlflowRun, model: str, epoch: int) -> None:
 
 
 def _save(folder: Path, model: "LoggedModel", run: MlflowRun, record: Record) -> None:
-    """Write the model in MLflow's format."""
-    with quiet_tensorflow():
-        import mlflow.keras
+    """Write the model in MLflow's format, in two flavours: for Keras, and for ONNX Runtime as a function.
+
+    By MLflow's own keras.save_model it would have one, whose function needs TensorFlow.
+    """
     import numpy as np
+    from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     data, packages = record.run["data"], record.origin
     images = TensorSpec(np.dtype("uint8"), (-1, *data["image_shape"]))
     scores = TensorSpec(np.dtype("float32"), (-1, len(data["classes"])))
-    names = ("mlflow", "tensorflow", "keras", "numpy")
-    mlflow.keras.save_model(
-        _SavedModel(record.files.model),
-        str(folder),
-        mlflow_model=Model(
-            artifact_path=model.artifact_location,
-            model_uuid=model.model_id,
-            run_id=run.id,
-            model_id=model.model_id,
-        ),
+    # What the function needs; TensorFlow and Keras are in the metadata, with their versions.
+    names = ("mlflow", "numpy", "onnxruntime")
+    requirements = [f"{name}=={packages[f'package.{name}']}" for name in names]
+    python = packages["package.python"]
+    environment = {
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
+        "name": "mlflow-env",
+    }
+    described = Model(
+        artifact_path=model.artifact_location,
+        model_uuid=model.model_id,
+        run_id=run.id,
+        model_id=model.model_id,
         # The images have no name: Keras warns of a mapping by names.
         signature=ModelSignature(Schema([images]), Schema([scores])),
-        pip_requirements=[f"{name}=={packages[f'package.{name}']}" for name in names],
-        metadata=_facts(record),
+        metadata=_facts(record) | {name: packages[f"package.{name}"] for name in ("keras", "tensorflow")},
     )
-
-
-class _SavedModel:
-    """Hands MLflow the model file as it is: byte for byte what DVC caches, without loading it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def save(self, path: str, **_: Any) -> None:
-        shutil.copyfile(self._path, path)
+    described.add_flavor(
+        "keras",
+        data="data",
+        keras_version=packages["package.keras"],
+        keras_backend="tensorflow",
+        save_exported_model=False,
+    )
+    pyfunc.add_to_model(
+        described,
+        loader_module=_LOADER.stem,
+        data="data/model.onnx",
+        code="code",
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    (folder / "data").mkdir(parents=True)
+    (folder / "code").mkdir()
+    shutil.copyfile(record.files.model, folder / "data" / "model.keras")
+    shutil.copyfile(record.files.onnx, folder / "data" / "model.onnx")
+    shutil.copyfile(_LOADER, folder / "code" / _LOADER.name)
+    (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(requirements), encoding="utf-8")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
+    in_virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(in_virtualenv), encoding="utf-8")
+    described.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    described.save(str(folder / "MLmodel"))
