@@ -140,6 +140,33 @@ def serve(
 
 
 @app.command()
+def reproduce(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's name or id, the beginning of one, or NAME@ALIAS or NAME/NUMBER of a registered "
+            "model; by default the run whose model is in models/."
+        ),
+    ] = None,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Use the packages of the lock file of the run's commit.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="How far probabilities and metrics may be apart.", min=0)
+    ] = 0.001,
+) -> None:
+    """Rebuild a run from its code, configuration and data, and say link by link what is the same.
+
+    Exit code 0: equal bit for bit; 3: predictions and metrics within the tolerance; 1: neither.
+    """
+    from pipeline.reproduction.reproduce import reproduce
+
+    workspace = _workspace()
+    tracking = read_params(workspace.params).tracking
+    raise typer.Exit(reproduce(run, tracking, workspace, tolerance, environment))
+
+
+@app.command()
 def push(remote: Remote = None) -> None:
     """Send everything that was trained here, sweeps included, to a DVC remote."""
     from pipeline.trials.remote import push

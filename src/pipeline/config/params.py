@@ -37,9 +37,14 @@ def dump(config: Config, experiment: str | None = None) -> str:
         config: the values.
         experiment: the name of the DVC experiment that has them, if conf/ has others.
     """
-    body = _body(config.model_dump(mode="json"))
     head = _EXPERIMENT.format(name=experiment) if experiment else ""
-    return head + _HEADER.format(digest=_digest(body)) + body
+    return head + dump_values(config.model_dump(mode="json"))
+
+
+def dump_values(values: dict[str, Any]) -> str:
+    """The text of params.yaml with plain values, which may be those of another version of the schema."""
+    body = _body(values)
+    return _HEADER.format(digest=_digest(body)) + body
 
 
 def experiment_of(path: Path) -> str | None:

@@ -98,6 +98,78 @@ def download_model(
         )
 
 
+def download_run(
+    name: str, tracking: TrackingSection, workspace: Workspace, folder: Path
+) -> tuple[str, Mapping[str, str], Workspace]:
+    """What MLflow holds of a training and its evaluation, as the stages wrote it.
+
+    Args:
+        name: of a run, as in `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
+        tracking: says where MLflow is.
+        workspace: the repository's.
+        folder: where to put it.
+
+    Returns:
+        The run's name in MLflow; its tags; a workspace in `folder` with params.yaml, models/run.json and
+        model.keras, reports/metrics.json and probabilities.npy, and the occasions, as far as MLflow has them.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or `name` stands for no training, or for several.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    files = Workspace(folder / "run")
+    with _reading(tracking, workspace) as client:
+        run_id = _registered(name, client)
+        trainings = [run for run in _runs(client) if _is_training(run)]
+        run = client.get_run(run_id) if run_id else _find(name, trainings)
+        held = {item.path for item in client.list_artifacts(run.info.run_id)}
+        if "run.json" not in held:
+            raise PipelineError(
+                f"MLflow's run {run.info.run_name} has no run.json: it did not end, or it is older than that."
+            )
+        places = {
+            "config/params.yaml": files.params,
+            "run.json": files.run,
+            "metrics.json": files.metrics,
+            "probabilities.npy": files.probabilities,
+            "occasions": files.scratch / "occasions" / run.data.tags[ID_TAG],
+        }
+        for path, place in places.items():
+            if path.partition("/")[0] in held:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                uri = f"runs:/{run.info.run_id}/{path}"
+                Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).rename(place)
+    download_model(run.info.run_id, tracking, workspace, folder).rename(files.model)
+    return run.info.run_name, run.data.tags, files
+
+
+def _is_training(run: "Run") -> bool:
+    return ID_TAG in run.data.tags and EVALUATION_TAG not in run.data.tags
+
+
+def _registered(name: str, client: "MlflowClient") -> str | None:
+    """The run of a registered version, by NAME@ALIAS or NAME/NUMBER; None: `name` is no such thing."""
+    model, alias, version = (*name.partition("@")[::2], "")
+    if not alias:
+        model, _, version = name.rpartition("/")
+    if not (model and (alias or version.isdecimal())):
+        return None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = (
+            client.get_model_version_by_alias(model, alias)
+            if alias
+            else client.get_model_version(model, version)
+        )
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise PipelineError(f"MLflow has no registered model {name}: {error.message}") from None
+        raise
+    return str(found.run_id)
+
+
 @contextmanager
 def _reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
     """A client of the store, whose failures are sentences."""

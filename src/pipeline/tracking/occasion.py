@@ -39,6 +39,7 @@ class Occasion:
     weights_sha256: str | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
+    reproduction: str = ""  # what came of it as a rebuilding of the run, in words; empty: it was none
 
     @classmethod
     def begin(cls, config: Config, code: Code, label: str) -> "Occasion":
@@ -65,7 +66,8 @@ class Occasion:
         """A line for people: when, from which commit, which weights."""
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.start / 1000))
         weights = f"weights {self.weights_sha256[:12]}" if self.weights_sha256 else "not ended"
-        return f"{date} UTC, {self.code.summary}, {weights}"
+        reproduction = f", {self.reproduction}" if self.reproduction else ""
+        return f"{date} UTC, {self.code.summary}, {weights}{reproduction}"
 
     def dump(self) -> str:
         """JSON for `load`."""

@@ -28,6 +28,7 @@ from pipeline.tracking.mlflow_run import (
     shortened,
 )
 from pipeline.tracking.occasion import now
+from pipeline.tracking.occasion_tags import OCCASION_TAG, log_occasion
 from pipeline.tracking.record import Record, State
 from pipeline.tracking.store import Store
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 SWEEP_TAG = "pipeline.sweep"
 # The id of the sweep that trained the run, which is below that sweep's run.
 TRAINED_IN_TAG = "pipeline.trained_in_sweep"
-OCCASION_TAG = "pipeline.occasion"
 _EPOCHS_AT_ONCE = 150  # MLflow takes 1,000 metrics in a request.
 
 
@@ -241,10 +241,7 @@ class Projection:
     def _log_occasions(self) -> None:
         """List every occasion that is known here and ended, beside those of other machines."""
         for occasion in self._record.occasions:
-            tag = f"{OCCASION_TAG}.{occasion.id}"
-            if occasion.weights_sha256 and (tag not in self._run.tags or not self._run.is_intact):
-                self._run.log_bytes(occasion.dump().encode(), "occasions", f"{occasion.id}.json")
-                self._run.set_tags({tag: occasion.summary})
+            log_occasion(self._run, occasion)
 
     def _log_epochs(self, trained: bool) -> None:
         from mlflow.entities import Metric

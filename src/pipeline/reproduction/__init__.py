@@ -1,0 +1,1 @@
+"""Reproduction: a past run is rebuilt from what is recorded of it, and compared with it link by link."""

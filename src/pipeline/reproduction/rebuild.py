@@ -1,0 +1,149 @@
+"""A run made again: its code, configuration and data in a throwaway clone, trained and evaluated anew."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configobj import ConfigObj
+
+from pipeline.artifacts.workspace import Workspace, remove, write_text
+from pipeline.config.params import dump_values
+from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.processes.lock import locked, temporary_folder
+from pipeline.reproduction.recorded import Recorded
+
+# What git and DVC are told by the shell that this runs in is about another repository.
+_FOREIGN = ("GIT_", "DVC_", "PYTHON")
+
+
+@contextmanager
+def rebuilt(recorded: Recorded, repository: Workspace, own_packages: bool) -> Iterator[Workspace]:
+    """Make the run again in a folder that is gone after the `with`.
+
+    Data come from DVC's cache, by their digests, or from their sources; the training and the evaluation are
+    done anew, and nothing of them enters the cache.
+
+    Args:
+        recorded: the run.
+        repository: has its commit and DVC's cache; it is not written to.
+        own_packages: whether to use those of the lock file of the run's commit, not today's.
+
+    Raises:
+        PipelineError: the code can't be had, or a stage failed.
+    """
+    with temporary_folder() as folder:
+        clone = _check_out(recorded, repository, folder / "repository")
+        config = dict(recorded.config)
+        # What is rebuilt is shown in MLflow as one occasion of the run, not as a run.
+        config["tracking"] = {**config["tracking"], "uri": None}
+        write_text(clone.params, dump_values(config))
+        _share_cache(clone, repository)
+        python = _environment_of(clone, repository) if own_packages else Path(sys.executable)
+        _repro(clone, python, "fetch", "preprocess")
+        _repro(clone, python, "--force", "--no-run-cache", "--no-commit", "train", "evaluate")
+        yield clone
+
+
+def _check_out(recorded: Recorded, repository: Workspace, root: Path) -> Workspace:
+    """A clone of the repository as the run's code was."""
+    code = recorded.code
+    if code.commit == "unknown":
+        raise PipelineError(
+            f"It is not recorded from which commit {recorded.label} was trained, and {repository.root} is no "
+            "git repository with a commit: the code can't be had."
+        )
+    top = Path(_git(repository.root, "rev-parse", "--show-toplevel").strip())
+    try:
+        _git(top, "cat-file", "-e", f"{code.commit}^{{commit}}")
+    except PipelineError:
+        raise PipelineError(
+            f"{recorded.label} was trained from the commit {code.commit[:12]}, which this clone does not "
+            "have: `git fetch --all` may bring it."
+        ) from None
+    _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(root))
+    _git(root, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", code.commit)
+    if code.patch:
+        patch = root.with_name("uncommitted.diff")
+        patch.write_bytes(code.patch.encode("utf-8", "surrogateescape"))
+        _git(root, "apply", "--whitespace=nowarn", str(patch))
+    return Workspace(root / repository.root.resolve().relative_to(top.resolve()))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", folder, *arguments],
+        capture_output=True,
+        env=_environment(),
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise PipelineError(f"git {arguments[0]} failed in {folder}: {reason[0]}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def _share_cache(clone: Workspace, repository: Workspace) -> None:
+    """Have DVC read data from the repository's cache, and copy them: a link could be written through."""
+    settings = ConfigObj(
+        {
+            "core": {
+                "analytics": False,
+                "check_update": False,
+                "autostage": False,
+                "site_cache_dir": str(clone.root / ".dvc" / "site"),
+            },
+            "cache": {"dir": str(repository.dvc_cache()), "type": "copy"},
+        }
+    )
+    write_text(clone.root / ".dvc" / "config.local", "\n".join(settings.write()) + "\n")
+
+
+def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
+    """Run `dvc repro` for single stages: compose would have the values of today's conf/."""
+    path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", *arguments]
+    code = subprocess.run(command, cwd=clone.root, env=_environment() | {"PATH": path}).returncode
+    if code:
+        raise PipelineError("The run could not be rebuilt: the stage said why above.")
+
+
+def _environment_of(clone: Workspace, repository: Workspace) -> Path:
+    """The Python of an environment with the packages of the clone's lock file, made once for each lock file.
+
+    Raises:
+        PipelineError: there is no lock file, or its packages can't be installed.
+    """
+    lock_file = clone.root / "requirements.lock"
+    if not lock_file.exists():
+        raise PipelineError("The run's commit has no requirements.lock to make its environment from.")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    key = hashlib.sha256(version.encode() + lock_file.read_bytes()).hexdigest()[:16]
+    folder = repository.scratch / "environments" / key
+    with locked(
+        folder.with_suffix(".lock"), waiting="Waiting for another process that makes this environment."
+    ):
+        if not (folder / "complete").exists():
+            remove(folder)
+            say(f"Making an environment with the run's packages in {folder} (a few minutes, once) ...")
+            _run([sys.executable, "-m", "venv", str(folder)])
+            pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+            _run([*pip, "--disable-pip-version-check", "--require-hashes", "-r", str(lock_file)])
+            (folder / "complete").touch()
+    return folder / "bin" / "python"
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise PipelineError(f"The run's packages can't be installed: {reason[0]}")

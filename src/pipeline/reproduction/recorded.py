@@ -1,0 +1,88 @@
+"""What is recorded of a run: its inputs, its results, and where and from which code it was made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.artifacts.processed import read_dataset
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import unedited_values
+from pipeline.config.schema import TrackingSection
+from pipeline.errors import PipelineError
+from pipeline.results.lookup import download_run
+from pipeline.tracking.identity import describe_split, read_run
+from pipeline.tracking.lineage import Code, code_of
+from pipeline.tracking.occasion import Occasion, occasions_of
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that was trained and evaluated."""
+
+    label: str  # as people know it
+    run: Mapping[str, Any]  # as models/run.json has it
+    config: Mapping[str, Any]  # all of it, as plain values
+    code: Code
+    tags: Mapping[str, str]  # of the machine and the packages; empty if they are not known
+    test: str  # the digest of the test split; empty if it is not known
+    files: Workspace  # has the model and the reports
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What reports/metrics.json has."""
+        found: dict[str, Any] = json.loads(self.files.metrics.read_text(encoding="utf-8"))
+        return found
+
+
+def recorded_here(workspace: Workspace) -> Recorded:
+    """The run of the workspace, by its artifacts.
+
+    Raises:
+        PipelineError: it has none, or an unfinished one.
+    """
+    run = read_run(workspace.run)
+    test = describe_split(read_dataset(workspace), "test")["sha256"]
+    return _recorded(run["name"], run, unedited_values(workspace.params), test, workspace, workspace)
+
+
+def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Recorded:
+    """The run that `name` stands for, by what MLflow holds.
+
+    Args:
+        name: of a run, its id, the unique beginning of one, or a registered version: NAME@ALIAS, NAME/NUMBER.
+        tracking: says where MLflow is.
+        workspace: the repository's.
+        folder: where what MLflow holds is downloaded to.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or has no such run, or not all of it.
+    """
+    label, tags, files = download_run(name, tracking, workspace, folder)
+    run = read_run(files.run)
+    try:
+        config = yaml.load(files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise PipelineError(f"MLflow's run {label} holds no configuration: {error}") from None
+    return _recorded(label, run, config, tags.get("data.test", ""), files, workspace)
+
+
+def _recorded(
+    label: str,
+    run: Mapping[str, Any],
+    config: Mapping[str, Any],
+    test: str,
+    files: Workspace,
+    repository: Workspace,
+) -> Recorded:
+    if "result" not in run:
+        raise PipelineError(f"The training of {label} has not ended: there is nothing to compare with.")
+    if not files.metrics.exists():
+        raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.")
+    occasions = occasions_of(files, run["id"]) or occasions_of(repository, run["id"])
+    first: Occasion | None = next((one for one in occasions if not one.reproduction), None)
+    code = first.code if first and first.code.commit != "unknown" else code_of(repository)
+    return Recorded(label, run, config, code, first.tags if first else {}, test, files)
