@@ -1,0 +1,15 @@
+"""Command line: the verbs of `pipeline`, in one module for each thing that they are about."""
+
+from pipeline.cli.app import app
+from pipeline.errors import exit_on_error
+
+# Each registers its verbs; `pipeline --help` lists them in this order.
+# isort: off
+from pipeline.cli import training, runs, models, sharing  # noqa: F401
+# isort: on
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    with exit_on_error():
+        app()

@@ -1,0 +1,67 @@
+"""Runs: compared, adopted, rebuilt."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import app, repository
+from pipeline.config.params import read_params
+from pipeline.console import say
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Names or ids of runs in MLflow, or the beginning of one; or a sweep's name."),
+    ],
+) -> None:
+    """Show how runs differ, what each reached, and whether a difference is more than chance."""
+    from pipeline.results.compare import compare
+
+    workspace = repository()
+    for line in compare(runs, read_params(workspace.params).tracking, workspace):
+        say(line)
+
+
+@app.command()
+def adopt(
+    run: Annotated[str, typer.Argument(help="The name or id of a trial's run, or the beginning of one.")],
+    name: Annotated[
+        str | None, typer.Option(help="The experiment's name; by default made from the run's.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an experiment of that name.")] = False,
+) -> None:
+    """Write a trial of a sweep as an experiment in conf/, which `dvc repro` restores without training."""
+    from pipeline.results.adopt import adopt
+
+    workspace = repository()
+    for line in adopt(run, workspace, name, force):
+        say(line)
+
+
+@app.command()
+def reproduce(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's name or id, the beginning of one, or NAME@ALIAS or NAME/NUMBER of a registered "
+            "model; by default the run whose model is in models/."
+        ),
+    ] = None,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Use the packages of the lock file of the run's commit.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="How far probabilities and metrics may be apart.", min=0)
+    ] = 0.001,
+) -> None:
+    """Rebuild a run from its code, configuration and data, and say link by link what is the same.
+
+    Exit code 0: equal bit for bit; 3: predictions and metrics within the tolerance; 1: neither.
+    """
+    from pipeline.reproduction.reproduce import reproduce
+
+    workspace = repository()
+    tracking = read_params(workspace.params).tracking
+    raise typer.Exit(reproduce(run, tracking, workspace, tolerance, environment))

@@ -1,0 +1,69 @@
+"""Running the pipeline, and MLflow up to date with it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.cli.app import app, repository
+from pipeline.config.params import read_params
+from pipeline.console import say
+from pipeline.errors import PipelineError
+
+
+@app.command()
+def repro() -> None:
+    """Run what changed (`dvc repro`), bring MLflow up to date, and say what was reached."""
+    from pipeline.trials.repro import repro
+
+    workspace = repository()
+    os.chdir(workspace.root)
+    # Stages are run by the Python that runs this, also where its environment is not activated.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if code := repro():
+        raise typer.Exit(code)
+    _sync(workspace)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Where to serve on 127.0.0.1.", min=1, max=65535)] = 5000,
+) -> None:
+    """Show the runs in the browser: starts MLflow and prints the address of the training runs."""
+    from pipeline.tracking.ui import refuse_busy, serve
+
+    workspace = repository()
+    tracking = read_params(workspace.params).tracking
+    refuse_busy(port)
+    _sync(workspace)
+    raise typer.Exit(serve(tracking, workspace, port))
+
+
+@app.command()
+def sync() -> None:
+    """Bring MLflow up to date: send what it missed, rebuild what it lost."""
+    _sync(repository())
+
+
+def _sync(workspace: Workspace) -> None:
+    from pipeline.results.publish import publish_all
+    from pipeline.tracking import session as tracking
+
+    settings = read_params(workspace.params).tracking
+    errors = []
+    # What can't be sent of runs does not hold up the sweeps.
+    try:
+        for line in tracking.sync(settings, workspace):
+            say(line)
+    except PipelineError as error:
+        errors.append(str(error))
+    try:
+        for line in publish_all(workspace):
+            say(line)
+    except PipelineError as error:
+        errors.append(str(error))
+    if errors:
+        raise PipelineError("\nerror: ".join(dict.fromkeys(errors)))
