@@ -12,7 +12,10 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from pipeline.serving.server import Settings, application, configure
+from pipeline.serving.application import create_application
+from pipeline.serving.metrics import Metrics
+from pipeline.serving.server import Settings, configure
+from pipeline.serving.service import Service, Speed
 
 READER = {
     "image_size": [28, 28],
@@ -108,10 +111,12 @@ class Client:
 
 
 @contextmanager
-def running(served, **given):
+def running(served, background=None, **given):
     """A server of `served`, as `pipeline serve` configures it."""
     chosen = settings(**given)
-    config = configure(lambda: application(chosen, chosen.access(), None, served.source, served))
+    metrics = Metrics(served.classes)
+    service = Service(served, metrics, Speed(batch_seconds=chosen.batch_ms / 1000))
+    config = configure(lambda: create_application(service, chosen.access(), background))
     config.port, config.timeout_keep_alive = 0, 1
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

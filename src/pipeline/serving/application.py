@@ -123,7 +123,12 @@ class _Page:
             "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         )
         self._html = html
-        self._headers = {"Content-Security-Policy": policy, "Permissions-Policy": "camera=(self)"}
+        self._headers = {
+            "Content-Security-Policy": policy,
+            "Permissions-Policy": "camera=(self)",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Opener-Policy": "same-origin",
+        }
 
     async def respond(self, request: Request) -> Response:
         return HTMLResponse(self._html, headers=self._headers)

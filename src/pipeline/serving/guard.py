@@ -17,13 +17,7 @@ from pipeline.serving.metrics import Metrics
 BODY_SECONDS = 30.0  # for a whole body
 _OPEN = frozenset({"/", "/health", "/v2/health/live", "/v2/health/ready"})  # asked without a token
 _ROUTES = {"/predict": "predict", "/explain": "explain"}
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _log = logging.getLogger("pipeline.serving")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.reader import read_picture
+from pipeline.errors import PipelineError
 from pipeline.serving.predictor import Predictor
 
 _DRAWN = 64  # pixels along the longer side of images that are drawn by hand
@@ -57,7 +58,9 @@ class Served:
         height, width = served.image_shape[:2]
         buffer = io.BytesIO()
         Image.fromarray(np.diag(np.full(max(height, width), 255, np.uint8))).save(buffer, "PNG")
-        served.classify(served.read(buffer.getvalue())[None])
+        [answer] = served.classify(served.read(buffer.getvalue())[None])
+        if not np.isfinite(answer.probabilities).all():
+            raise PipelineError(f"{source.path} answers with probabilities that are no numbers.")
         return served
 
     @property

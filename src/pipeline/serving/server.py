@@ -128,6 +128,7 @@ def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Confi
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -1,0 +1,138 @@
+"""Pictures that wait together are computed together, and nobody else waits for them."""
+
+import asyncio
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.data.reader import PictureError
+from pipeline.serving.batching import Batcher, OverloadedError
+from pipeline.serving.metrics import Metrics, counts_file
+from pipeline.serving.served import Answer
+
+
+class Slow:
+    """A model that takes its time to read a picture, and remembers what it computed together."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.sizes = seconds, []
+
+    def read(self, picture):
+        time.sleep(self.seconds)
+        if picture == b"bad":
+            raise PictureError("The picture", "is bad")
+        if picture == b"broken":
+            raise ZeroDivisionError
+        return np.array([len(picture)])
+
+    def classify(self, images):
+        self.sizes.append(len(images))
+        return [Answer(image, str(image[0]), 1.0, np.ones(1, np.float32), None) for image in images]
+
+
+def run(model, pictures, *, seconds, threads=1, waiting=100, after=0.0):
+    """Ask for pictures at the same time; the answers and the longest pause of the event loop."""
+
+    async def ask():
+        batcher = Batcher(threads=threads, seconds=seconds, waiting=waiting)
+        done, pause, last = asyncio.Event(), 0.0, time.monotonic()
+
+        async def tick():
+            nonlocal pause, last
+            while not done.is_set():
+                await asyncio.sleep(0.005)
+                pause, last = max(pause, time.monotonic() - last), time.monotonic()
+
+        ticking = asyncio.create_task(tick())
+        answers = await asyncio.gather(
+            *(batcher.answer(model, [picture]) for picture in pictures), return_exceptions=True
+        )
+        done.set()
+        await ticking
+        batcher.close()
+        return [answer if isinstance(answer, Exception) else answer[0] for answer in answers], pause
+
+    return asyncio.run(ask())
+
+
+def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
+    model = Slow(0.005)
+    answers, _ = run(model, [b"x" * number for number in range(1, 11)], seconds=5)
+    assert [answer.label for answer in answers] == [str(number) for number in range(1, 11)]
+    assert sum(model.sizes) == 10
+    assert max(model.sizes) > 5
+
+
+def test_none_waits_longer_for_the_others_than_the_bound():
+    model = Slow(0.02)
+    run(model, [b"x"] * 12, seconds=0.05)
+    assert max(model.sizes) <= 3
+    model = Slow(0.001)
+    run(model, [b"x"] * 12, seconds=0)
+    assert model.sizes == [1] * 12
+
+
+def test_one_that_comes_alone_is_computed_at_once():
+    model = Slow(0)
+    began = time.monotonic()
+    run(model, [b"x"], seconds=30)
+    assert time.monotonic() - began < 5
+    assert model.sizes == [1]
+
+
+def test_a_picture_that_can_not_be_read_fails_alone():
+    model = Slow(0.001)
+    answers, _ = run(model, [b"x", b"bad", b"broken", b"xx"], seconds=5)
+    assert [type(answer) for answer in answers] == [Answer, PictureError, ZeroDivisionError, Answer]
+
+
+def test_the_event_loop_goes_on_meanwhile():
+    _, pause = run(Slow(0.8), [b"x"] * 2, seconds=0)
+    assert pause < 0.6
+
+
+def test_more_than_can_wait_is_refused_at_once():
+    answers, _ = run(Slow(0.01), [b"x"] * 10, seconds=0, waiting=6)
+    assert [isinstance(answer, OverloadedError) for answer in answers].count(True) == 4
+
+
+def count(path, label, barrier):
+    metrics = Metrics(["a", "b"], 2, path)
+    metrics.picture(label, False)
+    barrier.wait(60)
+
+
+def test_the_processes_of_a_server_count_together():
+    path = counts_file()
+    try:
+        spawn = multiprocessing.get_context("spawn")
+        barrier = spawn.Barrier(2)
+        processes = [spawn.Process(target=count, args=(path, label, barrier)) for label in "ab"]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        # One that takes the place of a process that has ended goes on with its counts.
+        metrics = Metrics(["a", "b"], 2, path)
+        metrics.picture("a", True)
+        text = metrics.text({"name": 'a"b\\c'})
+    finally:
+        path.unlink()
+    assert 'pipeline_pictures_total{label="a"} 2' in text
+    assert 'pipeline_pictures_total{label="b"} 1' in text
+    assert "pipeline_pictures_unlike_total 1" in text
+    assert 'pipeline_model_info{name="a\\"b\\\\c"} 1' in text
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.003, 0.2, 60.0])
+def test_the_histogram_has_each_request_once(seconds):
+    metrics = Metrics(["a"])
+    metrics.request("predict", 200, seconds)
+    lines = metrics.text({}).splitlines()
+    buckets = [line for line in lines if line.startswith('pipeline_request_seconds_bucket{route="predict"')]
+    for line in buckets:
+        bound = float(line.split('le="')[1].split('"')[0])
+        assert line.endswith(f" {int(seconds <= bound)}"), line

@@ -1,0 +1,115 @@
+"""A promoted version takes over between two requests; one that can't is refused."""
+
+import functools
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from in_thread import DESCRIPTION, png, running, until, write_onnx
+
+from pipeline.errors import PipelineError
+from pipeline.serving import watch
+from pipeline.serving.served import Source
+
+
+class Registry:
+    """What the registry says of the champion."""
+
+    def __init__(self, path):
+        self.source = Source(path, "digits", "3")
+        self.error = None
+
+    def find(self) -> Source:
+        if self.error:
+            raise PipelineError(self.error)
+        return self.source
+
+
+@pytest.fixture
+def registry(onnx_file):
+    return Registry(onnx_file)
+
+
+@pytest.fixture
+def client(served, registry, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS", 0.05)
+    background = functools.partial(watch.watch, find=registry.find)
+    with running(served, background=background) as found:
+        yield found
+
+
+def random_model(path, **description):
+    """A model whose weights are random: valid, and of no use."""
+    draw, classes = np.random.default_rng(0).normal, len(description.get("classes", DESCRIPTION["classes"]))
+    first, second = (draw(size=(784, 4)), np.zeros(4)), (draw(size=(4, classes)), np.zeros(classes))
+    write_onnx(path, first, second, DESCRIPTION | description)
+    return path
+
+
+def counted(client, name: str) -> int:
+    lines = client.get("/metrics").content.decode().splitlines()
+    [found] = [line for line in lines if line.startswith(f"pipeline_{name} ")]
+    return int(found.split()[1])
+
+
+def test_another_version_takes_over_and_no_request_is_lost(client, registry, digits, tmp_path):
+    versions, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answer = client.post("/predict", png(digits[0][len(versions) % 700]))
+            versions.append((answer.status, answer.json["model"]["version"]))
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    until(lambda: len(versions) > 20)
+    registry.source = Source(random_model(tmp_path / "four.onnx"), "digits", "4")
+    until(lambda: (200, "4") in versions)
+    before = len(versions)
+    until(lambda: len(versions) > before + 20)
+    stop.set()
+    for thread in asking:
+        thread.join()
+    assert {status for status, _ in versions} == {200}
+    assert {version for _, version in versions[before + 3 :]} == {"4"}
+    assert counted(client, "model_switches_total") == 1
+    assert client.get("/v2/models/digits").json["versions"] == ["4"]
+    # And back: a rollback is a switch like any other.
+    registry.source = Source(registry.source.path, "digits", "3")
+    until(lambda: client.get("/model").json["version"] == "3")
+
+
+@pytest.mark.parametrize("fault", ["damaged", "missing", "other classes", "not a number"])
+def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
+    client, registry, digits, onnx_file, tmp_path, caplog, fault
+):
+    path = tmp_path / "four.onnx"
+    if fault == "damaged":
+        path.write_bytes(onnx_file.read_bytes()[:-1000])
+    elif fault == "other classes":
+        random_model(path, classes=["a", "b"])
+    elif fault == "not a number":
+        nan = np.full((784, 4), np.nan)
+        write_onnx(path, (nan, np.zeros(4)), (np.ones((4, 10)), np.zeros(10)))
+    registry.source = Source(path, "digits", "4")
+    until(lambda: counted(client, "model_refusals_total") == 1)
+    answer = client.post("/predict", png(digits[0][7]))
+    assert (answer.json["label"], answer.json["model"]["version"]) == (str(digits[1][7]), "3")
+    [record] = [record.message for record in caplog.records if "is refused" in record.message]
+    assert "Version 4 of digits is refused, version 3 goes on" in record
+    # The next one has its chance.
+    shutil.copy(onnx_file, tmp_path / "five.onnx")
+    registry.source = Source(tmp_path / "five.onnx", "digits", "5")
+    until(lambda: client.get("/model").json["version"] == "5")
+    assert counted(client, "model_refusals_total") == 1
+
+
+def test_a_registry_that_can_not_be_reached_is_no_reason_to_stop(client, registry, digits, caplog):
+    registry.error = "MLflow can't be reached."
+    until(lambda: any("is not watched" in record.message for record in caplog.records))
+    assert client.post("/predict", png(digits[0][7])).status == 200
+    registry.error = None
+    registry.source = Source(registry.source.path, "digits", "4")
+    until(lambda: client.get("/model").json["version"] == "4")
