@@ -104,6 +104,17 @@ def track(total: int | None, description: str) -> Iterator[Track]:
         yield _Bar(progress, progress.add_task(description, total=total, note=""))
 
 
+@contextmanager
+def on_stderr(description: str) -> Iterator[Track]:
+    """Show how many there were so far, while the results go to standard output."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress, progress.add_task(description, total=None, note=""))
+
+
 class EpochTrack(Protocol):
     """A training whose progress is shown."""
 

@@ -84,6 +84,10 @@ class Workspace:
         return self.root / "reports" / "probabilities.npy"
 
     @property
+    def model_card(self) -> Path:
+        return self.root / "reports" / "model_card.md"
+
+    @property
     def figures(self) -> Path:
         return self.root / "reports" / "figures"
 

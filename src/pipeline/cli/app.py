@@ -1,13 +1,16 @@
 """The application that the verbs are registered with, and what they share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.console import say
 from pipeline.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import TrackingSection
 
 app = typer.Typer(
     help="Look at runs, compare them, and share them. To train, use `dvc repro` for the configuration in "
@@ -46,3 +49,15 @@ def repository() -> Workspace:
     workspace.refuse_foreign_environment(Path.cwd())
     prepare_environment(workspace.scratch / "home")
     return workspace
+
+
+def tracking_of(workspace: Workspace) -> "TrackingSection":
+    """Where the workspace's runs go.
+
+    Raises:
+        PipelineError: params.yaml is missing or refused.
+    """
+    # It takes as long as a prediction, which does not need it.
+    from pipeline.config.params import read_params
+
+    return read_params(workspace.params).tracking

@@ -1,18 +1,38 @@
 """The model in use."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pipeline.cli.app import app, repository
 
+_MODEL = "A file, a run, or NAME@ALIAS or NAME/3 in the registry."
+Format = Literal["table", "jsonl", "csv"]
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders, archives, arrays; - : from a pipe.")],
+    model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
+    top: Annotated[int, typer.Option(help="How many labels each gets.", min=1, max=1000)] = 3,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="By default a table; in a pipe JSON lines.")
+    ] = None,
+) -> None:
+    """Say what is on pictures."""
+    from pipeline.serving.predict import predict
+    from pipeline.serving.predictor import Predictor
+    from pipeline.serving.reference import resolve
+
+    predictor = Predictor.load(resolve(model, repository()).path)
+    if not predict(predictor, paths, top, form):
+        raise typer.Exit(1)
+
 
 @app.command()
 def serve(
-    model: Annotated[
-        str | None, typer.Option(help="A file, a run, or NAME@ALIAS or NAME/3 in the registry.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(help="How many processes answer.", min=1, max=64)] = 1,

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import app, repository
-from pipeline.config.params import read_params
+from pipeline.cli.app import app, repository, tracking_of
 from pipeline.console import say
 
 
@@ -20,7 +19,7 @@ def compare(
     from pipeline.results.compare import compare
 
     workspace = repository()
-    for line in compare(runs, read_params(workspace.params).tracking, workspace):
+    for line in compare(runs, tracking_of(workspace), workspace):
         say(line)
 
 
@@ -63,5 +62,5 @@ def reproduce(
     from pipeline.reproduction.reproduce import reproduce
 
     workspace = repository()
-    tracking = read_params(workspace.params).tracking
+    tracking = tracking_of(workspace)
     raise typer.Exit(reproduce(run, tracking, workspace, tolerance, environment))

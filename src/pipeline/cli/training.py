@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.artifacts.workspace import Workspace
-from pipeline.cli.app import app, repository
-from pipeline.config.params import read_params
+from pipeline.cli.app import app, repository, tracking_of
 from pipeline.console import say
 from pipeline.errors import PipelineError
 
@@ -36,7 +35,7 @@ def ui(
     from pipeline.tracking.ui import refuse_busy, serve
 
     workspace = repository()
-    tracking = read_params(workspace.params).tracking
+    tracking = tracking_of(workspace)
     refuse_busy(port)
     _sync(workspace)
     raise typer.Exit(serve(tracking, workspace, port))
@@ -52,7 +51,7 @@ def _sync(workspace: Workspace) -> None:
     from pipeline.results.publish import publish_all
     from pipeline.tracking import session as tracking
 
-    settings = read_params(workspace.params).tracking
+    settings = tracking_of(workspace)
     errors = []
     # What can't be sent of runs does not hold up the sweeps.
     try:

@@ -4,9 +4,9 @@ import csv
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,32 +69,87 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
         return str(run.data.tags[ID_TAG])
 
 
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model as MLflow has it."""
+
+    name: str  # of its run
+    model_id: str
+    location: str  # of its files
+    metrics: dict[str, float]  # of its run
+    version: str | None = None  # in the registry
+
+
+def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:
+    """The model of the run that `name` stands for, as in `look_up`; of a sweep's name the best trial's.
+
+    Raises:
+        PipelineError: MLflow can't be reached, the name stands for no run or several, or it has no model.
+    """
+    with _reading(tracking, workspace) as client:
+        run = _meant(name, _runs(client))[0]
+        # An evaluation with other settings is of the model of its training.
+        training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
+        return _model_of(client, training, run)
+
+
+def find_version(
+    name: str, alias: str | None, version: str | None, tracking: TrackingSection, workspace: Workspace
+) -> LoggedModel:
+    """A version in the registry, by its number or by an alias.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or has no such version, or no model of it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _reading(tracking, workspace) as client:
+        try:
+            if alias:
+                found = client.get_model_version_by_alias(name, alias)
+            else:
+                found = client.get_model_version(name, version)
+        except MlflowException as error:
+            wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
+            raise PipelineError(f"MLflow's registry has no {wanted}: {error.message}") from None
+        run = client.get_run(found.run_id)
+        if not found.model_id:
+            return replace(_model_of(client, found.run_id, run), version=str(found.version))
+        location = client.get_logged_model(found.model_id).artifact_location
+        return LoggedModel(
+            run.info.run_name, found.model_id, location, dict(run.data.metrics), str(found.version)
+        )
+
+
+def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
+    """The model of a training, with the metrics of a run that shows its evaluation."""
+    models = client.search_logged_models(
+        [shown.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
+    )
+    if not models:
+        raise PipelineError(f"MLflow has no model of the run {shown.info.run_name}.")
+    found = models[0]
+    return LoggedModel(shown.info.run_name, found.model_id, found.artifact_location, dict(shown.data.metrics))
+
+
 def download_model(
     run_id: str,
     tracking: TrackingSection,
     workspace: Workspace,
     folder: Path,
-    name: Literal["model.keras", "model.onnx"] = "model.keras",
 ) -> Path:
-    """A model file of a run, which is downloaded into `folder`.
+    """The Keras model of a run, which is downloaded into `folder`.
 
     Raises:
         PipelineError: MLflow can't be reached, or has no model of this run.
     """
     with _reading(tracking, workspace) as client:
-        run = client.get_run(run_id)
-        models = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
-        )
-        if not models:
-            raise PipelineError(f"MLflow has no model of the run {run.info.run_name}.")
+        found = _model_of(client, run_id, client.get_run(run_id))
         # Not by mlflow.keras: it would import what it needs not, and read the file with less distrust.
         from mlflow.artifacts import download_artifacts
 
         return Path(
-            download_artifacts(
-                artifact_uri=f"{models[0].artifact_location}/data/{name}", dst_path=str(folder)
-            )
+            download_artifacts(artifact_uri=f"{found.location}/data/model.keras", dst_path=str(folder))
         )
 
 

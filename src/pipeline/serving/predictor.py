@@ -41,3 +41,14 @@ class Predictor:
             PipelineError: the images have another dtype or shape.
         """
         return self._classifier.probabilities(images)
+
+    def unlike(
+        self, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.bool_] | None:
+        """Which images are unlike those of the training; None: the file does not say how to tell.
+
+        Args:
+            images: uint8 (n, *image_shape).
+            probabilities: theirs, float32 (n, classes).
+        """
+        return None

@@ -1,0 +1,243 @@
+"""What is asked about: pictures in files, folders and archives, arrays and tables, one after the other."""
+
+import csv
+import io
+import os
+import re
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.section import ReaderSection
+from pipeline.data.formats import idx
+from pipeline.data.formats.npy import open_npy, read_npz
+from pipeline.data.reader import PictureError, read_picture, read_pixels
+from pipeline.errors import PipelineError
+
+MAX_BYTES = 2**31  # that an array may unpack to
+_MAX_PICTURE = 2**28  # bytes of a picture in an archive
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to be."""
+
+    name: str
+    # An encoded picture, or its file, or pixels, or why there is none.
+    content: "bytes | Path | NDArray[Any] | PipelineError"
+
+    def read(self, reader: ReaderSection) -> NDArray[np.uint8]:
+        """The image, uint8 of the shape that `reader` makes.
+
+        Raises:
+            PipelineError: there is none, or it can't be read.
+        """
+        if isinstance(self.content, PipelineError):
+            raise self.content
+        if isinstance(self.content, np.ndarray):
+            return read_pixels(self.content, reader)
+        return read_picture(self.content, reader)
+
+
+def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
+    """What `paths` hold: files, folders with all below them, archives; "-" is the standard input.
+
+    What a file is, its content says. An item that can't be read is an item; the others follow.
+
+    Raises:
+        PipelineError: there is nothing at one of the paths; before the first item.
+    """
+    missing = [path for path in paths if path != STANDARD_INPUT and not Path(path).exists()]
+    if missing:
+        raise PipelineError(f"There is no file or folder {missing[0]}.")
+    return (item for path in paths for item in _items(path, reader))
+
+
+def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
+    if path == STANDARD_INPUT:
+        yield from _of_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
+    elif Path(path).is_dir():
+        yield from (Item(str(file), file) for file in _below(Path(path)))
+    else:
+        try:
+            with Path(path).open("rb") as file:
+                yield from _of_file(path, file, Path(path), reader)
+        except OSError as error:
+            yield Item(path, PipelineError(f"{path} can't be read: {error.strerror}"))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those below it, numbers in their order; hidden ones are left out."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        for name in sorted((name for name in files if not name.startswith(".")), key=_natural):
+            yield Path(place) / name
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSection) -> Iterator[Item]:
+    """What a file holds, by how it begins; a picture if it is nothing else."""
+    head = file.read(512)
+    file.seek(0)
+    try:
+        if head.startswith(b"PK\x03\x04"):
+            yield from _of_zip(name, file, reader)
+        elif head.startswith(b"\x93NUMPY"):
+            yield from _of_array(name, _npy(file, path, name), reader)
+        elif re.match(rb"\0\0\x08[\x03\x04]", head):
+            yield from _of_array(name, idx.read(file, "images", MAX_BYTES), reader)
+        elif head.startswith(b"\x1f\x8b") and not _is_tar(file):
+            yield from _of_array(name, idx.read(file, "images.gz", MAX_BYTES), reader)
+        elif _is_tar(file):
+            yield from _of_tar(name, file)
+        elif re.match(rb"[\w\"'. -]+[,;\t]", head):
+            yield from _of_table(name, file, reader)
+        else:
+            yield Item(name, path or file.read())
+    except PipelineError as error:
+        yield Item(name, error)
+
+
+def _npy(file: IO[bytes], path: Path | None, name: str) -> NDArray[Any]:
+    if path:
+        return open_npy(path)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("array.npy", file.read())
+    return read_npz(packed, name, {"array": "array"}, MAX_BYTES)["array"]
+
+
+def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
+    """One image, or many along the first axis; an axis of one channel is left out."""
+    if reader.colour == "grey" and array.shape[-1:] == (1,) and array.ndim > len(reader.image_shape):
+        array = array[..., 0]
+    if array.shape == reader.image_shape:
+        yield Item(name, array)
+    elif array.ndim == len(reader.image_shape) + 1:
+        yield from (Item(f"{name}[{number}]", image) for number, image in enumerate(array))
+    else:
+        shape = ", ".join(map(str, reader.image_shape))
+        raise PictureError(name, f"has the shape {array.shape}; images are ({shape}) or (n, {shape})")
+
+
+def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            if members and all(member.filename.endswith(".npy") for member in members):
+                yield from _of_npz(name, file, [member.filename[:-4] for member in members], reader)
+                return
+            for member in members:
+                place = f"{name}/{member.filename}"
+                if _is_hidden(member.filename):
+                    continue
+                if member.file_size > _MAX_PICTURE:
+                    yield Item(place, PictureError(place, f"unpacks to {member.file_size:,} bytes"))
+                    continue
+                try:
+                    yield Item(place, archive.read(member))
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                    yield Item(place, PictureError(place, f"is damaged: {error}"))
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+
+
+def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:
+    """The arrays of images in an NPZ file: those of labels have fewer axes."""
+    axes = len(reader.image_shape)
+    found = False
+    for member in members:
+        array = read_npz(file, name, {member: member}, MAX_BYTES)[member]
+        if array.ndim >= axes:
+            found = True
+            yield from _of_array(f"{name}/{member}", array, reader)
+    if not found:
+        raise PipelineError(f"{name} has no array of images, only {', '.join(members)}")
+
+
+def _is_tar(file: IO[bytes]) -> bool:
+    try:
+        with tarfile.open(fileobj=file):
+            return True
+    except (tarfile.TarError, zlib.error, EOFError, OSError):
+        return False
+    finally:
+        file.seek(0)
+
+
+def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
+    """The plain files; links and devices are left out, and nothing is unpacked to the disk."""
+    try:
+        with tarfile.open(fileobj=file) as archive:
+            for member in archive:
+                place = f"{name}/{member.name}"
+                if not member.isfile() or _is_hidden(member.name):
+                    continue
+                if member.size > _MAX_PICTURE:
+                    yield Item(place, PictureError(place, f"has {member.size:,} bytes"))
+                    continue
+                content = archive.extractfile(member)
+                yield Item(place, content.read() if content else b"")
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in (".", ".."))
+
+
+def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
+    """The rows of a CSV file: the pixels of an image each, after a label if there is one column more."""
+    pixels = prod(reader.image_shape)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+    try:
+        dialect = csv.Sniffer().sniff(text.readline(), ",;\t")
+        text.seek(0)
+        for number, row in enumerate(csv.reader(text, dialect), start=1):
+            if number == 1 and not all(cell.strip().isdigit() for cell in row[1:]):
+                continue  # The names of the columns.
+            yield Item(f"{name}:{number}", _of_row(f"{name}:{number}", row, pixels, reader))
+    except csv.Error as error:
+        raise PipelineError(f"{name} is no table: {error}") from None
+    finally:
+        text.detach()
+
+
+def _of_row(
+    name: str, row: Sequence[str], pixels: int, reader: ReaderSection
+) -> "NDArray[np.uint8] | PipelineError":
+    if len(row) not in (pixels, pixels + 1):
+        return PictureError(name, f"has {len(row)} columns; an image has {pixels} pixels")
+    try:
+        levels = np.array([int(cell) for cell in row[len(row) - pixels :]])
+    except ValueError as error:
+        return PictureError(name, f"has a pixel that is no whole number: {error}")
+    if levels.min() < 0 or levels.max() > 255:
+        return PictureError(name, "has a pixel that is not from 0 to 255")
+    return levels.astype(np.uint8).reshape(reader.image_shape)
+
+
+def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items, at most `size` at a time; the first alone, so that an answer is there soon."""
+    chunk: list[Item] = []
+    most = 1
+    for item in found:
+        chunk.append(item)
+        if len(chunk) == most:
+            yield chunk
+            chunk, most = [], size
+    if chunk:
+        yield chunk

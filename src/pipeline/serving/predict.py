@@ -1,0 +1,197 @@
+"""`pipeline predict`: a label for each picture, as a table, as JSON lines or as CSV."""
+
+import csv
+import json
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.section import ReaderSection
+from pipeline.console import on_stderr
+from pipeline.errors import PipelineError
+from pipeline.processes.system import die_with_parent
+from pipeline.serving.inputs import Item, in_chunks, items
+from pipeline.serving.predictor import Predictor
+
+Format = Literal["table", "jsonl", "csv"]
+_CHUNK = 128
+_FEW = 256  # items that are read before other processes would have started
+_WAITING = 8  # chunks that are read ahead, for each process
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one item: labels with their probabilities, the likeliest first; or why nothing is."""
+
+    name: str
+    best: tuple[tuple[str, float], ...] = ()
+    # None: the model's file does not say how that is told.
+    unlike: bool | None = None
+    error: str = ""
+
+
+def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[Answer]:
+    """An answer for each item, in their order, in bounded memory.
+
+    Args:
+        predictor: that computes.
+        found: the items.
+        top: how many labels each answer has.
+    """
+    reader = predictor.description.reader
+    for chunk, read in _read(found, reader):
+        images = [image for image in read if not isinstance(image, str)]
+        made = iter(_of_images(predictor, images, top)) if images else iter(())
+        for item, image in zip(chunk, read, strict=True):
+            yield Answer(item.name, error=image) if isinstance(image, str) else Answer(item.name, *next(made))
+
+
+def _of_images(
+    predictor: Predictor, images: Sequence[NDArray[np.uint8]], top: int
+) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
+    stacked = np.stack(images)
+    probabilities = predictor.probabilities(stacked)
+    unlike = predictor.unlike(stacked, probabilities)
+    classes = predictor.description.classes
+    for number, row in enumerate(probabilities):
+        order = np.argsort(-row, kind="stable")[:top]
+        best = tuple((classes[label], float(f"{row[label]:.7g}")) for label in order)
+        yield best, None if unlike is None else bool(unlike[number])
+
+
+def _read(
+    found: Iterable[Item], reader: ReaderSection
+) -> Iterator[tuple[list[Item], list[NDArray[np.uint8] | str]]]:
+    """The items in chunks with their images, or why there is none; many are read on all cores."""
+    waiting: deque[tuple[list[Item], Future[list[NDArray[np.uint8] | str]]]] = deque()
+    workers: ProcessPoolExecutor | None = None
+    begun = 0
+    try:
+        for chunk in in_chunks(found, _CHUNK):
+            begun += len(chunk)
+            if begun <= _FEW or _cores() == 1:
+                yield chunk, _images(chunk, reader)
+                continue
+            if workers is None:
+                workers = ProcessPoolExecutor(
+                    _cores(), multiprocessing.get_context("fork"), initializer=die_with_parent
+                )
+            waiting.append((chunk, workers.submit(_images, chunk, reader)))
+            if len(waiting) > _WAITING * _cores():
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+    finally:
+        if workers is not None:
+            workers.shutdown(cancel_futures=True)
+
+
+def _images(chunk: Sequence[Item], reader: ReaderSection) -> list[NDArray[np.uint8] | str]:
+    read: list[NDArray[np.uint8] | str] = []
+    for item in chunk:
+        try:
+            read.append(item.read(reader))
+        except PipelineError as error:
+            # Pictures in archives have no name of their own.
+            read.append(getattr(error, "reason", "") or str(error))
+    return read
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format | None) -> bool:
+    """Print an answer for each item of `paths`, as soon as it is there.
+
+    Args:
+        predictor: that computes.
+        paths: of files and folders; "-" is the standard input.
+        top: how many labels each answer has.
+        form: None: a table at a terminal, JSON lines in a pipe.
+
+    Returns:
+        Whether every item could be read.
+
+    Raises:
+        PipelineError: a path does not exist.
+    """
+    form = form or ("table" if sys.stdout.isatty() else "jsonl")
+    top = min(top, len(predictor.description.classes))
+    found = items(paths, predictor.description.reader)
+    writers: dict[Format, Callable[[int], Callable[[Answer], None]]]
+    writers = {"table": _Table, "jsonl": _JsonLines, "csv": _Csv}
+    write = writers[form](top)
+    whole = True
+    progress: AbstractContextManager[Any] = nullcontext()
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        progress = on_stderr("Predicting")
+    with progress as bar:
+        for answer in answers(predictor, found, top):
+            write(answer)
+            whole = whole and not answer.error
+            if bar:
+                bar.advance(1)
+    sys.stdout.flush()
+    return whole
+
+
+class _JsonLines:
+    def __init__(self, top: int) -> None:
+        pass
+
+    def __call__(self, answer: Answer) -> None:
+        values: dict[str, Any] = {"file": answer.name}
+        if answer.error:
+            values["error"] = answer.error
+        else:
+            values["label"], values["probability"] = answer.best[0]
+            values["top"] = [{"label": label, "probability": value} for label, value in answer.best]
+            if answer.unlike is not None:
+                values["unlike"] = answer.unlike
+        print(json.dumps(values, ensure_ascii=False))
+
+
+class _Csv:
+    def __init__(self, top: int) -> None:
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._top = top
+        more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "probability")]
+        self._writer.writerow(["file", "label", "probability", *more, "unlike", "error"])
+
+    def __call__(self, answer: Answer) -> None:
+        best = [cell for pair in answer.best for cell in pair] or 2 * self._top * [""]
+        unlike = "" if answer.unlike is None else int(answer.unlike)
+        self._writer.writerow([answer.name, *best, unlike, answer.error])
+
+
+class _Table:
+    """Lines of a width that fits most names: a table that waits for the longest would not stream."""
+
+    _WIDTH = 40
+
+    def __init__(self, top: int) -> None:
+        print(f"{'file':<{self._WIDTH}}  label")
+
+    def __call__(self, answer: Answer) -> None:
+        name = answer.name if len(answer.name) <= self._WIDTH else "…" + answer.name[1 - self._WIDTH :]
+        if answer.error:
+            text = f"not read: {answer.error}"
+        else:
+            (label, value), *others = answer.best
+            text = f"{label} {value:.1%}"
+            if others:
+                text += "   then " + ", ".join(f"{other} {value:.1%}" for other, value in others)
+            if answer.unlike:
+                text += "   unlike the training images: do not rely on it"
+        print(f"{name:<{self._WIDTH}}  {text}", flush=True)

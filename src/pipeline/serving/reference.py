@@ -1,0 +1,123 @@
+"""Which model is meant: the workspace's, a file, a run, or a version in MLflow's registry."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts.workspace import Workspace, atomic
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import TrackingSection
+
+# Of the test images that a model reads right: the fraction, and its 95 % interval.
+Accuracy = tuple[float, float, float]
+_ACCURACY = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model file, and what is known about it beside it."""
+
+    path: Path  # of the ONNX file
+    name: str
+    version: str | None = None  # in the registry
+    test_accuracy: Accuracy | None = None
+    card: Path | None = None  # Markdown
+
+
+def resolve(ref: str | None, workspace: Workspace, tracking: "TrackingSection | None" = None) -> Resolved:
+    """The model that `ref` stands for.
+
+    Args:
+        ref: None: the workspace's. A file; the name or id of a run in MLflow, or its beginning; NAME@ALIAS
+            or NAME/VERSION in MLflow's registry.
+        workspace: whose model and whose MLflow is meant.
+        tracking: where MLflow is; None: as params.yaml says, which is read only if it is needed.
+
+    Raises:
+        PipelineError: there is no such model, or MLflow can't be reached.
+    """
+    if ref is None:
+        return _of_workspace(workspace)
+    path = Path(ref)
+    if path.is_file():
+        return Resolved(path, path.stem)
+    if path.suffix in (".onnx", ".keras") or path.exists():
+        raise PipelineError(f"There is no model file {ref}.")
+    if tracking is None:
+        from pipeline.config.params import read_params
+
+        tracking = read_params(workspace.params).tracking
+    if found := re.fullmatch(r"(.+)@([^@/]+)|(.+)/(\d+)", ref):
+        name, alias, numbered, version = found.groups()
+        return _of_registry(name or numbered, alias, version, workspace, tracking)
+    return _of_run(ref, workspace, tracking)
+
+
+def _of_workspace(workspace: Workspace) -> Resolved:
+    if not workspace.onnx.is_file():
+        raise PipelineError(f"There is no model at {workspace.onnx}: `dvc repro` trains one.")
+    try:
+        name = str(json.loads(workspace.run.read_text(encoding="utf-8"))["name"])
+        metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
+        accuracy = tuple(float(metrics[key]) for key in _ACCURACY)
+    except (OSError, ValueError, KeyError, TypeError):
+        # It was not evaluated yet.
+        return Resolved(workspace.onnx, "model")
+    card = workspace.model_card
+    low_to_high: Accuracy = (accuracy[0], accuracy[1], accuracy[2])
+    return Resolved(workspace.onnx, name, None, low_to_high, card if card.is_file() else None)
+
+
+def _of_run(ref: str, workspace: Workspace, tracking: "TrackingSection") -> Resolved:
+    from pipeline.results.lookup import find_model
+
+    found = find_model(ref, tracking, workspace)
+    return Resolved(
+        _downloaded(found.location, found.model_id, workspace),
+        found.name,
+        None,
+        _accuracy(found.metrics),
+    )
+
+
+def _of_registry(
+    name: str, alias: str | None, version: str | None, workspace: Workspace, tracking: "TrackingSection"
+) -> Resolved:
+    from pipeline.results.lookup import find_version
+
+    found = find_version(name, alias, version, tracking, workspace)
+    return Resolved(
+        _downloaded(found.location, found.model_id, workspace),
+        name,
+        found.version,
+        _accuracy(found.metrics),
+    )
+
+
+def _accuracy(metrics: "dict[str, float]") -> Accuracy | None:
+    if not set(_ACCURACY) <= metrics.keys():
+        return None
+    return metrics[_ACCURACY[0]], metrics[_ACCURACY[1]], metrics[_ACCURACY[2]]
+
+
+def _downloaded(location: str, model_id: str, workspace: Workspace) -> Path:
+    """The ONNX file of a logged model, fetched once: it never changes."""
+    import shutil
+    import tempfile
+
+    from mlflow.artifacts import download_artifacts
+
+    path = workspace.scratch / "models" / f"{model_id}.onnx"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                fetched = download_artifacts(artifact_uri=f"{location}/data/model.onnx", dst_path=folder)
+            except Exception as error:
+                raise PipelineError(f"MLflow has no ONNX file of the model {model_id}: {error}") from None
+            with atomic(path) as temporary:
+                shutil.copyfile(fetched, temporary)
+    return path

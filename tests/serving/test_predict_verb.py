@@ -1,0 +1,219 @@
+"""`pipeline predict` on every kind of input, by a model that takes an image's brighter half for its class."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linear_model import linear_model
+from pipeline.errors import PipelineError
+from pipeline.serving.inputs import items
+from pipeline.serving.predict import answers, predict
+from pipeline.serving.predictor import Predictor
+
+SHAPE = (4, 6)
+LEFT, RIGHT = np.zeros((2, *SHAPE), np.uint8)
+LEFT[:, :3] = RIGHT[:, 3:] = 200
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    kernel = np.zeros((*SHAPE, 3))
+    kernel[:, :3, 0] = kernel[:, 3:, 1] = 1
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    return linear_model(path, kernel.reshape(-1, 3), image_shape=SHAPE, classes=["left", "right", "neither"])
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return Predictor.load(model)
+
+
+def png(image):
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return content.getvalue()
+
+
+def labels(predictor, *paths):
+    return [
+        answer.error or answer.best[0][0]
+        for answer in answers(
+            predictor, items([str(path) for path in paths], predictor.description.reader), 1
+        )
+    ]
+
+
+def put_idx(path):
+    path.write_bytes(
+        b"\0\0\x08\x03" + np.array([2, *SHAPE], ">u4").tobytes() + LEFT.tobytes() + RIGHT.tobytes()
+    )
+
+
+def put_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("b/left", png(LEFT))
+        archive.writestr("a/right.txt", png(RIGHT))
+        archive.writestr("__MACOSX/._left", b"nothing")
+
+
+def put_tar(path):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, image in (("../../left.png", LEFT), ("right.png", RIGHT)):
+            member = tarfile.TarInfo(name)
+            member.size = len(png(image))
+            archive.addfile(member, io.BytesIO(png(image)))
+        link = tarfile.TarInfo("passwd")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+
+
+def put_table(path, label=True, header=True):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        if header:
+            writer.writerow(["label"][: int(label)] + [f"pixel{number}" for number in range(24)])
+        for image in (LEFT, RIGHT):
+            writer.writerow([9][: int(label)] + image.ravel().tolist())
+
+
+def put_folder(path):
+    (path / "below").mkdir(parents=True)
+    (path / "10.png").write_bytes(png(RIGHT))
+    (path / "9.png").write_bytes(png(LEFT))
+    (path / ".hidden").write_bytes(b"nothing")
+
+
+KINDS = {
+    "a folder": put_folder,
+    "IDX": put_idx,
+    "ZIP": put_zip,
+    "TAR": put_tar,
+    "NPY": lambda path: path.write_bytes(npy(np.stack([LEFT, RIGHT]))),
+    "NPY with channels": lambda path: path.write_bytes(npy(np.stack([LEFT, RIGHT])[..., None])),
+    "NPZ": lambda path: path.write_bytes(npz(images=np.stack([LEFT, RIGHT]), labels=np.arange(2))),
+    "CSV": put_table,
+    "CSV without labels": lambda path: put_table(path, label=False),
+    "CSV without a header": lambda path: put_table(path, header=False),
+}
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def npz(**arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_file_is_its_content_says(predictor, tmp_path, kind):
+    KINDS[kind](tmp_path / "input")
+    assert labels(predictor, tmp_path / "input") == ["left", "right"]
+
+
+def test_items_keep_the_order_in_which_they_were_named(predictor, tmp_path):
+    for number, image in enumerate((LEFT, RIGHT, RIGHT, LEFT)):
+        (tmp_path / str(number)).write_bytes(png(image))
+    paths = [tmp_path / str(number) for number in (3, 1, 0, 2)]
+    assert labels(predictor, *paths) == ["left", "right", "left", "right"]
+
+
+def test_many_are_read_by_several_processes_in_the_same_order(predictor, tmp_path):
+    turns = np.random.default_rng(0).integers(0, 2, 700)
+    for number, turn in enumerate(turns):
+        (tmp_path / f"{number}.png").write_bytes(b"nothing" if number == 600 else png((LEFT, RIGHT)[turn]))
+    expected = np.array(["left", "right"], object)[turns]
+    found = labels(predictor, tmp_path)
+    assert "no PNG" in found[600]
+    expected[600] = found[600]
+    assert found == expected.tolist()
+
+
+def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, capsys):
+    bad = {
+        "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "empty.png": b"",
+        "cut.png": png(LEFT)[:40],
+        "floats.npy": npy(np.stack([LEFT, RIGHT]) / 255),
+        "shape.npy": npy(np.zeros((2, 9, 9), np.uint8)),
+        "objects.npy": npy(np.array([print], object)),
+        "labels.npz": npz(labels=np.arange(3)),
+        "cut.zip": b"PK\x03\x04" + bytes(50),
+        "short.csv": b"1,2,3\n4,5,6\n",
+        "high.csv": b",".join([b"300"] * 24),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "good.png").write_bytes(png(LEFT))
+    paths = [str(tmp_path / name) for name in [*bad, "good.png"]]
+    assert predict(predictor, paths, 2, "jsonl") is False
+    *refused, good = map(json.loads, capsys.readouterr().out.splitlines())
+    # A table or an array has several items.
+    files = [re.match(r"[a-z]+\.[a-z]+", line["file"].removeprefix(f"{tmp_path}/"))[0] for line in refused]
+    assert list(dict.fromkeys(files)) == list(bad)
+    assert all(len(line["error"].split()) > 1 for line in refused)
+    assert good["label"] == "left"
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_read(predictor, tmp_path, capsys):
+    (tmp_path / "good.png").write_bytes(png(LEFT))
+    with pytest.raises(PipelineError, match=r"no file or folder .*missing\.png"):
+        predict(predictor, [str(tmp_path / "good.png"), str(tmp_path / "missing.png")], 1, "jsonl")
+    assert capsys.readouterr().out == ""
+
+
+def test_json_lines_have_the_runners_up_with_all_their_digits(predictor, tmp_path, capsys):
+    (tmp_path / "left.png").write_bytes(png(LEFT))
+    assert predict(predictor, [str(tmp_path / "left.png")], 9, "jsonl")
+    line = json.loads(capsys.readouterr().out)
+    probabilities = predictor.probabilities(LEFT[None])[0]
+    assert {part["label"]: part["probability"] for part in line["top"]} == pytest.approx(
+        dict(zip(("left", "right", "neither"), probabilities.tolist(), strict=True)), rel=1e-6
+    )
+    assert (line["label"], line["probability"]) == ("left", line["top"][0]["probability"])
+
+
+def test_the_table_and_csv_say_the_same(predictor, tmp_path, capsys):
+    (tmp_path / "right.png").write_bytes(png(RIGHT))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    paths = [str(tmp_path / "right.png"), str(tmp_path / "bad.png")]
+    predict(predictor, paths, 2, "csv")
+    right, bad = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (right["label"], right["label_2"], bad["label"]) == ("right", "left", "")
+    assert "no PNG" in bad["error"]
+    predict(predictor, paths, 2, "table")
+    head, right, bad = capsys.readouterr().out.splitlines()
+    assert head.split() == ["file", "label"]
+    assert "right.png" in right
+    assert "right 100.0%   then left 0.0%" in right
+    assert "not read: is no PNG" in bad
+
+
+def test_the_command_answers_from_a_pipe_and_its_exit_code_tells(model):
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli import main; main()",
+        "predict",
+        "--model",
+        model,
+        "-",
+    ]
+    good = subprocess.run(command, input=png(RIGHT), capture_output=True, check=True)
+    assert json.loads(good.stdout)["label"] == "right"
+    bad = subprocess.run(command, input=b"no picture", capture_output=True, check=False)
+    assert bad.returncode == 1
+    assert "error" in json.loads(bad.stdout)
