@@ -53,6 +53,17 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def say_markdown(text: str) -> None:
+    """Print Markdown: laid out at a terminal, as it is in a log."""
+    if not sys.stdout.isatty():
+        say(text.rstrip())
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))
+
+
 def warn(text: str) -> None:
     """Print one line to standard error: the work goes on, but not as was asked."""
     print(f"warning: {text}", file=sys.stderr, flush=True)

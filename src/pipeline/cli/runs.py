@@ -1,11 +1,13 @@
 """Runs: compared, adopted, rebuilt."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.artifacts.workspace import write_text
 from pipeline.cli.app import app, repository, tracking_of
-from pipeline.console import say
+from pipeline.console import say, say_markdown
 
 
 @app.command()
@@ -64,3 +66,18 @@ def reproduce(
     workspace = repository()
     tracking = tracking_of(workspace)
     raise typer.Exit(reproduce(run, tracking, workspace, tolerance, environment))
+
+
+@app.command()
+def report(
+    base: Annotated[str, typer.Option(help="The commit to compare with.")] = "HEAD",
+    output: Annotated[Path | None, typer.Option(help="A file to write, instead of the terminal.")] = None,
+) -> None:
+    """Say what changed since a commit: values, data, stages, results, and whether the model is better."""
+    from pipeline.results.change_report import report
+
+    text = report(base, repository())
+    if output:
+        write_text(output, text)
+    else:
+        say_markdown(text)

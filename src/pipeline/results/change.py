@@ -1,0 +1,163 @@
+"""What a change does: the state of a commit and that of the workspace, side by side."""
+
+import csv
+import json
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.artifacts.history import Epoch, read_history
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.section import leaves
+from pipeline.errors import PipelineError
+from pipeline.tracking.occasion import Occasion, occasions_of
+
+_ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One state of the pipeline: what git and DVC's cache have of it."""
+
+    name: str
+    params: Mapping[str, Any]
+    lock: Mapping[str, Any]  # the stages of dvc.lock
+    files: Workspace  # has the artifacts that could be found
+    repository: Workspace
+
+    @property
+    def missing(self) -> list[str]:
+        """The artifacts that are not there."""
+        root = self.files.root
+        paths = (getattr(self.files, name) for name in _ARTIFACTS)
+        return [str(path.relative_to(root)) for path in paths if not path.exists()]
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The configuration by dotted keys."""
+        return dict(leaves(self.params))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What reports/metrics.json has; empty if it is missing."""
+        return self._json(self.files.metrics)
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """What models/run.json has; empty if it is missing."""
+        return self._json(self.files.run)
+
+    @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """What data/processed/dataset.json has; empty if it is missing."""
+        return self._json(self.files.dataset)
+
+    @cached_property
+    def epochs(self) -> list[Epoch]:
+        """The history of the training; empty if it is missing."""
+        return list(read_history(self.files.history).epochs) if self.files.history.exists() else []
+
+    @cached_property
+    def predictions(self) -> list[tuple[str, str]]:
+        """For each test image its label and what it was taken for; empty if they are missing."""
+        if not self.files.predictions.exists():
+            return []
+        with self.files.predictions.open(encoding="utf-8", newline="") as file:
+            return [(row["label"], row["predicted"]) for row in csv.DictReader(file)]
+
+    @cached_property
+    def occasions(self) -> list[Occasion]:
+        """When the run was trained, as far as it is known here."""
+        return occasions_of(self.repository, self.run["id"]) if self.run else []
+
+    @property
+    def confusions(self) -> Counter[tuple[str, str]]:
+        """How often each label was taken for each other class."""
+        return Counter(pair for pair in self.predictions if pair[0] != pair[1])
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        if not path.exists():
+            return {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+
+def of_workspace(workspace: Workspace) -> Side:
+    """The state of the workspace as it is."""
+    params, lock = (
+        _yaml(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for path in (workspace.params, workspace.dvc_lock)
+    )
+    return Side("now", params, lock.get("stages", {}), workspace, workspace)
+
+
+def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
+    """The state of a commit, whose artifacts are taken from DVC's cache as far as that has them.
+
+    Args:
+        revision: as git takes it.
+        workspace: the repository's.
+        folder: where the artifacts are copied to.
+
+    Raises:
+        PipelineError: git has no such commit, or it has no dvc.lock.
+    """
+    commit = _git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if commit is None:
+        raise PipelineError(f"{revision!r} is no commit of this repository: name one with --base.")
+    params, lock = (
+        _git(workspace.root, "show", f"{revision}:./{name}") for name in ("params.yaml", "dvc.lock")
+    )
+    if params is None or lock is None:
+        raise PipelineError(f"The commit {revision} has no params.yaml and dvc.lock to compare with.")
+    stages, files = _yaml(lock).get("stages", {}), Workspace(folder)
+    digests = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    cache = workspace.dvc_cache() / "files" / "md5"
+    for name in _ARTIFACTS:
+        target: Path = getattr(files, name)
+        digest = digests.get(str(target.relative_to(folder)))
+        if digest and (cached := cache / digest[:2] / digest[2:]).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(cached, target)
+    label = revision if commit.startswith(revision) else f"{revision} ({commit[:8]})"
+    return Side(label, _yaml(params), stages, files, workspace)
+
+
+def changed_stages(base: Side, now: Side) -> list[tuple[str, str]]:
+    """The stages of dvc.lock, each with what of it differs."""
+    found = []
+    for stage in {**base.lock, **now.lock}:
+        one, other = base.lock.get(stage), now.lock.get(stage)
+        if one is None or other is None:
+            found.append((stage, "added" if one is None else "removed"))
+            continue
+        differs = [
+            item["path"]
+            for part in ("deps", "outs")
+            for item in other.get(part, [])
+            if item not in one.get(part, [])
+        ]
+        keys = [
+            key
+            for section in other.get("params", {}).values()
+            for key, value in section.items()
+            if value != one.get("params", {}).get("params.yaml", {}).get(key)
+        ]
+        found.append((stage, ", ".join([*keys, *differs]) or "unchanged"))
+    return found
+
+
+def _yaml(text: str) -> dict[str, Any]:
+    return yaml.load(text, Loader=yaml.CSafeLoader) or {}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, errors="replace")
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,189 @@
+"""The report of a change, in Markdown: for a pull request, for a job's summary, or for a terminal."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts.workspace import SPLITS, Workspace
+from pipeline.evaluation.significance import mcnemar
+from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
+
+_ROWS = 30  # of a table; a report stays small enough to be a comment
+_CONFUSIONS = 5
+_POINTS = 60  # of a curve
+_LONGEST = 120  # characters of a value
+_LEVEL = 0.05
+
+
+def report(base: str, workspace: Workspace) -> str:
+    """What the workspace does otherwise than a commit did, as Markdown of at most 60 KB.
+
+    Args:
+        base: the commit, as git takes it.
+        workspace: the repository's, after `dvc repro`.
+
+    Raises:
+        PipelineError: there is no such commit, or it has no dvc.lock.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        old, new = of_commit(base, workspace, Path(folder)), of_workspace(workspace)
+        parts = (_results, _verdict, _configuration, _data, _stages, _confusions, _curves)
+        texts = [f"# What changed since {old.name}", *(part(old, new) for part in parts), *_missing(old, new)]
+    return "\n\n".join(filter(None, texts)) + "\n"
+
+
+def _results(old: Side, new: Side) -> str:
+    rows: list[tuple[str, Callable[[Side], str]]] = [
+        ("test accuracy", lambda side: _accuracy(side, "test_accuracy")),
+        ("validation accuracy", lambda side: _accuracy(side, "val_accuracy")),
+        ("training accuracy", lambda side: _accuracy(side, "train_accuracy")),
+        ("test NLL", lambda side: _number(side.metrics.get("test_nll"))),
+        ("test calibration error", lambda side: _number(side.metrics.get("test_ece"))),
+        ("test macro F1", lambda side: _number(side.metrics.get("test_macro_f1"))),
+        ("parameters", lambda side: _result(side, "parameters")),
+        ("epochs", lambda side: _result(side, "epochs")),
+        ("weights", lambda side: str(side.metrics.get("weights_sha256", "–"))[:12]),
+        ("run", lambda side: str(side.run.get("name", "–"))),
+        ("training, CPU seconds", _cost),
+        ("reproduced", _reproduced),
+    ]
+    return _table(("", old.name, new.name), [(name, of(old), of(new)) for name, of in rows])
+
+
+def _verdict(old: Side, new: Side) -> str:
+    """The paired test on the same images."""
+    before, after = old.predictions, new.predictions
+    if not before or not after:
+        return ""
+    digests = [side.dataset.get("sha256", {}).get("test") for side in (old, new)]
+    if digests[0] != digests[1] or [label for label, _ in before] != [label for label, _ in after]:
+        return "The test images are others: no test can pair the results."
+    first, second = (np.array([label == taken for label, taken in one], bool) for one in (before, after))
+    found = mcnemar(first, second)
+    if not found.only_first + found.only_second:
+        return f"Both are right on the same of {len(before):,} test images."
+    says = "neither is shown to be better"
+    if found.p < _LEVEL:
+        says = "**better**" if found.only_second > found.only_first else "**worse**"
+        says = f"the change makes the model {says}, by more than chance would explain"
+    return (
+        f"Of {len(before):,} test images, {found.only_first:,} are no longer right and {found.only_second:,} "
+        f"are right now (p = {found.p:.2g}, McNemar's exact test): {says}."
+    )
+
+
+def _configuration(old: Side, new: Side) -> str:
+    keys = [key for key in {**old.values, **new.values} if old.values.get(key) != new.values.get(key)]
+    rows = [(f"`{key}`", _value(old.values.get(key)), _value(new.values.get(key))) for key in keys]
+    return _section("Configuration", _table(("key", old.name, new.name), rows), "No value changed.")
+
+
+def _data(old: Side, new: Side) -> str:
+    rows = []
+    for split in SPLITS:
+        counts, digests = (
+            [str(side.dataset.get(key, {}).get(split, "–")) for side in (old, new)]
+            for key in ("counts", "sha256")
+        )
+        if counts != counts[::-1] or digests != digests[::-1]:
+            shown = [_images(side, split) for side in (old, new)]
+            rows.append((split, *shown))
+    return _section("Data", _table(("images", old.name, new.name), rows), "The images are the same.")
+
+
+def _stages(old: Side, new: Side) -> str:
+    return _section("Stages", _table(("stage", "what changed"), changed_stages(old, new)), "")
+
+
+def _confusions(old: Side, new: Side) -> str:
+    before, after = old.confusions, new.confusions
+    change = {pair: after[pair] - before[pair] for pair in {**before, **after}}
+    most = sorted((pair for pair in change if change[pair]), key=lambda pair: (-abs(change[pair]), pair))
+    if not (old.predictions and new.predictions and most):
+        return ""
+    rows = [
+        (f"{label} taken for {taken}", before[label, taken], after[label, taken])
+        for label, taken in most[:_CONFUSIONS]
+    ]
+    return _section("The confusions that changed most", _table(("", old.name, new.name), rows), "")
+
+
+def _curves(old: Side, new: Side) -> str:
+    """Mermaid's chart, which GitHub draws and which a text can hold."""
+    losses = [
+        [epoch.train_loss if epoch.val_loss is None else epoch.val_loss for epoch in side.epochs]
+        for side in (old, new)
+    ]
+    if not all(losses):
+        return ""
+    longest = max(map(len, losses))
+    step = -(-longest // _POINTS)
+    lines = [f"    line [{', '.join(f'{loss:.4g}' for loss in one[::step])}]" for one in losses]
+    return (
+        f"## Validation loss by epoch\n\nThe first line is {old.name}, the second {new.name}.\n\n"
+        f'```mermaid\nxychart-beta\n    x-axis "epoch" 1 --> {longest}\n' + "\n".join(lines) + "\n```"
+    )
+
+
+def _missing(old: Side, new: Side) -> Iterable[str]:
+    for side, remedy in ((old, "`dvc pull` may bring it"), (new, "`dvc repro` makes it")):
+        if side.missing:
+            yield f"Not there of {side.name}: {', '.join(side.missing)} ({remedy})."
+
+
+def _accuracy(side: Side, key: str) -> str:
+    value = side.metrics.get(key)
+    if value is None:
+        return "–"
+    low, high = (side.metrics.get(f"{key}_{end}") for end in ("low", "high"))
+    interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{100 * value:.2f} %{interval}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _result(side: Side, key: str) -> str:
+    value = side.run.get("result", {}).get(key)
+    return "–" if value is None else f"{value:,}"
+
+
+def _cost(side: Side) -> str:
+    return next((f"{one.cpu_seconds:.1f}" for one in side.occasions if one.cpu_seconds is not None), "–")
+
+
+def _reproduced(side: Side) -> str:
+    return next((one.reproduction for one in reversed(side.occasions) if one.reproduction), "not tried here")
+
+
+def _images(side: Side, split: str) -> str:
+    if not side.dataset:
+        return "–"
+    count, digests = side.dataset["counts"][split]["total"], side.dataset["sha256"][split]
+    return f"{count:,} (images {digests['images'][:8]}, labels {digests['labels'][:8]})"
+
+
+def _value(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _section(title: str, body: str, instead: str) -> str:
+    return f"## {title}\n\n{body or instead}" if body or instead else ""
+
+
+def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A table of Markdown, cut after some rows; empty without any."""
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows[:_ROWS]]
+    text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    return f"{text}\n\n{len(rows) - _ROWS} more." if len(rows) > _ROWS else text
+
+
+def _cell(content: object) -> str:
+    return _value(content).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,162 @@
+"""The report of a change: a commit's state out of git and DVC's cache, beside the workspace's."""
+
+import hashlib
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.artifacts.history import Epoch, History, write_history
+from pipeline.artifacts.workspace import Workspace
+from pipeline.errors import PipelineError
+from pipeline.results.change_report import report
+
+SIZE = 60_000  # bytes that a report may have
+LABELS = np.arange(200) % 4
+
+
+def git(workspace, *arguments):
+    subprocess.run(
+        ["git", "-C", workspace.root, "-c", "user.name=T", "-c", "user.email=t@example.org", *arguments],
+        check=True,
+        capture_output=True,
+    )
+
+
+def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images=100, loss=1.0):
+    """Write a state of the pipeline as the stages and DVC would, with some test images taken for others."""
+    params = {
+        "train": {
+            "learning_rate": learning_rate,
+            **{f"key_{i}": f"<{learning_rate}|{i}>" for i in range(keys)},
+        }
+    }
+    for path in (workspace.run, workspace.metrics, workspace.dataset):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    workspace.params.write_text(yaml.safe_dump(params))
+    splits = ("train", "validation", "test")
+    dataset = {
+        "counts": {split: {"total": images} for split in splits},
+        "sha256": {split: {"images": f"{images:064}", "labels": "0" * 64} for split in splits},
+    }
+    workspace.dataset.write_text(json.dumps(dataset))
+    run = {"id": "1" * 32, "name": "letters-mlp", "result": {"parameters": 2410, "epochs": 2}}
+    workspace.run.write_text(json.dumps(run))
+    accuracy = 1 - len(wrong) / len(LABELS)
+    metrics = {
+        "test_accuracy": accuracy,
+        "test_accuracy_low": 0.1,
+        "test_accuracy_high": 0.9,
+        "test_nll": 0.25,
+    }
+    workspace.metrics.write_text(json.dumps(metrics))
+    write_history(
+        workspace.history, History([Epoch(n, loss / n, 0.5, loss / n, 0.5, 0.1) for n in (1, 2)], 2)
+    )
+    rows = (
+        f"{classes[label]},{classes[(label + 1) % len(classes)] if index in wrong else classes[label]}"
+        for index, label in enumerate(LABELS % len(classes))
+    )
+    workspace.predictions.write_text("label,predicted\n" + "\n".join(rows) + "\n")
+    outs = []
+    for path in (
+        workspace.dataset,
+        workspace.run,
+        workspace.history,
+        workspace.metrics,
+        workspace.predictions,
+    ):
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        cached = workspace.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_bytes(path.read_bytes())
+        outs.append({"path": str(path.relative_to(workspace.root)), "md5": digest})
+    stage = {"params": {"params.yaml": {"train": params["train"]}}, "deps": [], "outs": outs}
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"train": stage, "fetch": {"outs": []}}}))
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    workspace = Workspace(tmp_path / "repository")
+    workspace.root.mkdir()
+    (workspace.root / ".dvc").mkdir()
+    (workspace.root / ".gitignore").write_text("/data\n/models\n/reports\n/.dvc\n")
+    git(workspace, "init", "--quiet", "--initial-branch=main")
+    state(workspace, wrong=range(40))
+    git(workspace, "add", "--all")
+    git(workspace, "commit", "--quiet", "--message=Before")
+    return workspace
+
+
+def test_nothing_changed_is_said_as_such(workspace):
+    text = report("HEAD", workspace)
+    assert text.startswith("# What changed since HEAD (")
+    for says in (
+        "| test accuracy | 80.00 % (10.00 to 90.00) | 80.00 % (10.00 to 90.00) |",
+        "Both are right on the same of 200 test images.",
+        "No value changed.",
+        "The images are the same.",
+        "| train | unchanged |",
+        "| parameters | 2,410 | 2,410 |",
+    ):
+        assert says in text
+
+
+def test_a_better_model_is_said_with_what_made_it(workspace):
+    state(workspace, wrong=range(8), learning_rate=0.2, loss=0.5)
+    text = report("main", workspace)
+    for says in (
+        "| `train.learning_rate` | 0.1 | 0.2 |",
+        "| test accuracy | 80.00 % (10.00 to 90.00) | 96.00 % (10.00 to 90.00) |",
+        "0 are no longer right and 32 are right now (p = 4.7e-10, McNemar's exact test): "
+        "the change makes the model **better**",
+        "| train | train, models/history.csv, reports/metrics.json, reports/predictions.csv |",
+        "| a taken for b | 10 | 2 |",
+        "line [1, 0.5]\n    line [0.5, 0.25]",
+    ):
+        assert says in text
+
+
+def test_a_worse_model_and_one_that_differs_by_chance_are_told_apart(workspace):
+    state(workspace, wrong=range(60))
+    assert "**worse**" in report("HEAD", workspace)
+    state(workspace, wrong=range(2, 43))
+    assert "neither is shown to be better" in report("HEAD", workspace)
+
+
+def test_other_images_are_said_and_not_tested(workspace):
+    state(workspace, images=101, classes="abcde")
+    text = report("HEAD", workspace)
+    assert "| test | 100 (images 00000000, labels 00000000) | 101 (" in text
+    assert "The test images are others" in text
+
+
+def test_a_report_of_many_differences_stays_small(workspace):
+    names = [f"class <{number}>\n|{'x' * 200}" for number in range(200)]
+    state(workspace, wrong=range(150), learning_rate=0.3, keys=500, classes=names)
+    text = report("HEAD", workspace)
+    assert len(text.encode()) < SIZE
+    assert "471 more." in text
+    assert "&lt;0.3\\|0>" in text
+
+
+def test_what_is_not_in_the_cache_is_named_with_its_remedy(workspace):
+    for cached in (workspace.root / ".dvc" / "cache").rglob("*"):
+        if cached.is_file():
+            cached.unlink()
+    workspace.history.unlink()
+    text = report("HEAD", workspace)
+    assert "| test accuracy | – | 80.00 %" in text
+    assert "reports/predictions.csv (`dvc pull` may bring it)." in text
+    assert "Not there of now: models/history.csv (`dvc repro` makes it)." in text
+
+
+def test_what_can_not_be_compared_with_is_refused(workspace):
+    with pytest.raises(PipelineError, match="'nothing' is no commit"):
+        report("nothing", workspace)
+    git(workspace, "rm", "--quiet", "--cached", "dvc.lock")
+    git(workspace, "commit", "--quiet", "--message=Without")
+    with pytest.raises(PipelineError, match=r"no params\.yaml and dvc\.lock"):
+        report("HEAD", workspace)
