@@ -134,7 +134,7 @@ def test_what_the_page_names_exists():
 
 @pytest.mark.parametrize("verb", [command.callback.__name__ for command in app.registered_commands])
 def test_each_verb_is_in_a_page(verb):
-    assert f"pipeline {verb}" in PROSE
+    assert f"pipeline {verb.replace('_', '-')}" in PROSE
 
 
 def keys(values, group=""):

@@ -12,8 +12,10 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
@@ -61,6 +63,15 @@ VARIANTS = [
         "{kind: sklearn, dataset: digits}]",
         "data.retries=0",
     ],
+    [
+        "experiment=smoke",
+        "train.epochs=1",
+        "train.xla=false",
+        # The first has other images than are pinned, which shows when all of them were read.
+        "data.sources=[{kind: folder, path: pictures}, {kind: sklearn, dataset: digits}]",
+        "data.reader.prepare=none",
+        "preprocess.validation_split=hash",
+    ],
 ]
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
@@ -106,6 +117,11 @@ def ran(tmp_path_factory):
         config = compose(REPOSITORY / "conf", overrides)
         workspace.params.write_text(dump(config))
         (workspace.root / "idx").mkdir()
+        for label in range(20):
+            picture = workspace.root / "pictures" / ("train", "test")[label % 2] / str(label // 2) / "1.png"
+            picture.parent.mkdir(parents=True)
+            pixels = np.random.default_rng(label).integers(0, 256, (9, 7), np.uint8)
+            Image.fromarray(pixels).save(picture)
         for name in IDX_FILES:
             (workspace.root / "idx" / name).write_bytes(b"no images")
         for stage, module in MODULES.items():

@@ -1,5 +1,6 @@
 import functools
 import gzip
+import hashlib
 import http.server
 import io
 import os
@@ -79,7 +80,7 @@ def pins() -> RawDigests:
     for name, array in RAW.items():
         file = io.BytesIO()
         np.save(file, array.astype(np.int32) if "labels" in name else array)
-        digests[name] = fetch.hashlib.sha256(file.getvalue()).hexdigest()
+        digests[name] = hashlib.sha256(file.getvalue()).hexdigest()
     return RawDigests(**digests)
 
 

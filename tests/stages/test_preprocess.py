@@ -37,9 +37,10 @@ def composed():
     return compose(REPOSITORY / "conf", ["data=digits"])
 
 
-def config(classes=CLASSES, image_size=(5, 4), colour="grey", **settings):
+def config(classes=CLASSES, image_size=(5, 4), colour="grey", validation_images=0, **settings):
     reader = composed().data.reader.model_copy(update={"image_size": image_size, "colour": colour})
     changed = {"name": "pets", "classes": classes, "reader": reader, "sha256": None}
+    changed["validation_images"] = validation_images
     data = composed().data.model_copy(update=changed)
     settings = {"validation_fraction": 0.25, "validation_split": "last", "seed": 0} | settings
     changed = {"data": data, "preprocess": composed().preprocess.model_copy(update=settings)}
@@ -126,6 +127,41 @@ def test_a_stratified_split_keeps_proportions_and_order_and_follows_its_seed(wor
     counts = read_dataset(workspace).counts
     assert counts["train"].per_class == (15, 8, 7)
     assert counts["validation"].per_class == (5, 2, 3) or counts["validation"].per_class == (5, 3, 2)
+
+
+def test_the_validation_images_that_the_data_set_has_are_kept(workspace):
+    raw = save(workspace)
+    preprocess.run(config(validation_split="given", validation_images=7), workspace)
+    np.testing.assert_array_equal(read_split(workspace, "validation")[1], raw["train_labels"][33:])
+    assert read_dataset(workspace).counts["train"].total == 33
+    with pytest.raises(PipelineError, match=r"brings no validation images .* hash, stratified or last"):
+        preprocess.run(config(validation_split="given"), workspace)
+
+
+def test_split_by_hash_no_image_moves_when_others_come_and_copies_stay_together(workspace):
+    images = np.random.default_rng(0).integers(0, 256, (400, 5, 4), dtype=np.uint8)
+    images[300:] = images[100:200]
+
+    def validated(count: int) -> set[bytes]:
+        labels = (np.arange(count) % 3).astype(np.int32)
+        save(workspace, train_images=images[:count], train_labels=labels)
+        preprocess.run(config(validation_split="hash"), workspace)
+        train, validation = (
+            {image.tobytes() for image in read_split(workspace, split)[0]} for split in SPLITS[:2]
+        )
+        assert not train & validation
+        assert len(train | validation) == min(count, 300)
+        return validation
+
+    few, many = validated(150), validated(400)
+    assert few == many & {image.tobytes() for image in images[:150]}
+    assert 50 < len(many) < 100
+
+
+def test_split_by_hash_each_class_keeps_an_image_to_train_on(workspace):
+    save(workspace, train_labels=np.array([0] * 38 + [1, 2], np.int32))
+    preprocess.run(config(validation_split="hash", validation_fraction=0.97), workspace)
+    assert min(read_dataset(workspace).counts["train"].per_class) >= 1
 
 
 def test_the_description_tells_what_the_arrays_are(workspace):

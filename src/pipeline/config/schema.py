@@ -48,6 +48,7 @@ class DataSection(Section):
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=1000)]
     sources: Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]
     reader: ReaderSection
+    validation_images: Annotated[int, Field(ge=0, le=10**9)]
     sha256: RawDigests | None
     timeout: Positive
     deadline: Positive
@@ -63,7 +64,7 @@ class DataSection(Section):
 
 class PreprocessSection(Section):
     validation_fraction: Fraction
-    validation_split: Literal["last", "stratified"]
+    validation_split: Literal["last", "stratified", "hash", "given"]
     seed: Seed
 
 

@@ -1,6 +1,7 @@
 """The raw arrays: what they must be, and the one form in which they are stored."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +10,10 @@ from numpy.typing import NDArray
 from pipeline.artifacts.workspace import RAW_ARRAYS
 from pipeline.errors import PipelineError
 
-Arrays = Mapping[str, NDArray[Any]]
+# The RAW_ARRAYS; a source of files also has train_names and test_names, a name for each image.
+Arrays = Mapping[str, Any]
+NAMES = ("train_names", "test_names")
+_PIECE_BYTES = 2**22
 
 
 class Readable(Protocol):
@@ -19,9 +23,41 @@ class Readable(Protocol):
         """At most `size` bytes; none at the end."""
 
 
-def canonical(
-    arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ...]
-) -> dict[str, NDArray[Any]]:
+class Chosen:
+    """Images of a file, in an order of their own, that are never in memory all at once.
+
+    Args:
+        pixels: maps the file anew: uint8 (rows, *shape).
+        rows: which of them, int64 (n,).
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, pixels: Callable[[], NDArray[np.uint8]], rows: NDArray[np.int64]) -> None:
+        self._pixels, self._rows = pixels, rows
+        self.shape = (len(rows), *pixels().shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def pieces(self) -> Iterator[NDArray[np.uint8]]:
+        """The images, a few megabytes at a time."""
+        step = max(1, _PIECE_BYTES // math.prod(self.shape[1:]))
+        for start in range(0, len(self._rows), step):
+            # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
+            yield self._pixels()[self._rows[start : start + step]]
+
+
+def pieces(array: "NDArray[Any] | Chosen") -> Iterator[NDArray[Any]]:
+    """An array in pieces that fit into memory, C-contiguous."""
+    if isinstance(array, Chosen):
+        yield from array.pieces()
+    else:
+        yield np.ascontiguousarray(array)
+
+
+def canonical(arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ...]) -> dict[str, Any]:
     """Check the four RAW_ARRAYS and give them the one form in which they are stored and pinned.
 
     Args:
@@ -71,13 +107,16 @@ def canonical(
                 f"{split}_images is {_described(images)}, but data.reader makes images {image_shape} of "
                 "pictures: set image_size and colour in data.reader to what the arrays have"
             )
-    return {
-        name: np.ascontiguousarray(arrays[name], np.int32 if name.endswith("labels") else np.uint8)
-        for name in RAW_ARRAYS
-    }
+    return {name: _contiguous(name, arrays[name]) for name in RAW_ARRAYS}
 
 
-def _described(array: NDArray[Any]) -> str:
+def _contiguous(name: str, array: "NDArray[Any] | Chosen") -> "NDArray[Any] | Chosen":
+    if isinstance(array, Chosen):
+        return array
+    return np.ascontiguousarray(array, np.int32 if name.endswith("labels") else np.uint8)
+
+
+def _described(array: "NDArray[Any] | Chosen") -> str:
     return f"{array.dtype} {array.shape}"
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _WORDS = "PNG, JPEG, GIF, BMP, WebP or TIFF"
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II", b"MM")
 _ORIENTATION = 0x0112  # a tag of EXIF
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange height and width
 
@@ -52,7 +53,7 @@ def read_picture(source: bytes | Path, settings: ReaderSection) -> NDArray[np.ui
     if isinstance(source, Path):
         if not source.is_file():
             raise PictureError(name, "is no file" if source.exists() else "is missing")
-        source = source.read_bytes()
+        source = _read_file(source)
     try:
         return _read(source, settings)
     except PictureError as error:
@@ -60,6 +61,20 @@ def read_picture(source: bytes | Path, settings: ReaderSection) -> NDArray[np.ui
     # Pillow's decoders raise whatever a damaged file makes them stumble over.
     except Exception as error:
         raise PictureError(name, f"is damaged: {str(error) or type(error).__name__}") from None
+
+
+def describe(source: bytes | Path) -> tuple[tuple[int, int], str] | None:
+    """Height and width of a picture and its mode, by Pillow's name; None: it is no picture."""
+    pillow = _pillow()
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with pillow.open(file, formats=FORMATS) as image:
+            size, mode = (image.height, image.width), image.mode
+            turned = image.format in ("JPEG", "TIFF") and image.getexif().get(_ORIENTATION) in _TRANSPOSED
+    # As for reading.
+    except Exception:
+        return None
+    return (size[::-1] if turned else size), mode
 
 
 def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint8]:
@@ -81,6 +96,13 @@ def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint
             f"is {array.dtype} {array.shape}; it must be uint8 {settings.image_shape}",
         )
     return array
+
+
+def _read_file(path: Path) -> bytes:
+    """The content of a file that begins as a picture does; of others only the beginning."""
+    with path.open("rb") as file:
+        begin = file.read(16)
+        return begin + file.read() if begin.startswith(_BEGINNINGS) else begin
 
 
 def _pillow() -> Any:

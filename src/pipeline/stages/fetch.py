@@ -1,19 +1,20 @@
 """fetch: the first source that gives the pinned bytes -> data/raw."""
 
-import hashlib
-import io
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
-
 from pipeline.artifacts.workspace import Workspace, atomic
-from pipeline.config.schema import Config, RawDigests
+from pipeline.config.schema import Config, DataSection
 from pipeline.console import say
 from pipeline.data import sources
-from pipeline.data.arrays import canonical
+from pipeline.data.arrays import NAMES, canonical
+from pipeline.data.formats.npy import write_npy
+from pipeline.data.names import write_names
 from pipeline.errors import PipelineError
+
+
+class _UnpinnedError(PipelineError):
+    """Nothing is pinned: no other source would help."""
 
 
 def run(config: Config, workspace: Workspace) -> None:
@@ -29,18 +30,17 @@ def run(config: Config, workspace: Workspace) -> None:
         try:
             loaded = sources.load(source, data, workspace.home)
             arrays = canonical(loaded, data.classes, data.reader.image_shape)
-            digests = {name: _digest(array) for name, array in arrays.items()}
-            if data.sha256:
-                _compare(digests, data.sha256)
+            with atomic(workspace.raw) as folder:
+                folder.mkdir()
+                digests = {name: _write(folder / f"{name}.npy", array) for name, array in arrays.items()}
+                _compare(digests, data)
+                if all(name in loaded for name in NAMES):
+                    write_names(folder, {name: loaded[name] for name in NAMES})
+        except _UnpinnedError:
+            raise
         except PipelineError as error:
             reasons.append(f"  {source.kind}: {error}")
             continue
-        if not data.sha256:
-            raise PipelineError(_to_pin(data.name, digests))
-        with atomic(workspace.raw) as folder:
-            folder.mkdir()
-            for name, array in arrays.items():
-                np.save(folder / f"{name}.npy", array)
         if reasons:
             say("\n".join(["These sources did not serve:", *reasons]))
         say(
@@ -55,17 +55,15 @@ def run(config: Config, workspace: Workspace) -> None:
     )
 
 
-def _digest(array: NDArray[Any]) -> str:
-    """The SHA-256 of the file that np.save would write."""
-    header = io.BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
-    digest = hashlib.sha256(header.getvalue())
-    digest.update(array.data)
-    return digest.hexdigest()
+def _write(path: Path, array: Any) -> str:
+    with path.open("wb") as file:
+        return write_npy(array, file)
 
 
-def _compare(digests: dict[str, str], pinned: RawDigests) -> None:
-    for name, pin in pinned.model_dump().items():
+def _compare(digests: dict[str, str], data: DataSection) -> None:
+    if not data.sha256:
+        raise _UnpinnedError(_to_pin(data.name, digests))
+    for name, pin in data.sha256.model_dump().items():
         if digests[name] != pin:
             raise PipelineError(f"its {name} has the SHA-256 {digests[name]}, not the pinned {pin}")
 

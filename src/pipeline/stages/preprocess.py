@@ -1,6 +1,5 @@
 """preprocess: data/raw -> data/processed: flat images in three splits, checked and described."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from itertools import combinations
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from pipeline.artifacts.integrity import refuse_damaged
 from pipeline.artifacts.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
 from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
-from pipeline.config.schema import Config, PreprocessSection
+from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.data.arrays import canonical
+from pipeline.data.division import divide, fingerprints_of
 from pipeline.data.formats.npy import open_npy
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
@@ -43,7 +43,12 @@ def run(config: Config, workspace: Workspace) -> None:
         raise PipelineError(f"data/raw is refused: {error}") from None
     pixels = math.prod(image_shape)
 
-    train, validation = _divide(raw["train_labels"], config.preprocess)
+    def prints() -> NDArray[np.uint64]:
+        every = np.arange(len(raw["train_labels"]))
+        return fingerprints_of(_pieces(workspace.raw / "train_images.npy", every, pixels))
+
+    given = config.data.validation_images
+    train, validation = divide(raw["train_labels"], config.preprocess, given, prints)
     chosen = {"train": train, "validation": validation, "test": np.arange(len(raw["test_labels"]))}
     labels = {split: raw[f"{_origin(split)}_labels"][chosen[split]] for split in SPLITS}
     counts = {split: _count(labels[split], len(classes)) for split in SPLITS}
@@ -52,7 +57,7 @@ def run(config: Config, workspace: Workspace) -> None:
             raise PipelineError(
                 f"{name} has no training image of the class {class_name!r} (once the validation images "
                 "are set apart): add some, take it out of data.classes, or set "
-                "preprocess.validation_split to stratified."
+                "preprocess.validation_split to stratified or hash."
             )
 
     digests, levels, fingerprints = {}, {}, {}
@@ -98,29 +103,6 @@ def _origin(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
-def _divide(
-    labels: NDArray[np.int32], settings: PreprocessSection
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indices, ascending, of the training and of the validation images."""
-    everything = np.arange(len(labels))
-    # As Keras rounds its validation_split.
-    boundary = math.floor(len(labels) * (1 - settings.validation_fraction))
-    if settings.validation_split == "last" or boundary == len(labels):
-        return everything[:boundary], everything[boundary:]
-    # sklearn costs more than a second, which only this split need pay.
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train, validation = train_test_split(
-            everything, train_size=boundary, stratify=labels, random_state=settings.seed
-        )
-    except ValueError as error:
-        raise PipelineError(
-            f"The images can't be split by preprocess.validation_split=stratified: {error}"
-        ) from None
-    return np.sort(train), np.sort(validation)
-
-
 def _count(labels: NDArray[np.int32], classes: int) -> Count:
     return Count(len(labels), tuple(np.bincount(labels, minlength=classes).tolist()))
 
@@ -138,9 +120,7 @@ def _watch(
 ) -> Iterator[NDArray[np.uint8]]:
     """Pass the pieces on; collect their fingerprints in `seen` and count their grey levels in `levels`."""
     for piece in pieces:
-        # 64 bits: among a million images, two different ones look alike once in 40 million datasets.
-        digests = [hashlib.blake2b(image, digest_size=8).digest() for image in piece]
-        seen.append(np.frombuffer(b"".join(digests), np.uint64))
+        seen.append(fingerprints_of([piece]))
         levels += np.bincount(piece.ravel(), minlength=256)
         yield piece
 

@@ -1,0 +1,32 @@
+"""One's own images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import app, repository
+from pipeline.console import say
+
+
+@app.command()
+def add_data(
+    path: Annotated[str, typer.Argument(help="A folder of pictures, an archive or a table; or its address.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; by default made from the path.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Height and width in pixels, as in 64x64.")] = None,
+    colour: Annotated[str | None, typer.Option(help="grey or rgb.")] = None,
+    resize: Annotated[str | None, typer.Option(help="pad, crop or stretch.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Kept for testing if nothing is called test: 0.2.", min=0.01, max=0.9)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite conf/data/NAME.yaml.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Pin what changed since.")] = False,
+) -> None:
+    """Look at your own images, and describe them in conf/data/NAME.yaml, which `data=NAME` then chooses."""
+    from pipeline.data.adding.add import add_data as add
+    from pipeline.data.adding.wishes import Wishes
+
+    workspace = repository()
+    wishes = Wishes(path, name, image_size, colour, resize, test_fraction, force, update)
+    for line in add(wishes, workspace, Path.cwd()):
+        say(line)

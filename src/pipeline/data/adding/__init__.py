@@ -1,0 +1,1 @@
+"""Adding: what `pipeline add-data` finds in files, and the file of conf/data that it writes."""

@@ -1,0 +1,151 @@
+"""`pipeline add-data`: look at all that a path holds, say what it is, and pin it in conf/data."""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.config.schema import DataSection
+from pipeline.console import count
+from pipeline.data.adding.conf_file import check_name, name_for, text_of
+from pipeline.data.adding.detect import detect
+from pipeline.data.adding.index import Index, changes, read_index, write_index
+from pipeline.data.adding.look import look
+from pipeline.data.adding.wishes import Wishes, reader_of
+from pipeline.data.batches import Listing, is_address
+from pipeline.errors import PipelineError
+
+
+def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
+    """Describe a source in lines, and write its file in conf/data.
+
+    Args:
+        wishes: what was typed.
+        workspace: the repository.
+        here: the current folder, to which a relative path is relative.
+
+    Raises:
+        PipelineError: nothing can be made of the path, or the file is there already and other images are.
+    """
+    path = wishes.path if is_address(wishes.path) else _as_in_conf(here / wishes.path, workspace.home)
+    name = name_for(path) if wishes.name is None else wishes.name
+    check_name(name)
+    conf = workspace.root / "conf" / "data" / f"{name}.yaml"
+    wished = reader_of(wishes)
+    before = _existing(conf, path, wishes)
+    kind = before["sources"][0]["kind"] if before else detect(path, workspace.home)
+    values = before or _defaults(name, kind, path)
+    module = importlib.import_module(f"pipeline.data.sources.{kind}")
+
+    kept = workspace.scratch / "data" / f"{name}.json"
+    index = read_index(kept) if before else None
+    files = _stamps(path, workspace.home, module)
+    is_known = before and index and index.state == _state(before)
+    asks_more = wished or wishes.test_fraction is not None
+    if before and is_known and files and index and index.files == files and not asks_more:
+        yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
+        return
+
+    found = look(wishes, values, module, workspace, index, fresh=before is None)
+    yield from found.lines(path)
+    after = Index(_state(found.values), files, found.index)
+    if before and _state(before) == _state(found.values):
+        write_index(kept, after)
+        yield f"All is as conf/data/{name}.yaml pins it."
+        return
+    if before:
+        yield f"Since conf/data/{name}.yaml was written:"
+        named = changes(index, after) if is_known and index and index.images else []
+        yield from named or [
+            f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; which ones "
+            "changed is not known here, since this clone did not pin them"
+        ]
+        if not wishes.update:
+            raise PipelineError(
+                f"Nothing was written. `pipeline add-data {wishes.path} --name {name} --update` pins what is "
+                "there now."
+            )
+    write_text(conf, text_of(found.data, found.what))
+    write_index(kept, after)
+    yield f"Wrote conf/data/{name}.yaml. Next:"
+    given = " preprocess.validation_split=given" if found.data.validation_images else ""
+    yield f"  python -m pipeline data={name}{given}"
+
+
+# --- what is there already --------------------------------------------------------------------------
+
+
+def _as_in_conf(path: Path, home: Path) -> str:
+    """Relative to the repository if it lies there, else absolute."""
+    whole = Path(os.path.normpath(path.expanduser().absolute()))
+    return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+
+
+def _existing(conf: Path, path: str, wishes: Wishes) -> dict[str, Any] | None:
+    """What an earlier add-data wrote of the same path, by edits of a person as it may be."""
+    if not conf.exists():
+        if wishes.update:
+            raise PipelineError(f"There is no conf/data/{conf.name} to update: leave --update away.")
+        return None
+    if wishes.force:
+        return None
+    try:
+        values = yaml.load(conf.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        found = DataSection.model_validate(values).model_dump(mode="json")
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise PipelineError(
+            f"conf/data/{conf.name} is there, and is no file of a data set ({str(error).splitlines()[0]}): "
+            "mend it, choose another --name, or have it written anew with --force."
+        ) from None
+    if found["sources"][0].get("path") != path:
+        raise PipelineError(
+            f"conf/data/{conf.name} is there, and is of other data: choose another --name, or write over it "
+            "with --force."
+        )
+    return found
+
+
+def _defaults(name: str, kind: str, path: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "classes": ["0", "1"],
+        "sources": [{"kind": kind, "path": path, "unreadable": "skip"}],
+        "reader": {
+            "image_size": [1, 1],
+            "colour": "rgb",
+            "resize": "pad",
+            "background": "black",
+            "prepare": "none",
+            "max_pixels": 100_000_000,
+        },
+        "validation_images": 0,
+        "sha256": None,
+        "timeout": 20.0,
+        "deadline": 600.0,
+        "retries": 3,
+        "max_bytes": 1_000_000_000,
+    }
+
+
+def _stamps(path: str, home: Path, module: Any) -> dict[str, list[int]]:
+    """Size and times of all files: where none changed, no content did."""
+    if is_address(path):
+        return {}
+    whole = home / path
+    found = module.list_files(whole, Listing()) if whole.is_dir() else {whole.name: whole.stat()}
+    return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found.items()}
+
+
+def _state(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _total(values: dict[str, Any]) -> str:
+    return f"{count(values['sources'][0]['images'] or 0, 'image')}"

@@ -1,0 +1,114 @@
+"""The file of conf/data that describes a source: short, commented, with everything pinned."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pipeline.config.schema import DataSection
+from pipeline.errors import PipelineError
+
+_NAME = re.compile(r"[A-Za-z_][\w-]{0,99}", re.ASCII)
+_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "nan", "inf", "none", "y", "n")
+
+_TEXT = """\
+# {what}. Written by: pipeline add-data {path}
+# After a change of the pictures, or of the reader below: pipeline add-data {path} --name {name} --update
+name: {name}
+classes: {classes} # in the order of the labels; pinned
+sources: # tried in this order until one gives the bytes pinned below
+{sources}
+reader: # how a picture becomes an image, wherever it comes from; it travels with the model
+  image_size: {image_size} # height and width
+  colour: {colour} # grey or rgb
+  resize: {resize} # pad: the proportions are kept, with a border; crop: what is too much is cut off; stretch
+  background: {background} # black or white: the border, and what shows through where a picture is transparent
+  prepare: {prepare} # none; or digit: ink on any paper, found, scaled and centred as MNIST's digits were
+  max_pixels: {max_pixels} # that a picture may have
+validation_images: {validation_images} # the last so many training images are the source's own for it; pinned
+sha256: # of data/raw/NAME.npy, as sha256sum prints it; pinned
+{digests}
+timeout: {timeout} # seconds without a byte before an attempt at a download is given up
+deadline: {deadline} # seconds that a download may take in all, further attempts included
+retries: {retries} # further attempts at a download that fails in passing, after 1, 2, 4 ... seconds
+max_bytes: {max_bytes} # that any one file may unpack to
+"""
+_COMMENTS = {
+    "images": "that it has; pinned",
+    "test_below": "per class: those whose digest, as a fraction, is below are for testing; pinned",
+    "unreadable": "skip or refuse pictures that can't be read",
+}
+
+
+def check_name(name: str) -> None:
+    """Refuse what would be no name of a file in conf/data, or read as something else on a command line.
+
+    Raises:
+        PipelineError: with the rule.
+    """
+    if not _NAME.fullmatch(name) or name.lower() in _WORDS:
+        raise PipelineError(
+            f"{name!r} can't be a name in conf/data: choose one with --name, of letters, digits, _ and -, "
+            "that begins with a letter and is no word such as null or no."
+        )
+
+
+def name_for(path: str) -> str:
+    """A name made of a path's or an address's last part."""
+    last = path.rstrip("/").rpartition("/")[2].partition("?")[0]
+    stem = re.sub(r"(\.(tar|csv|gz|xz|zst|zip|tgz|npz|npy|parquet|mat|bz2))+$", "", last, flags=re.IGNORECASE)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-").lower() or "data"
+    return f"data_{name}" if not _NAME.fullmatch(name) or name in _WORDS else name
+
+
+def text_of(data: DataSection, what: str) -> str:
+    """The file.
+
+    Raises:
+        PipelineError: a name of a class would be taken for a reference to another value.
+    """
+    for name in data.classes:
+        if "${" in name or not re.sub(r"[\n\t]", "", name).isprintable():
+            raise PipelineError(f"The class {name!r} can't be named in conf/: rename it.")
+    values = data.model_dump(mode="json")
+    text = _TEXT.format(
+        what=what,
+        path=_shell(data.sources[0].model_dump()["path"]),
+        name=data.name,
+        classes=_quoted(values["classes"]),
+        sources="\n".join(_source(source) for source in values["sources"]),
+        digests="\n".join(f"  {name}: {digest}" for name, digest in (values["sha256"] or {}).items()),
+        **values["reader"],
+        **{key: values[key] for key in ("validation_images", "timeout", "deadline", "retries", "max_bytes")},
+    )
+    if DataSection.model_validate(yaml.safe_load(text)) != data:
+        raise PipelineError(f"The classes of {data.name} have names that YAML can't hold: rename them.")
+    return text
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    lines = [f"  - kind: {source['kind']}"]
+    for key, value in source.items():
+        if key == "kind" or value is None or value is False or value == 0:
+            continue
+        comment = f" # {_COMMENTS[key]}" if key in _COMMENTS else ""
+        lines.append(f"    {key}: {_quoted(value)}{comment}")
+    return "\n".join(lines)
+
+
+def _quoted(value: Any) -> str:
+    """YAML that is read alike by every reader: JSON, with letters as they are."""
+    if isinstance(value, str) and re.fullmatch(r"[a-z]{4,}", value) and value not in _WORDS:
+        return value
+    # JSON leaves these as they are, YAML takes them for ends of lines.
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False)
+    )
+
+
+def _shell(path: str) -> str:
+    import shlex
+
+    return shlex.quote(path).replace("\n", "?")

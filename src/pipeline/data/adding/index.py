@@ -1,0 +1,76 @@
+"""What a source had when its pins were written: kept in .pipeline, to name a change, and fast."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.workspace import write_text
+from pipeline.console import count
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """One source, as it was read."""
+
+    # What the pins are for: its conf, without comments.
+    state: str
+    # {file: [bytes, time of change in ns, of status change]}
+    files: Mapping[str, Sequence[int]]
+    # {image: [class, digest]}; empty for tables.
+    images: Mapping[str, Sequence[str]]
+
+
+def read_index(path: Path) -> Index | None:
+    """What `write_index` wrote; None: nothing, or another version did."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        if values.pop("version") == _VERSION:
+            return Index(**values)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Keep it."""
+    values = {"version": _VERSION, "state": index.state, "files": index.files, "images": index.images}
+    write_text(path, json.dumps(values))
+
+
+def changes(before: Index, after: Index) -> list[str]:
+    """What was added, removed, relabelled or changed, in words, per class."""
+    gone = {name: before.images[name] for name in before.images.keys() - after.images.keys()}
+    new = {name: after.images[name] for name in after.images.keys() - before.images.keys()}
+    moved: Counter[tuple[str, str]] = Counter()
+    changed: Counter[str] = Counter()
+    for name in before.images.keys() & after.images.keys():
+        (old_class, old_digest), (new_class, new_digest) = before.images[name], after.images[name]
+        if old_digest != new_digest:
+            changed[new_class] += 1
+        elif old_class != new_class:
+            moved[old_class, new_class] += 1
+    # The same pixels under another name: a file was moved.
+    by_digest: dict[str, list[str]] = {}
+    for name, (_, digest) in sorted(new.items()):
+        by_digest.setdefault(digest, []).append(name)
+    for name, (old_class, digest) in sorted(gone.items()):
+        if others := by_digest.get(digest):
+            new_class = new.pop(others.pop(0))[0]
+            del gone[name]
+            if new_class != old_class:
+                moved[old_class, new_class] += 1
+    lines = []
+    for word, found in (("added", new), ("removed", gone)):
+        for label, images in sorted(Counter(label for label, _ in found.values()).items()):
+            lines.append(f"  {label}: {count(images, 'image')} {word}")
+    lines += [f"  {label}: {count(images, 'image')} changed" for label, images in sorted(changed.items())]
+    lines += [
+        f"  {count(images, 'image')} relabelled from {old} to {new_label}"
+        for (old, new_label), images in sorted(moved.items())
+    ]
+    return lines

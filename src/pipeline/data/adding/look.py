@@ -1,0 +1,160 @@
+"""A source read whole: what it has, and all that is to be pinned of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
+from pipeline.config.schema import DataSection
+from pipeline.console import count
+from pipeline.data.adding import report
+from pipeline.data.adding.index import Index
+from pipeline.data.adding.survey import survey
+from pipeline.data.adding.wishes import Wishes, reader_of
+from pipeline.data.arrays import canonical
+from pipeline.data.batches import Batch, Listing, LocalSource
+from pipeline.data.collect import Collected, arranged, chosen_by_digest, collect, limits_for
+from pipeline.data.formats.npy import write_npy
+from pipeline.errors import PipelineError
+
+_TEST_FRACTION = 0.2
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that was seen of a source."""
+
+    data: DataSection
+    values: dict[str, Any]
+    collected: Collected
+    labels: NDArray[np.int32]
+    sides: NDArray[np.int8]  # 0: training, 1: validation, 2: test
+    sizes: list[str]
+
+    @property
+    def index(self) -> dict[str, list[str]]:
+        """{image: [class, digest]} of a source of files."""
+        if not self.collected.is_set:
+            return {}
+        digests = [bytes(digest).hex() for digest in self.collected.digests]
+        classes = [self.data.classes[label] for label in self.labels]
+        return {
+            name: [label, digest]
+            for name, label, digest in zip(self.collected.rows.names, classes, digests, strict=True)
+        }
+
+    @property
+    def what(self) -> str:
+        """In a few words."""
+        kind, classes = (
+            self.data.sources[0].kind,
+            count(len(self.data.classes), "class").replace("sss", "sses"),
+        )
+        described = f", {self.collected.description}" if self.collected.description else ""
+        return f"{count(len(self.labels), 'image')} in {classes} ({kind}{described})"
+
+    def lines(self, path: str) -> Iterator[str]:
+        """For people."""
+        yield f"{path}: {self.what}."
+        yield from report.split_table(self.data.classes, self.labels, self.sides)
+        yield from self.sizes
+        reader = self.data.reader
+        height, width = reader.image_size
+        yield f"They become images of {height}×{width} pixels, {reader.colour} ({reader.resize})."
+        yield from report.skipped(self.collected)
+        yield from report.duplicates(self.collected, self.data.classes, self.labels, self.sides)
+
+
+def look(
+    wishes: Wishes,
+    values: dict[str, Any],
+    module: Any,
+    workspace: Workspace,
+    index: Index | None,
+    fresh: bool,
+) -> Found:
+    """Read the source whole, and find out all that is to be pinned."""
+    data = DataSection.model_validate(values)
+    [source] = (source for source in data.sources[:1] if isinstance(source, LocalSource))
+
+    def batches(listing: Listing) -> Iterator[Batch]:
+        yield from module.batches(source, data, workspace.home, listing)
+
+    try:
+        listing = Listing()
+        seen = survey(batches(listing), listing)
+        found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
+        values = values | {"reader": values["reader"] | found | reader_of(wishes)}
+        data = DataSection.model_validate(values)
+        collected = collect(batches, source, data)
+        return _pinned(wishes, values, collected, seen.lines(), index)
+    except PipelineError as error:
+        raise PipelineError(f"{source.path}: {error}") from None
+
+
+def _pinned(
+    wishes: Wishes, values: dict[str, Any], collected: Collected, sizes: list[str], index: Index | None
+) -> Found:
+    """With the classes in their order, the rule for test images, and the digests of the raw arrays.
+
+    Raises:
+        PipelineError: it is no data set that a classifier could be trained on.
+    """
+    source = values["sources"][0]
+    known = values["classes"] if values["sha256"] else []
+    there = set(collected.classes)
+    classes = [name for name in known if name in there]
+    classes += [name for name in collected.classes if name not in set(known)]
+    if len(classes) < 2:
+        named = f"one class, {classes[0]!r}" if classes else "no image in a class"
+        raise PipelineError(f"it has {named}: a classifier tells at least two apart, each in its own folder")
+    if len(classes) > _MOST_CLASSES:
+        raise PipelineError(f"it has {len(classes):,} classes, more than {_MOST_CLASSES:,}")
+    number = np.array([classes.index(name) for name in collected.classes], np.int32)
+    labels = number[collected.labels]
+    below: list[float] | None = None
+    if not (collected.splits == 2).any():
+        fraction = _TEST_FRACTION if wishes.test_fraction is None else wishes.test_fraction
+        below = limits_for(collected, labels, len(classes), fraction)
+        if wishes.test_fraction is None and source.get("test_below") and _are_known(collected, index):
+            # No image changes sides because others came.
+            before = dict(zip(known, source["test_below"], strict=True))
+            below = [before.get(name, limit) for name, limit in zip(classes, below, strict=True)]
+    arrays = arranged(collected, classes, below)
+    sides = np.where(collected.splits == 1, 1, 0).astype(np.int8)
+    sides[collected.splits == 2] = 2
+    if below is not None:
+        sides[chosen_by_digest(collected, labels, below) & (sides == 0)] = 2
+    _refuse_without_images(classes, labels, sides)
+    pinned = canonical(arrays, classes, DataSection.model_validate(values).reader.image_shape)
+    first = source | {"images": len(labels), "test_below": below}
+    values = values | {
+        "classes": classes,
+        "sources": [first, *values["sources"][1:]],
+        "validation_images": int((sides == 1).sum()),
+        "sha256": {name: write_npy(pinned[name]) for name in RAW_ARRAYS},
+    }
+    data = DataSection.model_validate(values)
+    return Found(data, data.model_dump(mode="json"), collected, labels, sides, sizes)
+
+
+def _are_known(collected: Collected, index: Index | None) -> bool:
+    """Whether any image is as it was; by another reader all become others, and are split anew."""
+    if index is None or not index.images:
+        return True
+    before = {digest for _, digest in index.images.values()}
+    return any(bytes(digest).hex() in before for digest in collected.digests)
+
+
+def _refuse_without_images(classes: list[str], labels: NDArray[np.int32], sides: NDArray[np.int8]) -> None:
+    trained = np.bincount(labels[sides == 0], minlength=len(classes))
+    if not trained.all():
+        raise PipelineError(f"the class {classes[int(trained.argmin())]!r} has no training image: add some")
+    if not (sides == 2).any():
+        raise PipelineError(
+            "no image is for testing: the classes are too small for --test-fraction; raise it, or add some"
+        )

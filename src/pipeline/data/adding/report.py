@@ -1,0 +1,68 @@
+"""What add-data found, for people."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.console import count
+from pipeline.data.collect import Collected
+
+_CLASSES, _NAMED = 30, 10  # that are listed one by one
+
+
+def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArray[np.int8]) -> Iterator[str]:
+    """Images of each class in training, validation and test."""
+    counts = np.zeros((len(classes), 3), np.int64)
+    np.add.at(counts, (labels, sides), 1)
+    shown = [index for index, side in enumerate(("train", "validation", "test")) if counts[:, index].any()]
+    names = [repr(name) if not name.isprintable() else name for name in classes[:_CLASSES]]
+    width = max(len(name) for name in (*names, "in all"))
+    header = "".join(f"{side:>12}" for side in np.array(["train", "validation", "test"])[shown])
+    yield f"  {'class':<{width}}{header}"
+    for name, row in zip(names, counts, strict=False):
+        yield f"  {name:<{width}}" + "".join(f"{row[index]:>12,}" for index in shown)
+    if len(classes) > _CLASSES:
+        rest = counts[_CLASSES:].sum(axis=1)
+        yield f"  and {len(rest):,} more classes of {rest.min():,} to {rest.max():,} images"
+    yield f"  {'in all':<{width}}" + "".join(f"{counts[:, index].sum():>12,}" for index in shown)
+
+
+def skipped(collected: Collected) -> Iterator[str]:
+    """What is left out, and why."""
+    for name in collected.empty[:_NAMED]:
+        yield f"The class {name!r} has no image and is left out."
+    if collected.skipped:
+        yield f"Skipped: {count(len(collected.skipped), 'file')}."
+        for name, reason in collected.skipped[:_NAMED]:
+            yield f"  {name if name.isprintable() else repr(name)} {reason}"
+        if len(collected.skipped) > _NAMED:
+            yield f"  and {len(collected.skipped) - _NAMED:,} more"
+
+
+def duplicates(
+    collected: Collected, classes: Sequence[str], labels: NDArray[np.int32], sides: NDArray[np.int8]
+) -> Iterator[str]:
+    """Images that are the same, within and across splits, and those with several classes."""
+    _, first, group, sizes = np.unique(
+        collected.digests, return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(first) == len(labels):
+        return
+    order = np.argsort(group, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    across, conflicts = 0, []
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+        members = order[start : start + size]
+        across += len(np.unique(sides[members])) > 1
+        if len(np.unique(labels[members])) > 1:
+            conflicts.append(members)
+    extra = len(labels) - len(first)
+    yield f"Duplicates: {count(extra, 'image')} equal to another one, {across:,} in more than one split."
+    if conflicts:
+        yield f"Conflicts: {count(len(conflicts), 'image')} in more than one class."
+        for members in conflicts[:_NAMED]:
+            named = [f"{collected.rows.names[index]} ({classes[labels[index]]})" for index in members[:4]]
+            yield f"  {' = '.join(named)}"
+        if len(conflicts) > _NAMED:
+            yield f"  and {len(conflicts) - _NAMED:,} more"

@@ -1,0 +1,83 @@
+"""A first look at a source: the sizes and modes of its pictures, and what they had best become."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.data.batches import Batch, Listing
+from pipeline.data.reader import describe
+from pipeline.errors import PipelineError
+
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
+_LARGEST = 256  # pixels of a side that are kept where all pictures have one size
+_SMALL = 40
+
+
+@dataclass
+class Survey:
+    """How many pictures have each size (height, width) and mode."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    # Arrays can't become another size.
+    is_pixels: bool = False
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """That of all pictures, if they have one that is no photo's, else a square."""
+        if len(self.sizes) == 1:
+            [size] = self.sizes
+            if max(size) <= _LARGEST or self.is_pixels:
+                return size
+        side = 32 if all(max(size) <= _SMALL for size in self.sizes) else 64
+        return side, side
+
+    @property
+    def colour(self) -> str:
+        """Grey if all pictures are."""
+        return "grey" if all(mode in _GREY for mode in self.modes) else "rgb"
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if not self.sizes:
+            return []
+        (size, most), *others = self.sizes.most_common()
+        heights, widths = zip(*self.sizes, strict=True)
+        text = f"all of {_size(size)} pixels"
+        if others:
+            text = (
+                f"{min(heights)} to {max(heights)} pixels high, {min(widths)} to {max(widths)} wide, "
+                f"{most:,} of {_size(size)}"
+            )
+        modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.most_common())
+        return [f"Sizes: {text}. Modes: {modes}."]
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
+
+
+def survey(batches: Iterable[Batch], listing: Listing) -> Survey:
+    """Look at every picture's header.
+
+    Raises:
+        PipelineError: there is no picture.
+    """
+    found = Survey()
+    for batch in batches:
+        if isinstance(batch.content, np.ndarray):
+            shape = batch.content.shape
+            found.is_pixels = True
+            found.sizes[shape[1], shape[2]] += shape[0]
+            found.modes["L" if len(shape) == 3 else "RGB"] += shape[0]
+            continue
+        for content in batch.content:
+            if described := describe(content):
+                found.sizes[described[0]] += 1
+                found.modes[described[1]] += 1
+    if not found.sizes:
+        why = "".join(f"\n  {name} {reason}" for name, reason in listing.skipped[:5])
+        raise PipelineError(f"it has no picture in PNG, JPEG, GIF, BMP, WebP or TIFF.{why}")
+    return found

@@ -1,0 +1,205 @@
+"""Decoding: batches of pictures become rows of a temporary file, on all cores, in bounded memory."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.section import ReaderSection
+from pipeline.console import Track, track
+from pipeline.data.batches import Batch, Listing, Split, cores
+from pipeline.data.reader import PictureError, read_picture
+from pipeline.errors import PipelineError
+from pipeline.processes.system import die_with_parent
+
+DIGEST_BYTES = 16
+_FEW = 128  # pictures that are decoded before the processes would have started
+
+
+@dataclass
+class Rows:
+    """Images in a temporary file without a name, and what the source said of each."""
+
+    file: IO[bytes]
+    shape: tuple[int, ...]
+    names: list[str] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)  # class names or numbers; None: by the name
+    splits: list[Split | None] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)  # of the pixels
+    offsets: list[int] = field(default_factory=list)  # which row of the file
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Forget all other images."""
+        self.names = [self.names[index] for index in indices]
+        self.labels = [self.labels[index] for index in indices]
+        self.splits = [self.splits[index] for index in indices]
+        self.digests = [self.digests[index] for index in indices]
+        self.offsets = [self.offsets[index] for index in indices]
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The file, mapped anew: uint8 (rows, *shape)."""
+        rows = os.fstat(self.file.fileno()).st_size // prod(self.shape)
+        if not rows:
+            return np.empty((0, *self.shape), np.uint8)
+        return np.memmap(self.file, np.uint8, "r", shape=(rows, *self.shape))
+
+
+def decode(
+    batches: Iterable[Batch], reader: ReaderSection, listing: Listing, *, skip: bool, what: str
+) -> Rows:
+    """Read all images.
+
+    Args:
+        batches: of a source; it may add to `listing` while it is read.
+        reader: what the pictures become; arrays must be that already.
+        listing: its total is for the progress.
+        skip: whether pictures that can't be read are left out; otherwise they are refused.
+        what: is read, for the progress.
+
+    Raises:
+        PipelineError: a picture can't be read, and is not to be skipped, or an array is no image.
+    """
+    rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (for as long as they are used)
+    waiting: deque[tuple[Batch, int, Future[list[bytes | str]]]] = deque()
+    begun = 0
+    with _workers(rows.file.fileno(), reader) as workers, track(listing.total, f"Reading {what}") as progress:
+        for batch in batches:
+            if isinstance(batch.content, np.ndarray):
+                outcomes = _write(batch.content, rows, begun)
+                _note(batch, begun, outcomes, rows, skip, progress)
+            else:
+                contents = list(batch.content)
+                waiting.append((batch, begun, workers.submit(contents, begun)))
+            begun += len(batch.names)
+            while len(waiting) > 2 * cores():
+                first, start, future = waiting.popleft()
+                _note(first, start, future.result(), rows, skip, progress)
+        while waiting:
+            first, start, future = waiting.popleft()
+            _note(first, start, future.result(), rows, skip, progress)
+    rows.skipped += listing.skipped
+    return rows
+
+
+def _note(
+    batch: Batch, start: int, outcomes: Sequence[bytes | str], rows: Rows, skip: bool, progress: Track
+) -> None:
+    """Add what became of a batch: digests of images, reasons of refusals."""
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, str):
+            if not skip:
+                raise PipelineError(
+                    f"{batch.names[index]} {outcome}: take it away, or set unreadable to skip beside the path"
+                )
+            rows.skipped.append((batch.names[index], outcome))
+            continue
+        rows.names.append(batch.names[index])
+        rows.labels.append(None if batch.labels is None else batch.labels[index])
+        rows.splits.append(batch.split)
+        rows.digests.append(outcome)
+        rows.offsets.append(start + index)
+    progress.advance(len(outcomes))
+
+
+def digest_of(pixels: NDArray[np.uint8]) -> bytes:
+    """By which images are the same."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=DIGEST_BYTES).digest()
+
+
+def _write(images: NDArray[Any], rows: Rows, start: int) -> list[bytes]:
+    if images.dtype != np.uint8 or images.shape[1:] != rows.shape:
+        raise PipelineError(
+            f"its images are {images.dtype} {images.shape[1:]}, but data.reader makes {rows.shape}: set "
+            "image_size and colour in data.reader to what the arrays have"
+        )
+    images = np.ascontiguousarray(images)
+    _write_at(rows.file.fileno(), images.data.cast("B"), start * prod(rows.shape))
+    return [digest_of(image) for image in images]
+
+
+def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
+    left = memoryview(content)
+    while left:
+        written = os.pwrite(file, left, offset)
+        left, offset = left[written:], offset + written
+
+
+# --- in the worker processes ------------------------------------------------------------------------
+
+_task: list[tuple[int, ReaderSection]] = []  # the file to write to and the settings
+
+
+def _begin(file: int, settings: dict[str, Any]) -> None:
+    die_with_parent()
+    # Ctrl-C reaches all processes of a terminal; the one that has the pool ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _task[:] = [(file, ReaderSection.model_validate(settings))]
+
+
+def _read(contents: Sequence[bytes | Path], start: int) -> list[bytes | str]:
+    [(file, settings)] = _task
+    return _read_into(file, settings, contents, start)
+
+
+def _read_into(
+    file: int, settings: ReaderSection, contents: Sequence[bytes | Path], start: int
+) -> list[bytes | str]:
+    """Decode into the rows from `start` on; for each the digest of its pixels, or why it can't be read."""
+    outcomes: list[bytes | str] = []
+    for row, content in enumerate(contents, start):
+        try:
+            pixels = read_picture(content, settings)
+        except PictureError as error:
+            outcomes.append(error.reason)
+            continue
+        _write_at(file, pixels.tobytes(), row * pixels.nbytes)
+        outcomes.append(digest_of(pixels))
+    return outcomes
+
+
+class _Workers:
+    """Decodes the first few pictures here, and all others in processes."""
+
+    def __init__(self, file: int, reader: ReaderSection) -> None:
+        self._file, self._reader, self._seen = file, reader, 0
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, contents: Sequence[bytes | Path], start: int) -> "Future[list[bytes | str]]":
+        self._seen += len(contents)
+        if self._seen <= _FEW or cores() == 1:
+            done: Future[list[bytes | str]] = Future()
+            done.set_result(_read_into(self._file, self._reader, contents, start))
+            return done
+        if self._pool is None:
+            # Forked: what they need is imported already, and the file is open.
+            context = multiprocessing.get_context("fork")
+            settings = self._reader.model_dump()
+            self._pool = ProcessPoolExecutor(cores(), context, _begin, (self._file, settings))
+        return self._pool.submit(_read, contents, start)
+
+    def end(self) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _workers(file: int, reader: ReaderSection) -> Iterator[_Workers]:
+    workers = _Workers(file, reader)
+    try:
+        yield workers
+    finally:
+        workers.end()

@@ -1,0 +1,164 @@
+"""Which class and split each file of a folder or archive is of, by the names of its folders or by a table."""
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.data.batches import SPLIT_NAMES, Listing, Split
+from pipeline.errors import PipelineError
+
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_LABELS = ("label", "labels", "class", "category", "target")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image belongs; what the source does not say is None."""
+
+    label: str
+    split: Split | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files are laid out."""
+
+    places: Mapping[str, Place]
+    # Files that are in no class, and why.
+    unplaced: Mapping[str, str]
+    # All classes by name, those without a file too, in their natural order.
+    classes: tuple[str, ...]
+    # For people.
+    description: str
+
+
+def arrange(files: Sequence[str], listing: Listing) -> Layout:
+    """Find the class and the split of each file.
+
+    Args:
+        files: their paths with "/", in any order; none is hidden.
+        listing: the folders and tables beside them.
+
+    Raises:
+        PipelineError: two folders can't be told apart, or a table lacks a column or names what is not there.
+    """
+    rows = _from_tables(listing.tables)
+    paths = {file: PurePosixPath(file) for file in files}
+    folders = {PurePosixPath(folder) for folder in listing.folders}
+    folders |= {parent for path in paths.values() for parent in path.parents if parent.parts}
+    depth = _wrapping(folders, paths.values())
+    top = {folder.parts[depth] for folder in folders if len(folder.parts) == depth + 1}
+    by_split = bool(top) and all(name.lower() in SPLIT_NAMES for name in top)
+    inner = {folder.parts[depth + 1] for folder in folders if len(folder.parts) == depth + 2}
+    # Two classes that are called train and test hold images, not classes.
+    by_split = by_split and (bool(inner) or bool(rows))
+    where = depth + by_split
+
+    places: dict[str, Place] = {}
+    unplaced: dict[str, str] = {}
+    for file, path in paths.items():
+        split = SPLIT_NAMES[path.parts[depth].lower()] if by_split and len(path.parts) > depth + 1 else None
+        label = rows.get(path.as_posix()) if rows else None
+        if label is None and not rows and len(path.parts) > where + 1:
+            label = path.parts[where]
+        if label is not None:
+            places[file] = Place(_normal(label), split)
+        elif rows:
+            unplaced[file] = f"is not in {' or '.join(sorted(listing.tables))}"
+        else:
+            unplaced[file] = "is in no folder of a class"
+    if missing := [name for name in rows if name not in paths]:
+        unplaced |= dict.fromkeys(missing, "is named by a table, but is not there")
+    named = {place.label for place in places.values()}
+    if not rows:
+        names = {folder.parts[where] for folder in folders if len(folder.parts) == where + 1}
+        named |= _apart(names)
+    splits = ", ".join(sorted(top)) if by_split else ""
+    described = f"labelled by {', '.join(sorted(listing.tables))}" if rows else "one folder for each class"
+    return Layout(
+        places, unplaced, natural_order(named), f"{described}{f', below {splits}' if splits else ''}"
+    )
+
+
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Numbers by size, other names by their characters."""
+    names = set(names)
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _apart(names: set[str]) -> set[str]:
+    """The names in one normal form.
+
+    Raises:
+        PipelineError: two are then the same.
+    """
+    seen: dict[str, str] = {}
+    for name in sorted(names):
+        if other := seen.get(_normal(name)):
+            raise PipelineError(
+                f"two folders are both called {_normal(name)!r}, once as {other!a} and once as {name!a}: "
+                "rename one, or put their pictures together"
+            )
+        seen[_normal(name)] = name
+    return set(seen)
+
+
+def _wrapping(folders: set[PurePosixPath], files: Iterable[PurePosixPath]) -> int:
+    """How many folders, one in the other, hold all the rest: archives often wrap their content in one."""
+    depth, files = 0, list(files)
+    while True:
+        here = {folder.parts[depth] for folder in folders if len(folder.parts) == depth + 1}
+        below = {folder.parts[depth + 1] for folder in folders if len(folder.parts) == depth + 2}
+        if len(here) != 1 or len(below) < 2 or any(len(file.parts) <= depth + 2 for file in files):
+            return depth
+        if next(iter(here)).lower() in SPLIT_NAMES:
+            return depth
+        depth += 1
+
+
+def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
+    """{path: class} of all tables; empty if none has a column for the class."""
+    labels: dict[str, str] = {}
+    for path, content in sorted(tables.items()):
+        rows = list(_rows(path, content))
+        columns = {column for row in rows for column in row}
+        if "file_name" not in columns:
+            raise PipelineError(f"{path} has no column file_name")
+        others = columns - {"file_name"}
+        chosen = next((name for name in _LABELS if name in others), None)
+        if chosen is None and len(others) == 1:
+            [chosen] = others
+        if chosen is None:
+            continue
+        for row in rows:
+            name, label = row.get("file_name"), row.get(chosen)
+            if not name or label is None or str(label) == "":
+                raise PipelineError(f"{path} has a row without {'a label' if name else 'file_name'}")
+            labels[(PurePosixPath(path).parent / str(name)).as_posix()] = str(label)
+    return labels
+
+
+def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:
+    try:
+        if path.endswith(".parquet"):
+            import pyarrow.parquet
+
+            table: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+            return table
+        text = content.decode("utf-8-sig")
+        if path.endswith(".jsonl"):
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (ValueError, csv.Error, OSError) as error:
+        raise PipelineError(f"{path} can't be read as a table: {error}") from None

@@ -1,0 +1,75 @@
+"""A folder of pictures: one folder for each class, or a table of them; also below train, val and test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.data.arrays import Arrays
+from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, local_path
+from pipeline.data.collect import load as collect_and_load
+from pipeline.data.layout import TABLES
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+
+
+class FolderSource(LocalSource):
+    """`path` is the folder."""
+
+    kind: Literal["folder"]
+
+
+def load(source: FolderSource, data: "DataSection", home: Path) -> Arrays:
+    """Read every picture of a folder."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: FolderSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The pictures below the folder, in the order of their names."""
+    folder = local_path(source.path, home)
+    if not folder.is_dir():
+        raise PipelineError(f"{folder} is no folder")
+    files = list_files(folder, listing)
+    for name in files.copy():
+        if PurePosixPath(name).name in TABLES:
+            listing.tables[name] = (folder / name).read_bytes()
+            del files[name]
+    listing.total = len(files)
+    yield from in_batches((name, folder / name, 0) for name in files)
+
+
+def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:
+    """All files below a folder that are not hidden, by their paths with "/", in the order of these.
+
+    Links that lead out of the folder are skipped.
+    """
+    inside = folder.resolve()
+    found: dict[str, os.stat_result] = {}
+
+    def walk(here: Path, prefix: str) -> None:
+        with os.scandir(here) as entries:
+            for entry in entries:
+                name = f"{prefix}{entry.name}"
+                if is_hidden(PurePosixPath(entry.name)):
+                    continue
+                if entry.is_symlink() and not _stays(Path(entry.path), inside):
+                    listing.skipped.append((name, "is a link that leads nowhere or out of the folder"))
+                elif entry.is_dir(follow_symlinks=False):
+                    listing.folders.append(name)
+                    walk(Path(entry.path), f"{name}/")
+                elif entry.is_file():
+                    found[name] = entry.stat()
+                else:
+                    listing.skipped.append((name, "is no file, but a link to a folder, a pipe or a device"))
+
+    walk(folder, "")
+    return dict(sorted(found.items()))
+
+
+def _stays(link: Path, inside: Path) -> bool:
+    try:
+        return link.resolve(strict=True).is_relative_to(inside)
+    except (OSError, RuntimeError):
+        return False
