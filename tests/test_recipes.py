@@ -33,7 +33,8 @@ def test_an_epoch_on_a_few_made_up_images(tmp_path, name):
         digests[split] = write_split(workspace, split, [images], images.shape, labels)
     totals = {split: Count(count, ()) for split, count in counts.items()}
     shape, classes = (side, side), config.data.classes
-    described = Dataset(config.data.name, classes, shape, {}, SCALE, totals, 0, 1, {}, digests)
+    reader = config.data.reader.model_dump(mode="json")
+    described = Dataset(config.data.name, classes, shape, reader, SCALE, totals, 0, 1, {}, digests)
     write_dataset(workspace, described)
     seen = []
     result = train.run(config, workspace, seen.append)
