@@ -8,7 +8,7 @@ import pytest
 from harness import Server, client, dataset, lay_out
 
 from pipeline.artifacts import model_file
-from pipeline.artifacts.onnx_file import Description, RunName
+from pipeline.artifacts.onnx_file import Description, RunName, write
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.section import ReaderSection
 from pipeline.models import inference_model
@@ -51,7 +51,8 @@ def model(memory):
         reader=ReaderSection.model_validate(dataset().reader),
         weights_sha256=model_file.weights_digest(model),
     )
-    export(model, description, np.zeros((1, 64), np.uint8), path.with_suffix(".onnx"))
+    exported, _ = export(model, description, np.zeros((1, 64), np.uint8))
+    write(path.with_suffix(".onnx"), exported, description)
     return path
 
 

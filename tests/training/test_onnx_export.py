@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.artifacts.onnx_file import Description, RunName, load
+from pipeline.artifacts.onnx_file import Description, RunName, load, write
 from pipeline.config.section import Activation, ReaderSection
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
@@ -54,13 +54,18 @@ def network(seed=0, body=("dense",)):
     return inference_model(keras.Model(pixels, layers.Dense(3)(layers.Flatten()(features))), (8, 8))
 
 
+def put(model, images, path):
+    exported, _ = export(model, DESCRIPTION, images)
+    write(path, exported, DESCRIPTION)
+
+
 BODIES = [("dense",), ("convolution", "convolution", "dense"), ("recurrent",), ("activations",)]
 
 
 @pytest.mark.parametrize("body", BODIES, ids="-".join)
 def test_the_file_gives_what_keras_gives(tmp_path, body):
     model = network(body=body)
-    export(model, DESCRIPTION, IMAGES, tmp_path / "model.onnx")
+    put(model, IMAGES, tmp_path / "model.onnx")
     classifier = load(tmp_path / "model.onnx")
     images = IMAGES.reshape(-1, 8, 8)
     found = classifier.probabilities(images)
@@ -76,17 +81,17 @@ def test_equal_weights_give_equal_bytes_whatever_was_exported_before(tmp_path, b
     # The exporter sorts by names: from ten on another way than below.
     for number in range(2):
         path = tmp_path / f"{number}.onnx"
-        export(network(body=body), DESCRIPTION, IMAGES[:5], path)
+        put(network(body=body), IMAGES[:5], path)
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
         for _ in range(9):
             network(seed=7)
     assert len(digests) == 1
-    export(network(seed=1, body=body), DESCRIPTION, IMAGES[:5], tmp_path / "other.onnx")
+    put(network(seed=1, body=body), IMAGES[:5], tmp_path / "other.onnx")
     assert hashlib.sha256((tmp_path / "other.onnx").read_bytes()).hexdigest() not in digests
 
 
 def test_names_say_what_things_are_and_none_is_of_the_exporter(tmp_path):
-    export(network(body=("recurrent",)), DESCRIPTION, IMAGES[:5], tmp_path / "model.onnx")
+    put(network(body=("recurrent",)), IMAGES[:5], tmp_path / "model.onnx")
     model = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     names = {name for node in model.graph.node for name in (node.name, *node.output)}
@@ -107,7 +112,7 @@ def test_a_file_that_would_compute_something_else_is_not_written(tmp_path, monke
 
     monkeypatch.setattr(onnx_export, "_exported", wrong)
     with pytest.raises(PipelineError, match="does not compute what Keras does: over 1,500 images"):
-        export(network(), DESCRIPTION, IMAGES, tmp_path / "model.onnx")
+        put(network(), IMAGES, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,5 +121,5 @@ def test_a_model_that_onnx_has_no_operations_for_is_refused_in_a_sentence(tmp_pa
     _, strange = keras.ops.qr(keras.ops.cast(inputs, "float32"))
     model = keras.Model(inputs, keras.ops.softmax(strange[:, 0, :3]))
     with pytest.raises(PipelineError, match="No Op registered for Qr"):
-        export(model, DESCRIPTION, IMAGES[:1], tmp_path / "model.onnx")
+        put(model, IMAGES[:1], tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -3,11 +3,11 @@
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from pipeline.artifacts.workspace import atomic
 from pipeline.config.section import ReaderSection, Section
@@ -28,6 +28,26 @@ class RunName(Section):
     name: str = "unnamed"
 
 
+class Unlike(Section):
+    """How to tell images that are unlike those of the training; see `pipeline.evaluation.unlike`."""
+
+    threshold: float
+    # The share of images like those of the training that are above it, and of how many that was measured.
+    false_alarm_rate: float
+    images: int
+    # The highest level in the training's images.
+    brightest: int
+    # Of the properties of the training's images: (properties,) and (properties * properties,).
+    mean: tuple[float, ...]
+    precision: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _precision_is_a_square(self) -> Self:
+        if len(self.precision) != len(self.mean) ** 2:
+            raise ValueError("precision and mean do not fit")
+        return self
+
+
 class Description(Section):
     """What an ONNX file says of itself."""
 
@@ -40,7 +60,7 @@ class Description(Section):
     reader: ReaderSection
     # As `pipeline.artifacts.model_file.weights_digest` has it, of the Keras model.
     weights_sha256: str
-    unlike: dict[str, Any] | None = None
+    unlike: Unlike | None = None
 
 
 class Classifier:

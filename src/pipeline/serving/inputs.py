@@ -117,7 +117,7 @@ def _npy(file: IO[bytes], path: Path | None, name: str) -> NDArray[Any]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("array.npy", file.read())
-    return read_npz(packed, name, {"array": "array"}, MAX_BYTES)["array"]
+    return np.asarray(read_npz(packed, name, {"array": "array"}, MAX_BYTES)["array"])
 
 
 def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
@@ -160,7 +160,7 @@ def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSectio
     axes = len(reader.image_shape)
     found = False
     for member in members:
-        array = read_npz(file, name, {member: member}, MAX_BYTES)[member]
+        array = np.asarray(read_npz(file, name, {member: member}, MAX_BYTES)[member])
         if array.ndim >= axes:
             found = True
             yield from _of_array(f"{name}/{member}", array, reader)

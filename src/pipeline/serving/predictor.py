@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts.onnx_file import Classifier, Description, load
+from pipeline.evaluation.unlike import scores as unlike_scores
 
 
 class Predictor:
@@ -51,4 +52,7 @@ class Predictor:
             images: uint8 (n, *image_shape).
             probabilities: theirs, float32 (n, classes).
         """
-        return None
+        unlike = self.description.unlike
+        if unlike is None:
+            return None
+        return unlike_scores(unlike, images, probabilities) > unlike.threshold

@@ -92,10 +92,17 @@ class Served:
     def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
         """The answers for uint8 (n, *image_shape)."""
         probabilities = self.predictor.probabilities(images)
+        unlike = self.predictor.unlike(images, probabilities)
         best = probabilities.argmax(axis=1)
         return [
-            Answer(image, self.classes[label], float(row[label]), row, None)
-            for image, row, label in zip(images, probabilities, best, strict=True)
+            Answer(
+                images[number],
+                self.classes[label],
+                float(probabilities[number, label]),
+                probabilities[number],
+                None if unlike is None else bool(unlike[number]),
+            )
+            for number, label in enumerate(best)
         ]
 
     def about(self) -> dict[str, Any]:

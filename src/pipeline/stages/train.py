@@ -5,7 +5,7 @@ from math import ceil
 
 from pipeline.artifacts import model_file
 from pipeline.artifacts.history import Epoch, Trained, write_history
-from pipeline.artifacts.onnx_file import Description, RunName
+from pipeline.artifacts.onnx_file import Description, RunName, write
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
@@ -13,6 +13,7 @@ from pipeline.config.section import ReaderSection
 from pipeline.console import say, track_epochs
 from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
+from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
@@ -85,7 +86,11 @@ def run(
         reader=ReaderSection.model_validate(dataset.reader),
         weights_sha256=digest,
     )
-    export(model, description, validation[0] if len(validation[1]) else train[0], workspace.onnx)
+    held_out = validation[0] if len(validation[1]) else train[0]
+    exported, classifier = export(model, description, held_out)
+    shape = (-1, *dataset.image_shape)
+    unlike = measure(classifier, train[0].reshape(shape), held_out.reshape(shape))
+    write(workspace.onnx, exported, description.model_copy(update={"unlike": unlike}))
     model_file.save(model, workspace.model)
     write_history(workspace.history, history)
     checkpoints.discard()

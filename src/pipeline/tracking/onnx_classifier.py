@@ -3,6 +3,7 @@
 So it imports nothing of this package, and nothing that computing does not need.
 """
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ class OnnxClassifier:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (self._input,) = self._session.get_inputs()
+        described = json.loads(self._session.get_modelmeta().custom_metadata_map.get("pipeline", "{}"))
+        # Of a model of images in black and white, in which 1 is white.
+        self._is_binary = ((described.get("unlike") or {}).get("brightest") or 255) <= 1
 
     def predict(self, images: Any, params: Any = None) -> NDArray[np.float32]:
         """What the model makes of `images`.
@@ -42,7 +46,7 @@ class OnnxClassifier:
                 f"The model takes uint8 images of shape (n, {', '.join(map(str, shape))}) with levels from 0 "
                 f"to 255; these are {images.dtype} {images.shape}."
             )
-        if images.size and images.max() <= 1:
+        if images.size and images.max() <= 1 and not self._is_binary:
             raise MlflowException.invalid_parameter_value(
                 "No level in these images is above 1, so they seem to be divided by 255: the model takes "
                 "whole levels from 0 to 255."

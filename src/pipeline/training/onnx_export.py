@@ -11,21 +11,22 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pipeline.artifacts.onnx_file import BATCH, INPUT, OUTPUT, Classifier, Description, write
+from pipeline.artifacts.onnx_file import BATCH, INPUT, OUTPUT, Classifier, Description
 from pipeline.errors import PipelineError
 from pipeline.training.onnx_form import put_in_one_form
 
 LARGEST_DIFFERENCE = 1e-5  # in a probability, between Keras and ONNX Runtime
 
 
-def export(model: keras.Model, description: Description, images: NDArray[np.uint8], path: Path) -> None:
-    """Write `model` as an ONNX file that computes what Keras does; equal weights give equal bytes.
+def export(
+    model: keras.Model, description: Description, images: NDArray[np.uint8]
+) -> tuple[onnx.ModelProto, Classifier]:
+    """`model` as ONNX has it, in one form for equal weights, and ready to compute what Keras does.
 
     Args:
         model: from uint8 (batch, *image_shape) to float32 probabilities (batch, classes).
         description: what the file is to say of itself.
         images: uint8 (n, pixels), n > 0, to compare both on.
-        path: of the file.
 
     Raises:
         PipelineError: ONNX has no operation for a layer, or the results differ.
@@ -41,9 +42,9 @@ def export(model: keras.Model, description: Description, images: NDArray[np.uint
     if not difference <= LARGEST_DIFFERENCE or (found.argmax(1) != expected.argmax(1)).any():
         raise PipelineError(
             f"The exported model does not compute what Keras does: over {len(images):,} images a probability "
-            f"differs by {difference:.2g}. Nothing was written; a layer of the model is not exported right."
+            f"differs by {difference:.2g}. Nothing is written; a layer of the model is not exported right."
         )
-    write(path, exported, description)
+    return exported, classifier
 
 
 def _by_keras(model: keras.Model, images: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:

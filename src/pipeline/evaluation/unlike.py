@@ -1,0 +1,93 @@
+"""Which images are unlike those that a model was trained on, by cheap properties and the model's sureness.
+
+The properties of the training images have a mean and a covariance; how far from the mean an image is, in
+those terms, is its score. The threshold is measured on images that the model was not trained on.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.onnx_file import BATCH, Classifier, Unlike
+
+FALSE_ALARM_RATE = 0.01
+_GRID = 4  # parts of an image along each side
+_MOST = 5000  # training images that are looked at
+_DIGITS = 6
+
+
+def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> Unlike:
+    """How to tell, measured.
+
+    Args:
+        classifier: the model.
+        train: uint8 (n, *image_shape) of the training; some of them are looked at.
+        held_out: uint8 (m, *image_shape), m > 0, that the model was not trained on; the threshold is passed
+            by a hundredth of them.
+    """
+    some = np.ascontiguousarray(train[:: -(-len(train) // _MOST)])
+    found = _properties(some, classifier.probabilities(some))
+    mean, covariance = found.mean(axis=0), np.cov(found, rowvar=False)
+    # Corners that are always black vary by nothing.
+    covariance += np.diag(1e-3 * np.diag(covariance) + 1e-6)
+    unlike = Unlike(
+        threshold=0.0,
+        false_alarm_rate=FALSE_ALARM_RATE,
+        images=len(held_out),
+        brightest=int(some.max()),
+        mean=_rounded(mean),
+        precision=_rounded(np.linalg.inv(covariance).ravel()),
+    )
+    found_scores = scores(unlike, held_out, classifier.probabilities(held_out))
+    (threshold,) = _rounded(np.quantile(found_scores, [1 - FALSE_ALARM_RATE]))
+    return unlike.model_copy(update={"threshold": threshold})
+
+
+def scores(
+    unlike: Unlike, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """How unlike the training's each image is; an image above `unlike.threshold` is called so.
+
+    Args:
+        unlike: as measured.
+        images: uint8 (n, *image_shape).
+        probabilities: float32 (n, classes), of the model.
+    """
+    mean = np.array(unlike.mean)
+    precision = np.array(unlike.precision).reshape(len(mean), len(mean))
+    found = np.empty(len(images))
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        away = _properties(images[part], probabilities[part]) - mean
+        found[part] = (away @ precision * away).sum(axis=1)
+    return found
+
+
+def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Float64 (n, properties): brightness and contrast, edges, extremes, where the light is, sureness."""
+    levels = images.astype(np.float32) / 255
+    if levels.ndim == 4:
+        levels = levels.mean(axis=3)
+    both = (1, 2)
+    whole = [
+        levels.mean(both),
+        levels.std(both),
+        np.abs(np.diff(levels, axis=1)).mean(both) if levels.shape[1] > 1 else np.zeros(len(levels)),
+        np.abs(np.diff(levels, axis=2)).mean(both) if levels.shape[2] > 1 else np.zeros(len(levels)),
+        (levels > 0.9).mean(both),
+        (levels < 0.1).mean(both),
+        # Log odds, within what single precision tells apart.
+        np.log(probabilities.max(axis=1).clip(1e-6, 1 - 1e-6) / (1 - probabilities.max(axis=1)).clip(1e-6)),
+    ]
+    rows, columns = (
+        np.linspace(0, size, min(_GRID, size), endpoint=False).astype(int) for size in levels.shape[1:]
+    )
+    parts = np.add.reduceat(np.add.reduceat(levels, rows, axis=1), columns, axis=2)
+    parts *= parts[0].size / levels[0].size
+    return np.concatenate([np.stack(whole, axis=1), parts.reshape(len(levels), -1)], axis=1, dtype=np.float64)
+
+
+def _rounded(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+    """To so many digits that the last bits of sums, which differ between machines, change nothing."""
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in values)

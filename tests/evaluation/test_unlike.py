@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from linear_model import linear_model
+from pipeline.artifacts.onnx_file import load
+from pipeline.evaluation.unlike import measure, scores
+
+
+def blobs(number, rng, shape=(12, 10)):
+    """Images with a soft spot somewhere in the middle."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    middle = rng.uniform(4, 7, (2, number, 1, 1))
+    distance = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2
+    levels = 230 * np.exp(-distance / rng.uniform(3, 5, (number, 1, 1)))
+    return np.stack(3 * [levels.astype(np.uint8)], axis=3) if len(shape) == 3 else levels.astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 3)], ids=["grey", "rgb"])
+def test_a_hundredth_of_like_images_is_called_unlike_and_of_others_most(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(int(np.prod(shape)), 3))
+    classifier = load(linear_model(tmp_path / "model.onnx", kernel, image_shape=shape))
+    train, held_out, test = (blobs(number, rng, shape) for number in (2000, 1000, 3000))
+    unlike = measure(classifier, train, held_out)
+
+    def share(images):
+        found = scores(unlike, images, classifier.probabilities(images))
+        return (found > unlike.threshold).mean()
+
+    assert share(held_out) == pytest.approx(0.01, abs=0.001)
+    assert share(test) == pytest.approx(0.01, abs=0.008)
+    assert share(255 - test) == 1
+    assert share(rng.integers(0, 256, test.shape, dtype=np.uint8)) == 1
+    assert share(np.roll(test, 5, axis=1)) > 0.9
+    assert share(np.zeros_like(test)) == 1
+    assert (unlike.images, unlike.brightest) == (1000, train.max())
+
+
+def test_images_of_one_pixel_and_training_images_that_are_all_the_same_are_no_fault(tmp_path):
+    classifier = load(linear_model(tmp_path / "model.onnx", np.ones((1, 2))))
+    same = np.full((30, 1, 1), 7, np.uint8)
+    unlike = measure(classifier, same, same)
+    assert np.isfinite(unlike.precision).all()
+    assert not (scores(unlike, same, classifier.probabilities(same)) > unlike.threshold).any()
