@@ -76,6 +76,7 @@ def run(
             on_steps=progress.advance,
             checkpoints=checkpoints,
         )
+    cpu_seconds = checkpoints.cpu_seconds
     model = inference_model(network, dataset.image_shape)
     digest = model_file.weights_digest(model)
     description = Description(
@@ -100,7 +101,7 @@ def run(
         parameters=network.count_params(),
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,
-        cpu_seconds=round(checkpoints.cpu_seconds, 2),
+        cpu_seconds=round(cpu_seconds, 2),
     )
 
 
