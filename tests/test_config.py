@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.compose import compose, compose_each, from_hydra
-from pipeline.config.params import dump, read_params, view
+from pipeline.config.params import dump, dump_values, read_params, view
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
@@ -463,6 +463,17 @@ def test_a_merge_that_params_is_left_in_is_told_from_an_edit(tmp_path):
     with pytest.raises(PipelineError, match=r"git checkout --ours params\.yaml dvc\.lock") as error:
         read_params(path)
     assert "edited by hand" not in str(error.value)
+
+
+def test_params_of_an_older_version_are_refused_with_the_command_that_composes_them(tmp_path):
+    values = compose(CONF).model_dump(mode="json")
+    del values["data"]["reader"]
+    path = tmp_path / "params.yaml"
+    path.write_text(dump_values(values))
+    with pytest.raises(
+        PipelineError, match=r"data\.reader.*\n.*`dvc repro compose` composes params\.yaml anew"
+    ):
+        read_params(path)
 
 
 def test_missing_and_empty_params_are_refused(tmp_path):

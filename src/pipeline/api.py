@@ -130,5 +130,9 @@ def load_run(name: str) -> Run:
     """
     from pipeline.results.lookup import look_up
 
-    (found,) = look_up([name], compose().tracking, here())
+    runs = look_up([name], compose().tracking, here())
+    if len(runs) > 1:
+        trials = ", ".join(run.name for run in runs)
+        raise PipelineError(f"{name!r} is a sweep: name one of its trials, such as {trials}.")
+    [found] = runs
     return Run(found.name, found.id, found.params, found.metrics, found.predictions)

@@ -60,7 +60,12 @@ def read_params(path: Path) -> Config:
     Raises:
         PipelineError: the file is missing, malformed, or was edited by hand.
     """
-    return validate(unedited_values(path), Config, where=path.name)
+    values = unedited_values(path)
+    try:
+        return validate(values, Config, where=path.name)
+    except PipelineError as error:
+        # As it was composed, so by another version of the schema.
+        raise PipelineError(f"{error}\n`dvc repro compose` composes {path.name} anew.") from None
 
 
 def unedited_values(path: Path) -> dict[str, Any]:
