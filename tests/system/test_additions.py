@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from clones import executed
 
 REPOSITORY = Path(__file__).parents[2]
@@ -10,6 +11,7 @@ TEXT = "".join((REPOSITORY / page).read_text() for page in ("README.md", "docs/s
 FILES = dict(re.findall(r"`((?:src|conf)/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", TEXT, re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_readme_adds_a_model_and_a_source_which_retrains_nothing(smoke):
     assert [Path(name).name for name in FILES] == ["linear.py", "linear.yaml", "bars.py", "bars.yaml"]
     for name, text in FILES.items():

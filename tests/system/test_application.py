@@ -35,6 +35,7 @@ def test_a_trial_is_cached_leaves_the_workspace_alone_and_is_restored_by_repro(r
     assert smoke.digests()["models/model.keras"] != results["models/model.keras"]
 
 
+@pytest.mark.slow
 def test_a_trial_in_a_fresh_clone_creates_no_outputs_there(fresh):
     fresh.pipeline("experiment=smoke")
     assert fresh.changes() == ""

@@ -72,6 +72,7 @@ def test_the_warm_workers_of_a_sweep_make_the_same_too(reproduced, hostile):
     assert artifacts(hostile) == artifacts(reproduced)
 
 
+@pytest.mark.slow
 def test_a_user_without_a_name_and_a_home_runs_the_pipeline(smoke):
     nobody = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
     if subprocess.run([*nobody, "true"], capture_output=True).returncode:

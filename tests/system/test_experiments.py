@@ -34,6 +34,7 @@ def test_queued_experiments_run_with_their_own_values(smoke):
     assert smoke.changes() == ""
 
 
+@pytest.mark.slow
 def test_no_value_reaches_a_shell(smoke):
     for value in ("1; touch PWNED", "$(touch PWNED)", "`touch PWNED`", "x' && touch PWNED #"):
         quoted = value.replace("'", r"\'")

@@ -58,6 +58,7 @@ def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, sta
     assert {run.info.status for run in smoke.mlflow_runs()} == {"FINISHED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, number):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
@@ -76,6 +77,7 @@ def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, nu
     assert list((smoke.root / ".pipeline" / "trials").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_trial_that_a_script_started_in_the_background_ends_when_told(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
     # A shell that is no terminal's has what it starts with `&` ignore SIGINT.
@@ -137,6 +139,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
     assert [metric.step for metric in killed.curve(run, "train_loss")] == list(range(1, 601))
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200\n  checkpoint_seconds: 0.0")
     repro = start(smoke, "dvc", "repro")

@@ -1,5 +1,6 @@
 """What docs/architecture.md says of a new figure: one file, and nothing is trained again."""
 
+import pytest
 from clones import executed
 
 FIGURE = '''
@@ -19,6 +20,7 @@ def draw(evaluated: Evaluated) -> Figure:
 '''
 
 
+@pytest.mark.slow
 def test_a_figure_is_one_file_and_nothing_is_trained_again(smoke):
     before = smoke.digests()
     figures = {path.name for path in smoke.workspace.figures.iterdir()}

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 from clones import Clone, smoke_clone_of
 
 
@@ -10,6 +11,7 @@ def run(clone: Clone, code: str) -> list[str]:
     return clone.run("python", "-c", code).splitlines()
 
 
+@pytest.mark.slow
 def test_the_notebook_and_the_examples_run_and_train_nothing_twice(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "clone")
     notebook = json.loads((clone.root / "docs" / "notebook.ipynb").read_text())

@@ -82,6 +82,7 @@ def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
     assert promised == tuple(f"{100 * metrics[name]:.0f}" for name in ("test_accuracy", "val_accuracy"))
 
 
+@pytest.mark.slow
 def test_checkouts_of_git_and_dvc_and_repro_in_any_order_train_nothing_that_is_known(smoke):
     first = smoke.digests()
     smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
@@ -142,6 +143,7 @@ def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(
     assert "name: smoke" in clone.workspace.params.read_text()
 
 
+@pytest.mark.slow
 def test_the_verb_repro_does_as_dvc_repro_without_its_advice(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "clone")
     output = clone.run("pipeline", "repro")

@@ -114,6 +114,7 @@ def test_a_source_that_changed_by_a_pixel_is_refused_by_the_digests_of_its_data(
     assert "train_images" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_the_weights_is_named(smoke):
     content = bytearray(smoke.workspace.model.read_bytes())
     content[len(content) // 2] ^= 1

@@ -106,6 +106,7 @@ def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
     assert "1 of the trials did not end." in stopped
 
 
+@pytest.mark.slow
 def test_the_stages_before_the_training_do_not_wait_for_a_worker(smoke, tmp_path):
     with closing(socket.socket(socket.AF_UNIX)) as nobody:
         nobody.bind(str(tmp_path / "nobody"))

@@ -135,8 +135,8 @@ def test_an_update_cut_at_some_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
-    first = 1 + list(BREAKS).index(how) * 4
-    cut_everywhere(range(first, len(requests) + 1, 16), how, template, tmp_path, server, proxy, expected)
+    first = 1 + list(BREAKS).index(how) * 12
+    cut_everywhere(range(first, len(requests) + 1, 48), how, template, tmp_path, server, proxy, expected)
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_process_killed_at_a_request_loses_and_doubles_nothing(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
-    killed_everywhere(range(5, len(requests) + 1, 20), how, template, tmp_path, server, proxy, expected)
+    killed_everywhere(range(5, len(requests) + 1, 50), how, template, tmp_path, server, proxy, expected)
 
 
 @pytest.mark.slow

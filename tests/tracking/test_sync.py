@@ -122,7 +122,7 @@ def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
     assert kept(repository) == []
 
 
-@pytest.mark.parametrize("kilobytes", [200, 400])
+@pytest.mark.parametrize("kilobytes", [pytest.param(200, marks=pytest.mark.slow), 400])
 def test_a_process_killed_while_it_creates_the_store_leaves_none_that_is_broken(tmp_path, model, kilobytes):
     workspace = lay_out(Workspace(tmp_path / "work"), model)
     command = [sys.executable, REPOSITORY / "tests/tracking/harness.py", "train", workspace.root]

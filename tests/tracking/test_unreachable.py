@@ -158,6 +158,7 @@ def test_credentials_in_the_configuration_are_refused():
         config(tracking={"uri": "http://me:secret@example.org"})
 
 
+@pytest.mark.slow
 def test_two_processes_that_send_one_kept_run_at_once_make_one_run(workspace):
     train(at(f"http://127.0.0.1:{free_port()}"), workspace)
     threads = [threading.Thread(target=child, args=("sync", workspace)) for _ in range(2)]

@@ -85,6 +85,7 @@ def worker(server):
     started.stop()
 
 
+@pytest.mark.slow
 def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worker, tmp_path):
     variants = {
         "mlp": ["train.epochs=2", "model.dropout=0.2", "train.augment.shift=1"],
