@@ -36,12 +36,15 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size or sweeps: a part of it)
-ifneq ($(ONLY),sweeps)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps or serving: a part of it)
+ifeq ($(filter sweeps serving,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
 ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
 	@python -m benchmarks.sweeps --repeats $(REPEATS)
+endif
+ifneq ($(filter serving,$(or $(ONLY),serving)),)
+	@python -m benchmarks.serving --repeats $(REPEATS)
 endif
 
 mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)

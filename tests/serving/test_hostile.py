@@ -27,6 +27,7 @@ def impatient(monkeypatch):
 def lives(client, digits):
     """Whatever happened, the next picture is answered, and nothing of the last request is kept."""
     yield
+    until(lambda: client.get("/health").status == 200)
     answer = client.post("/predict", png(digits[0][3]))
     assert (answer.status, answer.json["label"]) == (200, str(digits[1][3]))
 
