@@ -86,9 +86,11 @@ def prepare_model(place: Path) -> Path:
 
 def registry(place: Path):  # type: ignore[no-untyped-def]
     """MLflow's client of the store of `place`."""
-    from mlflow import MlflowClient
+    import mlflow
 
-    return MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    # Not only the client's: MLflow looks the files of a model up in the store that is set.
+    mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+    return mlflow.MlflowClient()
 
 
 def logged_model(place: Path):  # type: ignore[no-untyped-def]

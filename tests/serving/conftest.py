@@ -7,7 +7,8 @@ from PIL import Image
 
 from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
-from pipeline.serving.served import Served, Source
+from pipeline.serving.reference import Resolved
+from pipeline.serving.served import Served
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def onnx_file(digits, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(onnx_file):
-    return Served.load(Source(onnx_file, "digits", "3", (0.96, 0.95, 0.97)))
+    return Served.load(Resolved(onnx_file, "digits", "3", (0.96, 0.95, 0.97)))
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,17 @@ from in_thread import DESCRIPTION, png, running, until, write_onnx
 
 from pipeline.errors import PipelineError
 from pipeline.serving import watch
-from pipeline.serving.served import Source
+from pipeline.serving.reference import Resolved
 
 
 class Registry:
     """What the registry says of the champion."""
 
     def __init__(self, path):
-        self.source = Source(path, "digits", "3")
+        self.source = Resolved(path, "digits", "3")
         self.error = None
 
-    def find(self) -> Source:
+    def find(self) -> Resolved:
         if self.error:
             raise PipelineError(self.error)
         return self.source
@@ -65,7 +65,7 @@ def test_another_version_takes_over_and_no_request_is_lost(client, registry, dig
     for thread in asking:
         thread.start()
     until(lambda: len(versions) > 20)
-    registry.source = Source(random_model(tmp_path / "four.onnx"), "digits", "4")
+    registry.source = Resolved(random_model(tmp_path / "four.onnx"), "digits", "4")
     until(lambda: (200, "4") in versions)
     before = len(versions)
     until(lambda: len(versions) > before + 20)
@@ -77,7 +77,7 @@ def test_another_version_takes_over_and_no_request_is_lost(client, registry, dig
     assert counted(client, "model_switches_total") == 1
     assert client.get("/v2/models/digits").json["versions"] == ["4"]
     # And back: a rollback is a switch like any other.
-    registry.source = Source(registry.source.path, "digits", "3")
+    registry.source = Resolved(registry.source.path, "digits", "3")
     until(lambda: client.get("/model").json["version"] == "3")
 
 
@@ -93,7 +93,7 @@ def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
     elif fault == "not a number":
         nan = np.full((784, 4), np.nan)
         write_onnx(path, (nan, np.zeros(4)), (np.ones((4, 10)), np.zeros(10)))
-    registry.source = Source(path, "digits", "4")
+    registry.source = Resolved(path, "digits", "4")
     until(lambda: counted(client, "model_refusals_total") == 1)
     answer = client.post("/predict", png(digits[0][7]))
     assert (answer.json["label"], answer.json["model"]["version"]) == (str(digits[1][7]), "3")
@@ -101,7 +101,7 @@ def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
     assert "Version 4 of digits is refused, version 3 goes on" in record
     # The next one has its chance.
     shutil.copy(onnx_file, tmp_path / "five.onnx")
-    registry.source = Source(tmp_path / "five.onnx", "digits", "5")
+    registry.source = Resolved(tmp_path / "five.onnx", "digits", "5")
     until(lambda: client.get("/model").json["version"] == "5")
     assert counted(client, "model_refusals_total") == 1
 
@@ -111,5 +111,5 @@ def test_a_registry_that_can_not_be_reached_is_no_reason_to_stop(client, registr
     until(lambda: any("is not watched" in record.message for record in caplog.records))
     assert client.post("/predict", png(digits[0][7])).status == 200
     registry.error = None
-    registry.source = Source(registry.source.path, "digits", "4")
+    registry.source = Resolved(registry.source.path, "digits", "4")
     until(lambda: client.get("/model").json["version"] == "4")

@@ -9,29 +9,52 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from clones import free_port, until
+from mlflow import MlflowClient
 from PIL import Image
 
+TWO_VERSIONS = """
+import sys
+from mlflow import MlflowClient
 
-def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
+client, run = MlflowClient(), MlflowClient().get_run(sys.argv[1])
+[model] = client.search_logged_models([run.info.experiment_id])
+client.create_registered_model("digits")
+for _ in range(2):
+    source = f"models:/{model.model_id}"
+    client.create_model_version("digits", source, run.info.run_id, model_id=model.model_id)
+client.set_registered_model_alias("digits", "champion", "1")
+"""
+
+
+def serve(clone, start, *options):
+    """A server that answers, and its port."""
     port = free_port()
-    running = start(smoke, "pipeline", "serve", "--port", str(port))
-
-    def ask(method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
+    running = start(clone, "pipeline", "serve", "--port", str(port), *options)
 
     def answers():
         assert running.process.poll() is None, running.output
         with suppress(ConnectionError):
-            return ask("GET", "/v2/health/ready")[0] == 200
+            return asked(port, "GET", "/v2/health/ready")[0] == 200
 
     until(answers)
+    return running, port
+
+
+def asked(port, method, path, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
+    running, port = serve(smoke, start)
+    ask = partial(asked, port)
     assert f"answers at http://127.0.0.1:{port}" in running.output
     about = ask("GET", "/model")[1]
     metrics = json.loads(smoke.workspace.metrics.read_text())
@@ -69,6 +92,25 @@ def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_an
         assert raw.recv(100).startswith(b"HTTP/1.1 200")
     assert running.end() == 0
     assert "Traceback" not in running.output
+
+
+def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
+    store = f"sqlite:///{smoke.root / 'mlflow.db'}"
+    [run] = smoke.mlflow_runs()
+    # Of another process: MLflow looks a model's files up in the store that is set for all of it.
+    smoke.run("python", "-c", TWO_VERSIONS, run.info.run_id, MLFLOW_TRACKING_URI=store)
+    running, port = serve(smoke, start, "--model", "digits@champion", "--workers", "2")
+    about = asked(port, "GET", "/model")[1]
+    assert (about["name"], about["version"]) == ("digits", "1")
+    assert about["test_accuracy"][0] == run.data.metrics["test_accuracy"]
+
+    MlflowClient(store).set_registered_model_alias("digits", "champion", "2")
+    until(lambda: running.output.count("Version 2 of digits answers now.") == 2)
+    for _ in range(8):
+        assert asked(port, "GET", "/v2/models/digits/versions/2")[0] == 200
+    running.process.terminate()
+    assert running.end() == 0
+    until(lambda: smoke.processes() == [])
 
 
 def test_what_can_not_be_served_is_refused_in_a_sentence(smoke, tmp_path):

@@ -3,7 +3,6 @@
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from pipeline.data.reader import read_picture
 from pipeline.errors import PipelineError
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.reference import Resolved
 
 _DRAWN = 64  # pixels along the longer side of images that are drawn by hand
 
@@ -28,27 +28,15 @@ class Answer:
     unlike: bool | None  # the images that the model was trained on; None: not known
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model is, and what is known about it beside its file."""
-
-    path: Path
-    name: str
-    version: str | None = None  # in the registry
-    # Of the test images that it reads right: the fraction, and its 95 % interval.
-    test_accuracy: tuple[float, float, float] | None = None
-    card: Path | None = None  # Markdown
-
-
 @dataclass(frozen=True, eq=False)
 class Served:
     """A model file in use."""
 
     predictor: Predictor
-    source: Source
+    source: Resolved
 
     @classmethod
-    def load(cls, source: Source) -> "Served":
+    def load(cls, source: Resolved) -> "Served":
         """Load the file and let it answer once: what is loaded at the first picture is loaded now.
 
         Raises:

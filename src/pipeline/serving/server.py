@@ -2,7 +2,6 @@
 
 import functools
 import ipaddress
-import json
 import logging
 import resource
 import signal
@@ -22,9 +21,10 @@ from pipeline.serving.application import create_application
 from pipeline.serving.connection import LimitedProtocol
 from pipeline.serving.guard import Access
 from pipeline.serving.metrics import Metrics, counts_file
-from pipeline.serving.predictor import Predictor
-from pipeline.serving.served import Served, Source
+from pipeline.serving.reference import Resolved, resolve
+from pipeline.serving.served import Served
 from pipeline.serving.service import Service, Speed
+from pipeline.serving.watch import watch
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _LEAST_TOKEN = 16  # characters
@@ -78,11 +78,11 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     """
     access = settings.access()
     listener = _listen(settings.host, settings.port)
-    source = _source(settings.model, workspace)
-    served = Served.load(source)
+    resolved = resolve(settings.model, workspace)
+    served = Served.load(resolved)
     _allow_many_connections()
     counts = counts_file() if settings.workers > 1 else None
-    start = functools.partial(application, settings, access, counts, source)
+    start = functools.partial(application, settings, access, counts, workspace, resolved)
     say(f"{_named(served)} answers at {_address(settings)} (Ctrl-C ends it).")
     try:
         if counts:
@@ -99,7 +99,12 @@ def serve(settings: Settings, workspace: Workspace) -> None:
 
 
 def application(
-    settings: Settings, access: Access, counts: Path | None, source: Source, served: Served | None = None
+    settings: Settings,
+    access: Access,
+    counts: Path | None,
+    workspace: Workspace,
+    resolved: Resolved,
+    served: Served | None = None,
 ) -> Starlette:
     """The application of one process; each loads the model for itself, unless it is given.
 
@@ -107,13 +112,17 @@ def application(
         settings: as given to `serve`.
         access: as `settings` has it.
         counts: the file in which all processes count; None: there is only one.
-        source: the model file.
+        workspace: whose models are meant.
+        resolved: the model file.
         served: the model, if it was loaded in this process.
     """
-    served = served or Served.load(source)
+    served = served or Served.load(resolved)
     metrics = Metrics(served.classes, settings.workers, counts)
     service = Service(served, metrics, Speed(batch_seconds=settings.batch_ms / 1000))
-    return create_application(service, access)
+    background = None
+    if settings.model and "@" in settings.model and not Path(settings.model).exists():
+        background = functools.partial(watch, find=functools.partial(resolve, settings.model, workspace))
+    return create_application(service, access, background)
 
 
 def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Config:
@@ -132,17 +141,6 @@ def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Confi
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-
-
-def _source(model: str | None, workspace: Workspace) -> Source:
-    path = Path(model) if model else workspace.onnx
-    description = Predictor.load(path).description
-    accuracy = None
-    if workspace.metrics.exists():
-        metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
-        if metrics["weights_sha256"] == description.weights_sha256:
-            accuracy = tuple(metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
-    return Source(path, description.data, test_accuracy=accuracy)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.serving.served import Served, Source
+from pipeline.serving.reference import Resolved
+from pipeline.serving.served import Served
 from pipeline.serving.service import Service
 
 SECONDS = 2.0  # between two looks at the registry
 _log = logging.getLogger("pipeline.serving")
 
 
-async def watch(service: Service, find: Callable[[], Source]) -> None:
+async def watch(service: Service, find: Callable[[], Resolved]) -> None:
     """Look for another version for as long as the server runs, and switch to it.
 
     A version that can't be used, or answers for other classes or images, is refused, and the present one

@@ -1,0 +1,57 @@
+"""The card of a model is a page of its own, which shows what the file says and no more."""
+
+import numpy as np
+import pytest
+from in_thread import png, running
+
+from pipeline.serving.reference import Resolved
+from pipeline.serving.served import Served
+
+CARD = """---
+license: secret-front-matter
+---
+# Digits
+
+| class | recall |
+|---|---|
+| 7 | 0.98 |
+
+<script>alert(1)</script> [a link](javascript:alert(2))
+
+![Confusion](figures/confusion.png) ![Elsewhere](../secret.png) ![Far](https://example.org/x.png)
+"""
+
+
+@pytest.fixture
+def page(served, tmp_path):
+    card = tmp_path / "reports" / "model_card.md"
+    (card.parent / "figures").mkdir(parents=True)
+    card.write_text(CARD)
+    (card.parent / "figures" / "confusion.png").write_bytes(png(np.zeros((2, 2), np.uint8)))
+    (tmp_path / "secret.png").write_bytes(png(np.ones((3, 3), np.uint8)))
+    with running(Served.load(Resolved(served.source.path, "digits", card=card))) as client:
+        assert client.get("/model").json["card"] is True
+        yield client.get("/card")
+
+
+def test_it_is_shown_with_its_tables_and_pictures(page):
+    text = page.content.decode()
+    assert page.status == 200
+    assert "<h1>Digits</h1>" in text
+    assert "<td>0.98</td>" in text
+    assert text.count("data:image/png;base64,") == 1
+    assert "front-matter" not in text
+
+
+def test_nothing_in_it_runs_and_no_other_file_is_shown(page):
+    text = page.content.decode()
+    assert "<script>" not in text
+    assert 'href="javascript:' not in text
+    assert 'src="https:' not in text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; img-src data:;")
+
+
+def test_a_model_without_one_says_so(client):
+    answer = client.get("/card")
+    assert answer.status == 404
+    assert "has no card" in answer.json["error"]
