@@ -7,6 +7,8 @@ import pytest
 from in_thread import png, running
 from PIL import Image
 
+from photos import photo
+
 
 def form(*files):
     """Files of a form, as (name, content): its body and its type."""
@@ -39,6 +41,17 @@ def test_formats_are_known_by_their_content_whatever_the_type_says(client, digit
     Image.fromarray(digits[0][7]).save(buffer, kind)
     answer = client.post("/predict", buffer.getvalue(), Content_Type="application/x-www-form-urlencoded")
     assert (answer.status, answer.json["label"]) == (200, str(digits[1][7]))
+
+
+def test_a_photo_is_read_as_the_reader_reads_it(client, digits, served):
+    draw = np.random.default_rng(0)
+    for number in range(10):
+        content = png(photo(digits[0][number], draw))
+        [expected] = served.classify(served.read(content)[None])
+        for path in ("/predict", "/predict?seen", "/explain"):
+            answer = client.post(path, content).json
+            assert answer["label"] == expected.label
+            assert np.allclose(list(answer["probabilities"].values()), expected.probabilities, atol=1e-6)
 
 
 def test_of_several_files_each_has_its_answer_or_its_error(client, digits):

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "make bench": "tests/test_benchmarks.py",
     "source .venv/bin/activate": ".ci/run",
     "mlflow ui": "tests/system/test_ui.py",
+    "pipeline serve": "tests/system/test_serve.py",
 }
 
 
