@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import log_loss
 
 from linear_model import linear_model
@@ -139,6 +141,32 @@ def test_what_is_written_is_consistent(evaluated):
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_card_says_what_is_known_and_leaves_out_what_is_not(evaluated):
+    card = evaluated.model_card.read_text()
+    metrics = json.loads(evaluated.metrics.read_text())
+    _, front, text = card.split("---\n", 2)
+    [model] = yaml.safe_load(front)["model-index"]
+    [result] = model["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+    assert result["metrics"][0]["confidence_interval_95"][0] < metrics["test_accuracy"]
+    headings = re.findall("^## (.+)$", text, re.MULTILINE)
+    assert headings == [
+        *("What it is for", "Data", "Training", "Results"),
+        *("Worst confusions", "Limits", "Use", "Reproduce"),
+    ]
+    for picture in re.findall(r"!\[.+\]\((.+)\)", text):
+        assert (evaluated.model_card.parent / picture).is_file()
+    none = re.search(r"^\| none \| (\S+)% \| (\S+)% to (\S+)% \|", text, re.MULTILINE)
+    assert float(none[1]) == pytest.approx(100 * metrics["test_accuracy"], abs=3)
+    assert "parameters" not in text
+    assert "None" not in text
+
+
+def test_without_a_subset_for_it_the_card_has_no_limits(config, workspace):
+    run(with_settings(config, robustness=0), workspace)
+    assert "## Limits" not in workspace.model_card.read_text()
 
 
 def test_metrics_of_the_training_are_those_of_its_best_epoch(evaluated):

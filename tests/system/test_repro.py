@@ -15,6 +15,7 @@ REPRODUCIBLE = {
     "reports/predictions.csv",
     "reports/per_class.csv",
     "reports/label_issues.csv",
+    "reports/model_card.md",
     "reports/probabilities.npy",
     "reports/figures",
 }

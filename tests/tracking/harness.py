@@ -113,6 +113,7 @@ def report(workspace, accuracy=0.75, figure="confusion"):
     workspace.predictions.write_text("index,label\n0,1\n")
     workspace.per_class.write_text("class,precision\n")
     workspace.label_issues.write_text("index,label\n")
+    workspace.model_card.write_text("# A model\n")
     np.save(workspace.probabilities, np.full((IMAGES["test"], 10), 0.1, np.float32))
     names = ("accuracy", "accuracy_low", "accuracy_high", "nll", "ece", "macro_f1", "errors")
     metrics = {**{f"test_{name}": 0.5 for name in names}, "generalisation_gap": 0.5}

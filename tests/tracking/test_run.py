@@ -102,6 +102,7 @@ def test_the_results_are_metrics_and_artifacts(shown, tmp_path):
         (shown.predictions, "predictions.csv"),
         (shown.per_class, "per_class.csv"),
         (shown.label_issues, "label_issues.csv"),
+        (shown.model_card, "model_card.md"),
         (shown.probabilities, "probabilities.npy"),
         (shown.run, "run.json"),
         (shown.history, "history.csv"),

@@ -121,6 +121,7 @@ class EvaluateSection(Section):
     top_losses: Annotated[int, Field(ge=1, le=400)]
     tta_shift: Annotated[int, Field(ge=0, le=100)]
     label_issues: Annotated[int, Field(ge=0, le=400)]
+    robustness: Annotated[int, Field(ge=0, le=10**6)]
 
     @model_validator(mode="after")
     def _label_issues_need_cleanlab(self) -> Self:

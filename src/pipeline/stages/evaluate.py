@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.errors import PipelineError
+from pipeline.evaluation.card import Card
 from pipeline.evaluation.label_issues import label_issues
 from pipeline.evaluation.metrics import Predictions, measure, measure_classes
+from pipeline.evaluation.robustness import measure_robustness
 from pipeline.plots.evaluated import Evaluated, draw
 
 
@@ -40,7 +43,7 @@ def run(config: Config, workspace: Workspace) -> None:
     refuse_damaged_splits(workspace, dataset, "test")
     images, labels = read_split(workspace, "test")
     history = read_history(workspace.history)
-    _refuse_foreign(workspace)
+    run = _run_of_the_model(workspace)
     model = load(workspace.onnx)
     scores, averaged = predict(model, images, dataset, settings.tta_shift)
     predictions = Predictions(dataset.classes, labels, scores)
@@ -57,13 +60,33 @@ def run(config: Config, workspace: Workspace) -> None:
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:
         np.save(file, predictions.scores)
     _write_csv(workspace.predictions, *_prediction_table(predictions))
-    by_class = map(astuple, measure_classes(predictions))
-    _write_csv(workspace.per_class, ("class", "precision", "recall", "f1", "support"), by_class)
+    by_class = measure_classes(predictions)
+    head = ("class", "precision", "recall", "f1", "support")
+    _write_csv(workspace.per_class, head, map(astuple, by_class))
     listed = () if issues is None else issues[: settings.label_issues]
     _write_csv(workspace.label_issues, *_label_table(predictions, listed))
     with atomic(workspace.figures) as folder:
         folder.mkdir()
         draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
+    # From everywhere: test sets may begin with easy ones.
+    some = slice(None, None, -(-len(labels) // settings.robustness) if settings.robustness else None)
+    robustness = (
+        measure_robustness(model, images[some].reshape(-1, *dataset.image_shape), labels[some])
+        if settings.robustness
+        else ()
+    )
+    card = Card(
+        model.description,
+        run,
+        dataset,
+        history.best,
+        metrics,
+        by_class,
+        predictions,
+        robustness,
+        len(labels[some]),
+    )
+    write_text(workspace.model_card, card.text())
     # Last, since it says that the rest is there.
     text = json.dumps(
         metrics | {"weights_sha256": model.description.weights_sha256}, indent=2, allow_nan=False
@@ -89,10 +112,10 @@ def _of_training(best: Epoch) -> dict[str, float]:
     return {name: value for name in names if (value := getattr(best, name)) is not None}
 
 
-def _refuse_foreign(workspace: Workspace) -> None:
-    """Refuse a model file that is not the one that models/run.json names."""
+def _run_of_the_model(workspace: Workspace) -> dict[str, Any]:
+    """What models/run.json says; the model file must be the one that it names."""
     try:
-        run = json.loads(workspace.run.read_text(encoding="utf-8"))
+        run: dict[str, Any] = json.loads(workspace.run.read_text(encoding="utf-8"))
         name, expected = str(run["name"]), str(run["result"]["onnx_sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         raise PipelineError(f"{workspace.run} is missing or damaged: `dvc repro` restores it.") from None
@@ -104,6 +127,7 @@ def _refuse_foreign(workspace: Workspace) -> None:
             f"begins with {digest[:12]}, the run's with {expected[:12]}. `dvc repro --force --single-item "
             "train` trains the run's model again; a model from elsewhere can't be evaluated in its name."
         )
+    return run
 
 
 def predict(

@@ -37,7 +37,14 @@ class Evaluation:
     @property
     def _tables(self) -> tuple[Path, ...]:
         files = self._files
-        return files.metrics, files.predictions, files.per_class, files.label_issues, files.probabilities
+        return (
+            files.metrics,
+            files.predictions,
+            files.per_class,
+            files.label_issues,
+            files.probabilities,
+            files.model_card,
+        )
 
     @cached_property
     def settings(self) -> dict[str, str]:

@@ -1,0 +1,234 @@
+"""The model card: what is known of a model, in Markdown, for whoever is to use it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.onnx_file import Description
+from pipeline.artifacts.processed import Dataset
+from pipeline.evaluation.metrics import ClassMetrics, Predictions
+from pipeline.evaluation.robustness import Robustness
+
+_CLASSES = 20  # that are listed, those recognised worst
+_CONFUSIONS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What a card is made of.
+
+    Args:
+        description: of the model file.
+        run: what models/run.json says.
+        dataset: that the model was trained and judged on.
+        best: the epoch whose weights the model has.
+        metrics: by the names in metrics.json.
+        classes: the results by class.
+        predictions: for the test images.
+        robustness: on changed test images; empty if that was not asked for.
+        images: how many test images `robustness` is measured on.
+    """
+
+    description: Description
+    run: Mapping[str, Any]
+    dataset: Dataset
+    best: Epoch
+    metrics: Mapping[str, float]
+    classes: Sequence[ClassMetrics]
+    predictions: Predictions
+    robustness: Sequence[Robustness]
+    images: int
+
+    def text(self) -> str:
+        """The card; a section of which nothing is known is left out."""
+        sections = (
+            f"# {self.run['name']}",
+            self._purpose(),
+            self._data(),
+            self._training(),
+            self._results(),
+            self._confusions(),
+            self._limits(),
+            self._use(),
+            self._reproduction(),
+        )
+        return self._front_matter() + "\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+    def _front_matter(self) -> str:
+        measured = [
+            ("accuracy", "test_accuracy"),
+            ("f1", "test_macro_f1"),
+            ("nll", "test_nll"),
+            ("ece", "test_ece"),
+        ]
+        metrics: list[dict[str, Any]] = [
+            {"type": kind, "name": name, "value": round(self.metrics[name], 6)} for kind, name in measured
+        ]
+        interval = [round(self.metrics[f"test_accuracy_{end}"], 6) for end in ("low", "high")]
+        metrics[0]["confidence_interval_95"] = interval
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"type": self.dataset.name, "name": self.dataset.name, "split": "test"},
+            "metrics": metrics,
+        }
+        values = {
+            "library_name": "onnx",
+            "pipeline_tag": "image-classification",
+            "tags": ["image-classification", "onnx", "keras"],
+            "datasets": [self.dataset.name],
+            "metrics": ["accuracy", "f1"],
+            "model-index": [{"name": self.run["name"], "results": [result]}],
+        }
+        return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
+
+    def _purpose(self) -> str:
+        reader = self.description.reader
+        height, width = reader.image_size
+        names = list(self.dataset.classes)
+        listed = ", ".join(names[:_CLASSES]) + (" …" if len(names) > _CLASSES else "")
+        colour = "grey" if reader.colour == "grey" else "colour"
+        how = (
+            "A picture of any size is read as the training's digits were prepared: the ink, light or dark, "
+            "is found, scaled and centred."
+            if reader.prepare == "digit"
+            else "A picture of any size is resized."
+        )
+        return (
+            "## What it is for\n\n"
+            f"It says which of {len(names)} classes an image is of: {listed}. It takes {colour} images of "
+            f"{height}×{width} pixels (uint8) and gives a probability for each class. {how}"
+        )
+
+    def _data(self) -> str:
+        rows = []
+        for split, count in self.dataset.counts.items():
+            if count.total:
+                rows.append(
+                    (split, f"{count.total:,}", f"{min(count.per_class):,}", f"{max(count.per_class):,}")
+                )
+        equal = {pair: number for pair, number in self.dataset.duplicates.items() if number}
+        said = (
+            "Images that occur more than once: "
+            + ", ".join(f"{number:,} in {pair.replace('+', ' and ')}" for pair, number in equal.items())
+            + "."
+            if equal
+            else "No image occurs twice, within a split or across."
+        )
+        table = _table(("split", "images", "fewest in a class", "most"), rows)
+        return f"## Data\n\n{self.dataset.name}:\n\n{table}\n\n{said}"
+
+    def _training(self) -> str:
+        config = self.run.get("config", {})
+        result = self.run.get("result", {})
+        rows = [("architecture", config["model"]["name"])] if "model" in config else []
+        if "parameters" in result:
+            rows.append(("parameters", f"{result['parameters']:,}"))
+        rows.append(("epochs, of which the best is kept", f"{result.get('epochs', self.best.epoch)}"))
+        rows.append(("best epoch", str(self.best.epoch)))
+        train = config.get("train", {})
+        rows += [
+            (name.replace("_", " "), str(train[name]))
+            for name in ("optimizer", "learning_rate", "schedule", "batch_size")
+            if name in train
+        ]
+        changed = [f"{name} {value:g}" for name, value in train.get("augment", {}).items() if value]
+        if changed:
+            rows.append(("augmentation", ", ".join(changed)))
+        if "seed" in config:
+            rows.append(("seed", str(config["seed"])))
+        return f"## Training\n\n{_table(('what', 'value'), rows)}"
+
+    def _results(self) -> str:
+        metrics = self.metrics
+        rows = [
+            ("accuracy", f"{metrics['test_accuracy']:.2%}", _interval("test_accuracy", metrics)),
+            ("macro F1", f"{metrics['test_macro_f1']:.4f}", ""),
+            ("negative log-likelihood", f"{metrics['test_nll']:.4f}", ""),
+            ("expected calibration error", f"{metrics['test_ece']:.4f}", ""),
+        ]
+        worst = sorted(self.classes, key=lambda found: found.f1)[:_CLASSES]
+        listed = [found for found in self.classes if found in worst]
+        by_class = [
+            (
+                found.name,
+                f"{found.precision:.2%}",
+                f"{found.recall:.2%}",
+                f"{found.f1:.4f}",
+                f"{found.support:,}",
+            )
+            for found in listed
+        ]
+        head = f"On the {len(self.predictions.labels):,} test images, which no earlier stage looked at:"
+        some = "" if len(listed) == len(self.classes) else f" (the {len(listed)} that are recognised worst)"
+        confidence = self.predictions.confidence.mean()
+        return (
+            f"## Results\n\n{head}\n\n{_table(('metric', 'value', '95 % interval'), rows)}\n\n"
+            f"By class{some}:\n\n{_table(('class', 'precision', 'recall', 'F1', 'images'), by_class)}\n\n"
+            f"Calibration: the mean confidence is {confidence:.2%}, the accuracy "
+            f"{metrics['test_accuracy']:.2%}.\n\n"
+            "![Reliability diagram](figures/reliability.png)"
+        )
+
+    def _confusions(self) -> str:
+        names, confusion = self.predictions.classes, self.predictions.confusion.copy()
+        for label in range(len(names)):
+            confusion[label, label] = 0
+        pairs = sorted(
+            (-int(confusion[label, taken]), label, taken)
+            for label, taken in zip(*confusion.nonzero(), strict=True)
+        )
+        if not pairs:
+            return ""
+        rows = [(names[label], names[taken], str(-number)) for number, label, taken in pairs[:_CONFUSIONS]]
+        return (
+            f"## Worst confusions\n\n{_table(('class', 'taken for', 'images'), rows)}\n\n"
+            "The test images with the highest loss:\n\n"
+            "![Images with the highest loss](figures/top_losses.png)"
+        )
+
+    def _limits(self) -> str:
+        unlike = self.description.unlike
+        parts = []
+        if self.robustness:
+            rows = [
+                (
+                    found.change,
+                    f"{found.accuracy:.2%}",
+                    f"{found.low:.2%} to {found.high:.2%}",
+                    "" if found.unlike is None else f"{found.unlike:.1%}",
+                )
+                for found in self.robustness
+            ]
+            table = _table(("change", "accuracy", "95 % interval", "called unlike"), rows)
+            parts.append(f"On {self.images:,} of the test images, changed:\n\n{table}")
+        if unlike:
+            parts.append(
+                f"An image is called unlike the training images if its score is above a threshold that "
+                f"{unlike.false_alarm_rate:.0%} of {unlike.images:,} validation images pass."
+            )
+        return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
+
+    def _use(self) -> str:
+        return (
+            "## Use\n\n```console\n$ pipeline predict PICTURE\n$ pipeline serve\n```\n\n"
+            f"For another model than the workspace's, `--model {self.run['name']}`."
+        )
+
+    def _reproduction(self) -> str:
+        weights = self.description.weights_sha256
+        return (
+            f"## Reproduce\n\n```console\n$ pipeline reproduce {self.run['name']}\n```\n\n"
+            f"trains it again; the digest of its weights is `{weights}`."
+        )
+
+
+def _interval(name: str, metrics: Mapping[str, float]) -> str:
+    return f"{metrics[f'{name}_low']:.2%} to {metrics[f'{name}_high']:.2%}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,101 @@
+"""How well a model does on changed test images: moved, turned, noisy, blurred, inverted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.onnx_file import Classifier
+from pipeline.evaluation.metrics import wilson
+from pipeline.evaluation.unlike import scores
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What a model did on images that were changed in one way."""
+
+    change: str
+    accuracy: float
+    low: float  # of its 95 % interval
+    high: float
+    unlike: float | None  # the share that was called unlike the training images; None: it can't be told
+
+
+def _moved(images: Images, background: int, pixels: int) -> Images:
+    """To the right and down."""
+    moved = np.full_like(images, background)
+    moved[:, pixels:, pixels:] = images[:, :-pixels, :-pixels]
+    return moved
+
+
+def _turned(images: Images, background: int, degrees: float) -> Images:
+    from scipy import ndimage
+
+    turned: Images = ndimage.rotate(images, degrees, (1, 2), reshape=False, order=1, cval=background)
+    return turned
+
+
+def _noisy(images: Images, background: int, deviation: float) -> Images:
+    noise = np.random.default_rng(0).normal(0, deviation, images.shape)
+    return (images + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def _blurred(images: Images, background: int, pixels: float) -> Images:
+    from scipy import ndimage
+
+    blurred: Images = ndimage.gaussian_filter(images, pixels, axes=(1, 2))
+    return blurred
+
+
+def _inverted(images: Images, background: int, _: float) -> Images:
+    return 255 - images
+
+
+def _as_they_are(images: Images, background: int, _: float) -> Images:
+    return images
+
+
+_CHANGES: Mapping[str, tuple[Callable[[Images, int, int], Images], int]] = {
+    "none": (_as_they_are, 0),
+    "moved by 1 pixel": (_moved, 1),
+    "moved by 2 pixels": (_moved, 2),
+    "turned by 15°": (_turned, 15),
+    "turned by 30°": (_turned, 30),
+    "noise, deviation 25 of 255": (_noisy, 25),
+    "noise, deviation 75 of 255": (_noisy, 75),
+    "blurred, deviation 1 pixel": (_blurred, 1),
+    "inverted": (_inverted, 0),
+}
+
+
+def measure_robustness(
+    classifier: Classifier, images: Images, labels: NDArray[np.int32]
+) -> Sequence[Robustness]:
+    """What the model does on the images changed in several ways, first on those as they are.
+
+    Args:
+        classifier: the model.
+        images: uint8 (n, *image_shape), n > 0.
+        labels: int (n,).
+    """
+    background = 255 if classifier.description.reader.background == "white" else 0
+    smallest = min(images.shape[1:3])
+    return [
+        _measured(classifier, name, change(images, background, amount), labels)
+        for name, (change, amount) in _CHANGES.items()
+        if change is not _moved or amount < smallest
+    ]
+
+
+def _measured(classifier: Classifier, change: str, images: Images, labels: NDArray[np.int32]) -> Robustness:
+    probabilities = classifier.probabilities(np.ascontiguousarray(images))
+    right = int((probabilities.argmax(axis=1) == labels).sum())
+    low, high = wilson(right, len(labels))
+    unlike = classifier.description.unlike
+    share = None
+    if unlike:
+        share = float((scores(unlike, images, probabilities) > unlike.threshold).mean())
+    return Robustness(change, right / len(labels), float(low), float(high), share)

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from linear_model import linear_model
+from pipeline.artifacts.onnx_file import load
+from pipeline.evaluation.robustness import measure_robustness
+
+SHAPE = (8, 8)
+
+
+def test_each_change_is_measured_on_the_same_images(tmp_path):
+    """The model takes the side that is brighter, so it does not mind noise, and is wrong on negatives."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300).astype(np.int32)
+    images = np.zeros((300, *SHAPE), np.uint8)
+    images[labels == 0, :, :3] = images[labels == 1, :, 4:7] = 150
+    kernel = np.zeros((*SHAPE, 2))
+    kernel[:, :4, 0] = kernel[:, 4:, 1] = 1
+    path = linear_model(tmp_path / "model.onnx", kernel.reshape(-1, 2), image_shape=SHAPE)
+    found = {row.change: row for row in measure_robustness(load(path), images, labels)}
+    assert next(iter(found)) == "none"
+    assert found["none"].accuracy == found["moved by 1 pixel"].accuracy == 1
+    assert found["noise, deviation 75 of 255"].accuracy == 1
+    assert found["moved by 2 pixels"].accuracy == pytest.approx((labels == 1).mean(), abs=0.6)
+    assert found["inverted"].accuracy == 0
+    assert all(row.low <= row.accuracy <= row.high + 1e-9 and row.unlike is None for row in found.values())
+    assert len(found) == 9
