@@ -28,6 +28,7 @@ from harness import (
 )
 
 from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.tracking import session as tracking
 from pipeline.tracking.record import unsent
@@ -217,3 +218,14 @@ def test_reports_that_dvc_restored_clear_a_failed_evaluation(workspace):
     assert run.info.status == "FINISHED"
     assert "pipeline.error" not in run.data.tags
     assert run.data.metrics["test_accuracy"] == 0.75
+
+
+def test_a_name_that_is_asked_for_later_is_given_once_and_one_given_in_mlflow_stays(workspace):
+    train(config(), workspace)
+    for name, shown in (("mine", "mine"), ("mine", "by hand"), ("other", "other")):
+        if shown == "by hand":
+            client(workspace).update_run(one_run(workspace).info.run_id, name="by hand")
+        settings = config(tracking={"run_name": name})
+        workspace.params.write_text(dump(settings))
+        tracking.sync(settings.tracking, workspace)
+        assert one_run(workspace).info.run_name == shown

@@ -68,9 +68,17 @@ def parse(
         loader: knows the groups' files, for `glob(*)`.
 
     Raises:
-        PipelineError: one is malformed.
+        PipelineError: one is malformed, or sweeps over what tells no training from another.
     """
     typed = parse_overrides(arguments, loader)
     known = {override.key_or_group for override in typed}
     more = [f"{key}={value}" for key, value in params.items() if key not in known]
-    return [*typed, *parse_overrides(more, loader)]
+    overrides = [*typed, *parse_overrides(more, loader)]
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override() and (key == "name" or key.partition(".")[0] == "tracking"):
+            raise PipelineError(
+                f"{override.input_line} sweeps over {key}, which changes nothing of a training: all trials "
+                "would be one run. Sweep over another key, or set this one to a single value."
+            )
+    return overrides

@@ -146,6 +146,12 @@ class Record:
         return name
 
     @property
+    def run_name(self) -> str | None:
+        """What the configuration asks MLflow to call the run; None: nothing in particular."""
+        name: str | None = self.config.get("tracking", {}).get("run_name")
+        return name
+
+    @property
     def origin(self) -> dict[str, str]:
         """The code, the machine and the packages of the first occasion, as tags; of a run whose occasions are
         not known here, this machine's packages, with which its model was restored.

@@ -62,6 +62,8 @@ def shown(record: Record) -> str | None:
     for occasion in record.occasions:
         if occasion.weights_sha256:
             tags[f"{OCCASION_TAG}.{occasion.id}"] = occasion.summary
+    if record.run_name:
+        tags[LABEL_TAG] = record.run_name
     run = find_run(record.files, tags)
     if run and record.files.metrics.exists():
         evaluated = {ID_TAG: record.id, REPORTS_TAG: Evaluation(record).digest}
@@ -130,6 +132,7 @@ class Projection:
 
     def _send(self, trained: bool, evaluated: bool) -> None:
         self._describe()
+        self._rename()
         if self._record.files.history.exists():
             self._log_epochs(trained)
         model = log_model(self._store, self._run, self._record) if trained else None
@@ -224,6 +227,14 @@ class Projection:
         self._run.log_data(self._record.run["data"]["name"], self._record.run["data"]["splits"])
         # Last, since they say that all the above is there.
         self._run.log_params(params)
+
+    def _rename(self) -> None:
+        """Call a run that was known before as the configuration says now; a name given in MLflow stays."""
+        name = self._record.run_name
+        if name and self._run.tags.get(LABEL_TAG) != name:
+            self._client.update_run(self._run.id, name=name)
+            # Last, since it says that the name is set.
+            self._run.set_tags({LABEL_TAG: name})
 
     @property
     def _weights(self) -> str:
