@@ -8,17 +8,20 @@ import warnings
 import mlflow
 import numpy as np
 import pytest
-from harness import client, config, lay_out, one_run, train
+from harness import client, config, evaluate, lay_out, one_run, train
 from mlflow.pyfunc import scoring_server
 
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.workspace import Workspace
+from pipeline.errors import PipelineError
+from pipeline.serving.reference import resolve
 
 
 @pytest.fixture(scope="module")
 def workspace(memory, model):
     workspace = lay_out(Workspace(memory / "logged"), model)
     train(config(), workspace)
+    evaluate(config(), workspace)
     return workspace
 
 
@@ -79,3 +82,57 @@ def test_the_server_of_mlflow_refuses_levels_that_were_divided(function, images)
 def test_the_server_of_mlflow_refuses_what_is_no_image(function, wrong):
     with pytest.raises(mlflow.MlflowException):
         served(function, wrong)
+
+
+# --- found by what people call it --------------------------------------------------------------
+
+
+def resolved(ref, workspace, **options):
+    return resolve(ref, workspace, config().tracking, **options)
+
+
+def test_a_run_is_found_by_its_names_its_ids_and_their_beginnings(workspace):
+    run = one_run(workspace)
+    for name in (
+        run.info.run_id,
+        run.info.run_name,
+        run.info.run_name[:-2],
+        run.data.tags["pipeline.id"][:8],
+    ):
+        found = resolved(name, workspace)
+        assert found.path.read_bytes() == workspace.onnx.read_bytes()
+        assert (found.name, found.version) == (run.info.run_name, None)
+        assert found.test_accuracy == (0.75, 0.5, 0.5)
+    keras = resolved(run.info.run_id, workspace, part="model.keras").path
+    assert keras.read_bytes() == workspace.model.read_bytes()
+
+
+def test_a_version_is_found_by_its_number_and_by_an_alias(workspace):
+    registry, run = client(workspace), one_run(workspace)
+    [output] = run.outputs.model_outputs
+    registry.create_registered_model("shop")
+    source = f"models:/{output.model_id}"
+    registry.create_model_version("shop", source, run.info.run_id, model_id=output.model_id)
+    registry.set_registered_model_alias("shop", "champion", "1")
+    for ref in ("shop/1", "shop@champion"):
+        found = resolved(ref, workspace)
+        assert found.path.read_bytes() == workspace.onnx.read_bytes()
+        assert (found.name, found.version, found.test_accuracy) == ("shop", "1", (0.75, 0.5, 0.5))
+    for ref, wrong in (
+        ("shop/2", "shop/2"),
+        ("shop@best", "shop@best"),
+        ("shops@champion", "shops@champion"),
+    ):
+        with pytest.raises(PipelineError, match=f"registry has no {wrong}"):
+            resolved(ref, workspace)
+
+
+def test_without_a_name_it_is_the_model_of_the_workspace(workspace):
+    found = resolved(None, workspace)
+    assert (found.path, found.test_accuracy) == (workspace.onnx, (0.75, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("ref", ["missing.onnx", "models/missing.onnx", "no-such-run"])
+def test_what_stands_for_no_model_is_refused(workspace, ref):
+    with pytest.raises(PipelineError, match=ref):
+        resolved(ref, workspace)

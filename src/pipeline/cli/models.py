@@ -1,14 +1,17 @@
 """The model in use."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from pipeline.cli.app import app, repository
+from pipeline.console import say
 
 _MODEL = "A file, a run, or NAME@ALIAS or NAME/3 in the registry."
 Format = Literal["table", "jsonl", "csv"]
+ExportFormat = Literal["onnx", "keras", "litert", "saved-model"]
 
 
 @app.command()
@@ -28,6 +31,18 @@ def predict(
     predictor = Predictor.load(resolve(model, repository()).path)
     if not predict(predictor, paths, top, form):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="Of the file, or of the folder of a SavedModel.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="What other tools read.")],
+    model: Annotated[str | None, typer.Option(help="A run, or NAME@ALIAS or NAME/3.")] = None,
+) -> None:
+    """Write the model for other tools, checked on images before the file gets its name."""
+    from pipeline.serving.export import export
+
+    say(export(model, form, path, repository()))
 
 
 @app.command()

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.artifacts.workspace import Workspace, atomic
 from pipeline.errors import PipelineError
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import TrackingSection
 
 # Of the test images that a model reads right: the fraction, and its 95 % interval.
+Part = Literal["model.onnx", "model.keras"]
 Accuracy = tuple[float, float, float]
 _ACCURACY = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
 
@@ -21,14 +22,19 @@ _ACCURACY = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
 class Resolved:
     """A model file, and what is known about it beside it."""
 
-    path: Path  # of the ONNX file
+    path: Path  # of the file, as a rule the ONNX file
     name: str
     version: str | None = None  # in the registry
     test_accuracy: Accuracy | None = None
     card: Path | None = None  # Markdown
 
 
-def resolve(ref: str | None, workspace: Workspace, tracking: "TrackingSection | None" = None) -> Resolved:
+def resolve(
+    ref: str | None,
+    workspace: Workspace,
+    tracking: "TrackingSection | None" = None,
+    part: Part = "model.onnx",
+) -> Resolved:
     """The model that `ref` stands for.
 
     Args:
@@ -36,12 +42,13 @@ def resolve(ref: str | None, workspace: Workspace, tracking: "TrackingSection | 
             or NAME/VERSION in MLflow's registry.
         workspace: whose model and whose MLflow is meant.
         tracking: where MLflow is; None: as params.yaml says, which is read only if it is needed.
+        part: which of the model's two files is wanted.
 
     Raises:
         PipelineError: there is no such model, or MLflow can't be reached.
     """
     if ref is None:
-        return _of_workspace(workspace)
+        return _of_workspace(workspace, workspace.onnx if part == "model.onnx" else workspace.model)
     path = Path(ref)
     if path.is_file():
         return Resolved(path, path.stem)
@@ -53,31 +60,31 @@ def resolve(ref: str | None, workspace: Workspace, tracking: "TrackingSection | 
         tracking = read_params(workspace.params).tracking
     if found := re.fullmatch(r"(.+)@([^@/]+)|(.+)/(\d+)", ref):
         name, alias, numbered, version = found.groups()
-        return _of_registry(name or numbered, alias, version, workspace, tracking)
-    return _of_run(ref, workspace, tracking)
+        return _of_registry(name or numbered, alias, version, workspace, tracking, part)
+    return _of_run(ref, workspace, tracking, part)
 
 
-def _of_workspace(workspace: Workspace) -> Resolved:
-    if not workspace.onnx.is_file():
-        raise PipelineError(f"There is no model at {workspace.onnx}: `dvc repro` trains one.")
+def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
+    if not path.is_file():
+        raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
     try:
         name = str(json.loads(workspace.run.read_text(encoding="utf-8"))["name"])
         metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
         accuracy = tuple(float(metrics[key]) for key in _ACCURACY)
     except (OSError, ValueError, KeyError, TypeError):
         # It was not evaluated yet.
-        return Resolved(workspace.onnx, "model")
+        return Resolved(path, "model")
     card = workspace.model_card
     low_to_high: Accuracy = (accuracy[0], accuracy[1], accuracy[2])
-    return Resolved(workspace.onnx, name, None, low_to_high, card if card.is_file() else None)
+    return Resolved(path, name, None, low_to_high, card if card.is_file() else None)
 
 
-def _of_run(ref: str, workspace: Workspace, tracking: "TrackingSection") -> Resolved:
+def _of_run(ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part) -> Resolved:
     from pipeline.results.lookup import find_model
 
     found = find_model(ref, tracking, workspace)
     return Resolved(
-        _downloaded(found.location, found.model_id, workspace),
+        _downloaded(found.location, found.model_id, workspace, part),
         found.name,
         None,
         _accuracy(found.metrics),
@@ -85,13 +92,18 @@ def _of_run(ref: str, workspace: Workspace, tracking: "TrackingSection") -> Reso
 
 
 def _of_registry(
-    name: str, alias: str | None, version: str | None, workspace: Workspace, tracking: "TrackingSection"
+    name: str,
+    alias: str | None,
+    version: str | None,
+    workspace: Workspace,
+    tracking: "TrackingSection",
+    part: Part,
 ) -> Resolved:
     from pipeline.results.lookup import find_version
 
     found = find_version(name, alias, version, tracking, workspace)
     return Resolved(
-        _downloaded(found.location, found.model_id, workspace),
+        _downloaded(found.location, found.model_id, workspace, part),
         name,
         found.version,
         _accuracy(found.metrics),
@@ -104,20 +116,20 @@ def _accuracy(metrics: "dict[str, float]") -> Accuracy | None:
     return metrics[_ACCURACY[0]], metrics[_ACCURACY[1]], metrics[_ACCURACY[2]]
 
 
-def _downloaded(location: str, model_id: str, workspace: Workspace) -> Path:
-    """The ONNX file of a logged model, fetched once: it never changes."""
+def _downloaded(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:
+    """A file of a logged model, fetched once: it never changes."""
     import shutil
     import tempfile
 
     from mlflow.artifacts import download_artifacts
 
-    path = workspace.scratch / "models" / f"{model_id}.onnx"
+    path = workspace.scratch / "models" / model_id / part
     if not path.is_file():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                fetched = download_artifacts(artifact_uri=f"{location}/data/model.onnx", dst_path=folder)
+                fetched = download_artifacts(artifact_uri=f"{location}/data/{part}", dst_path=folder)
             except Exception as error:
-                raise PipelineError(f"MLflow has no ONNX file of the model {model_id}: {error}") from None
+                raise PipelineError(f"MLflow has no {part} of the model {model_id}: {error}") from None
             with atomic(path) as temporary:
                 shutil.copyfile(fetched, temporary)
     return path
