@@ -132,6 +132,14 @@ class Running:
         self.process.wait()
 
 
+def answers(port: int) -> bool:
+    """Whether something listens at a port of this machine."""
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    return False
+
+
 def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         return free.getsockname()[1]

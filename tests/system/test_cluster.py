@@ -5,14 +5,12 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, clone_of, free_port, until
+from clones import PATIENCE, answers, clone_of, free_port, until
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -83,36 +81,6 @@ def test_a_cluster_that_is_not_there_is_told_in_a_sentence(smoke):
     told = smoke.pipeline("-m", *overrides, code=1)
     assert "error: No Ray cluster answers at 127.0.0.1:9" in told
     assert "Traceback" not in told
-
-
-def answers(port):
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        return True
-    return False
-
-
-@pytest.fixture
-def s3(environment):
-    """A client of an S3 server with the two buckets of the page, and its address."""
-    import boto3
-
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], env=environment)
-    until(lambda: answers(port))
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-    )
-    for bucket in ("pipeline-cache", "pipeline-runs"):
-        client.create_bucket(Bucket=bucket)
-    yield client, address
-    server.terminate()
-    server.wait()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clones import clone_of, executed
 
 from pipeline.errors import PipelineError
 from pipeline.reproduction.links import compare
@@ -142,3 +143,26 @@ def test_the_packages_of_the_runs_own_lock_file_are_used_and_a_difference_is_nam
     assert "hydra-core 1.3" in output
     assert "rebuilt 9.9" in output
     assert "reproduced, equal bit for bit" in output
+
+
+@pytest.mark.slow
+def test_a_colleague_pulls_a_training_runs_nothing_and_rebuilds_it(smoke, s3, tmp_path):
+    _, address = s3
+    smoke.environment |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    smoke.run("dvc", "remote", "add", "--default", "shared", "s3://pipeline-cache/shared")
+    smoke.run("dvc", "remote", "modify", "shared", "endpointurl", address)
+    smoke.git("commit", "--quiet", "--all", "--message=A remote")
+    smoke.run("pipeline", "push")
+    other = clone_of(smoke, tmp_path / "other")
+    other.run("pipeline", "pull")
+    assert executed(other.repro()) == []
+    other.run("pipeline", "sync")
+    assert "reproduced, equal bit for bit" in other.run("pipeline", "reproduce")
+    [run] = other.mlflow_runs()
+    occasions = [text for tag, text in run.data.tags.items() if tag.startswith("pipeline.occasion.")]
+    assert len(occasions) == 2
+    assert sum("reproduced" in text for text in occasions) == 1
