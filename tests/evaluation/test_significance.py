@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.significance import McNemar, mcnemar
+from pipeline.evaluation.metrics import Predictions, calibrate
+from pipeline.evaluation.significance import (
+    CalibrationPair,
+    McNemar,
+    fall,
+    mcnemar,
+    non_inferiority,
+    tango,
+)
 
 
 def disagreeing(only_first, only_second, both=50, neither=3):
@@ -40,3 +48,78 @@ def test_equal_models_are_told_apart_no_more_often_than_the_level_says():
     rng = np.random.default_rng(0)
     found = [mcnemar(*(rng.random((2, 300)) < 0.9)).p for _ in range(400)]
     assert np.mean(np.array(found) < 0.05) < 0.07
+
+
+# --- non-inferiority ---------------------------------------------------------------------------
+
+
+def test_the_bound_is_that_of_a_published_example():
+    # Fagerland, Lydersen and Laake (2014), "Recommended tests and confidence intervals for paired binomial
+    # proportions": 7 of 21 lost and 1 gained, Tango's interval -0.517 to -0.026.
+    new, old = disagreeing(1, 7, both=1, neither=12)
+    assert non_inferiority(new, old, 0.1, 0.025).lower == pytest.approx(-0.517, abs=5e-4)
+    assert -non_inferiority(old, new, 0.1, 0.025).lower == pytest.approx(-0.026, abs=5e-4)
+
+
+def test_without_a_margin_the_statistic_is_mcnemars():
+    assert tango(10, 20, 2000, 0.0) == pytest.approx((10 - 20) / math.sqrt(10 + 20))
+
+
+@pytest.mark.parametrize("images", [50, 360, 10_000])
+def test_it_passes_exactly_if_the_bound_is_above_the_margin(images):
+    for gained, lost in ((0, 0), (3, 1), (1, 9), (20, 20), (0, 30)):
+        new, old = disagreeing(gained, lost, both=images - gained - lost, neither=0)
+        for margin in (0.001, 0.01, 0.05, 0.2):
+            found = non_inferiority(new, old, margin, 0.05)
+            assert (found.p < 0.05) == (found.lower > -margin), (gained, lost, margin, found)
+
+
+def test_few_images_show_nothing_even_of_equal_models():
+    equal = np.ones(100, bool)
+    assert non_inferiority(equal, equal, 0.01, 0.05).p > 0.05
+    # That none of 360 is lost if one in a hundred is has a chance of 0.99**360.
+    many = np.ones(360, bool)
+    assert non_inferiority(many, many, 0.01, 0.05).p == pytest.approx(0.99**360, abs=0.003)
+
+
+@pytest.mark.parametrize("gained", [0, 5])
+def test_extremes_have_an_answer(gained):
+    found = non_inferiority(*disagreeing(gained, 5 - gained, both=0, neither=0), 0.1, 0.05)
+    assert -1 <= found.lower < found.difference or found.lower == found.difference == -1
+    assert 0 <= found.p <= 1
+
+
+def test_a_fall_is_one_sided():
+    new, old = disagreeing(0, 5)
+    assert fall(new, old) == pytest.approx(1 / 2**5)
+    assert fall(old, new) == 1.0
+    assert fall(*disagreeing(0, 0)) == 1.0
+
+
+# --- calibration -------------------------------------------------------------------------------
+
+
+def overconfident(images=4000, by=0.0):
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, images)
+    right = rng.random(images) < confidence
+    return np.minimum(confidence + by, 1.0), right
+
+
+def test_the_calibration_errors_are_those_of_the_evaluation():
+    confidence, right = overconfident(500)
+    scores = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.where(right, 0, 1)
+    expected = calibrate(Predictions(("a", "b"), labels, scores), 15).error
+    pair = CalibrationPair((confidence, right), (confidence, right), 15)
+    assert pair.new == pair.old == pytest.approx(expected, abs=1e-12)
+    assert pair.p == 1.0
+
+
+def test_a_rise_beyond_chance_has_a_small_p_and_the_same_one_each_time():
+    honest, boasting = overconfident(), overconfident(by=0.05)
+    pair = CalibrationPair(boasting, honest, 15)
+    assert pair.new > pair.old + 0.02
+    assert pair.p < 0.01
+    assert CalibrationPair(boasting, honest, 15).p == pair.p
+    assert CalibrationPair(honest, boasting, 15).p > 0.99

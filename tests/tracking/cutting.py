@@ -89,21 +89,23 @@ class Proxy:
         self._server.server_close()
 
 
-# What a database holds of an experiment, by rows; times and random ids left out.
+# What a database holds of an experiment, by rows; times and random ids left out, and digests of files that
+# have them.
 _QUERIES = {
     "runs": "SELECT name, status, lifecycle_stage, end_time IS NOT NULL FROM runs r WHERE {of}",
     "params": "SELECT r.name, key, value FROM params JOIN runs r USING (run_uuid) WHERE {of}",
     "metrics": "SELECT r.name, key, step, value, is_nan FROM metrics JOIN runs r USING (run_uuid) WHERE {of}",
     "latest": "SELECT r.name, key, step, value FROM latest_metrics JOIN runs r USING (run_uuid) WHERE {of}",
-    "tags": """SELECT r.name, key, CASE key WHEN 'mlflow.runColor' THEN '' ELSE value END
-        FROM tags JOIN runs r USING (run_uuid) WHERE {of}""",
+    "tags": """SELECT r.name, key, CASE WHEN key = 'mlflow.runColor' OR key LIKE 'pipeline.files.%'
+        THEN '' ELSE value END FROM tags JOIN runs r USING (run_uuid) WHERE {of}""",
     "inputs": """SELECT r.name, d.name, d.digest, t.name, t.value FROM inputs i
         JOIN runs r ON r.run_uuid = i.destination_id JOIN datasets d ON d.dataset_uuid = i.source_id
         LEFT JOIN input_tags t USING (input_uuid) WHERE {of}""",
     "outputs": "SELECT r.name, i.step FROM inputs i JOIN runs r ON r.run_uuid = i.source_id WHERE {of}",
     "models": "SELECT name, status, lifecycle_stage FROM logged_models r WHERE {of}",
     "model params": "SELECT param_key, param_value FROM logged_model_params r WHERE {of}",
-    "model tags": "SELECT tag_key, tag_value FROM logged_model_tags r WHERE {of}",
+    "model tags": """SELECT tag_key, CASE WHEN tag_key LIKE 'pipeline.files.%' THEN '' ELSE tag_value END
+        FROM logged_model_tags r WHERE {of}""",
     "model metrics": """SELECT metric_name, metric_step, metric_value, dataset_name, dataset_digest
         FROM logged_model_metrics r WHERE {of}""",
 }

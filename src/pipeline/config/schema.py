@@ -24,6 +24,7 @@ from pipeline.config.section import (
     SourceSection,
 )
 
+Classes = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Objective = Literal["val_accuracy", "val_loss", "parameters"]
 OBJECTIVES_BY_EPOCH = ("val_accuracy", "val_loss")
 
@@ -201,6 +202,21 @@ class SweepSection(Section):
         return self
 
 
+class PromotionSection(Section):
+    require: Literal["not_worse", "better"]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    level: Annotated[float, Field(gt=0, lt=0.5)]
+    max_calibration_rise: Annotated[float, Field(ge=0, le=1)]
+    max_recall_fall: Annotated[float, Field(ge=0, le=1)]
+    max_slice_fall: Annotated[float, Field(ge=0, le=1)]
+    # Classes, or a file with the numbers of test images.
+    slices: Annotated[dict[Name, Classes | str], Field(max_length=20)]
+    code: Literal["clean", "explained", "any"]
+    reproduced: bool
+    max_megabytes: Positive
+    max_milliseconds: Positive
+
+
 class OfSweep(Section):
     """What is said of a sweep as a whole; its trials have the rest."""
 
@@ -210,9 +226,10 @@ class OfSweep(Section):
 
 
 class Composed(Config):
-    """All of conf/: the configuration of a trial, and how a sweep goes about its trials."""
+    """All of conf/: the configuration of a trial, and what is about more than one."""
 
     sweep: SweepSection
+    promotion: PromotionSection
 
     @property
     def trial(self) -> Config:

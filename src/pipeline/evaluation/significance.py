@@ -1,6 +1,8 @@
 """Whether one model is better than another on the very same images."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,3 +35,128 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     disagreements = only_first + only_second
     p = float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
     return McNemar(only_first, only_second, p)
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """How much less often than another model a model may be right, as far as the images tell."""
+
+    difference: float  # in accuracy, the model's less the other's
+    lower: float  # one-sided bound of that difference, at the level that was asked for
+    p: float  # of the images that are seen, if the model were worse by just the margin
+
+
+def non_inferiority(
+    new: NDArray[np.bool_], old: NDArray[np.bool_], margin: float, level: float
+) -> NonInferiority:
+    """Test whether a model is worse than another one by `margin` or more: a small `p` says that it is not.
+
+    Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", Statistics in Medicine 17, 891-908: the score test of the hypothesis that the
+    accuracies differ by -margin. With a margin of 0 its statistic is McNemar's, (b - c) / sqrt(b + c). Unlike
+    a test that finds no difference, it can't be passed by having few images.
+
+    Args:
+        new: bool (n,), whether the model is right on each image; n at least 1.
+        old: the same for the model that it would replace.
+        margin: in accuracy, within (0, 1).
+        level: of the one-sided bound, within (0, 0.5).
+    """
+    # Half a second less than scipy.stats.
+    from scipy.optimize import brentq
+    from scipy.special import ndtr, ndtri
+
+    images = len(new)
+    gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
+    found = (gained - lost) / images
+    z = -float(ndtri(level))
+    lowest = -1 + 1e-9
+
+    def above(difference: float) -> float:
+        return tango(gained, lost, images, difference) - z
+
+    # The statistic falls as the difference that is assumed rises, to 0 at the one that was found.
+    lower = float(brentq(above, lowest, found)) if found > lowest and above(lowest) > 0 else -1.0
+    return NonInferiority(found, lower, float(ndtr(-tango(gained, lost, images, -margin))))
+
+
+def tango(gained: int, lost: int, images: int, difference: float) -> float:
+    """Tango's score statistic, which is standard normal if the accuracies differ by `difference`.
+
+    Args:
+        gained: the number of images that only the new model gets right.
+        lost: that only the old one gets right.
+        images: the number of all images.
+        difference: the new model's accuracy less the old one's that is assumed, within (-1, 1).
+    """
+    # The most likely share of `lost` if the accuracies differ by so much.
+    b = -(gained + lost) + (2 * images - gained + lost) * difference
+    c = -lost * difference * (1 - difference)
+    share = (sqrt(max(b * b - 8 * images * c, 0.0)) - b) / (4 * images)
+    variance = images * (2 * share + difference * (1 - difference))
+    excess = gained - lost - images * difference
+    if variance <= 0:
+        return 0.0 if excess == 0 else inf if excess > 0 else -inf
+    return excess / sqrt(variance)
+
+
+def fall(new: NDArray[np.bool_], old: NDArray[np.bool_]) -> float:
+    """The one-sided p of McNemar's exact test, of a model that is right less often than another.
+
+    Args:
+        new: bool (n,), whether the model is right on each image.
+        old: the same for the model that it would replace.
+    """
+    from scipy.special import bdtrc
+
+    lost, gained = int((old & ~new).sum()), int((new & ~old).sum())
+    return float(bdtrc(lost - 1, lost + gained, 0.5)) if lost else 1.0
+
+
+_RESAMPLES = 500
+
+
+class CalibrationPair:
+    """The expected calibration errors of two models on the same images.
+
+    Args:
+        new: of the new model, float (n,), the probabilities of the predicted classes, and bool (n,),
+            whether these are the true ones.
+        old: the same of the model that it would replace.
+        bins: of equal width in confidence, (low, high], as `pipeline.evaluation.metrics.calibrate` has them.
+    """
+
+    def __init__(
+        self,
+        new: tuple[NDArray[np.float64], NDArray[np.bool_]],
+        old: tuple[NDArray[np.float64], NDArray[np.bool_]],
+        bins: int,
+    ) -> None:
+        edges = np.linspace(0, 1, bins + 1)[1:-1]
+        self._bins, self._images = bins, len(new[0])
+        # Each model has a row of bins, to which an image adds its confidence in excess of being right.
+        rows = [np.digitize(confidence, edges, right=True) for confidence, _ in (new, old)]
+        self._cells = np.concatenate([rows[0], rows[1] + bins])
+        self._excess = np.concatenate([confidence - correct for confidence, correct in (new, old)])
+        self.new, self.old = map(float, self._errors(self._excess))
+
+    @cached_property
+    def p(self) -> float:
+        """How likely chance alone makes the new model's error the larger one, by a paired bootstrap.
+
+        Efron and Tibshirani (1993), "An introduction to the bootstrap": images are drawn with replacement,
+        for both models the same, from a fixed seed; p is the share of the draws in which the new model's
+        error is not the larger one.
+        """
+        rng = np.random.default_rng(0)
+        not_larger = 0
+        for _ in range(_RESAMPLES):
+            drawn = np.bincount(rng.integers(self._images, size=self._images), minlength=self._images)
+            new, old = self._errors(self._excess * np.tile(drawn, 2))
+            not_larger += bool(new <= old)
+        return not_larger / _RESAMPLES
+
+    def _errors(self, excess: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.bincount(self._cells, excess, minlength=2 * self._bins).reshape(2, self._bins)
+        errors: NDArray[np.float64] = np.abs(sums).sum(axis=1) / self._images
+        return errors

@@ -10,6 +10,7 @@ from pipeline.artifacts.workspace import sha256
 from pipeline.config.section import leaves
 from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, MlflowRun, named_data, shortened
 from pipeline.tracking.record import Record
+from pipeline.tracking.stored import digests_below, files_tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -109,6 +110,8 @@ class Evaluation:
         run.client.log_artifacts(run.id, str(self._files.figures), "figures")
         for path in self._tables:
             run.client.log_artifact(run.id, str(path))
+        digests = {f"figures/{name}": digest for name, digest in digests_below(self._files.figures).items()}
+        run.set_tags(files_tag("evaluation", digests | {path.name: sha256(path) for path in self._tables}))
         # Last, since it says that all the above is there.
         run.set_tags({REPORTS_TAG: self.digest})
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.artifacts.history import Epoch
+from pipeline.artifacts.workspace import sha256
 from pipeline.config.section import leaves
 from pipeline.tracking.database import has_files
 from pipeline.tracking.identity import refuse_foreign_model
 from pipeline.tracking.mlflow_run import MlflowRun, shortened
 from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
+from pipeline.tracking.stored import digests_below, files_tag
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -49,9 +51,12 @@ def log_model(store: Store, run: MlflowRun, record: Record) -> str:
         saved = Path(folder) / "model"
         _save(saved, model, run, record)
         run.client.log_model_artifacts(model_id, str(saved))
+        run.client.set_logged_model_tags(model_id, files_tag("model", digests_below(saved)))
     run.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
-    for path in (record.files.history, record.files.run):
+    small = (record.files.history, record.files.run)
+    for path in small:
         run.client.log_artifact(run.id, str(path))
+    run.set_tags(files_tag("training", {path.name: sha256(path) for path in small}))
     run.set_tags({f"pipeline.{key}": value for key, value in result.items()})
     return model_id
 

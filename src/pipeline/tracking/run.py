@@ -4,6 +4,7 @@ Each update sends what MLflow does not have yet, so the same code logs a run whi
 one that was cut off anywhere and rebuilds one that was lost.
 """
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.tracking.occasion import now
 from pipeline.tracking.occasion_tags import OCCASION_TAG, log_occasion
 from pipeline.tracking.record import Record, State
 from pipeline.tracking.store import Store
+from pipeline.tracking.stored import files_tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -221,9 +223,13 @@ class Projection:
         if params.keys() <= self._run.params.keys() and self._run.is_intact:
             return
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        self._client.log_text(self._run.id, text, "config/params.yaml")
+        files = {"config/params.yaml": text.encode()}
         if self._record.occasions and (patch := self._record.occasions[0].code.patch):
-            self._run.log_bytes(patch.encode("utf-8", "surrogateescape"), "code", "uncommitted.diff")
+            files["code/uncommitted.diff"] = patch.encode("utf-8", "surrogateescape")
+        for path, content in files.items():
+            self._run.log_bytes(content, *path.split("/"))
+        digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+        self._run.set_tags(files_tag("inputs", digests))
         self._run.log_data(self._record.run["data"]["name"], self._record.run["data"]["splits"])
         # Last, since they say that all the above is there.
         self._run.log_params(params)

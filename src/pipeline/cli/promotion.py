@@ -1,0 +1,52 @@
+"""Promotion: the verbs about which model the users get."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import app, repository
+
+Alias = Annotated[str, typer.Option("--as", help="The alias that users follow.")]
+Registered = Annotated[str | None, typer.Option(help="The registered model; by default the data set's name.")]
+Reason = Annotated[str, typer.Option(help="Why, for the journal.")]
+
+
+@app.command()
+def promote(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="A run's name or id, or the beginning of one; by default that of models/."),
+    ] = None,
+    alias: Alias = "champion",
+    name: Registered = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the checks.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pass a closed gate, on record; needs --reason.")
+    ] = False,
+    reason: Reason = "",
+) -> None:
+    """Give the users a run's model if it passes the checks of conf/promotion. Exit code 3: it does not."""
+    from pipeline.registry.verbs import promote
+
+    raise typer.Exit(promote(repository(), run, name, alias, dry_run=dry_run, force=force, reason=reason))
+
+
+@app.command()
+def rollback(
+    alias: Alias = "champion",
+    name: Registered = None,
+    to: Annotated[str | None, typer.Option(help="The version; by default the one before.")] = None,
+    reason: Reason = "",
+) -> None:
+    """Give the users an earlier version back."""
+    from pipeline.registry.verbs import rollback
+
+    rollback(repository(), name, alias, to, reason)
+
+
+@app.command()
+def history(name: Registered = None) -> None:
+    """Show every promotion and rollback: who, when, from, to, how, why."""
+    from pipeline.registry.verbs import history
+
+    history(repository(), name)

@@ -1,0 +1,269 @@
+"""The gate: what a model must meet before users get it, each as required and found."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.schema import PromotionSection
+from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the gate's questions."""
+
+    name: str
+    required: str
+    found: str
+    passed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a model said of the n test images.
+
+    Args:
+        name: of its run.
+        classes: the names of the classes.
+        labels: int (n,), the true classes' indices.
+        predicted: int (n,), those of the model.
+        confidence: float (n,), the probabilities of the predicted classes.
+        bins: of the calibration error.
+    """
+
+    name: str
+    classes: Sequence[str]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    bins: int
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Bool (n,), whether each image was taken for what it is."""
+        equal: NDArray[np.bool_] = self.labels == self.predicted
+        return equal
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the candidate besides its answers."""
+
+    status: str  # of its run in MLflow
+    commit: str  # unknown, or the digest
+    is_in_git: bool
+    dirty: str  # true, false or unknown
+    has_patch: bool
+    files: int  # that were checked
+    problems: Sequence[str]  # with these files
+    occasions: int  # on which it was trained with its weights
+    megabytes: float
+    milliseconds: float | None  # for one image; None: not measured
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that users have now."""
+
+    version: str
+    judged: Judged | None  # None: it can't be compared, for `reason`
+    reason: str = ""
+    evaluated_now: bool = False  # on the candidate's test images, since its own were others
+
+
+def check(
+    candidate: Judged,
+    facts: Facts,
+    champion: Champion | None,
+    slices: Mapping[str, NDArray[np.bool_]],
+    settings: PromotionSection,
+) -> list[Check]:
+    """All checks, in the order in which they are shown.
+
+    Args:
+        candidate: the model's answers.
+        facts: what else is known of it.
+        champion: that it would replace; None: it is the first one.
+        slices: by their names, bool (n,), which of the test images they have.
+        settings: what is asked for.
+    """
+    return [
+        Check("run", "finished and evaluated", facts.status.lower(), facts.status == "FINISHED"),
+        _code(facts, settings),
+        _files(facts),
+        *_answers(candidate, champion, slices, settings),
+        _at_most("size", settings.max_megabytes, facts.megabytes, "MB"),
+        _at_most("latency", settings.max_milliseconds, facts.milliseconds, "ms"),
+        *_reproduced(facts, settings),
+    ]
+
+
+def _code(facts: Facts, settings: PromotionSection) -> Check:
+    required = {
+        "clean": "a commit in git without changes",
+        "explained": "a commit in git, changes recorded",
+        "any": "anything",
+    }[settings.code]
+    where = "" if facts.is_in_git else ", not in this repository's git"
+    changes = {"true": ", with changes", "false": ", clean"}.get(facts.dirty, ", changes unknown")
+    if facts.dirty == "true":
+        changes += " that are recorded" if facts.has_patch else " that are not recorded"
+    known = facts.dirty == "false" or (settings.code == "explained" and facts.has_patch)
+    passed = settings.code == "any" or (facts.is_in_git and known)
+    return Check("code", required, f"{facts.commit[:8]}{where}{changes}", passed)
+
+
+def _files(facts: Facts) -> Check:
+    found = facts.problems[0] if facts.problems else f"{facts.files} files as recorded"
+    if not facts.files and not facts.problems:
+        found = "no digest is recorded"
+    return Check("files", "as recorded, in MLflow", found, bool(facts.files and not facts.problems))
+
+
+def _answers(
+    candidate: Judged,
+    champion: Champion | None,
+    slices: Mapping[str, NDArray[np.bool_]],
+    settings: PromotionSection,
+) -> Iterator[Check]:
+    if champion is None:
+        yield _better_than_a_constant(candidate, settings)
+        return
+    if champion.judged is None:
+        yield Check("test images", f"those of version {champion.version}", champion.reason, False)
+        return
+    yield Check(
+        "test images",
+        f"those of version {champion.version}",
+        "others: it was evaluated on these now" if champion.evaluated_now else "the same",
+        True,
+    )
+    yield _accuracy(candidate, champion.judged, settings)
+    yield _calibration(candidate, champion.judged, settings)
+    yield _recall(candidate, champion.judged, settings)
+    for name, members in slices.items():
+        yield _slice(name, members, len(slices), candidate, champion.judged, settings)
+
+
+def _better_than_a_constant(candidate: Judged, settings: PromotionSection) -> Check:
+    counts = np.bincount(candidate.labels, minlength=len(candidate.classes))
+    most = int(counts.argmax())
+    found = mcnemar(candidate.right, candidate.labels == most)
+    return Check(
+        "accuracy",
+        f"better than always {candidate.classes[most]} (p < {settings.level:g})",
+        f"{_percent(candidate.right)} against {100 * counts[most] / counts.sum():.2f} % (p = {found.p:.2g})",
+        found.p < settings.level and found.only_first > found.only_second,
+    )
+
+
+def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+    both = f"{_percent(candidate.right)} against {_percent(champion.right)}"
+    if settings.require == "better":
+        pair = mcnemar(candidate.right, champion.right)
+        return Check(
+            "accuracy",
+            f"better than {champion.name} (p < {settings.level:g})",
+            f"{both}, gains {pair.only_first:,}, loses {pair.only_second:,} (p = {pair.p:.2g})",
+            pair.p < settings.level and pair.only_first > pair.only_second,
+        )
+    found = non_inferiority(candidate.right, champion.right, settings.margin, settings.level)
+    # What equal models that never disagree would reach.
+    every = np.ones_like(candidate.right)
+    passed = found.p < settings.level
+    hopeless = (
+        not passed and non_inferiority(every, every, settings.margin, settings.level).p >= settings.level
+    )
+    few = f"; {len(every):,} images are too few to show that margin" if hopeless else ""
+    return Check(
+        "accuracy",
+        f"not {100 * settings.margin:g} points below {champion.name} (p < {settings.level:g})",
+        f"{both}, at worst {100 * found.lower:+.2f} points (p = {found.p:.2g}){few}",
+        passed,
+    )
+
+
+def _calibration(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+    found = CalibrationPair(
+        (candidate.confidence, candidate.right), (champion.confidence, champion.right), candidate.bins
+    )
+    allowed = settings.max_calibration_rise
+    large = found.new - found.old > allowed
+    return Check(
+        "calibration error",
+        f"at most {allowed:g} more, or within chance",
+        f"{found.new:.4f} against {found.old:.4f}" + _chance(found.p if large else 1.0),
+        not large or found.p >= settings.level,
+    )
+
+
+def _recall(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+    """The class that fell most among those whose fall counts, or else among all."""
+    falls = []
+    present = [index for index in range(len(candidate.classes)) if (candidate.labels == index).any()]
+    for index in present:
+        members = candidate.labels == index
+        fell, p = _fall(members, settings.max_recall_fall, len(present), candidate, champion)
+        falls.append((p < settings.level, fell, p, index))
+    counts, _, p, index = max(falls)
+    members = candidate.labels == index
+    return Check(
+        "recall of classes",
+        f"at most {100 * settings.max_recall_fall:g} points less of any, or within chance",
+        f"{candidate.classes[index]}: {_percent(candidate.right[members])} against "
+        f"{_percent(champion.right[members])}{_chance(p)}",
+        not counts,
+    )
+
+
+def _slice(
+    name: str,
+    members: NDArray[np.bool_],
+    tests: int,
+    candidate: Judged,
+    champion: Judged,
+    settings: PromotionSection,
+) -> Check:
+    _, p = _fall(members, settings.max_slice_fall, tests, candidate, champion)
+    return Check(
+        f"slice {name}",
+        f"at most {100 * settings.max_slice_fall:g} points less, or within chance",
+        f"{_percent(candidate.right[members])} against {_percent(champion.right[members])} of "
+        f"{members.sum():,} images{_chance(p)}",
+        p >= settings.level,
+    )
+
+
+def _fall(
+    members: NDArray[np.bool_], allowed: float, tests: int, candidate: Judged, champion: Judged
+) -> tuple[float, float]:
+    """By how much fewer of some images are right, and how likely by chance; 1 if it is allowed.
+
+    The chance is corrected for the number of `tests` (Bonferroni): some class of many always falls.
+    """
+    new, old = candidate.right[members], champion.right[members]
+    fell = float(old.mean() - new.mean())
+    return fell, min(1.0, fall(new, old) * tests) if fell > allowed else 1.0
+
+
+def _at_most(name: str, limit: float, found: float | None, unit: str) -> Check:
+    if found is None:
+        return Check(name, f"at most {limit:g} {unit}", "not measured", False)
+    return Check(name, f"at most {limit:g} {unit}", f"{found:.3g} {unit}", found <= limit)
+
+
+def _reproduced(facts: Facts, settings: PromotionSection) -> Iterator[Check]:
+    if settings.reproduced:
+        found = f"trained {facts.occasions} times with its weights"
+        yield Check("reproduced", "trained twice with the same weights", found, facts.occasions >= 2)
+
+
+def _chance(p: float) -> str:
+    """How likely chance is, where that decides."""
+    return f" (p = {p:.2g})" if p < 1 else ""
+
+
+def _percent(right: NDArray[np.bool_]) -> str:
+    return f"{100 * right.mean():.2f} %"

@@ -1,0 +1,83 @@
+"""The history of a registered model's aliases, and the gate's table, for people."""
+
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.registry.gate import Check
+from pipeline.registry.journal import Entry
+from pipeline.registry.promotion import failing_in_sentences
+from pipeline.registry.registered import open_journal
+from pipeline.registry.versions import Versions
+from pipeline.tracking.identity import read_run
+from pipeline.tracking.store import open_store
+
+_COLUMNS = ("#", "when (UTC)", "who", "alias", "version", "run", "how", "reason")
+
+
+def history(name: str | None, tracking: TrackingSection, repository: Workspace) -> list[str]:
+    """The lines to show of a registered model, the latest change last.
+
+    Args:
+        name: of the registered model; None: that of the data set of the run in `repository`.
+        tracking: names the store.
+        repository: whose store it is, if it is a local one.
+
+    Raises:
+        PipelineError: the journal is damaged, or MLflow can't be reached.
+    """
+    name = name or read_run(repository.run)["data"]["name"]
+    with failing_in_sentences(tracking, repository):
+        journal = open_journal(name, tracking, repository)
+        versions = Versions(open_store(tracking, repository).client, name)
+        if not journal.entries:
+            return [f"No version of {name} was ever promoted: `pipeline promote`."]
+        rows = [_row(entry) for entry in journal.entries]
+        return [*table(_COLUMNS, rows), "", *_now(journal.entries, versions)]
+
+
+def checks_table(checks: Sequence[Check]) -> list[str]:
+    """The lines of the gate's table."""
+    rows = [(found.name, found.required, found.found, "yes" if found.passed else "NO") for found in checks]
+    return table(("check", "required", "found", "passed"), rows)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of aligned columns, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    text = io.StringIO()
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(value)) for value in row))
+    width = shutil.get_terminal_size((140, 24)).columns
+    Console(file=text, width=width, color_system=None).print(shown)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    how = entry.action + (", forced" if entry.forced else "")
+    change = f"{entry.before or '–'} → {entry.version}"
+    return (str(entry.number), entry.time, entry.who, entry.alias, change, entry.run, how, entry.reason)
+
+
+def _now(entries: Sequence[Entry], versions: Versions) -> Iterator[str]:
+    """Where each alias is in MLflow, held against the journal."""
+    last = {entry.alias: entry for entry in entries}
+    for alias, entry in last.items():
+        found = versions.at(alias)
+        if found and str(found.version) == entry.version:
+            yield f"{alias}: version {entry.version} ({entry.run})."
+        else:
+            where = f"version {found.version}" if found else "no version"
+            yield (
+                f"{alias}: {where} in MLflow, but the journal says {entry.version} ({entry.run}). The next "
+                "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
+            )

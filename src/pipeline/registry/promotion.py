@@ -1,0 +1,221 @@
+"""Promotion: a model is given an alias that users follow, if the gate opens; or an older one gets it back.
+
+The journal is written first, then the alias is set to what its last line says. So a command that was cut off
+anywhere can be repeated, and the journal has one order for promotions that come together.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import PromotionSection, TrackingSection
+from pipeline.errors import PipelineError
+from pipeline.registry.evidence import Evidence, evaluate, find, members
+from pipeline.registry.gate import Champion, Check, check
+from pipeline.registry.journal import Entry
+from pipeline.registry.registered import registered
+from pipeline.results.lookup import training_id
+from pipeline.tracking.identity import read_run
+from pipeline.tracking.session import sync
+from pipeline.tracking.store import open_store, unreachable
+from pipeline.tracking.stored import fetch
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What came of a promotion."""
+
+    checks: Sequence[Check]
+    is_open: bool  # the gate
+    version: str | None  # that has the alias now; None: nothing was changed
+    said: str  # for the person at the keyboard
+
+
+def promote(
+    run: str | None,
+    name: str | None,
+    alias: str,
+    settings: PromotionSection,
+    tracking: TrackingSection,
+    repository: Workspace,
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    reason: str = "",
+) -> Promoted:
+    """Register the model of a run, once, and give it the alias if the gate opens.
+
+    Args:
+        run: its name, id or the beginning of one; None: the run of the model in `repository`.
+        name: of the registered model; None: that of the data set.
+        alias: such as champion.
+        settings: what the gate asks for.
+        tracking: names the store.
+        repository: whose store it is, if it is a local one, and whose test images are used.
+        dry_run: only say what would be.
+        force: pass a closed gate, which is recorded.
+        reason: why.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or what is needed is not there.
+        TakenError: another promotion was recorded meanwhile.
+    """
+    with failing_in_sentences(tracking, repository), tempfile.TemporaryDirectory() as temporary:
+        client = open_store(tracking, repository).client
+        candidate = find(_identity(run, tracking, repository), client, Path(temporary) / "candidate")
+        name = name or candidate.data
+        with registered(name, tracking, repository) as model:
+            if not dry_run:
+                model.settle(alias)
+            lost, champion = model.has_lost(alias), model.champion(alias)
+            if champion and champion.run_id == candidate.run.info.run_id:
+                said = f"{candidate.name} is {alias} of {name} already: version {champion.version}."
+                return Promoted((), True, str(champion.version), said)
+            if lost and not force:
+                raise PipelineError(
+                    f"By the journal, {alias} of {name} is version {lost.version} of the run {lost.run}, and "
+                    f"MLflow has no such version: there is nothing to compare with. `pipeline sync`, then "
+                    f"`pipeline promote {lost.run} --force --reason lost`, registers it again."
+                )
+            now = _champion(candidate, champion, Path(temporary) / "champion", repository)
+            judged = candidate.judged()
+            slices = members(settings.slices, judged, repository)
+            checks = check(judged, candidate.facts(repository), now, slices, settings)
+            is_open = all(found.passed for found in checks)
+            if dry_run or not (is_open or force):
+                return Promoted(checks, is_open, None, _unchanged(checks, is_open))
+            version = model.versions.register(candidate.run, candidate.model, candidate.card)
+            model.record(
+                alias,
+                champion,
+                version,
+                action="promote",
+                forced=not is_open,
+                reason=reason,
+                checks=[asdict(found) for found in checks],
+            )
+        was = f", after version {champion.version}" if champion else ""
+        how = "" if is_open else " The gate was closed: this is recorded as forced."
+        said = f"{candidate.name} is {alias} of {name} now: version {version.version}{was}.{how}"
+        return Promoted(checks, is_open, str(version.version), said)
+
+
+def rollback(
+    name: str | None,
+    alias: str,
+    to: str | None,
+    tracking: TrackingSection,
+    repository: Workspace,
+    reason: str = "",
+) -> str:
+    """Give the alias back to an earlier version; a line that says which.
+
+    Args:
+        name: of the registered model; None: that of the data set of the run in `repository`.
+        alias: such as champion.
+        to: the version; None: the one that had the alias before, and so on back with each rollback.
+        tracking: names the store.
+        repository: whose store it is, if it is a local one.
+        reason: why.
+
+    Raises:
+        PipelineError: there is no such version, it is damaged, or MLflow can't be reached.
+        TakenError: another promotion was recorded meanwhile.
+    """
+    name = name or read_run(repository.run)["data"]["name"]
+    with (
+        failing_in_sentences(tracking, repository),
+        registered(name, tracking, repository) as model,
+        tempfile.TemporaryDirectory() as temporary,
+    ):
+        model.settle(alias)
+        last = model.journal.last(alias)
+        if last is None:
+            raise PipelineError(f"No version of {name} was ever promoted to {alias}.")
+        number = to or earlier(model.journal.entries, alias)
+        if number is None:
+            raise PipelineError(
+                f"No version of {name} was {alias} before version {last.version}; --to names one."
+            )
+        if number == last.version:
+            return f"Version {number} is {alias} of {name} already."
+        version = model.versions.get(number)
+        if version is None:
+            known = ", ".join(str(found.version) for found in model.versions.all()) or "none"
+            raise PipelineError(f"{name} has no version {number}; there are: {known}.")
+        client = model.versions.client
+        stored = fetch(client, client.get_run(version.run_id), Path(temporary))
+        if stored.problems:
+            raise PipelineError(f"Version {number} of {name} can't be used: {stored.problems[0]}")
+        model.record(alias, model.champion(alias), version, action="rollback", reason=reason)
+        return (
+            f"{alias} of {name} is version {number} again ({stored.run.info.run_name}), after {last.version}."
+        )
+
+
+def earlier(entries: Sequence[Entry], alias: str) -> str | None:
+    """The version that had the alias before the one that has it; what was rolled back from is passed over."""
+    versions: list[str] = []
+    for entry in entries:
+        if entry.alias != alias:
+            continue
+        if entry.action == "rollback" and entry.version in versions:
+            del versions[versions.index(entry.version) + 1 :]
+        else:
+            versions = [*(version for version in versions if version != entry.version), entry.version]
+    return versions[-2] if len(versions) > 1 else None
+
+
+def _champion(
+    candidate: Evidence, version: "ModelVersion | None", folder: Path, repository: Workspace
+) -> Champion | None:
+    if version is None:
+        return None
+    number, client = str(version.version), candidate.client
+    evidence = Evidence(client, fetch(client, client.get_run(version.run_id), folder))
+    if evidence.stored.problems:
+        return Champion(number, None, evidence.stored.problems[0])
+    try:
+        if evidence.test == candidate.test:
+            return Champion(number, evidence.judged())
+        return Champion(number, evaluate(evidence, candidate.test, repository), evaluated_now=True)
+    except PipelineError as error:
+        return Champion(number, None, str(error))
+
+
+def _identity(run: str | None, tracking: TrackingSection, repository: Workspace) -> str:
+    """The pipeline's id of the training."""
+    if run is not None:
+        return training_id(run, tracking, repository)
+    sync(tracking, repository)
+    return str(read_run(repository.run)["id"])
+
+
+def _unchanged(checks: Sequence[Check], is_open: bool) -> str:
+    if is_open:
+        return "The gate is open. Nothing was changed: this was a dry run."
+    closed = ", ".join(found.name for found in checks if not found.passed)
+    return f"The gate is closed ({closed}): nothing was changed. --force --reason TEXT passes it, on record."
+
+
+@contextmanager
+def failing_in_sentences(tracking: TrackingSection, repository: Workspace) -> Iterator[None]:
+    """What MLflow raises, as a sentence.
+
+    Raises:
+        PipelineError: in place of it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        failed = "failed before all was done, and the same command goes on from there"
+        raise PipelineError(unreachable(error, tracking, repository, failed)) from error

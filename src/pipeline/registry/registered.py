@@ -1,0 +1,135 @@
+"""A registered model: its versions, its journal, and its aliases, which follow the journal."""
+
+import getpass
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.console import warn
+from pipeline.processes.lock import locked
+from pipeline.registry.journal import EXPERIMENT, Entry, Journal, path_of
+from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
+from pipeline.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_ATTEMPTS = 5  # to set an alias while others do
+
+
+@dataclass
+class Registered:
+    """One registered model, which no other process of the repository changes meanwhile."""
+
+    name: str
+    tracking: TrackingSection
+    repository: Workspace
+    versions: Versions
+    journal: Journal
+
+    def has_lost(self, alias: str) -> Entry | None:
+        """The journal's line about the version that has the alias, if MLflow has no such version."""
+        last = self.journal.last(alias)
+        return last if last and self.champion(alias) is None else None
+
+    def champion(self, alias: str) -> "ModelVersion | None":
+        """The version that the journal gave the alias to, or who else has it if the journal does not say."""
+        last = self.journal.last(alias)
+        if last is None:
+            return self.versions.at(alias)
+        found = self.versions.get(last.version)
+        # A new database counts from 1 again.
+        is_it = found and found.tags.get(MODEL_FILE_TAG, "") == last.model_sha256
+        return found if is_it else None
+
+    def settle(self, alias: str) -> None:
+        """Have the alias be where the journal says, and say so if it was not."""
+        last, found = self.journal.last(alias), self.versions.at(alias)
+        if last is None or (found and str(found.version) == last.version) or self.has_lost(alias):
+            return
+        warn(
+            f"{alias} of {self.name} was {f'version {found.version}' if found else 'no version'}, and the "
+            f"journal says version {last.version} ({last.run}): an earlier promotion was cut off, or "
+            "somebody set it by hand. It is set to what the journal says."
+        )
+        self._follow(alias)
+
+    def record(self, alias: str, before: "ModelVersion | None", to: "ModelVersion", **more: Any) -> None:
+        """Write a line of the journal, then give the alias to the version that it names.
+
+        Args:
+            alias: such as champion.
+            before: the version that had it.
+            to: the version that gets it.
+            more: what else the `Entry` has.
+
+        Raises:
+            TakenError: another process has just written a line; nothing was changed.
+        """
+        entry = Entry(
+            **self.journal.next,
+            who=_who(self.repository),
+            alias=alias,
+            before=str(before.version) if before else None,
+            version=str(to.version),
+            run=to.tags.get(NAME_TAG, to.run_id),
+            run_id=to.tags.get(ID_TAG, ""),
+            model_sha256=to.tags.get(MODEL_FILE_TAG, ""),
+            **more,
+        )
+        self.journal.append(entry)
+        self._follow(alias)
+
+    def _follow(self, alias: str) -> None:
+        for _ in range(_ATTEMPTS):
+            last = self.journal.last(alias)
+            if last is None:
+                return
+            self.versions.set_alias(alias, last.version)
+            # Another machine may have written a line, and set the alias before this one did.
+            self.journal = open_journal(self.name, self.tracking, self.repository)
+            if self.journal.last(alias) == last:
+                return
+
+
+@contextmanager
+def registered(name: str, tracking: TrackingSection, repository: Workspace) -> Iterator[Registered]:
+    """The registered model `name`, which need not be there yet, locked for this process.
+
+    Raises:
+        BrokenError: its journal is damaged.
+        MlflowException: the store can't be reached.
+    """
+    lock = path_of(tracking, repository, name).with_suffix(".lock")
+    with locked(lock, waiting=f"Waiting for another process that promotes {name}."):
+        versions = Versions(open_store(tracking, repository).client, name)
+        journal = open_journal(name, tracking, repository)
+        yield Registered(name, tracking, repository, versions, journal)
+
+
+def open_journal(name: str, tracking: TrackingSection, repository: Workspace) -> Journal:
+    """The journal of a registered model; a copy of it that lacks lines is completed.
+
+    Raises:
+        BrokenError: a copy is damaged, or they differ.
+        MlflowException: the store can't be reached.
+    """
+    store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
+    return Journal(store, path_of(tracking, repository, name), name)
+
+
+def _who(repository: Workspace) -> str:
+    """Who commits here, or is logged in."""
+    found = [
+        subprocess.run(
+            ["git", "-C", repository.home, "config", key], capture_output=True, text=True
+        ).stdout.strip()
+        for key in ("user.name", "user.email")
+    ]
+    return f"{found[0]} <{found[1]}>" if all(found) else f"{getpass.getuser()}@{socket.gethostname()}"

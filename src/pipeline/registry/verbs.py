@@ -1,0 +1,90 @@
+"""The verbs promote, rollback and history, as a shell sees them."""
+
+import re
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose_each
+from pipeline.config.params import read_params
+from pipeline.config.schema import PromotionSection, TrackingSection
+from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.registry import history as journal
+from pipeline.registry import promotion
+
+CLOSED = 3  # the exit code of a gate that does not open
+_NAME = re.compile(r"[A-Za-z0-9_][\w .,=+-]{0,99}")
+
+
+def promote(
+    workspace: Workspace,
+    run: str | None,
+    name: str | None,
+    alias: str,
+    *,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+) -> int:
+    """Promote, show the checks, and give the exit code.
+
+    Raises:
+        PipelineError: it could not be decided, or a name is refused.
+    """
+    _refuse_names(name, alias)
+    if force and not reason.strip():
+        raise PipelineError("--force needs --reason TEXT: the journal says why the gate was passed.")
+    found = promotion.promote(
+        run,
+        name,
+        alias,
+        _settings(workspace),
+        _tracking(workspace),
+        workspace,
+        dry_run=dry_run,
+        force=force,
+        reason=reason,
+    )
+    for line in (*journal.checks_table(found.checks), "") if found.checks else ():
+        say(line)
+    say(found.said)
+    return 0 if found.is_open or found.version else CLOSED
+
+
+def rollback(workspace: Workspace, name: str | None, alias: str, to: str | None, reason: str) -> None:
+    """Roll back, and say to what.
+
+    Raises:
+        PipelineError: there is nothing to go back to, or a name is refused.
+    """
+    _refuse_names(name, alias)
+    say(promotion.rollback(name, alias, to, _tracking(workspace), workspace, reason))
+
+
+def history(workspace: Workspace, name: str | None) -> None:
+    """Show the journal.
+
+    Raises:
+        PipelineError: it is damaged, or a name is refused.
+    """
+    _refuse_names(name)
+    for line in journal.history(name, _tracking(workspace), workspace):
+        say(line)
+
+
+def _settings(workspace: Workspace) -> PromotionSection:
+    return next(compose_each(workspace.root / "conf", [[]])).promotion
+
+
+def _tracking(workspace: Workspace) -> TrackingSection:
+    return read_params(workspace.params).tracking
+
+
+def _refuse_names(name: str | None, alias: str = "champion") -> None:
+    """MLflow and the file of the journal take only some."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise PipelineError(
+            f"--name {name!r}: up to 100 letters, digits, spaces and _.,=+-, as names of data."
+        )
+    # MLflow keeps v1 and latest for itself.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,49}", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
+        raise PipelineError(f"--as {alias!r}: letters, digits, _ and -, a letter first; not latest or v1.")

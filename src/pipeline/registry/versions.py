@@ -1,0 +1,93 @@
+"""Versions of a registered model in MLflow: made once for each trained model, and found by it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.logged_model import MODEL_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+MODEL_FILE_TAG = "pipeline.model_sha256"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Those of the registered model `name`."""
+
+    client: "MlflowClient"
+    name: str
+
+    def get(self, number: str) -> "ModelVersion | None":
+        """The version with this number, if there is one."""
+        return self._unless_missing(lambda: self.client.get_model_version(self.name, number))
+
+    def at(self, alias: str) -> "ModelVersion | None":
+        """The version that has the alias, if one has."""
+        return self._unless_missing(lambda: self.client.get_model_version_by_alias(self.name, alias))
+
+    def all(self) -> "list[ModelVersion]":
+        """All versions, the first one first."""
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return sorted(found, key=lambda version: int(version.version))
+
+    def of(self, run: "Run") -> "ModelVersion | None":
+        """The version that is the model of `run`."""
+        same = [version for version in self.all() if version.run_id == run.info.run_id]
+        return same[0] if same else None
+
+    def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
+        """The version that is the model of `run`, which is made if there is none.
+
+        Each step is made only if it is missing, so that a command that was cut off can be repeated.
+        """
+        self._create_name()
+        version = self.of(run)
+        if version is None:
+            keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
+            tags = {key: run.data.tags[key] for key in keys if key in run.data.tags}
+            version = self.client.create_model_version(
+                self.name,
+                source=f"models:/{model.model_id}",
+                run_id=run.info.run_id,
+                tags=tags,
+                description=description,
+                model_id=model.model_id,
+            )
+        return version
+
+    def set_alias(self, alias: str, number: str) -> None:
+        """Give the alias to a version, unless it has it."""
+        version = self.at(alias)
+        if version is None or str(version.version) != number:
+            self.client.set_registered_model_alias(self.name, alias, number)
+
+    def _create_name(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            try:
+                self.client.create_registered_model(self.name)
+            except MlflowException as taken:
+                if taken.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+
+    @staticmethod
+    def _unless_missing(ask: "Callable[[], ModelVersion]") -> "ModelVersion | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return ask()
+        except MlflowException as error:
+            # An alias that no version has is an invalid parameter to MLflow.
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise

@@ -1,0 +1,168 @@
+"""The gate: what keeps a model out, and what does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.config.schema import PromotionSection
+from pipeline.registry.gate import Champion, Facts, Judged, check
+
+CLASSES = tuple("0123456789")
+IMAGES = 5000
+SETTINGS = PromotionSection(
+    require="not_worse",
+    margin=0.01,
+    level=0.05,
+    max_calibration_rise=0.02,
+    max_recall_fall=0.05,
+    max_slice_fall=0.05,
+    slices={},
+    code="explained",
+    reproduced=False,
+    max_megabytes=100.0,
+    max_milliseconds=50.0,
+)
+FACTS = Facts(
+    status="FINISHED",
+    commit="1a2b3c4d5e6f",
+    is_in_git=True,
+    dirty="false",
+    has_patch=False,
+    files=9,
+    problems=(),
+    occasions=1,
+    megabytes=0.4,
+    milliseconds=0.1,
+)
+
+
+def judged(seed, name="model", spoil=slice(0, 0), confidence=0.0):
+    """A model that is right as often as it is confident, nine times in ten; what `spoil` has is wrong."""
+    images = np.random.default_rng(0)
+    labels = images.integers(0, 10, IMAGES)
+    sure = images.uniform(0.8, 1, IMAGES)
+    rng = np.random.default_rng(seed)
+    right = rng.random(IMAGES) < sure
+    right[spoil] = False
+    predicted = np.where(right, labels, (labels + 1) % 10)
+    return Judged(name, CLASSES, labels, predicted, np.minimum(sure + confidence, 1), 15)
+
+
+CHAMPION = Champion("3", judged(1, "champion"))
+LABELS = CHAMPION.judged.labels
+
+
+def closed(candidate, champion=CHAMPION, facts=FACTS, slices=None, **settings):
+    """The names of the checks that are not passed."""
+    found = check(candidate, facts, champion, slices or {}, SETTINGS.model_copy(update=settings))
+    return [one.name for one in found if not one.passed]
+
+
+def test_a_model_that_is_equal_but_for_chance_passes():
+    assert closed(judged(2), margin=0.02) == []
+
+
+def test_but_it_is_not_better():
+    assert closed(judged(2), require="better") == ["accuracy"]
+
+
+def test_a_model_that_is_better_is():
+    # The champion loses what this one keeps.
+    worse = Champion("3", judged(1, "champion", spoil=slice(0, 400)))
+    assert closed(judged(2), worse, require="better") == []
+
+
+def test_a_worse_model_is_kept_out():
+    candidate = judged(2, spoil=slice(0, 150))
+    assert closed(candidate, max_calibration_rise=1.0, max_recall_fall=0.2) == ["accuracy"]
+
+
+def test_a_model_that_says_too_much_is_kept_out():
+    assert closed(judged(2, confidence=0.06), margin=0.02) == ["calibration error"]
+
+
+def test_a_model_that_loses_one_class_is_kept_out():
+    lost = np.flatnonzero(LABELS == 7)[:60]
+    candidate = judged(2, spoil=lost)
+    assert closed(candidate, margin=0.05, max_calibration_rise=1.0) == ["recall of classes"]
+    [recall] = [
+        one for one in check(candidate, FACTS, CHAMPION, {}, SETTINGS) if one.name == "recall of classes"
+    ]
+    assert recall.found.startswith("7: ")
+
+
+def test_a_class_that_falls_by_chance_is_no_reason():
+    few = np.arange(IMAGES) < 200  # 20 images of each class
+    models = [
+        replace(
+            judged(seed),
+            **{key: getattr(judged(seed), key)[few] for key in ("labels", "predicted", "confidence")},
+        )
+        for seed in (1, 2)
+    ]
+    fell = [
+        models[0].right[models[0].labels == index].mean() - models[1].right[models[0].labels == index].mean()
+        for index in range(10)
+    ]
+    assert max(fell) > SETTINGS.max_recall_fall
+    assert "recall of classes" not in closed(models[1], Champion("3", models[0]))
+
+
+def test_a_slice_that_suffers_is_named():
+    dark = np.zeros(IMAGES, bool)
+    dark[:300] = True
+    assert closed(judged(2, spoil=slice(0, 60)), slices={"dark": dark}, margin=0.05) == ["slice dark"]
+    assert closed(judged(2), slices={"dark": dark}, margin=0.05) == []
+
+
+def test_a_margin_that_the_images_can_not_show_says_so():
+    small = {key: getattr(CHAMPION.judged, key)[:50] for key in ("labels", "predicted", "confidence")}
+    champion = replace(CHAMPION.judged, **small)
+    [accuracy] = [
+        one for one in check(champion, FACTS, Champion("3", champion), {}, SETTINGS) if one.name == "accuracy"
+    ]
+    assert not accuracy.passed
+    assert "50 images are too few to show that margin" in accuracy.found
+
+
+def test_the_first_champion_must_be_better_than_the_most_frequent_class():
+    assert closed(judged(1), None) == []
+    most = np.bincount(LABELS).argmax()
+    constant = replace(judged(1), predicted=np.full(IMAGES, most))
+    assert closed(constant, None) == ["accuracy"]
+
+
+def test_a_champion_that_can_not_be_asked_closes_the_gate():
+    assert closed(judged(1), Champion("3", None, "others")) == ["test images"]
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "name"),
+    [
+        ({"status": "FAILED"}, {}, "run"),
+        ({"is_in_git": False}, {}, "code"),
+        ({"dirty": "unknown"}, {}, "code"),
+        ({"dirty": "true"}, {}, "code"),
+        ({"dirty": "true", "has_patch": True}, {"code": "clean"}, "code"),
+        ({"problems": ("model.onnx is damaged",)}, {}, "files"),
+        ({"files": 0}, {}, "files"),
+        ({"megabytes": 100.1}, {}, "size"),
+        ({"milliseconds": 51.0}, {}, "latency"),
+        ({"occasions": 1}, {"reproduced": True}, "reproduced"),
+    ],
+)
+def test_what_else_is_asked_for(change, settings, name):
+    assert closed(judged(1), facts=replace(FACTS, **change), **settings) == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "settings"),
+    [
+        ({"dirty": "true", "has_patch": True}, {}),
+        ({"dirty": "unknown", "is_in_git": False}, {"code": "any"}),
+        ({"occasions": 2}, {"reproduced": True}),
+    ],
+)
+def test_what_is_not(change, settings):
+    assert closed(judged(1), facts=replace(FACTS, **change), **settings) == []
