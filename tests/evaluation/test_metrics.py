@@ -4,7 +4,13 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 from pipeline.evaluation.metrics import ClassMetrics, Predictions, calibrate, measure, measure_classes, wilson
 
@@ -103,3 +109,24 @@ def test_the_confusion_has_true_classes_down_and_predicted_ones_across():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+def test_the_numbers_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    classes = tuple("abcdefg")
+    # The last two classes are no labels, and the last is never predicted.
+    labels = rng.integers(0, 5, 400)
+    scores = rng.dirichlet(np.full(7, 0.3), 400)
+    scores[:, 6] = 0
+    scores[:3] = one_hot([0, 1, 2], 7)
+    found = predictions(labels, scores, classes)
+    metrics = measure(found, bins=10)
+    every = range(7)
+    assert metrics["nll"] == pytest.approx(log_loss(labels, found.probabilities, labels=every), rel=1e-12)
+    assert metrics["accuracy"] == accuracy_score(labels, found.predicted)
+    expected = f1_score(labels, found.predicted, average="macro", zero_division=0)
+    assert metrics["macro_f1"] == pytest.approx(expected, rel=1e-12)
+    columns = precision_recall_fscore_support(labels, found.predicted, labels=every, zero_division=0)
+    by_class = np.array([astuple(row)[1:] for row in measure_classes(found)])
+    np.testing.assert_allclose(by_class, np.array(columns).T, rtol=1e-12)
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, found.predicted, labels=every))

@@ -37,7 +37,9 @@ def guesses(classes, images, noise=1.0):
 def evaluated(predictions, images=None, shape=(2, 2), curves=None, bins=15, highest=6, issues=None, most=3):
     if images is None:
         images = np.zeros((len(predictions.labels), 4), np.uint8)
-    settings = EvaluateSection(calibration_bins=bins, top_losses=highest, tta_shift=0, label_issues=most)
+    settings = EvaluateSection(
+        calibration_bins=bins, top_losses=highest, tta_shift=0, label_issues=most, robustness=0
+    )
     return Evaluated(predictions, images, shape, curves or history(), settings, issues)
 
 

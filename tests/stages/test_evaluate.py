@@ -126,7 +126,8 @@ def test_what_is_written_is_consistent(evaluated):
     assert metrics["test_accuracy"] == pytest.approx(1 - metrics["test_errors"] / TEST_IMAGES)
     assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
     exact = saved.astype(np.float64)
-    assert metrics["test_nll"] == log_loss(labels, exact / exact.sum(axis=1, keepdims=True))
+    expected = log_loss(labels, exact / exact.sum(axis=1, keepdims=True))
+    assert metrics["test_nll"] == pytest.approx(expected, rel=1e-12)
     assert [row["label"] for row in table] == [names[label] for label in labels]
     assert [row["predicted"] for row in table] == [names[best] for best in saved.argmax(axis=1)]
     assert [float(row["confidence"]) for row in table] == pytest.approx(saved.max(axis=1), abs=1e-6)

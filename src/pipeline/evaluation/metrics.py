@@ -1,17 +1,13 @@
-"""How good predictions are: accuracy with its interval, likelihood, calibration, the same by class."""
+"""How good predictions are: accuracy with its interval, likelihood, calibration, the same by class.
+
+scikit-learn has most of it as well, and tests compare with it; to import it takes longer than an evaluation.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,7 +68,9 @@ class Predictions:
     @cached_property
     def confusion(self) -> Ints:
         """(k, k), how many images of each true class (row) were taken for each class (column)."""
-        counts: Ints = confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
+        classes = len(self.classes)
+        pairs = self.labels.astype(np.int64) * classes + self.predicted
+        counts: Ints = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         return counts
 
 
@@ -131,16 +129,15 @@ def measure(predictions: Predictions, bins: int) -> dict[str, float]:
     - macro_f1: the mean F1 of the classes that occur among the labels or the predictions
     - errors: how many are wrong
     """
-    labels, predicted = predictions.labels, predictions.predicted
-    every_class = range(len(predictions.classes))
-    low, high = wilson(int(predictions.correct.sum()), len(labels))
+    low, high = wilson(int(predictions.correct.sum()), len(predictions.labels))
+    _, _, f1, occurrences = _by_class(predictions)
     return {
-        "accuracy": float(accuracy_score(labels, predicted)),
+        "accuracy": float(predictions.correct.mean()),
         "accuracy_low": float(low),
         "accuracy_high": float(high),
-        "nll": float(log_loss(labels, predictions.probabilities, labels=every_class)),
+        "nll": float(predictions.losses.mean()),
         "ece": calibrate(predictions, bins).error,
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "macro_f1": float(f1[occurrences > 0].mean()),
         "errors": int((~predictions.correct).sum()),
     }
 
@@ -158,13 +155,23 @@ class ClassMetrics:
 
 def measure_classes(predictions: Predictions) -> list[ClassMetrics]:
     """The metrics of each class, in the order of the labels."""
-    columns = precision_recall_fscore_support(
-        predictions.labels,
-        predictions.predicted,
-        labels=range(len(predictions.classes)),
-        zero_division=0,
-    )
+    precision, recall, f1, _ = _by_class(predictions)
+    columns = precision, recall, f1, predictions.confusion.sum(axis=1)
     return [
         ClassMetrics(name, float(precision), float(recall), float(f1), int(support))
         for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
     ]
+
+
+def _by_class(predictions: Predictions) -> tuple[Floats, Floats, Floats, Ints]:
+    """(k,) each: precision, recall and F1, 0 where undefined; how often a class is a label or predicted."""
+    right, given, taken = (
+        np.diag(predictions.confusion),
+        predictions.confusion.sum(axis=1),
+        predictions.confusion.sum(axis=0),
+    )
+
+    def share(part: Ints, whole: Ints) -> Floats:
+        return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+    return share(right, taken), share(right, given), share(2 * right, given + taken), given + taken
