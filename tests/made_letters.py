@@ -6,12 +6,14 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-FONTS = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVuSans*.ttf"))[:6]
+_NAMES = ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "Serif", "Serif-Bold")
+FONTS = [Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVu{name}.ttf" for name in _NAMES]
 
 
 def draw(letter: str, rng: np.random.Generator) -> Image.Image:
     """One dark letter on light paper, both of any colour, turned a little."""
-    height, width = (int(side) for side in rng.integers(36, 97, 2))
+    side = int(rng.integers(36, 97))
+    height, width = side, int(side * rng.uniform(0.8, 1.25))
     ink, paper = rng.integers(0, 120, 3), rng.integers(170, 256, 3)
     image = Image.new("RGB", (width, height), tuple(map(int, paper)))
     font = ImageFont.truetype(str(FONTS[rng.integers(len(FONTS))]), int(0.75 * min(height, width)))

@@ -299,7 +299,7 @@ def test_when_no_source_serves_each_is_named_with_its_reason(tmp_path, workspace
     text = str(refusal.value)
     assert "npm: npm is not installed" in text
     assert "debian: apt-get is not installed" in text
-    assert f"idx: No such file or directory: {workspace.root / 'nowhere'}" in text
+    assert f"idx: there is no {workspace.root / 'nowhere'}" in text
     assert "idx: its test_labels has the SHA-256" in text
     assert "data.sources" in text
     assert_nothing_written(workspace)
@@ -324,7 +324,10 @@ def test_a_failed_fetch_leaves_the_old_data(tmp_path, workspace):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"train_labels": RAW["train_labels"] + 5}, "train_labels holds 10 at index 5"),
+        (
+            {"train_labels": RAW["train_labels"] + 5},
+            "it has the class '10', which data.classes does not name",
+        ),
         ({"test_labels": RAW["test_labels"][1:]}, "10 images, but test_labels 9 labels"),
     ],
 )

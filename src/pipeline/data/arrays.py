@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 # The RAW_ARRAYS; a source of files also has train_names and test_names, a name for each image.
 Arrays = Mapping[str, Any]
 NAMES = ("train_names", "test_names")
-_PIECE_BYTES = 2**22
+PIECE_BYTES = 2**22
 
 
 class Readable(Protocol):
@@ -43,7 +43,7 @@ class Chosen:
 
     def pieces(self) -> Iterator[NDArray[np.uint8]]:
         """The images, a few megabytes at a time."""
-        step = max(1, _PIECE_BYTES // math.prod(self.shape[1:]))
+        step = max(1, PIECE_BYTES // math.prod(self.shape[1:]))
         for start in range(0, len(self._rows), step):
             # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
             yield self._pixels()[self._rows[start : start + step]]

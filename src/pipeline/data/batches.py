@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
@@ -45,6 +45,9 @@ class LocalSource(SourceSection):
     # Per class, which images are for testing where the source does not say: those whose digest, as a
     # fraction, is below.
     test_below: Annotated[tuple[Fraction, ...], Field(strict=False)] | None = None
+    # What the source calls the classes, in the order of data.classes; None: as data.classes does, or by
+    # their numbers from 0.
+    labels: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     # What to do about a picture that can't be read.
     unreadable: Literal["refuse", "skip"] = "refuse"
 
@@ -148,6 +151,24 @@ def opened(path: str, data: "DataSection", home: Path) -> Iterator[IO[bytes]]:
         raise PipelineError(f"{found} is no file")
     with found.open("rb") as file:
         yield file
+
+
+def tables(
+    path: str, data: "DataSection", home: Path, endings: tuple[str, ...]
+) -> Iterator[tuple[Path | None, str, AbstractContextManager[IO[bytes]]]]:
+    """The files of a source that may be one file or a folder of several.
+
+    Yields:
+        Where it is, if it is one of several in a folder; what to call it; and what opens it.
+    """
+    if is_address(path) or not local_path(path, home).is_dir():
+        yield None, path.rpartition("/")[2], opened(path, data, home)
+        return
+    folder = local_path(path, home)
+    for found in sorted(folder.rglob("*")):
+        inner = found.relative_to(folder)
+        if found.name.lower().endswith(endings) and not is_hidden(PurePosixPath(inner)):
+            yield found, inner.as_posix(), opened(str(found), data, home)
 
 
 def cores() -> int:

@@ -29,6 +29,8 @@ class Collected:
     # Names of the classes that have images, in the source's order, and of those that have none.
     classes: tuple[str, ...]
     empty: tuple[str, ...]
+    # What the source calls those that have images, if these are numbers.
+    numbers: tuple[str, ...] | None
     labels: NDArray[np.int32]  # into classes
     splits: NDArray[np.int8]  # into train, validation, test; -1: the source does not say
     digests: NDArray[np.void]
@@ -44,13 +46,14 @@ class Collected:
         return (first >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def collect(batches: Batches, source: LocalSource, data: "DataSection") -> Collected:
+def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh: bool = False) -> Collected:
     """Read a source whole.
 
     Args:
         batches: what its images are read by.
         source: its settings.
-        data: has the reader.
+        data: has the reader, and the names of the classes.
+        fresh: whether `data` does not know the classes yet.
 
     Raises:
         PipelineError: a picture or a label can't be read, or the files are laid out in no known way.
@@ -79,17 +82,33 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection") -> Colle
     else:
         classes = natural_order({str(label) for label in labels})
     used = {str(label) for label in labels}
+    called = tuple(name for name in classes if name in used)
+    is_numbered = bool(labels) and not isinstance(labels[0], str) and listing.classes is None
     return Collected(
         rows,
-        tuple(name for name in classes if name in used),
+        _named(called, source, data, is_numbered and not fresh),
         tuple(name for name in classes if name not in used),
-        _numbered(labels, [name for name in classes if name in used]),
+        called if is_numbered else None,
+        _numbered(labels, called),
         np.asarray(splits, np.int8),
         np.frombuffer(b"".join(rows.digests), f"V{DIGEST_BYTES}"),
         is_set,
         skipped,
         description,
     )
+
+
+def _named(
+    called: tuple[str, ...], source: LocalSource, data: "DataSection", by_number: bool
+) -> tuple[str, ...]:
+    """The names in data.classes of what the source calls its classes."""
+    if source.labels is not None:
+        names = dict(zip(source.labels, data.classes, strict=False))
+    elif by_number:
+        names = {str(number): name for number, name in enumerate(data.classes)}
+    else:
+        return called
+    return tuple(names.get(name, name) for name in called)
 
 
 def _numbered(labels: Sequence[Any], classes: Sequence[str]) -> NDArray[np.int32]:

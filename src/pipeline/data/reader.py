@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _WORDS = "PNG, JPEG, GIF, BMP, WebP or TIFF"
-_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II", b"MM")
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II", b"MM")
 _ORIENTATION = 0x0112  # a tag of EXIF
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange height and width
 
@@ -102,7 +102,7 @@ def _read_file(path: Path) -> bytes:
     """The content of a file that begins as a picture does; of others only the beginning."""
     with path.open("rb") as file:
         begin = file.read(16)
-        return begin + file.read() if begin.startswith(_BEGINNINGS) else begin
+        return begin + file.read() if begin.startswith(BEGINNINGS) else begin
 
 
 def _pillow() -> Any:

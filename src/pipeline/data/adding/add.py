@@ -20,6 +20,7 @@ from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
 from pipeline.data.adding.wishes import Wishes, reader_of
 from pipeline.data.batches import Listing, is_address
+from pipeline.data.sources.folder import list_files
 from pipeline.errors import PipelineError
 
 
@@ -42,11 +43,13 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
     before = _existing(conf, path, wishes)
     kind = before["sources"][0]["kind"] if before else detect(path, workspace.home)
     values = before or _defaults(name, kind, path)
+    if before is None and kind == "idx" and any((workspace.home / path).glob("emnist*")):
+        values["sources"][0]["transpose"] = True
     module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
     kept = workspace.scratch / "data" / f"{name}.json"
     index = read_index(kept) if before else None
-    files = _stamps(path, workspace.home, module)
+    files = _stamps(path, workspace.home, kind)
     is_known = before and index and index.state == _state(before)
     asks_more = wished or wishes.test_fraction is not None
     if before and is_known and files and index and index.files == files and not asks_more:
@@ -134,12 +137,13 @@ def _defaults(name: str, kind: str, path: str) -> dict[str, Any]:
     }
 
 
-def _stamps(path: str, home: Path, module: Any) -> dict[str, list[int]]:
+def _stamps(path: str, home: Path, kind: str) -> dict[str, list[int]]:
     """Size and times of all files: where none changed, no content did."""
-    if is_address(path):
+    # A table may name pictures anywhere below its folder.
+    if is_address(path) or kind == "csv":
         return {}
     whole = home / path
-    found = module.list_files(whole, Listing()) if whole.is_dir() else {whole.name: whole.stat()}
+    found = list_files(whole, Listing()) if whole.is_dir() else {whole.name: whole.stat()}
     return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found.items()}
 
 

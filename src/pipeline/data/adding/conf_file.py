@@ -38,6 +38,8 @@ max_bytes: {max_bytes} # that any one file may unpack to
 _COMMENTS = {
     "images": "that it has; pinned",
     "test_below": "per class: those whose digest, as a fraction, is below are for testing; pinned",
+    "labels": "what the source calls the classes above, which you may rename",
+    "transpose": "height and width are exchanged, as EMNIST has them",
     "unreadable": "skip or refuse pictures that can't be read",
 }
 

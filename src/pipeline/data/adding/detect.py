@@ -1,9 +1,14 @@
 """Which kind of source files are, by their content."""
 
+import gzip
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
+from pipeline.data.batches import is_address
+from pipeline.data.formats import idx
+from pipeline.data.layout import TABLES
 from pipeline.errors import PipelineError
 
 _NO_DATA = {
@@ -17,6 +22,13 @@ _NO_DATA = {
     b"\x89PNG": "is one picture",
     b"\xff\xd8\xff": "is one picture",
 }
+_ENDINGS = {
+    "parquet": (".parquet",),
+    "npz": (".npz", ".npy"),
+    "mat": (".mat",),
+    "csv": (".csv", ".csv.gz"),
+    "archive": (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst"),
+}
 
 
 def detect(given: str, home: Path) -> str:
@@ -26,8 +38,10 @@ def detect(given: str, home: Path) -> str:
         PipelineError: there is nothing, or nothing that could be read.
     """
     path = home / given
+    if is_address(given):
+        return _by_name(given)
     if path.is_dir():
-        return "folder"
+        return _of_folder(path)
     if not path.exists():
         raise PipelineError(f"There is no {path}.")
     if not path.is_file():
@@ -37,8 +51,59 @@ def detect(given: str, home: Path) -> str:
     for magic, reason in _NO_DATA.items():
         if begin.startswith(magic):
             raise PipelineError(f"{path} {reason}: give a folder of pictures, an archive or a table.")
-    if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
+    if begin.startswith(b"PAR1"):
+        return "parquet"
+    if begin.startswith(b"MATLAB"):
+        return "mat"
+    if begin.startswith((b"\x93NUMPY", b"\x00\x00\x08")):
+        raise PipelineError(f"{path} is one array: give the folder that has the other ones too.")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
+    if tarfile.is_tarfile(path):
         return "archive"
+    if _is_table(path):
+        return "csv"
     raise PipelineError(
-        f"{path} is nothing that images are read from: give a folder of pictures or an archive of one."
+        f"{path} is nothing that images are read from: give a folder of pictures, an archive of one, or a "
+        "CSV, NPZ, Parquet, IDX or MATLAB file."
     )
+
+
+def _of_folder(folder: Path) -> str:
+    """By the files that lie in it, unless it has folders of classes."""
+    files = [path.name.lower() for path in folder.iterdir() if path.is_file()]
+    if any(idx.raw_name(name) for name in files):
+        return "idx"
+    if any(name in TABLES for name in files):
+        return "folder"
+    for kind, endings in _ENDINGS.items():
+        if kind != "archive" and any(name.endswith(endings) for name in files):
+            return kind
+    inner = {path.suffix.lower() for path in folder.glob("*/*") if path.is_file()}
+    return "parquet" if inner == {".parquet"} else "folder"
+
+
+def _by_name(address: str) -> str:
+    name = address.partition("?")[0].lower()
+    for kind, endings in _ENDINGS.items():
+        if name.endswith(endings):
+            return kind
+    raise PipelineError(
+        f"{address} does not say what it is: its name must end in .zip, .tar, .tar.gz, .csv, .npz, .parquet "
+        "or .mat."
+    )
+
+
+def _is_table(path: Path) -> bool:
+    """Whether the first line has several names or numbers with commas between."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            begin = (gzip.GzipFile(fileobj=file) if packed else file).read(100_000)
+            first = begin.decode("utf-8-sig", "ignore").partition("\n")[0]
+        except (OSError, EOFError, zlib.error):
+            return False
+    return "," in first and first.replace("\r", "").isprintable()

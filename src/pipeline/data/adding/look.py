@@ -90,7 +90,7 @@ def look(
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
         values = values | {"reader": values["reader"] | found | reader_of(wishes)}
         data = DataSection.model_validate(values)
-        collected = collect(batches, source, data)
+        collected = collect(batches, source, data, fresh=fresh)
         return _pinned(wishes, values, collected, seen.lines(), index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None
@@ -132,6 +132,9 @@ def _pinned(
     _refuse_without_images(classes, labels, sides)
     pinned = canonical(arrays, classes, DataSection.model_validate(values).reader.image_shape)
     first = source | {"images": len(labels), "test_below": below}
+    if collected.numbers is not None:
+        numbers = dict(zip(collected.classes, collected.numbers, strict=True))
+        first["labels"] = [numbers[name] for name in classes]
     values = values | {
         "classes": classes,
         "sources": [first, *values["sources"][1:]],

@@ -5,12 +5,14 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Readable, read_exactly
+from pipeline.data.arrays import PIECE_BYTES, Readable, read_exactly
 from pipeline.errors import PipelineError
 
 # What RAW_ARRAYS are called where they are published.
@@ -21,7 +23,7 @@ PUBLISHED_NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 _TYPES = {8: "u1", 11: ">i2", 12: ">i4"}  # only labels are of the latter two
-_FILE = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
+_FILE = re.compile(r"(?:emnist-[a-z]+-)?(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
 
 
 def raw_name(file_name: str) -> str | None:
@@ -55,7 +57,34 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
         raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
 
 
+def pieces(file: IO[bytes], name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
+    """Read one IDX file as `read` does, some megabytes along the first axis at a time."""
+    try:
+        with gzip.GzipFile(fileobj=file) if name.endswith(".gz") else nullcontext(file) as unpacked:
+            shape, dtype = _header(unpacked, name, max_bytes)
+            row = math.prod(shape[1:]) * dtype.itemsize
+            step = max(1, PIECE_BYTES // max(row, 1))
+            for start in range(0, shape[0], step):
+                count = min(step, shape[0] - start)
+                yield read_exactly(unpacked, count * row, name).view(dtype).reshape(count, *shape[1:])
+            _refuse_more(unpacked, name, shape[0])
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+
+
 def _read(file: Readable, name: str, max_bytes: int) -> NDArray[Any]:
+    shape, dtype = _header(file, name, max_bytes)
+    values = read_exactly(file, math.prod(shape) * dtype.itemsize, name).view(dtype)
+    _refuse_more(file, name, shape[0])
+    return values.reshape(shape)
+
+
+def _refuse_more(file: Readable, name: str, items: int) -> None:
+    if file.read(1):
+        raise PipelineError(f"{name} has trailing bytes after the {items} items that its header claims")
+
+
+def _header(file: Readable, name: str, max_bytes: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     magic = file.read(4)
     # Two zeros, the type, the number of dimensions.
     kinds = [(kind, 1) for kind in _TYPES] if "labels" in name else [(8, 3), (8, 4)]
@@ -73,7 +102,4 @@ def _read(file: Readable, name: str, max_bytes: int) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     if size > max_bytes:
         raise PipelineError(f"{name} claims {size} bytes, more than data.max_bytes, {max_bytes}")
-    values = read_exactly(file, size, name).view(dtype)
-    if file.read(1):
-        raise PipelineError(f"{name} has trailing bytes after the {shape[0]} items that its header claims")
-    return values.reshape(shape)
+    return shape, dtype

@@ -5,7 +5,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays, Chosen, pieces, read_exactly
+from pipeline.data.arrays import PIECE_BYTES, Chosen, pieces, read_exactly
 from pipeline.errors import PipelineError
 
 
@@ -57,7 +57,9 @@ def write_npy(array: NDArray[Any] | Chosen, file: IO[bytes] | None = None) -> st
     return digest.hexdigest()
 
 
-def read_npz(file: IO[bytes], name: str, members: Mapping[str, str], max_bytes: int) -> Arrays:
+def read_npz(
+    file: IO[bytes], name: str, members: Mapping[str, str], max_bytes: int
+) -> dict[str, NDArray[Any]]:
     """Read arrays out of an .npz file, without ever unpickling.
 
     Args:
@@ -91,6 +93,39 @@ def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: in
         shape, dtype, fortran = _npy_header(file, size, name)
         content = read_exactly(file, size - file.tell(), name)
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
+    """Read a .npy file from the start to the end, some megabytes along the first axis at a time.
+
+    Args:
+        file: its content, from the start.
+        size: of the file, in bytes.
+        name: what to call it in a refusal.
+        max_bytes: that it may hold.
+
+    Raises:
+        PipelineError: it is no .npy file, holds objects, is larger than `max_bytes`, not as long as it
+            claims, or damaged.
+    """
+    if size > max_bytes:
+        raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
+    try:
+        shape, dtype, fortran = _npy_header(file, size, name)
+        if fortran or not shape:
+            # Its first axis is spread over all of the file.
+            content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
+            yield content.view(dtype).reshape(shape, order="F" if fortran else "C")
+            return
+        row = math.prod(shape[1:]) * dtype.itemsize
+        step = max(1, PIECE_BYTES // max(row, 1))
+        for start in range(0, shape[0], step):
+            count = min(step, shape[0] - start)
+            yield read_exactly(file, count * row, name).view(dtype).reshape(count, *shape[1:])
+        if file.read(1):
+            raise PipelineError(f"{name} goes on after its last value")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise PipelineError(f"{name} is damaged: {error}") from None
 
 
 def _npy_header(file: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:

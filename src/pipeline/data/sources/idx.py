@@ -1,30 +1,69 @@
-"""A folder with the four IDX files, each with or without .gz."""
+"""A folder with the four IDX files of MNIST or EMNIST, each with or without .gz."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+import numpy as np
 
 from pipeline.artifacts.workspace import RAW_ARRAYS
-from pipeline.config.section import SourceSection
 from pipeline.data.arrays import Arrays
+from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path
+from pipeline.data.collect import load as collect_and_load
 from pipeline.data.formats import idx
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
+_SPLITS: tuple[Split, ...] = ("train", "test")
 
-class IdxSource(SourceSection):
-    """A folder, absolute or relative to the repository."""
+
+class IdxSource(LocalSource):
+    """`path` is the folder."""
 
     kind: Literal["idx"]
-    path: Annotated[str, Field(min_length=1)]
+    # Whether height and width are exchanged, as EMNIST has them.
+    transpose: bool = False
 
 
 def load(source: IdxSource, data: "DataSection", home: Path) -> Arrays:
-    """A folder with the four IDX files."""
-    folder = home / source.path
+    """Read the files, in pieces."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The images in the order of the files."""
+    folder = local_path(source.path, home)
+    found = _files(folder)
+    for split in _SPLITS:
+        path = found[f"{split}_labels"]
+        with path.open("rb") as file:
+            labels = np.concatenate(
+                list(idx.pieces(file, path.name, data.max_bytes)) or [np.empty(0, np.uint8)]
+            )
+        most = np.iinfo(labels.dtype).max + 1
+        if len(data.classes) > most:
+            raise PipelineError(
+                f"{split}_labels is {labels.dtype}, which tells {most} classes apart, but data.classes names "
+                f"{len(data.classes)}: store the labels as int16 or int32"
+            )
+        path, start = found[f"{split}_images"], 0
+        with path.open("rb") as file:
+            for images in idx.pieces(file, path.name, data.max_bytes):
+                end = start + len(images)
+                # Rows beyond the labels are only counted.
+                names = [f"{path.name}[{index}]" for index in range(start, min(end, len(labels)))]
+                turned = images.swapaxes(1, 2) if source.transpose else images
+                yield Batch(names, turned[: len(names)], labels[start:end], split)
+                start = end
+        if start != len(labels):
+            raise PipelineError(
+                f"{split}_images holds {start} images, but {split}_labels {len(labels)} labels"
+            )
+
+
+def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not (raw_name := idx.raw_name(path.name)):
@@ -38,8 +77,4 @@ def load(source: IdxSource, data: "DataSection", home: Path) -> Arrays:
         found[raw_name] = path
     if len(found) < len(RAW_ARRAYS):
         raise PipelineError(f"{folder} must hold {', '.join(idx.PUBLISHED_NAMES)}, each with or without .gz")
-    arrays = {}
-    for raw_name, path in found.items():
-        with path.open("rb") as file:
-            arrays[raw_name] = idx.read(file, path.name, data.max_bytes)
-    return arrays
+    return found

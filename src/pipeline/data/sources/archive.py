@@ -1,0 +1,106 @@
+"""A zip or tar archive of a folder of pictures, read as it streams by and unpacked nowhere."""
+
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Literal
+
+from pipeline.data.arrays import Arrays
+from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, opened
+from pipeline.data.collect import load as collect_and_load
+from pipeline.data.layout import TABLES
+from pipeline.data.reader import BEGINNINGS
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+
+_LARGEST = 2**28  # bytes of a picture's file
+_LINK = "is a link"
+
+
+class ArchiveSource(LocalSource):
+    """`path` is the archive, or its address."""
+
+    kind: Literal["archive"]
+
+
+def load(source: ArchiveSource, data: "DataSection", home: Path) -> Arrays:
+    """Read every picture of an archive."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The pictures of the archive, in its order."""
+    limit = min(data.max_bytes, _LARGEST)
+    with opened(source.path, data, home) as file:
+        try:
+            read = _of_zip if zipfile.is_zipfile(file) else _of_tar
+            file.seek(0)
+            yield from in_batches(read(file, listing, limit))
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
+            raise PipelineError(f"it is no whole zip or tar archive: {error}") from None
+        except NotImplementedError as error:
+            raise PipelineError(f"it is packed in a way that Python can't read: {error}") from None
+
+
+def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        listing.total = sum(not member.is_dir() for member in members)
+        for member in members:
+            name = _safe(member.filename)
+            if is_hidden(PurePosixPath(name)):
+                continue
+            if member.is_dir():
+                listing.folders.append(name)
+                continue
+            if member.flag_bits & 1:
+                raise PipelineError(f"{name} in it is encrypted: unpack it yourself, and give the folder")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                listing.skipped.append((name, _LINK))
+                continue
+            with archive.open(member) as content:
+                yield from _content(name, content, listing, limit)
+
+
+def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
+    with tarfile.open(fileobj=file, mode="r|*") as archive:
+        for member in archive:
+            name = _safe(member.name)
+            if is_hidden(PurePosixPath(name)):
+                continue
+            if member.isdir():
+                listing.folders.append(name)
+            elif not member.isfile():
+                listing.skipped.append((name, _LINK if member.issym() or member.islnk() else "is a device"))
+            elif content := archive.extractfile(member):
+                yield from _content(name, content, listing, limit)
+
+
+def _safe(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise PipelineError(f"it holds {name}, which lies outside of the archive: refused")
+    return path.as_posix()
+
+
+def _content(name: str, file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
+    """A picture as it is packed; a table is noted, and of other files only the beginning is read."""
+    begin = file.read(16)
+    is_table = PurePosixPath(name).name in TABLES
+    if not is_table and not begin.startswith(BEGINNINGS):
+        # The reader says why it is none.
+        yield name, begin, 16
+        return
+    content = begin + file.read(limit + 1 - len(begin))
+    if len(content) > limit:
+        listing.skipped.append((name, f"unpacks to more than {limit:,} bytes"))
+    elif is_table:
+        listing.tables[name] = content
+    else:
+        yield name, content, len(content)

@@ -1,0 +1,103 @@
+"""MATLAB files of SVHN's cropped digits and of EMNIST, read by SciPy."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.data.arrays import Arrays
+from pipeline.data.batches import Batch, Listing, LocalSource, Split, split_of, tables
+from pipeline.data.collect import load as collect_and_load
+from pipeline.data.pixels import as_levels
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+
+_IMAGES = 1000  # in a batch
+
+
+class MatSource(LocalSource):
+    """`path` is the file, its address, or a folder of files such as train_32x32.mat."""
+
+    kind: Literal["mat"]
+
+
+def load(source: MatSource, data: "DataSection", home: Path) -> Arrays:
+    """Read the files; SciPy holds one of them in memory at a time."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The images in their order."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    for path, name, opened_file in tables(source.path, data, home, (".mat",)):
+        try:
+            with opened_file as file:
+                values = loadmat(file, struct_as_record=False, squeeze_me=False)
+        except NotImplementedError:
+            raise PipelineError(f"{name} is a .mat file of version 7.3: save it as version 7") from None
+        except (
+            MatReadError,
+            ValueError,
+            TypeError,
+            KeyError,
+            OSError,
+            zlib.error,
+            struct.error,
+            EOFError,
+        ) as error:
+            raise PipelineError(f"{name} is no whole MATLAB file: {error}") from None
+        if "dataset" in values:
+            yield from _emnist(values["dataset"], name, listing)
+        elif "X" in values and "y" in values:
+            split = split_of(PurePosixPath(name).stem) if path else None
+            yield from _svhn(values["X"], values["y"], name, split)
+        else:
+            own = [key for key in values if not key.startswith("__")]
+            raise PipelineError(f"{name} has {', '.join(own) or 'nothing'}; it must have X and y, or dataset")
+
+
+def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[Batch]:
+    """X (32, 32, 3, n), y (n, 1) from 1 to 10, where 10 means the digit 0."""
+    digits = np.asarray(labels).ravel()
+    if np.ndim(images) != 4 or images.shape[-1] != len(digits) or digits.dtype.kind not in "iu":
+        raise PipelineError(f"{name}: X has the shape {np.shape(images)}, y {np.shape(labels)}")
+    for start in range(0, len(digits), _IMAGES):
+        piece = np.ascontiguousarray(np.moveaxis(images[..., start : start + _IMAGES], -1, 0))
+        numbers = digits[start : start + _IMAGES].astype(np.int64) % 10
+        called = [f"{name}[{index}]" for index in range(start, start + len(piece))]
+        yield Batch(called, as_levels(piece, name), numbers, split)
+
+
+def _emnist(dataset: Any, name: str, listing: Listing) -> Iterator[Batch]:
+    """A struct with train and test, each with images (n, 784), columns first, and labels; and a mapping."""
+    try:
+        whole = dataset[0, 0]
+        mapping = {int(row[0]): "".join(chr(code) for code in row[1:] if code) for row in whole.mapping}
+        parts = {"train": whole.train[0, 0], "test": whole.test[0, 0]}
+        arrays = {split: (part.images, np.ravel(part.labels)) for split, part in parts.items()}
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise PipelineError(f"{name} is not laid out as EMNIST is: {error}") from None
+    listing.classes = tuple(mapping.values())
+    for split, (images, labels) in arrays.items():
+        side = int(np.sqrt(images.shape[-1]))
+        if images.ndim != 2 or side * side != images.shape[1] or len(images) != len(labels):
+            raise PipelineError(f"{name}: its {split} images have the shape {images.shape}")
+        if stray := set(labels.tolist()) - mapping.keys():
+            raise PipelineError(f"{name} has the label {min(stray)}, which its mapping does not name")
+        for start in range(0, len(images), _IMAGES):
+            piece = as_levels(images[start : start + _IMAGES], name).reshape(-1, side, side)
+            called = [f"{name} {split}[{index}]" for index in range(start, start + len(piece))]
+            names = [mapping[int(label)] for label in labels[start : start + len(piece)]]
+            yield Batch(
+                called,
+                np.ascontiguousarray(piece.swapaxes(1, 2)),
+                names,
+                "train" if split == "train" else "test",
+            )

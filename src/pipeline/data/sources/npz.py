@@ -1,0 +1,164 @@
+"""NumPy's .npz and .npy files: Keras's and MedMNIST's names, or any that conf/ gives."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.arrays import Arrays
+from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path, opened, split_of
+from pipeline.data.collect import load as collect_and_load
+from pipeline.data.formats.npy import npy_pieces
+from pipeline.data.pixels import as_levels, without_one_channel
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+
+_LABEL_WORDS = {"y", "label", "labels", "targets", "target"}
+_IMAGE_WORDS = {"x", "image", "images", "imgs", "img", "data"}
+
+
+class NpzSource(LocalSource):
+    """`path` is an .npz file, its address, or a folder of .npy and .npz files with an array each."""
+
+    kind: Literal["npz"]
+    # Which array is what, where the names do not say: {train_images: NAME, train_labels: NAME, ...}; in a
+    # folder the name of the file.
+    arrays: dict[str, str] | None = None
+
+
+def load(source: NpzSource, data: "DataSection", home: Path) -> Arrays:
+    """Read the arrays, in pieces."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: NpzSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The images in their order, by split."""
+    with ExitStack() as stack:
+        members = _members(source, data, home, stack)
+        roles = _roles(source, members)
+        for split in ("train", "validation", "test", None):
+            pair = [roles.get((split, kind)) for kind in ("images", "labels")]
+            if not all(pair):
+                if any(pair):
+                    lacks = "images" if pair[0] is None else "labels"
+                    raise PipelineError(
+                        f"it has no {lacks} for {split or 'its images'}: name them in `arrays`"
+                    )
+                continue
+            images, labels = (str(name) for name in pair)
+            yield from _split(members, images, labels, split, data.max_bytes)
+
+
+def _split(
+    members: Mapping[str, "_Member"], images: str, labels: str, split: Split | None, max_bytes: int
+) -> Iterator[Batch]:
+    of = np.concatenate([np.atleast_1d(piece) for piece in members[labels].pieces(max_bytes)])
+    numbers = _label_numbers(of, labels)
+    start = 0
+    for piece in members[images].pieces(max_bytes):
+        levels = as_levels(without_one_channel(piece), images)
+        if levels.ndim not in (3, 4):
+            raise PipelineError(f"{images} has the shape {piece.shape}, and is no array of images")
+        end = start + len(levels)
+        if end > len(numbers):
+            raise PipelineError(f"{images} holds more images than {labels} holds labels, {len(numbers):,}")
+        names = [f"{images}[{index}]" for index in range(start, end)]
+        yield Batch(names, levels, numbers[start:end], split)
+        start = end
+    if start < len(numbers):
+        raise PipelineError(f"{images} holds {start:,} images, but {labels} {len(numbers):,} labels")
+
+
+def _label_numbers(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """One label an image: (n,), from (n,), (n, 1), or (n, classes) with a one in each row."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    elif labels.ndim == 2 and (labels.sum(axis=1) == 1).all() and set(np.unique(labels)) <= {0, 1}:
+        labels = labels.argmax(axis=1)
+    if labels.ndim != 1:
+        raise PipelineError(f"{name} has the shape {labels.shape}: an image has one label, not several")
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iuU":
+        raise PipelineError(f"{name} holds {labels.dtype}: labels are whole numbers or texts")
+    return labels
+
+
+class _Member:
+    """An array that is read when its turn comes."""
+
+    def __init__(self, name: str, opened_file: "Any", size: int) -> None:
+        self.name, self._open, self._size = name, opened_file, size
+
+    def pieces(self, max_bytes: int) -> Iterator[NDArray[Any]]:
+        with self._open() as file:
+            yield from npy_pieces(file, self._size, self.name, max_bytes)
+
+
+def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:
+    if not re.match(r"https?://", source.path) and local_path(source.path, home).is_dir():
+        found: dict[str, _Member] = {}
+        for path in sorted(local_path(source.path, home).iterdir()):
+            if path.suffix == ".npy":
+                found[path.stem] = _Member(path.name, _opener(path), path.stat().st_size)
+            elif path.suffix == ".npz":
+                inner = _zipped(stack.enter_context(path.open("rb")), path.name, stack)
+                if len(inner) == 1:
+                    [found[path.stem]] = inner.values()
+        return found
+    return _zipped(stack.enter_context(opened(source.path, data, home)), source.path, stack)
+
+
+def _opener(path: Path) -> Any:
+    return lambda: path.open("rb")
+
+
+def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise PipelineError(f"{name} is no whole .npz file: {error}") from None
+
+    def opener(member: zipfile.ZipInfo) -> Any:
+        return lambda: archive.open(member)
+
+    return {
+        member.filename.removesuffix(".npy"): _Member(member.filename, opener(member), member.file_size)
+        for member in archive.infolist()
+        if member.filename.endswith(".npy")
+    }
+
+
+def _roles(source: NpzSource, members: Mapping[str, _Member]) -> dict[tuple[Split | None, str], str]:
+    """{(split, images or labels): name}."""
+    roles: dict[tuple[Split | None, str], str] = {}
+    if source.arrays is not None:
+        for role, name in source.arrays.items():
+            kind = role.rpartition("_")[2]
+            if kind not in ("images", "labels") or (split_of(role) is None and "_" in role):
+                raise PipelineError(
+                    f"arrays.{role} is no array: write train_images, train_labels, test_images ..."
+                )
+            if name not in members:
+                raise PipelineError(f"there is no {name}; there are {', '.join(members) or 'no arrays'}")
+            roles[split_of(role), kind] = name
+        return roles
+    for name in members:
+        words = set(re.split(r"[\W_\d]+", name.lower()))
+        kind = "labels" if words & _LABEL_WORDS else "images" if words & _IMAGE_WORDS else ""
+        if kind:
+            roles.setdefault((split_of(name), kind), name)
+    if not roles:
+        raise PipelineError(
+            f"its arrays are called {', '.join(members) or 'nothing'}: say in `arrays` beside the path which "
+            "is train_images, train_labels, test_images and test_labels"
+        )
+    return roles

@@ -1,0 +1,132 @@
+"""Parquet files with Hugging Face's image columns, or lists of pixels; one file, or a folder by split."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.arrays import Arrays
+from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, split_of, tables
+from pipeline.data.collect import load as collect_and_load
+from pipeline.data.pixels import as_levels, shape_of, without_one_channel
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DataSection
+
+_LABELS = ("label", "labels", "class", "target", "category", "fine_label", "digit")
+
+
+class ParquetSource(LocalSource):
+    """`path` is the file, its address, or a folder of files such as train-00000-of-00002.parquet."""
+
+    kind: Literal["parquet"]
+    # The column with the class; None: the one that is called label or the like.
+    label_column: str | None = None
+
+
+def load(source: ParquetSource, data: "DataSection", home: Path) -> Arrays:
+    """Read the rows, in pieces."""
+    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
+
+
+def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
+    """The images in the order of the files and rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    found = 0
+    for _, name, opened_file in tables(source.path, data, home, (".parquet",)):
+        split = split_of(PurePosixPath(name).stem) or split_of(PurePosixPath(name).parent.name)
+        try:
+            with opened_file as file:
+                table = pyarrow.parquet.ParquetFile(file)
+                image, label = _columns(table.schema_arrow, source.label_column, name)
+                names = _class_names(table.schema_arrow, label)
+                if names:
+                    listing.classes = names
+                found += 1
+                row = 0
+                for part in table.iter_batches(PICTURES, columns=[image, label]):
+                    labels = _labels(part.column(label), names, name)
+                    called = [f"{name} row {row + at + 1}" for at in range(len(part))]
+                    yield Batch(called, _content(part.column(image), name), labels, split)
+                    row += len(part)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise PipelineError(f"{name} is no whole Parquet file: {str(error).splitlines()[0]}") from None
+    if not found:
+        raise PipelineError("it has no Parquet file")
+
+
+def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
+    import pyarrow.types as types
+
+    lowered = {column.lower(): column for column in schema.names}
+    label = chosen if chosen else next((lowered[column] for column in _LABELS if column in lowered), None)
+    if label is None or label not in schema.names:
+        raise PipelineError(
+            f"{name} has no column of labels: it has {', '.join(schema.names[:9])}; say which in label_column"
+        )
+    for column in schema.names:
+        kind = schema.field(column).type
+        is_image = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if column != label and (
+            is_image or types.is_binary(kind) or types.is_large_binary(kind) or _is_list(kind)
+        ):
+            return column, label
+    raise PipelineError(f"{name} has no column of images: bytes of pictures, or lists of pixels")
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[label]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str] | NDArray[Any]:
+    if column.null_count:
+        raise PipelineError(f"{name} has a row without a label")
+    values = column.to_pylist()
+    if isinstance(values[0] if values else 0, str):
+        return [str(value) for value in values]
+    if not all(isinstance(value, int) for value in values):
+        raise PipelineError(f"{name}: its labels are {column.type}; they must be whole numbers or texts")
+    if names is None:
+        return np.array(values, np.int64)
+    if values and not 0 <= min(values) <= max(values) < len(names):
+        raise PipelineError(f"{name} has the label {max(values)}, but names {len(names)} classes")
+    return [names[value] for value in values]
+
+
+def _content(column: Any, name: str) -> list[bytes | Path] | NDArray[np.uint8]:
+    import pyarrow.types as types
+
+    if types.is_struct(column.type):
+        column = column.field("bytes")
+    if not _is_list(column.type):
+        # An empty picture is skipped or refused like other damaged ones.
+        return [value or b"" for value in column.to_pylist()]
+    shape: list[int] = [len(column)]
+    while _is_list(column.type):
+        lengths = np.unique(np.asarray(column.value_lengths()))
+        if column.null_count or len(lengths) != 1:
+            raise PipelineError(f"{name} has images of several sizes, or none, as lists of pixels")
+        shape.append(int(lengths[0]))
+        column = column.flatten()
+    if column.null_count:
+        raise PipelineError(f"{name} has a pixel without a value")
+    values = np.asarray(column).reshape(shape)
+    if len(shape) == 2:
+        values = values.reshape(-1, *shape_of(shape[1], name))
+    return as_levels(without_one_channel(values), name)

@@ -1,0 +1,56 @@
+"""A folder of pictures becomes a trained, evaluated and tracked run in two commands."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import made_letters
+
+# What README.md and docs/own-data.md say; epochs are cut down.
+ADD = "pipeline add-data ../letters"
+TRAIN = "python -m pipeline data=letters experiment=folder"
+
+
+def reached(output: str) -> float:
+    """The test accuracy in percent, of the summary of a run."""
+    return float(re.search(r", test ([\d.]+)%", output)[1])
+
+
+@pytest.mark.slow
+def test_a_folder_of_letters_is_added_trained_and_extended_by_a_class(fresh):
+    letters = fresh.root.parent / "letters"
+    made_letters.write(letters, "ABCDE", 80)
+    before = fresh.changes()
+    said = fresh.run(*ADD.split(), "--image-size", "32x32")
+    assert said.endswith("Next:\n  python -m pipeline data=letters\n")
+    assert set(fresh.changes().splitlines()) - set(before.splitlines()) == {"?? conf/data/letters.yaml"}
+    options = ["train.epochs=20"]
+    trained = fresh.run(*TRAIN.split(), *options)
+    assert "Epoch 20 of 20" in trained
+    assert reached(trained) >= 95
+    run = fresh.mlflow_runs()[-1]
+    assert run.data.params["data.name"] == "letters"
+    assert run.data.metrics["test_accuracy"] >= 0.95
+
+    again = fresh.run(*TRAIN.split(), *options)
+    assert "Epoch" not in again
+    assert "Fetched" not in again
+
+    made_letters.write(letters, "F", 80)
+    refused = fresh.run(*ADD.split(), code=1)
+    assert "  F: 80 images added\n" in refused
+    fresh.run(*ADD.split(), "--update")
+    conf = yaml.safe_load((fresh.root / "conf" / "data" / "letters.yaml").read_text())
+    assert conf["classes"] == list("ABCDEF")
+    extended = fresh.run(*TRAIN.split(), "train.epochs=1")
+    for made in ("Fetched letters", "Processed letters", "Epoch 1 of 1"):
+        assert made in extended
+    # Another option of training only trains.
+    other = fresh.run(*TRAIN.split(), "train.epochs=2")
+    assert "Epoch 2 of 2" in other
+    assert "Fetched" not in other
+    assert "Processed" not in other
