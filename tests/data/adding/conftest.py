@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from pictures import save
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
@@ -41,13 +41,6 @@ class Clone:
 @pytest.fixture
 def clone(tmp_path):
     return Clone(tmp_path / "repository")
-
-
-def save(path: Path, seed: int, size=(9, 9), format="PNG") -> None:
-    """A picture of its own, by its seed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(path, format)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import unicodedata
 
 import numpy as np
 import pytest
+from pictures import save
 from PIL import Image
 
-from conftest import save
 from pipeline.data.names import read_names
 from pipeline.errors import PipelineError
 

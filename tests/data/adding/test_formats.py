@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pictures import save
 from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from conftest import save
 from pipeline.errors import PipelineError
 
 TRAIN, TEST = slice(0, 300), slice(300, 360)
