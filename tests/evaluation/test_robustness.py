@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from linear_model import linear_model
 from pipeline.artifacts.onnx_file import load
+from pipeline.evaluation import robustness
 from pipeline.evaluation.robustness import measure_robustness
 
 SHAPE = (8, 8)
@@ -26,3 +28,14 @@ def test_each_change_is_measured_on_the_same_images(tmp_path):
     assert all(row.low - 1e-9 <= row.accuracy <= row.high + 1e-9 for row in found.values())
     assert {row.unlike for row in found.values()} == {None}
     assert len(found) == 9
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3)], ids=["grey", "rgb"])
+def test_turning_and_blurring_are_those_of_scipy(shape):
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+    # Rounding apart; SciPy takes pixels beside the edge for outside.
+    turned = robustness._turned(images, 0, 20)
+    expected = ndimage.rotate(images.astype(float), 20, (1, 2), reshape=False, order=1, mode="grid-constant")
+    np.testing.assert_allclose(turned, expected, atol=0.51)
+    blurred = ndimage.gaussian_filter(images.astype(float), 1, axes=(1, 2), mode="nearest", truncate=3)
+    np.testing.assert_allclose(robustness._blurred(images, 0, 1), blurred, atol=0.51)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +34,22 @@ def _moved(images: Images, background: int, pixels: int) -> Images:
 
 
 def _turned(images: Images, background: int, degrees: float) -> Images:
-    from scipy import ndimage
-
-    turned: Images = ndimage.rotate(images, degrees, (1, 2), reshape=False, order=1, cval=background)
-    return turned
+    """About the middle, by linear interpolation; what comes from outside of an image is background."""
+    height, width = images.shape[1:3]
+    rows, columns = np.mgrid[:height, :width] - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    # In the framed image, which is one pixel larger on each side.
+    top = (cosine * rows + sine * columns + (height - 1) / 2).clip(-1, height - 1e-6) + 1
+    left = (cosine * columns - sine * rows + (width - 1) / 2).clip(-1, width - 1e-6) + 1
+    framed = _framed(images, 1, mode="constant", constant_values=background)
+    turned = np.zeros(images.shape)
+    for down, right in product((0, 1), repeat=2):
+        row, column = top.astype(int), left.astype(int)
+        share = np.abs(1 - down - (top - row)) * np.abs(1 - right - (left - column))
+        turned += framed[:, row + down, column + right] * share.reshape(
+            height, width, *(images.ndim - 3) * [1]
+        )
+    return turned.round().astype(np.uint8)
 
 
 def _noisy(images: Images, background: int, deviation: float) -> Images:
@@ -43,11 +57,20 @@ def _noisy(images: Images, background: int, deviation: float) -> Images:
     return (images + noise).round().clip(0, 255).astype(np.uint8)
 
 
-def _blurred(images: Images, background: int, pixels: float) -> Images:
-    from scipy import ndimage
+def _blurred(images: Images, background: int, pixels: int) -> Images:
+    """By a bell-shaped mean along rows, then along columns; beyond the edge as at the edge."""
+    reach = 3 * pixels
+    bell = np.exp(-((np.arange(-reach, reach + 1) / pixels) ** 2) / 2)
+    blurred: NDArray[np.float64] = images.astype(np.float64)
+    height, width = images.shape[1:3]
+    framed = _framed(blurred, reach, mode="edge")
+    blurred = sum(share * framed[:, at : at + height] for at, share in enumerate(bell / bell.sum()))
+    blurred = sum(share * blurred[:, :, at : at + width] for at, share in enumerate(bell / bell.sum()))
+    return blurred.round().astype(np.uint8)
 
-    blurred: Images = ndimage.gaussian_filter(images, pixels, axes=(1, 2))
-    return blurred
+
+def _framed(images: NDArray[Any], pixels: int, **how: Any) -> NDArray[Any]:
+    return np.pad(images, [(0, 0), 2 * (pixels,), 2 * (pixels,), *(images.ndim - 3) * [(0, 0)]], **how)
 
 
 def _inverted(images: Images, background: int, _: float) -> Images:
