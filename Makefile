@@ -36,12 +36,15 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps or serving: a part of it)
-ifeq ($(filter sweeps serving,$(ONLY)),)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict or serving: a part of it)
+ifeq ($(filter sweeps predict serving,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
 ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
 	@python -m benchmarks.sweeps --repeats $(REPEATS)
+endif
+ifneq ($(filter predict,$(or $(ONLY),predict)),)
+	@python -m benchmarks.predict --repeats $(REPEATS)
 endif
 ifneq ($(filter serving,$(or $(ONLY),serving)),)
 	@python -m benchmarks.serving --repeats $(REPEATS)
