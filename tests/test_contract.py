@@ -71,6 +71,8 @@ VARIANTS = [
         "data.sources=[{kind: folder, path: pictures}, {kind: sklearn, dataset: digits}]",
         "data.reader.prepare=none",
         "preprocess.validation_split=hash",
+        "preprocess.duplicates=drop",
+        "preprocess.train_fraction=0.9",
     ],
 ]
 IDX_FILES = [

@@ -164,6 +164,35 @@ def test_split_by_hash_each_class_keeps_an_image_to_train_on(workspace):
     assert min(read_dataset(workspace).counts["train"].per_class) >= 1
 
 
+def test_duplicates_are_dropped_from_the_training_images_only(workspace, capsys):
+    raw = save(workspace)
+    train, test = raw["train_images"], raw["test_images"]
+    train[1] = train[2] = train[0]  # twice too often
+    train[31] = train[5]  # validates
+    test[0] = test[1] = train[6]
+    save(workspace, train_images=train, test_images=test)
+    preprocess.run(config(duplicates="drop"), workspace)
+    assert "Dropped 4 duplicates from the training images." in capsys.readouterr().out
+    dataset = read_dataset(workspace)
+    assert [dataset.counts[split].total for split in SPLITS] == [26, 10, 7]
+    found = dataset.duplicates
+    assert (found["train"], found["train+validation"], found["train+test"], found["test"]) == (0, 0, 0, 1)
+    preprocess.run(config(), workspace)
+    assert read_dataset(workspace).counts["train"].total == 30
+
+
+def test_a_smaller_share_of_the_training_images_is_part_of_a_larger_in_each_class(workspace):
+    save(workspace)
+    shares = []
+    for fraction in (0.1, 0.4, 1.0):
+        preprocess.run(config(train_fraction=fraction), workspace)
+        counts = read_dataset(workspace).counts
+        assert counts["train"].per_class == (max(1, round(10 * fraction)),) * 3
+        assert (counts["validation"].total, counts["test"].total) == (10, 7)
+        shares.append({image.tobytes() for image in read_split(workspace, "train")[0]})
+    assert shares[0] < shares[1] < shares[2]
+
+
 def test_the_description_tells_what_the_arrays_are(workspace):
     raw = save(workspace)
     preprocess.run(config(), workspace)

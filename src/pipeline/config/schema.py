@@ -66,6 +66,8 @@ class DataSection(Section):
 class PreprocessSection(Section):
     validation_fraction: Fraction
     validation_split: Literal["last", "stratified", "hash", "given"]
+    duplicates: Literal["keep", "drop"]
+    train_fraction: Annotated[float, Field(gt=0, le=1)]
     seed: Seed
 
 

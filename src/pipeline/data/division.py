@@ -84,3 +84,33 @@ def _by_hash(labels: NDArray[np.int32], prints: NDArray[np.uint64], fraction: fl
             # With its duplicates.
             chosen[prints == prints[own[np.argmax(chances[own])]]] = False
     return np.asarray(chosen)
+
+
+def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]) -> Indices:
+    """Those of `chosen` that neither equal an earlier one of them nor are among `others`.
+
+    Args:
+        prints: the fingerprint of each image.
+        chosen: indices into it, ascending.
+        others: fingerprints of images for validation and testing.
+    """
+    _, first = np.unique(prints[chosen], return_index=True)
+    distinct = chosen[np.sort(first)]
+    return distinct[~np.isin(prints[distinct], others)]
+
+
+def share(labels: NDArray[np.int32], prints: NDArray[np.uint64], chosen: Indices, fraction: float) -> Indices:
+    """A share of each class of `chosen`, at least one image, ascending; a smaller share is part of a larger.
+
+    Args:
+        labels: of all images.
+        prints: their fingerprints, by which the images of a class are ordered.
+        chosen: indices of images.
+        fraction: from above 0 to 1.
+    """
+    parts = []
+    for label in np.unique(labels[chosen]):
+        own = chosen[labels[chosen] == label]
+        ordered = own[np.argsort(prints[own], kind="stable")]
+        parts.append(ordered[: max(1, round(fraction * len(own)))])
+    return np.sort(np.concatenate(parts)) if parts else chosen

@@ -6,6 +6,7 @@ the model.
 
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def _read_file(path: Path) -> bytes:
         return begin + file.read() if begin.startswith(BEGINNINGS) else begin
 
 
+@cache
 def _pillow() -> Any:
     # A third of what an import of this module would cost, which arrays need not pay.
     from PIL import Image

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
 from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.data.arrays import canonical
-from pipeline.data.division import divide, fingerprints_of
+from pipeline.data.division import divide, fingerprints_of, kept, share
 from pipeline.data.formats.npy import open_npy
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
@@ -43,12 +44,20 @@ def run(config: Config, workspace: Workspace) -> None:
         raise PipelineError(f"data/raw is refused: {error}") from None
     pixels = math.prod(image_shape)
 
-    def prints() -> NDArray[np.uint64]:
-        every = np.arange(len(raw["train_labels"]))
-        return fingerprints_of(_pieces(workspace.raw / "train_images.npy", every, pixels))
+    @cache
+    def prints(origin: str = "train") -> NDArray[np.uint64]:
+        every = np.arange(len(raw[f"{origin}_labels"]))
+        return fingerprints_of(_pieces(workspace.raw / f"{origin}_images.npy", every, pixels))
 
     given = config.data.validation_images
-    train, validation = divide(raw["train_labels"], config.preprocess, given, prints)
+    settings = config.preprocess
+    train, validation = divide(raw["train_labels"], settings, given, prints)
+    if settings.duplicates == "drop":
+        before, others = len(train), np.concatenate([prints()[validation], prints("test")])
+        train = kept(prints(), train, others)
+        say(f"Dropped {before - len(train):,} duplicates from the training images.")
+    if settings.train_fraction < 1:
+        train = share(raw["train_labels"], prints(), train, settings.train_fraction)
     chosen = {"train": train, "validation": validation, "test": np.arange(len(raw["test_labels"]))}
     labels = {split: raw[f"{_origin(split)}_labels"][chosen[split]] for split in SPLITS}
     counts = {split: _count(labels[split], len(classes)) for split in SPLITS}
