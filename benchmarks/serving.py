@@ -1,10 +1,11 @@
-"""Time `pipeline serve` against `mlflow models serve` on the same model, and load it.
+"""Time `pipeline serve` against `mlflow models serve` on the same network, and load it.
 
     python -m benchmarks.serving [--repeats 3] [--minutes 5]
 
-The model is one of experiment=cnn_fast, trained for one epoch. Under mixed load, clients send pictures,
-tensors and what is neither, while another version of the model is promoted each quarter of the time. Writes
-serving.json and serving.md beside this file, and takes a quarter of an hour.
+The network is one of experiment=cnn_fast, trained for one epoch. MLflow serves it as `mlflow.keras.log_model`
+logs a Keras model, and once more as the pipeline logs it, with ONNX Runtime. Under mixed load, clients send
+pictures, tensors and what is neither, while another version of the model is promoted each quarter of the
+time. Writes serving.json and serving.md beside this file, and takes a quarter of an hour.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from benchmarks.__main__ import HERE, REPOSITORY, Ratio, Run, prepare_repository, render, run, summarise
+from benchmarks.__main__ import HERE, REPOSITORY, Ratio, Run, prepare_repository, run, summarise
 
 EXPERIMENT = "cnn_fast"
 NAME = "benchmark"
@@ -34,11 +35,13 @@ CLIENTS = 16
 SECONDS = 10  # of the load
 ASKED = 30  # requests whose median counts
 PATIENCE = 300
-READY, PEER_READY = "pipeline serve, until it is ready", "mlflow models serve, until it is ready"
-ONE, PEER_ONE = "pipeline serve, a request with a PNG, p50", "mlflow models serve, a request with JSON, p50"
-RATIOS = (
-    Ratio("ready to answer, against `mlflow models serve`", READY, PEER_READY),
-    Ratio("one request, p50, against `mlflow models serve`", ONE, PEER_ONE),
+OURS = "pipeline serve"
+PEERS = ("mlflow models serve, Keras", "mlflow models serve, as logged by the pipeline")
+READY, ONE = "ready to answer", "one request, p50"
+RATIOS = tuple(
+    Ratio(f"{what}, against {peer}", f"{OURS}: {what}", f"{peer}: {what}")
+    for what in (READY, ONE)
+    for peer in PEERS
 )
 
 
@@ -58,7 +61,7 @@ def main() -> None:
         loads = [loaded(place, files[:1], SECONDS) for _ in range(options.repeats)]
         mixed = mixed_load(place, files, 60 * options.minutes)
     results = summarise(runs, options.repeats, RATIOS) | {"load": loads, "mixed": mixed}
-    table = "\n".join([render(results), *load_lines(loads), "", *mixed_lines(mixed), ""])
+    table = "\n".join([*page(results), *load_lines(loads), "", *mixed_lines(mixed), ""])
     (HERE / "serving.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (HERE / "serving.md").write_text(table, encoding="utf-8")
     print(table)
@@ -75,13 +78,20 @@ def prepare_model(place: Path) -> Path:
     run(["dvc", "repro"], place)
     client = registry(place)
     client.create_registered_model(NAME)
-    model = logged_model(place)
+    [model] = logged_models(place)
     for _ in range(2):
         client.create_model_version(
             NAME, f"models:/{model.model_id}", model.source_run_id, model_id=model.model_id
         )
     client.set_registered_model_alias(NAME, "champion", "1")
+    store = {"MLFLOW_TRACKING_URI": store_of(place), "KERAS_BACKEND": "tensorflow"}
+    subprocess.run([sys.executable, "-c", LOG_AS_KERAS], cwd=place, env=os.environ | store, check=True)
     return place
+
+
+def store_of(place: Path) -> str:
+    """MLflow's store in `place`."""
+    return f"sqlite:///{place / 'mlflow.db'}"
 
 
 def registry(place: Path):  # type: ignore[no-untyped-def]
@@ -89,16 +99,23 @@ def registry(place: Path):  # type: ignore[no-untyped-def]
     import mlflow
 
     # Not only the client's: MLflow looks the files of a model up in the store that is set.
-    mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+    mlflow.set_tracking_uri(store_of(place))
     return mlflow.MlflowClient()
 
 
-def logged_model(place: Path):  # type: ignore[no-untyped-def]
-    """The model that was trained in `place`."""
+def logged_models(place: Path):  # type: ignore[no-untyped-def]
+    """The models that were logged in `place`, the first one first."""
     client = registry(place)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    [model] = client.search_logged_models(experiments)
-    return model
+    return sorted(client.search_logged_models(experiments), key=lambda model: model.creation_timestamp)
+
+
+LOG_AS_KERAS = """
+import keras, mlflow
+mlflow.set_experiment("peer")
+with mlflow.start_run():
+    mlflow.keras.log_model(keras.saving.load_model("models/model.keras"), name="model")
+"""
 
 
 def requests(folder: Path, place: Path) -> list[Path]:
@@ -123,21 +140,24 @@ def requests(folder: Path, place: Path) -> list[Path]:
 
 
 def compare(place: Path, files: list[Path], runs: dict[str, list[Run]]) -> None:
-    """Start both servers by turns, and ask each."""
+    """Start the servers by turns, and ask each."""
     image = np.load(place / "data" / "raw" / "test_images.npy", mmap_mode="r")[0]
-    peer = ["mlflow", "models", "serve", "-m", f"models:/{logged_model(place).model_id}"]
-    peer += ["--env-manager", "local"]
-    body = json.dumps({"inputs": [image.tolist()]})
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"}
-    for command, ping, path, content, kind, ready, one in (
-        (["pipeline", "serve"], "/health", "/predict", files[0].read_bytes(), "image/png", READY, ONE),
-        (peer, "/ping", "/invocations", body, "application/json", PEER_READY, PEER_ONE),
+    ours, keras = logged_models(place)
+    body = json.dumps({"inputs": [image.tolist()]}).encode()
+    mlflow = ["mlflow", "models", "serve", "--env-manager", "local", "-m"]
+    store = {"MLFLOW_TRACKING_URI": store_of(place)}
+    for name, command, ping, path, content, kind in (
+        (OURS, ["pipeline", "serve"], "/health", "/predict", files[0].read_bytes(), "image/png"),
+        *(
+            (peer, [*mlflow, f"models:/{model.model_id}"], "/ping", "/invocations", body, "application/json")
+            for peer, model in zip(PEERS, (keras, ours), strict=True)
+        ),
     ):
         with served(command, place, ping, store) as (port, seconds, _):
-            runs.setdefault(ready, []).append(Run(seconds))
-            asked = [ask(port, path, content, kind) for _ in range(ASKED)]
-            runs.setdefault(one, []).append(Run(median(asked)))
-            print(f"{command[0]}: ready in {seconds:.2f} s, {1000 * median(asked):.2f} ms", flush=True)
+            one = median(ask(port, path, content, kind))
+        for what, measured in ((READY, seconds), (ONE, one)):
+            runs.setdefault(f"{name}: {what}", []).append(Run(measured))
+        print(f"{name}: ready in {seconds:.2f} s, one request {1000 * one:.2f} ms", flush=True)
 
 
 @contextmanager
@@ -179,16 +199,19 @@ def answers(port: int, path: str) -> bool:
     return False
 
 
-def ask(port: int, path: str, content: bytes | str, kind: str) -> float:
-    """The seconds that one request takes, with a connection of its own."""
-    began = time.perf_counter()
+def ask(port: int, path: str, content: bytes, kind: str) -> list[float]:
+    """The seconds that requests take, one after the other over one connection."""
+    seconds = []
     with closing(connect(port)) as connection:
-        connection.request("POST", path, content, {"Content-Type": kind})
-        response = connection.getresponse()
-        text = response.read()
-    if response.status != 200:
-        sys.exit(f"{path} answers with {response.status}: {text.decode()}")
-    return time.perf_counter() - began
+        for _ in range(ASKED):
+            began = time.perf_counter()
+            connection.request("POST", path, content, {"Content-Type": kind})
+            response = connection.getresponse()
+            text = response.read()
+            seconds.append(time.perf_counter() - began)
+            if response.status != 200:
+                sys.exit(f"{path} answers with {response.status}: {text.decode()}")
+    return seconds
 
 
 def connect(port: int) -> http.client.HTTPConnection:
@@ -230,6 +253,18 @@ def mixed_load(place: Path, files: list[Path], seconds: float) -> dict[str, obje
         for status, number in part["statuses"].items():
             statuses[status] = statuses.get(status, 0) + number
     return {"seconds": seconds, "memory": memory, "statuses": statuses, "switches": int(switches)}
+
+
+def page(results: dict) -> list[str]:
+    """What was measured of single requests, in milliseconds."""
+    lines = [
+        f"Medians of {results['repeats']} runs by turns on {results['machine']['processors']} processors;"
+    ]
+    lines += ["written by `python -m benchmarks.serving`."]
+    lines += ["", "| what | ms |", "| --- | --- |"]
+    lines += [f"| {name} | {1000 * found['wall']:,.2f} |" for name, found in results["measured"].items()]
+    lines += ["", "| ratio | |", "| --- | --- |"]
+    return [*lines, *(f"| {name} | {found['wall']:.3g} |" for name, found in results["ratios"].items()), ""]
 
 
 def load_lines(loads: list[dict[str, object]]) -> list[str]:

@@ -3,7 +3,6 @@
 import fcntl
 import mmap
 import os
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -25,20 +24,13 @@ _PLAIN = {
 }
 
 
-def counts_file() -> Path:
-    """An empty file in which the processes of one server count; whoever calls deletes it."""
-    number, name = tempfile.mkstemp(prefix="pipeline-serve-")
-    os.close(number)
-    return Path(name)
-
-
 class Metrics:
     """What one process counts; each has a row of its own in a table that all of them read.
 
     Args:
         classes: the labels.
         processes: how many share the table.
-        file: where the table is; None: in memory, for one process.
+        file: where the table is, created if it is missing; None: in memory, for one process.
     """
 
     def __init__(self, classes: Sequence[str], processes: int = 1, file: Path | None = None) -> None:
@@ -50,7 +42,7 @@ class Metrics:
             self._table = np.zeros(shape)
             self._row = self._table[0]
             return
-        self._file = file.open("r+b", buffering=0)
+        self._file = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         size = 8 * shape[0] * shape[1]
         if os.fstat(self._file.fileno()).st_size < size:
             os.ftruncate(self._file.fileno(), size)

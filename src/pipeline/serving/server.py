@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from uvicorn.supervisors import Multiprocess
 from pipeline.artifacts.workspace import Workspace
 from pipeline.console import say
 from pipeline.errors import PipelineError
+from pipeline.processes.lock import temporary_folder
 from pipeline.serving.application import create_application
 from pipeline.serving.connection import LimitedProtocol
 from pipeline.serving.guard import Access
-from pipeline.serving.metrics import Metrics, counts_file
+from pipeline.serving.metrics import Metrics
 from pipeline.serving.reference import Resolved, resolve
 from pipeline.serving.served import Served
 from pipeline.serving.service import Service, Speed
@@ -81,21 +83,17 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     resolved = resolve(settings.model, workspace)
     served = Served.load(resolved)
     _allow_many_connections()
-    counts = counts_file() if settings.workers > 1 else None
-    start = functools.partial(application, settings, access, counts, workspace, resolved)
     say(f"{_named(served)} answers at {_address(settings)} (Ctrl-C ends it).")
-    try:
+    with closing(listener), temporary_folder() as folder:
+        counts = folder / "counts" if settings.workers > 1 else None
+        start = functools.partial(application, settings, access, counts, workspace, resolved)
         if counts:
             Multiprocess(configure(start, settings.workers), sockets=[listener]).run()
-        else:
-            # uvicorn raises them again when it has ended, as if it had not.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            uvicorn.Server(configure(functools.partial(start, served))).run(sockets=[listener])
-    finally:
-        listener.close()
-        if counts:
-            counts.unlink()
+            return
+        # uvicorn raises them again when it has ended, as if it had not.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        uvicorn.Server(configure(functools.partial(start, served))).run(sockets=[listener])
 
 
 def application(
