@@ -155,6 +155,38 @@ def test_a_graph_that_is_not_what_the_metadata_say_is_refused(path, other):
     assert "as its metadata say" in refused(path)
 
 
+@pytest.mark.parametrize("operation", ["ConstantOfShape", "Expand", "Tile"])
+def test_an_array_that_no_image_needs_is_refused_before_it_is_allocated(path, operation):
+    size = numpy_helper.from_array(np.array([200_000, 200_000]), "size")
+    one = numpy_helper.from_array(np.ones((1, 1), np.float32), "one")
+    nodes = [
+        helper.make_node(
+            operation, ["size"] if operation == "ConstantOfShape" else ["one", "size"], ["huge"]
+        ),
+        helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "kernel"], ["logits"]),
+        helper.make_node("Add", ["logits", "sum"], ["probabilities"]),
+    ]
+    write(path, model(nodes, weights=[size, one]), DESCRIPTION)
+    assert "an array of 40,000,000,000 numbers" in refused(path)
+
+
+def test_what_fails_while_it_computes_is_a_sentence(path):
+    index = numpy_helper.from_array(np.array([7]), "index")
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["places"], to=TensorProto.INT64),
+        helper.make_node("GatherElements", ["flat", "places"], ["shuffled"], axis=1),
+        helper.make_node("MatMul", ["shuffled", "kernel"], ["probabilities"]),
+    ]
+    write(path, model(nodes, weights=[index]), DESCRIPTION)
+    with pytest.raises(PipelineError, match="can't compute the model"):
+        load(path).probabilities(np.full((1, 2, 3), 200, np.uint8))
+
+
 def test_an_operation_that_the_runtime_does_not_have_is_refused(path):
     node = helper.make_node("Shell", ["images"], ["probabilities"], domain="evil")
     strange = model([node])

@@ -1,6 +1,7 @@
 """The logged model as MLflow's own commands use it: without TensorFlow, and not by floats."""
 
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from mlflow.pyfunc import scoring_server
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
+from pipeline.serving.predictor import Predictor
 from pipeline.serving.reference import resolve
 
 
@@ -136,3 +138,25 @@ def test_without_a_name_it_is_the_model_of_the_workspace(workspace):
 def test_what_stands_for_no_model_is_refused(workspace, ref):
     with pytest.raises(PipelineError, match=ref):
         resolved(ref, workspace)
+
+
+def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_path):
+    """A version in the registry may be anybody's: its loader and its pickles are code."""
+    registry, run = client(workspace), one_run(workspace)
+    model = registry.create_logged_model(run.info.experiment_id, name="foreign")
+    place, proof = tmp_path / "model", tmp_path / "was-run"
+    (place / "data").mkdir(parents=True)
+    (place / "code").mkdir()
+    (place / "code" / "evil.py").write_text(f"open({str(proof)!r}, 'w')\n")
+    (place / "MLmodel").write_text("flavors: {python_function: {loader_module: evil, code: code}}\n")
+    (place / "data" / "model.onnx").write_bytes(pickle.dumps(proof))
+    registry.log_model_artifacts(model.model_id, str(place))
+    registry.finalize_logged_model(model.model_id, "READY")
+    registry.create_registered_model("foreign")
+    registry.create_model_version(
+        "foreign", f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id
+    )
+    found = resolved("foreign/1", workspace)
+    with pytest.raises(PipelineError):
+        Predictor.load(found.path)
+    assert not proof.exists()

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 1000  # Bounds the memory; a model's layers multiply it.
 _KEY = "pipeline"
+_LARGEST = 2**28  # numbers that a step makes of an image
 
 
 class RunName(Section):
@@ -80,10 +82,8 @@ class Classifier:
         self.description = description
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        # The runtime's exceptions have no base class but this.
         except Exception as error:
-            reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-            raise PipelineError(f"ONNX Runtime refuses the model: {reason}") from None
+            raise PipelineError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the model makes of `images`.
@@ -95,7 +95,7 @@ class Classifier:
             float32 (n, classes).
 
         Raises:
-            PipelineError: the images have another dtype or shape.
+            PipelineError: the images have another dtype or shape, or ONNX Runtime can't compute it.
         """
         shape = self.description.image_shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:
@@ -106,8 +106,16 @@ class Classifier:
         rows = np.empty((len(images), len(self.description.classes)), np.float32)
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            (rows[part],) = self._session.run([OUTPUT], {INPUT: images[part]})
+            try:
+                (rows[part],) = self._session.run([OUTPUT], {INPUT: images[part]})
+            # The runtime's exceptions have no base class but this.
+            except Exception as error:
+                raise PipelineError(f"ONNX Runtime can't compute the model: {_reason(error)}") from None
         return rows
+
+
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder=" ...")
 
 
 def write(path: Path, model: "onnx.ModelProto", description: Description) -> None:
@@ -122,7 +130,8 @@ def load(path: Path) -> Classifier:
     """Read what `write` wrote; no other file is read, whatever this one says.
 
     Raises:
-        PipelineError: the file is missing, is no whole ONNX file, has parts elsewhere, or is not from here.
+        PipelineError: the file is missing, is no whole ONNX file, has parts elsewhere, is not from here, or
+            needs far too much memory.
     """
     import onnx
 
@@ -138,6 +147,7 @@ def load(path: Path) -> Classifier:
         raise PipelineError(f"{path} has weights in other files: it is refused.")
     description = _description(path, model)
     _refuse_other_interface(path, model, description)
+    _refuse_huge(path, model)
     try:
         return Classifier(description, content)
     except PipelineError as error:
@@ -171,6 +181,21 @@ def _refuse_other_interface(path: Path, model: "onnx.ModelProto", description: D
             f"{path} does not map images of shape {description.image_shape} to the probabilities of "
             f"{len(description.classes)} classes, as its metadata say: it is refused."
         )
+
+
+def _refuse_huge(path: Path, model: "onnx.ModelProto") -> None:
+    """Refuse a model that declares arrays which no image needs; none is allocated."""
+    import onnx
+
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception as error:
+        raise PipelineError(f"{path} is no consistent model: {_reason(error)}") from None
+    for value in inferred.value_info:
+        # An unknown size, as the number of images, counts as one.
+        size = prod(max(part.dim_value, 1) for part in value.type.tensor_type.shape.dim)
+        if size > _LARGEST:
+            raise PipelineError(f"{path} computes an array of {size:,} numbers: it is refused.")
 
 
 def _interface(value: "onnx.ValueInfoProto") -> tuple[str, int, tuple[int, ...]]:

@@ -1,10 +1,11 @@
 """Runs as MLflow has them, found by what people call them."""
 
 import csv
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
 class LoggedModel:
     """A model as MLflow has it."""
 
-    name: str  # of its run
+    name: str  # of its run, or in the registry
     model_id: str
     location: str  # of its files
     metrics: dict[str, float]  # of its run
@@ -112,13 +113,11 @@ def find_version(
         except MlflowException as error:
             wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
             raise PipelineError(f"MLflow's registry has no {wanted}: {error.message}") from None
-        run = client.get_run(found.run_id)
-        if not found.model_id:
-            return replace(_model_of(client, found.run_id, run), version=str(found.version))
-        location = client.get_logged_model(found.model_id).artifact_location
-        return LoggedModel(
-            run.info.run_name, found.model_id, location, dict(run.data.metrics), str(found.version)
-        )
+        metrics = dict(client.get_run(found.run_id).data.metrics) if found.run_id else {}
+        # A version has its own files, which need not be those of the run that it names.
+        location = client.get_model_version_download_uri(name, found.version)
+        model_id = hashlib.sha256(location.encode()).hexdigest()[:32]
+        return LoggedModel(name, model_id, location, metrics, str(found.version))
 
 
 def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
