@@ -3,7 +3,7 @@
     python -m benchmarks.gate [--pairs 2000]
 
 Draws pairs of made-up models whose truth is known, asks the gate with the settings of conf/promotion about
-each, and writes gate.md beside this file: some ten minutes on two cores.
+each, and writes gate.md beside this file: half an hour on two cores. docs/trust.md has what it came to.
 """
 
 import argparse

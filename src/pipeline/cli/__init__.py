@@ -5,7 +5,7 @@ from pipeline.errors import exit_on_error
 
 # Each registers its verbs; `pipeline --help` lists them in this order.
 # isort: off
-from pipeline.cli import data, training, runs, models, promotion, sharing  # noqa: F401
+from pipeline.cli import data, training, runs, models, promotion, verification, sharing  # noqa: F401
 # isort: on
 
 

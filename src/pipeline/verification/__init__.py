@@ -1,0 +1,1 @@
+"""Verification: disk and MLflow, held against the digests that were recorded, and repaired."""

@@ -1,0 +1,82 @@
+"""Left-overs: what processes that were killed leave behind, and nothing needs."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.artifacts.workspace import Workspace, remove
+from pipeline.trials.trial import remove_abandoned
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
+
+
+def left_overs(workspace: Workspace) -> list[tuple[str, Path]]:
+    """What it is, and where: half-written files, locks that nobody holds, folders of trials that ended."""
+    return [*_temporary(workspace), *_locks(workspace), *_trials(workspace)]
+
+
+def clean(workspace: Workspace, found: list[tuple[str, Path]]) -> None:
+    """Remove them, unless a process has begun to use them meanwhile."""
+    for what, path in found:
+        if what == _LOCK:
+            _remove_if_free(path)
+        elif what == _HALF:
+            remove(path)
+    remove_abandoned(workspace.scratch / "trials")
+
+
+_HALF, _LOCK, _TRIAL = "half-written file", "lock of a dead process", "workspace of a dead trial"
+
+
+def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    root = workspace.root
+    for folder in (root, root / "models", root / "reports", root / "data", workspace.scratch):
+        depth = "*" if folder == root else "**/*"
+        for path in folder.glob(depth):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_alive(int(match[1])):
+                yield _HALF, path
+
+
+def _locks(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    trials = workspace.scratch / "trials"
+    for path in workspace.scratch.glob("**/*.lock"):
+        # The store's lock stays, and a trial's goes with it.
+        if path.name != "store.lock" and path.parent != trials and not _is_held(path):
+            yield _LOCK, path
+
+
+def _trials(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    for path in (workspace.scratch / "trials").glob("*"):
+        locks = [path.with_suffix(suffix) for suffix in (".lock", ".running")]
+        if path.is_dir() and not any(lock.exists() and _is_held(lock) for lock in locks):
+            yield _TRIAL, path
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _remove_if_free(path: Path) -> None:
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        pass  # it is in use now
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,155 @@
+"""Repair: what is damaged or missing is made whole from another copy, or from the stages."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256
+from pipeline.config.schema import TrackingSection
+from pipeline.registry.journal import path_of
+from pipeline.registry.registered import open_journal
+from pipeline.tracking.store import open_store
+from pipeline.verification.cache import Cache
+from pipeline.verification.problems import Problem
+
+
+def repair(
+    problems: Sequence[Problem], cache: Cache, tracking: TrackingSection, downloaded: Path
+) -> list[str]:
+    """Mend what can be mended; a line for each attempt.
+
+    Args:
+        problems: that were found.
+        cache: of the repository.
+        tracking: names the store.
+        downloaded: the folder with the artifacts of MLflow that do not lie on this machine.
+    """
+    lines = []
+    known = _by_md5(
+        [
+            *cache.workspace.root.glob("models/*"),
+            *cache.workspace.root.glob("reports/*"),
+            *(
+                path
+                for folder in (cache.workspace.home / "mlruns", downloaded)
+                for path in folder.rglob("*")
+                if path.is_file()
+            ),
+            *(cache.workspace.root / output.path for output in cache.files()),
+        ]
+    )
+    of_cache = {problem.digest: problem for problem in problems if problem.area == "cache"}
+    for digest, problem in of_cache.items():
+        assert problem.path
+        lines.append(f"{problem.path}: {_restore_object(digest, problem.path, cache, known)}")
+    for problem in problems:
+        if problem.area == "workspace" and problem.digest and problem.path:
+            lines.append(f"{problem.name}: {_restore_file(problem, cache)}")
+        elif problem.area == "mlflow" and problem.digest and problem.path:
+            lines.append(
+                f"{problem.name} in MLflow: {_restore_artifact(problem, cache, tracking, downloaded)}"
+            )
+        elif problem.area == "registry" and problem.name:
+            lines.append(
+                f"journal of {problem.name}: {_restore_journal(problem.name, cache.workspace, tracking)}"
+            )
+    return lines
+
+
+def _by_md5(paths: Sequence[Path]) -> dict[str, Path]:
+    found = {}
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as file:
+                found[hashlib.file_digest(file, "md5").hexdigest()] = path
+    return found
+
+
+def _restore_object(digest: str, place: Path, cache: Cache, known: dict[str, Path]) -> str:
+    """Make an object of the cache whole."""
+    remove(place)
+    copy = known.get(digest.removesuffix(".dir"))
+    if copy and not digest.endswith(".dir"):
+        with atomic(place) as temporary:
+            shutil.copyfile(copy, temporary)
+        where = "MLflow's copy" if "mlruns" in copy.parts else "the workspace"
+        return f"restored from {where}, {copy}"
+    if _fetch(digest, cache) and place.is_file():
+        return "fetched from the DVC remote"
+    return "removed, no copy was found: `dvc repro` makes it again"
+
+
+def _fetch(digest: str, cache: Cache) -> bool:
+    """Ask the default remote, if there is one."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    with suppress(DvcException, OSError), Repo(str(cache.workspace.root)) as repo:
+        repo.cloud.pull({HashInfo("md5", digest)})
+        return True
+    return False
+
+
+def _restore_file(problem: Problem, cache: Cache) -> str:
+    """Have an output in the workspace again as dvc.lock names it."""
+    assert problem.path
+    source = cache.place(problem.digest)
+    if not source.is_file():
+        return "not in the cache: `dvc repro` makes it again"
+    with atomic(problem.path) as temporary:
+        shutil.copyfile(source, temporary)
+    return "restored from the cache"
+
+
+def _restore_artifact(problem: Problem, cache: Cache, tracking: TrackingSection, downloaded: Path) -> str:
+    """Have MLflow hold a file as it was recorded."""
+    assert problem.path
+    source = next(
+        (path for path in _outputs(cache) if path.is_file() and sha256(path) == problem.digest), None
+    )
+    if source is None:
+        return "no copy was found"
+    if not problem.path.is_relative_to(downloaded):
+        with atomic(problem.path) as temporary_file:
+            shutil.copyfile(source, temporary_file)
+        return f"restored from {source}"
+    client = open_store(tracking, cache.workspace).client
+    folder = os.path.dirname(problem.name)  # noqa: PTH120 (of an artifact, not of this machine)
+    with tempfile.TemporaryDirectory() as temporary:
+        if problem.run.startswith("m-"):
+            copy = Path(temporary) / problem.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+            client.log_model_artifacts(problem.run, temporary)
+        else:
+            copy = Path(temporary) / Path(problem.name).name
+            shutil.copyfile(source, copy)
+            client.log_artifact(problem.run, str(copy), folder or None)
+    return f"sent again from {source}"
+
+
+def _outputs(cache: Cache) -> Iterator[Path]:
+    """Files of models/ and reports/, of the workspace and of every past result."""
+    for folder in ("models", "reports"):
+        yield from (cache.workspace.root / folder).rglob("*")
+    for digest, path, _ in cache.entries():
+        if path.startswith(("models/", "reports/")):
+            if digest.endswith(".dir"):
+                yield from (cache.place(md5) for _, md5 in cache.listed(digest))
+            else:
+                yield cache.place(digest)
+
+
+def _restore_journal(name: str, workspace: Workspace, tracking: TrackingSection) -> str:
+    """Have both copies whole; MLflow's can't be changed, so it decides."""
+    path = path_of(tracking, workspace, name)
+    damaged = path.with_suffix(".damaged")
+    if path.exists():
+        os.replace(path, damaged)
+    open_journal(name, tracking, workspace)
+    return f"restored from MLflow's copy; the damaged one is {damaged.name}"

@@ -1,0 +1,151 @@
+"""The workspace's run, MLflow's runs and the registry, held against what each says of the others."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts.onnx_file import load
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.schema import TrackingSection
+from pipeline.errors import PipelineError
+from pipeline.registry.journal import BrokenError, check_copies, folder_of
+from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.tracking.identity import read_run
+from pipeline.tracking.mlflow_run import ID_TAG
+from pipeline.tracking.store import open_store, search
+from pipeline.tracking.stored import fetch
+from pipeline.verification.problems import Problem
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def check_run(workspace: Workspace) -> list[Problem]:
+    """Whether run.json, the model's two files and the metrics of the workspace belong together."""
+    if not workspace.run.exists():
+        return []
+    try:
+        run = read_run(workspace.run)
+        result = run["result"]
+    except (PipelineError, KeyError) as error:
+        return [Problem("run", f"models/run.json is damaged: {error}", workspace.run)]
+    problems = []
+    for path, key in ((workspace.model, "model_sha256"), (workspace.onnx, "onnx_sha256")):
+        if path.exists() and sha256(path) != result.get(key):
+            text = (
+                f"models/{path.name} is not the model of the run {run['name']}, which models/run.json names."
+            )
+            problems.append(Problem("run", text, path))
+    if workspace.onnx.exists() and not problems:
+        about = load(workspace.onnx).description
+        if (about.run.id, about.weights_sha256) != (run["id"], result["weights_sha256"]):
+            text = f"models/model.onnx says that it is of the run {about.run.name}, not of {run['name']}."
+            problems.append(Problem("run", text, workspace.onnx))
+    return problems + list(_check_metrics(workspace, str(result["weights_sha256"])))
+
+
+def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
+    if not workspace.metrics.exists():
+        return
+    try:
+        metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
+        if metrics["weights_sha256"] != weights:
+            text = "reports/metrics.json is of other weights than those of models/run.json."
+            yield Problem("run", text, workspace.metrics)
+        if workspace.predictions.exists():
+            with workspace.predictions.open(encoding="utf-8", newline="") as file:
+                right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+            if abs(sum(right) / len(right) - metrics["test_accuracy"]) > 1e-9:
+                text = "reports/predictions.csv has another accuracy than reports/metrics.json."
+                yield Problem("run", text, workspace.predictions)
+    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
+        yield Problem("run", f"reports/ is damaged ({error!r}).", workspace.metrics)
+
+
+def check_mlflow(
+    tracking: TrackingSection, workspace: Workspace, folder: Path, everything: bool
+) -> tuple[list[Problem], int]:
+    """Whether each run in MLflow, and each model, has the files that it names, byte for byte.
+
+    Args:
+        tracking: names the store.
+        workspace: the repository.
+        folder: for what is downloaded: of the workspace's run, or of all.
+        everything: download also what is not on this machine and not of the workspace's run.
+
+    Returns:
+        The problems, and the number of files that were hashed.
+
+    Raises:
+        MlflowException: the store can't be reached.
+    """
+    client = open_store(tracking, workspace).client
+    own = read_run(workspace.run)["id"] if workspace.run.exists() else None
+    problems: list[Problem] = []
+    checked = 0
+    for number, run in enumerate(search(client, f"tags.`{ID_TAG}` LIKE '%'")):
+        remote = everything or run.data.tags[ID_TAG] == own
+        stored = fetch(client, run, folder / str(number), remote)
+        checked += stored.checked
+        problems += [
+            Problem("mlflow", f"{found.text}.", found.path, found.name, found.owner, found.digest)
+            for found in stored.broken
+        ]
+        if stored.lost:
+            problems.append(Problem("mlflow", stored.lost, run=run.info.run_id))
+    return problems, checked
+
+
+def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Problem]:
+    """Whether registered versions are their runs' models, journals are whole, and aliases follow them.
+
+    Raises:
+        MlflowException: the store can't be reached.
+    """
+    client = open_store(tracking, workspace).client
+    names = {model.name for model in client.search_registered_models()}
+    names |= {path.stem for path in folder_of(tracking, workspace).glob("*.jsonl")}
+    problems: list[Problem] = []
+    for name in sorted(names):
+        versions = Versions(client, name)
+        problems += _versions(client, versions)
+        try:
+            entries = check_copies(tracking, workspace, name)
+        except BrokenError as error:
+            problems.append(Problem("registry", str(error), name=name))
+            continue
+        for alias, entry in {entry.alias: entry for entry in entries}.items():
+            found = versions.at(alias)
+            if found is None or str(found.version) != entry.version:
+                where = f"version {found.version}" if found else "no version"
+                text = (
+                    f"{alias} of {name} is {where}, and the journal says version {entry.version}: the next "
+                )
+                text += "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
+                problems.append(Problem("registry", text, name=name))
+    return problems
+
+
+def _versions(client: "MlflowClient", versions: Versions) -> Iterator[Problem]:
+    from mlflow.exceptions import MlflowException
+
+    for version in versions.all():
+        what = f"Version {version.version} of {versions.name}"
+        if MODEL_FILE_TAG not in version.tags:
+            continue  # somebody registered it by other means
+        try:
+            run = client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            yield Problem("registry", f"{what} is of a run that MLflow does not have: {version.run_id}.")
+            continue
+        models = client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{version.run_id}'", max_results=1
+        )
+        source = f"models:/{models[0].model_id}" if models else ""
+        same = version.tags[MODEL_FILE_TAG] == run.data.tags.get(MODEL_FILE_TAG)
+        if not same or version.source != source:
+            yield Problem("registry", f"{what} is not the model of its run {run.info.run_name}.")

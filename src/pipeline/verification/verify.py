@@ -1,0 +1,82 @@
+"""verify: what is recorded, held against what is there; repaired and cleaned up if that is asked for."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.console import count, say
+from pipeline.registry.promotion import failing_in_sentences
+from pipeline.verification.cache import Cache, check_cache, check_workspace
+from pipeline.verification.leftovers import clean, left_overs
+from pipeline.verification.problems import Problem
+from pipeline.verification.repair import repair
+from pipeline.verification.runs import check_mlflow, check_registry, check_run
+
+BROKEN = 1  # the exit code if something does not hold
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `verify` is asked to do."""
+
+    everything: bool = False
+    repair: bool = False
+    clean: bool = False
+
+
+def verify(workspace: Workspace, tracking: TrackingSection, wanted: Wanted) -> int:
+    """Check, say what is found, and give the exit code: 0 all holds, 1 something does not.
+
+    Raises:
+        PipelineError: dvc.lock can't be read, or MLflow can't be reached.
+    """
+    cache = Cache(workspace)
+    with failing_in_sentences(tracking, workspace), tempfile.TemporaryDirectory() as folder:
+        problems = _check(cache, tracking, Path(folder) / "before", wanted.everything)
+        if problems and wanted.repair:
+            for line in repair(problems, cache, tracking, Path(folder)):
+                say(line)
+            problems = _check(cache, tracking, Path(folder) / "after", wanted.everything)
+    for line in _left(workspace, wanted.clean):
+        say(line)
+    if problems:
+        advice = "" if wanted.repair else " `pipeline verify --repair` mends what it can."
+        say(f"{count(len(problems), 'thing')} not as recorded.{advice}")
+        return BROKEN
+    say("Everything is as recorded.")
+    return 0
+
+
+def _check(cache: Cache, tracking: TrackingSection, folder: Path, everything: bool) -> list[Problem]:
+    start = time.monotonic()
+    problems: list[Problem] = []
+
+    def note(what: str, found: Sequence[Problem]) -> None:
+        problems.extend(found)
+        say(f"{what}: {'as recorded' if not found else count(len(found), 'problem')}.")
+        for problem in found:
+            say(f"  {problem.text}")
+
+    note("DVC's cache", check_cache(cache, everything))
+    note("The workspace and dvc.lock", check_workspace(cache))
+    note("Run, model and metrics", check_run(cache.workspace))
+    found, files = check_mlflow(tracking, cache.workspace, folder, everything)
+    note(f"{count(files, 'file')} of MLflow", found)
+    note("Registered models", check_registry(tracking, cache.workspace))
+    say(f"Checked in {time.monotonic() - start:.1f} s.")
+    return problems
+
+
+def _left(workspace: Workspace, remove: bool) -> Iterator[str]:
+    found = left_overs(workspace)
+    for what, path in found:
+        yield f"Left over: {path}, {what}."
+    if found and remove:
+        clean(workspace, found)
+        yield f"Removed {count(len(found), 'left-over')}."
+    elif found:
+        yield "`pipeline verify --clean` removes what is left over."

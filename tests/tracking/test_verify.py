@@ -1,0 +1,246 @@
+"""What is recorded, held against what is there: each sabotage is found, and mended where it can be."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import onnx
+import pytest
+import yaml
+from harness import client, config, lay_out, train
+from test_promotion import SETTINGS, answer
+
+from pipeline.artifacts.onnx_file import RunName, load, write
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.registry.journal import path_of
+from pipeline.registry.promotion import promote
+from pipeline.tracking import session as tracking
+from pipeline.tracking.identity import identify
+from pipeline.verification.cache import Cache
+from pipeline.verification.verify import Wanted, verify
+
+TRACKING = config().tracking
+OUTPUTS = {
+    "train": ("models/model.keras", "models/model.onnx", "models/history.csv", "models/run.json"),
+    "evaluate": (
+        "reports/probabilities.npy",
+        "reports/predictions.csv",
+        "reports/metrics.json",
+        "reports/figures",
+    ),
+}
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+def store(root, path):
+    """Put a file or a folder into the cache, as DVC does; its digest."""
+    objects = root / ".dvc" / "cache" / "files" / "md5"
+
+    def add(content, suffix=""):
+        digest = md5(content) + suffix
+        place = objects / digest[:2] / digest[2:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return digest
+
+    if path.is_file():
+        return add(path.read_bytes())
+    files = [{"md5": add(found.read_bytes()), "relpath": found.name} for found in sorted(path.iterdir())]
+    return add(json.dumps(files).encode(), ".dir")
+
+
+@pytest.fixture(scope="module")
+def template(memory, model, empty_store):
+    """A repository with a run, its reports, a promotion, dvc.lock and DVC's cache."""
+    workspace = lay_out(Workspace(memory / "verified"), model)
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+    name_in_onnx(workspace)
+    train(config(), workspace)
+    with tracking.evaluation(config(), workspace):
+        answer(workspace, 60)
+        weights = json.loads(workspace.run.read_text())["result"]["weights_sha256"]
+        metrics = json.loads(workspace.metrics.read_text()) | {"weights_sha256": weights}
+        workspace.metrics.write_text(json.dumps(metrics))
+    (workspace.root / ".dvc").mkdir()
+    (workspace.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    stages, locked = {}, {}
+    for stage, paths in OUTPUTS.items():
+        stages[stage] = {"cmd": "true", "outs": list(paths)}
+        outs = [{"path": path, "md5": store(workspace.root, workspace.root / path)} for path in paths]
+        locked[stage] = {"cmd": "true", "outs": outs}
+    workspace.dvc_yaml.write_text(yaml.safe_dump({"stages": stages}))
+    workspace.dvc_lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
+    settings = SETTINGS.model_copy(update={"code": "any"})
+    promote(None, None, "champion", settings, TRACKING, workspace)
+    return workspace
+
+
+def name_in_onnx(workspace):
+    """Have the ONNX file name the run that `train` makes of it."""
+    run = identify(config(), workspace, {})
+    description = load(workspace.onnx).description.model_copy(
+        update={
+            "run": RunName(id=run["id"], name=run["name"]),
+            "weights_sha256": sha256(workspace.model),
+        }
+    )
+    write(workspace.onnx, onnx.load(workspace.onnx), description)
+
+
+@pytest.fixture
+def repository(template, tmp_path):
+    shutil.copytree(template.root, tmp_path / "repository")
+    return Workspace(tmp_path / "repository")
+
+
+def verified(repository, capsys, **wanted):
+    """The exit code, and what was said."""
+    capsys.readouterr()
+    code = verify(repository, TRACKING, Wanted(**wanted))
+    return code, capsys.readouterr().out
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def place(repository, path):
+    [output] = [found for found in Cache(repository).files() if found.path == path]
+    return Cache(repository).place(output.md5)
+
+
+def in_mlruns(repository, name):
+    [path] = (repository.root / "mlruns").rglob(name)
+    return path
+
+
+def test_what_is_as_recorded_passes(repository, capsys):
+    code, said = verified(repository, capsys, everything=True)
+    assert code == 0, said
+    assert "Everything is as recorded." in said
+
+
+SABOTAGE = {
+    "a flipped byte in a cached object": (
+        lambda repository: flip(place(repository, "models/model.keras")),
+        "is damaged: models/model.keras, an output of train",
+    ),
+    "a missing object": (
+        lambda repository: place(repository, "reports/figures/confusion.png").unlink(),
+        "is missing: reports/figures/confusion.png, an output of evaluate",
+    ),
+    "the list of a folder is missing": (
+        lambda repository: next(Cache(repository).objects.glob("??/*.dir")).unlink(),
+        "is missing: reports/figures, an output of evaluate",
+    ),
+    "a flipped byte in a model in mlruns/": (
+        lambda repository: flip(in_mlruns(repository, "model.onnx")),
+        "data/model.onnx of the model of ",
+    ),
+    "a foreign loader in an MLmodel": (
+        lambda repository: flip(in_mlruns(repository, "MLmodel")),
+        "MLmodel of the model of ",
+    ),
+    "a flipped byte in MLflow's probabilities.npy": (
+        lambda repository: flip(in_mlruns(repository, "probabilities.npy")),
+        "probabilities.npy of the run ",
+    ),
+    "a flipped byte in probabilities.npy": (
+        lambda repository: flip(repository.probabilities),
+        "reports/probabilities.npy is not what dvc.lock names: an output of evaluate",
+    ),
+    "an exchanged model": (
+        lambda repository: shutil.copy(repository.onnx, repository.model),
+        "models/model.keras is not the model of the run",
+    ),
+    "a file more in a folder": (
+        lambda repository: (repository.figures / "foreign.png").write_bytes(b"png"),
+        "reports/figures/foreign.png is not among the outputs of evaluate",
+    ),
+    "other metrics": (
+        lambda repository: repository.metrics.write_text(
+            repository.metrics.read_text().replace('"test_accuracy": 0.95', '"test_accuracy": 0.99')
+        ),
+        "reports/predictions.csv has another accuracy than reports/metrics.json",
+    ),
+    "a cut journal line": (
+        lambda repository: os.truncate(path_of(TRACKING, repository, "digits"), 100),
+        "Line 1 of ",
+    ),
+    "a version of another model": (
+        lambda repository: client(repository).set_model_version_tag(
+            "digits", "1", "pipeline.model_sha256", 64 * "0"
+        ),
+        "Version 1 of digits is not the model of its run",
+    ),
+    "an alias set by hand": (
+        lambda repository: client(repository).delete_registered_model_alias("digits", "champion"),
+        "champion of digits is no version, and the journal says version 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_it_is_found_and_named(repository, capsys, name):
+    sabotage, expected = SABOTAGE[name]
+    sabotage(repository)
+    code, said = verified(repository, capsys)
+    assert code == 1, said
+    assert expected in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in SABOTAGE
+        if "MLmodel" not in name
+        and name
+        not in (
+            "the list of a folder is missing",
+            "a file more in a folder",
+            "a version of another model",
+            "an alias set by hand",
+        )
+    ],
+)
+def test_what_has_another_copy_is_mended(repository, capsys, name):
+    SABOTAGE[name][0](repository)
+    code, said = verified(repository, capsys, repair=True)
+    assert code == 0, said
+    assert "restored" in said or "sent again" in said
+
+
+def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository, capsys):
+    stray = Cache(repository).place(md5(b"stray"))
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"strax")
+    assert verified(repository, capsys)[0] == 0
+    code, said = verified(repository, capsys, everything=True)
+    assert code == 1
+    assert "an object that nothing here names" in said
+
+
+def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
+    found = [
+        repository.root / "models" / ".model.keras.999999999.tmp",
+        repository.scratch / "locks" / "train-abc.lock",
+        repository.scratch / "trials" / "0123456789abcdef",
+    ]
+    found[2].mkdir(parents=True)
+    for path in found[:2]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    code, said = verified(repository, capsys)
+    assert code == 0
+    assert all(str(path) in said for path in found)
+    assert all(path.exists() for path in found)
+    verified(repository, capsys, clean=True)
+    assert not any(path.exists() for path in found)
+    assert "Left over" not in verified(repository, capsys)[1]
