@@ -110,3 +110,24 @@ def test_without_normalisation_the_convolutions_have_a_bias_instead():
     names = [weight.path for weight in convolutional(normalisation="none").weights]
     assert not any("normalisation" in name for name in names)
     assert sum("convolution" in name and "bias" in name for name in names) == 4
+
+
+@pytest.mark.parametrize(("side", "features"), [(28, 7 * 7 * 64), (64, 16 * 16 * 64), (96, 64), (224, 64)])
+def test_the_dense_layer_of_a_cnn_does_not_grow_with_large_images(side, features):
+    config = compose(CONF, ["model=cnn"]).model
+    network = build(config, (side, side, 3), 5)
+    assert network.get_layer("logits").kernel.shape == (features, 5)
+    for pooling, expected in (("flatten", (side // 4) ** 2 * 64), ("average", 64)):
+        chosen = build(config.model_copy(update={"pooling": pooling}), (side, side, 3), 5)
+        assert chosen.get_layer("logits").kernel.shape == (expected, 5)
+
+
+def test_a_residual_cnn_adds_the_beginning_of_a_stage_to_its_end():
+    config = compose(CONF, ["model=cnn"]).model
+    plain, residual = (build(config.model_copy(update={"residual": on}), (8, 8), 3) for on in (False, True))
+    assert [layer.name for layer in residual.layers if layer not in plain.layers and "sum" in layer.name] == [
+        "sum_3"
+    ]
+    residual.set_weights(plain.get_weights())
+    pixels = np.random.default_rng(0).random((2, 64), np.float32)
+    assert not np.allclose(plain(pixels), residual(pixels))

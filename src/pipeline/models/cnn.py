@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Its convolutions take a multiple of the time of those of TensorFlow.
 FASTER_WITH_XLA = False
+_LARGEST_FLATTENED = 64 * 64  # pixels: beyond that, a dense layer would have most of the parameters
 
 
 class CnnStage(Section):
@@ -29,6 +30,8 @@ class CnnSection(ModelSection):
     name: Literal["cnn"]
     stages: Annotated[tuple[CnnStage, ...], Field(strict=False, min_length=1)]
     normalisation: Literal["batch", "none"]
+    residual: bool
+    pooling: Literal["flatten", "average"] | None
     activation: Activation
     dropout: Fraction
 
@@ -55,9 +58,15 @@ def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> "ke
             if config.normalisation == "batch":
                 features = keras.layers.BatchNormalization(name=f"normalisation_{name}")(features)
             features = keras.layers.Activation(config.activation, name=f"activation_{name}")(features)
+            if config.residual and repeat == 1:
+                shortcut = features
+        if config.residual and stage.convolutions > 1:
+            features = keras.layers.Add(name=f"sum_{number}")([shortcut, features])
         if stage.pool:
             features = keras.layers.MaxPooling2D(name=f"pool_{number}")(features)
-    features = keras.layers.Flatten(name="features")(features)
+    pooling = config.pooling or ("flatten" if height * width <= _LARGEST_FLATTENED else "average")
+    pool = keras.layers.Flatten if pooling == "flatten" else keras.layers.GlobalAveragePooling2D
+    features = pool(name="features")(features)
     if config.dropout > 0:
         features = keras.layers.Dropout(config.dropout, name="dropout")(features)
     logits = keras.layers.Dense(classes, name="logits")(features)
