@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.console import say
 from pipeline.errors import PipelineError
@@ -24,12 +25,14 @@ async def watch(service: Service, find: Callable[[], Resolved]) -> None:
         service: whose model is replaced.
         find: where the model is now; is called in a thread.
     """
+    # Always the same one: MLflow keeps connections for each.
+    thread, loop = ThreadPoolExecutor(1, "watch"), asyncio.get_running_loop()
     refused: str | None = None
     said = ""
     while True:
         await asyncio.sleep(SECONDS)
         try:
-            source = await asyncio.to_thread(find)
+            source = await loop.run_in_executor(thread, find)
         except PipelineError as error:
             if str(error) != said:
                 _log.warning("The model goes on, but is not watched: %s", error)
@@ -39,7 +42,7 @@ async def watch(service: Service, find: Callable[[], Resolved]) -> None:
         if source.version in (service.served.source.version, refused):
             continue
         try:
-            successor = await asyncio.to_thread(Served.load, source)
+            successor = await loop.run_in_executor(thread, Served.load, source)
             _refuse_another_kind(successor, service.served)
         except PipelineError as error:
             _log.warning(
