@@ -1,0 +1,80 @@
+"""Photos of digits are read as well as the images that they are of; predictions are the evaluation's."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photos import photo
+from pipeline.artifacts.processed import read_split
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
+from pipeline.environment import use_threads
+from pipeline.serving.inputs import items
+from pipeline.serving.predict import answers
+from pipeline.serving.predictor import Predictor
+from pipeline.stages import evaluate, fetch, preprocess, train
+from pipeline.tracking.identity import complete, identify, write_run
+
+pytestmark = pytest.mark.slow
+use_threads(1)
+CONF = Path(__file__).parents[2] / "conf"
+PHOTOS = 2000
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workspace = Workspace(tmp_path_factory.mktemp("mnist"))
+    config = compose(CONF, ["train.epochs=2", "evaluate.robustness=0"])
+    fetch.run(config, workspace)
+    preprocess.run(config, workspace)
+    result = train.run(config, workspace)
+    write_run(workspace.run, complete(identify(config, workspace, {}), result, workspace.model))
+    evaluate.run(config, workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def told(trained, tmp_path_factory):
+    """For each of the first test images its label, and what is said of it and of a photo of it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images, labels = read_split(trained, "test")
+    draw = np.random.default_rng(0)
+    for name in ("images", "photos"):
+        (folder / name).mkdir()
+    for number, image in enumerate(images[:PHOTOS].reshape(-1, 28, 28)):
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        Image.fromarray(photo(image, draw)).save(folder / "photos" / f"{number}.png")
+    predictor = Predictor.load(trained.onnx)
+    reader = predictor.description.reader
+    found = [
+        list(answers(predictor, items([str(folder / name)], reader), 1)) for name in ("images", "photos")
+    ]
+    return labels[:PHOTOS], *found
+
+
+def test_photos_are_read_right_as_often_as_the_test_images(told):
+    labels, images, photos = told
+    right = [
+        np.mean(
+            [
+                answer.best and answer.best[0][0] == str(label)
+                for answer, label in zip(kind, labels, strict=True)
+            ]
+        )
+        for kind in (images, photos)
+    ]
+    assert right[0] > 0.93
+    assert right[1] > right[0] - 0.015
+
+
+def test_predictions_are_those_of_the_evaluation(trained, told):
+    _, images, _ = told
+    with trained.predictions.open(newline="") as file:
+        evaluated = list(csv.DictReader(file))[:PHOTOS]
+    assert [answer.best[0][0] for answer in images] == [row["predicted"] for row in evaluated]
+    confidence = [float(row["confidence"]) for row in evaluated]
+    # The table has six digits after the point, each rounded.
+    assert [answer.best[0][1] for answer in images] == pytest.approx(confidence, abs=1.5e-6)
