@@ -48,6 +48,7 @@ def test_nothing_in_it_runs_and_no_other_file_is_shown(page):
     assert "<script>" not in text
     assert 'href="javascript:' not in text
     assert 'src="https:' not in text
+    assert text.count('src="data:') == 1
     assert page.headers["content-security-policy"].startswith("default-src 'none'; img-src data:;")
 
 

@@ -104,7 +104,7 @@ def test_the_map_of_what_spoke_for_the_answer_points_at_the_digit(client, digits
     beside, steps = np.pad(ink, 1), (-1, 0, 1)
     near = np.any([np.roll(beside, (y, x), (0, 1)) for y in steps for x in steps], axis=0)[1:-1, 1:-1]
     assert np.abs(cells[~near]).max() < 1e-3
-    assert cells[ink].max() > 0.5
+    assert cells[ink].mean() > 0.2
 
 
 def test_the_model_is_described(client):
