@@ -62,7 +62,7 @@ def test_the_same_pictures_give_the_same_arrays_wherever_they_are_and_however_th
     first = clone.added(pets)
     moved = tmp_path / "elsewhere" / "moved"
     for path in sorted(pets.rglob("*.png"), reverse=True):
-        target = moved / path.parent.name / f"z{path.name}"
+        target = moved / path.parent.name / f"{9 - int(path.stem)}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     scandir = os.scandir
