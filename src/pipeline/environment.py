@@ -45,6 +45,7 @@ _SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "agg",
     "MATPLOTLIBRC": os.devnull,
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's, which also leaves a file in TMPDIR when it is imported
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -65,14 +66,22 @@ def test_what_is_written_is_read_and_computes(path):
     assert classifier.probabilities(images[:0]).shape == (0, 2)
 
 
-def test_neither_tensorflow_nor_mlflow_is_imported_for_it(path):
+def test_neither_tensorflow_nor_mlflow_is_imported_for_it_and_nothing_is_left_or_sent(path, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     script = (
         "import sys, numpy; from pathlib import Path; from pipeline.serving.predictor import Predictor; "
         f"Predictor.load(Path({str(path)!r})).probabilities(numpy.zeros((1, 2, 3), numpy.uint8)); "
         "print([name for name in ('tensorflow', 'keras', 'mlflow', 'pandas') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    # The tests' own environment is prepared; a user's is not.
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     assert result.stdout == "[]\n"
+    # ONNX Runtime's telemetry would have begun a session in a file there.
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(

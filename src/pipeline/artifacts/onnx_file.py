@@ -1,5 +1,6 @@
 """ONNX files: the model as it is used, with what one must know to use it; read with distrust."""
 
+import os
 import textwrap
 from collections.abc import Iterator
 from math import prod
@@ -74,6 +75,8 @@ class Classifier:
         Raises:
             PipelineError: ONNX Runtime can't compute it.
         """
+        # Also in a notebook, whose environment is not prepared.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -4,10 +4,10 @@ So it imports nothing of this package, and nothing that computing does not need.
 """
 
 import json
+import os
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
@@ -17,6 +17,10 @@ class OnnxClassifier:
 
     def __init__(self, path: str) -> None:
         """Read the ONNX file at `path`."""
+        # Before it is imported.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
