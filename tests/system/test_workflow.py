@@ -7,7 +7,7 @@ import yaml
 
 WORKFLOW = Path(__file__).parents[2] / ".github" / "workflows" / "pipeline.yml"
 # Run by .ci/run, in a clone with an environment of its own.
-ELSEWHERE = {"make setup", "make test"}
+ELSEWHERE = {"make setup", """make test MARK='-m "not slow and not browser"'"""}
 
 
 def test_the_steps_of_the_workflow_rebuild_and_report(smoke, tmp_path):
