@@ -95,7 +95,7 @@ def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
     assert told == [
         "error: validation_fraction=0.999: digits has no training image of the class "
         "'1' (once the validation images are set apart): add some, take it out of data.classes, or set "
-        "preprocess.validation_split to stratified."
+        "preprocess.validation_split to stratified or hash."
     ]
     [finished] = [run for run in smoke.mlflow_runs()[1:] if "pipeline.id" in run.data.tags]
     assert finished.data.params["preprocess.validation_fraction"] == "0.2"
