@@ -30,6 +30,7 @@ def test_the_readme_adds_a_model_and_a_source_which_retrains_nothing(smoke):
     assert (run.data.params["model.name"], run.data.params["data.name"]) == ("linear", "bars")
 
 
+@pytest.mark.slow
 def test_notes_and_what_editors_leave_change_nothing(smoke):
     for folder, file in (
         ("conf/model", "mlp.yaml"),

@@ -30,7 +30,7 @@ def reproduced(run):
     ]
 
 
-def test_a_run_with_uncommitted_changes_and_a_trial_are_rebuilt_bit_for_bit(smoke):
+def test_a_run_with_uncommitted_changes_is_rebuilt_bit_for_bit(smoke):
     smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.002")
     (smoke.root / LOOP).write_text((smoke.root / LOOP).read_text() + "# Changed.\n\n\n")
     (smoke.root / "src" / "pipeline" / "new.py").write_text("")
@@ -46,7 +46,9 @@ def test_a_run_with_uncommitted_changes_and_a_trial_are_rebuilt_bit_for_bit(smok
     [occasion] = reproduced(run)
     assert occasion.endswith("equal bit for bit")
 
-    smoke.git("checkout", "--", "src", "conf")
+
+@pytest.mark.slow
+def test_a_trial_is_rebuilt_by_its_name_bit_for_bit(smoke):
     summary = smoke.pipeline("train.epochs=1")
     name = smoke.mlflow_runs()[-1].info.run_name
     assert name[-6:] in summary

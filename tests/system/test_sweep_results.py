@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import pytest
 from clones import executed
 
 
+@pytest.mark.slow
 def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
     output = smoke.pipeline("-m", "train.learning_rate=0.01,0.002")
     [adopt] = [line for line in output.splitlines() if "pipeline adopt" in line]

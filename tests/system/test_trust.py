@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 
@@ -17,6 +19,7 @@ def test_every_command_of_the_page_runs_and_the_history_tells_of_it(smoke):
     assert "Nothing was changed" in shown["pipeline promote --dry-run"]
 
 
+@pytest.mark.slow
 def test_a_closed_gate_has_an_exit_code_of_its_own(smoke):
     smoke.run("pipeline", "promote")
     smoke.pipeline("train.epochs=1", "tracking.run_name=short")

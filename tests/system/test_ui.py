@@ -193,6 +193,7 @@ def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
     page.shoot("artifact")
 
 
+@pytest.mark.slow
 def test_a_sweep_is_seen_above_its_trials_with_its_table_and_its_pictures(sweep_ui, smoke, browser):
     page = Page(browser)
     known, parent, child = smoke.mlflow_runs()

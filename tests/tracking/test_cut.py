@@ -130,7 +130,8 @@ def check(case, undisturbed):
     assert kept(case.workspace) == []
 
 
-@pytest.mark.parametrize("how", BREAKS)
+# The others take longer, and the slow test cuts in every way at every request.
+@pytest.mark.parametrize("how", ["no answer", "500 instead"])
 def test_an_update_cut_at_some_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed
 ):
@@ -157,7 +158,7 @@ def cut_everywhere(cuts, how, template, tmp_path, server, proxy, expected):
         check(case, expected)
 
 
-@pytest.mark.parametrize("how", ["not sent", "no answer"])
+@pytest.mark.parametrize("how", ["no answer"])
 def test_a_process_killed_at_a_request_loses_and_doubles_nothing(
     how, template, tmp_path, server, proxy, undisturbed
 ):
