@@ -160,8 +160,10 @@ def atomic(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     left_over = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp(\..*)?")
     for beside in path.parent.iterdir():
-        if (found := left_over.fullmatch(beside.name)) and not _is_alive(int(found[1])):
-            remove(beside)
+        if found := left_over.fullmatch(beside.name):
+            process = int(found[1])
+            if process == os.getpid() or not is_alive(process):
+                remove(beside)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield temporary
@@ -172,14 +174,15 @@ def atomic(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number, whoever it belongs to."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return process != os.getpid()
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

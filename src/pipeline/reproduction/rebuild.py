@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configobj import ConfigObj
-
 from pipeline.artifacts.workspace import Workspace, remove, write_text
 from pipeline.config.params import dump_values
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked, temporary_folder
 from pipeline.reproduction.recorded import Recorded
+from pipeline.trials.layout import share_cache
 
 # What git and DVC are told by the shell that this runs in is about another repository.
 _FOREIGN = ("GIT_", "DVC_", "PYTHON")
@@ -42,7 +41,7 @@ def rebuilt(recorded: Recorded, repository: Workspace, own_packages: bool) -> It
         # What is rebuilt is shown in MLflow as one occasion of the run, not as a run.
         config["tracking"] = {**config["tracking"], "uri": None}
         write_text(clone.params, dump_values(config))
-        _share_cache(clone, repository)
+        share_cache(clone, "config.local", repository, autostage=False)
         python = _environment_of(clone, repository) if own_packages else Path(sys.executable)
         _repro(clone, python, "fetch", "preprocess")
         _repro(clone, python, "--force", "--no-run-cache", "--no-commit", "train", "evaluate")
@@ -90,22 +89,6 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-
-
-def _share_cache(clone: Workspace, repository: Workspace) -> None:
-    """Have DVC read data from the repository's cache, and copy them: a link could be written through."""
-    settings = ConfigObj(
-        {
-            "core": {
-                "analytics": False,
-                "check_update": False,
-                "autostage": False,
-                "site_cache_dir": str(clone.root / ".dvc" / "site"),
-            },
-            "cache": {"dir": str(repository.dvc_cache()), "type": "copy"},
-        }
-    )
-    write_text(clone.root / ".dvc" / "config.local", "\n".join(settings.write()) + "\n")
 
 
 def _repro(clone: Workspace, python: Path, *arguments: str) -> None:

@@ -73,15 +73,21 @@ def _stages(repository: Workspace) -> dict[str, dict[str, Any]]:
     return {name: {key: stage[key] for key in stage if key != "frozen"} for name, stage in stages.items()}
 
 
-def _fill(workspace: Workspace, config: Config, repository: Workspace) -> None:
-    """Write the values, and a configuration by which DVC has the cache of `repository` in `workspace`."""
+def share_cache(workspace: Workspace, file: str, repository: Workspace, **core: bool) -> None:
+    """Have DVC use the cache of `repository` in `workspace`, by copies: a link could be written through.
+
+    Args:
+        workspace: where DVC is to run.
+        file: of its `.dvc`, that is written: config, or config.local beside one that git has.
+        repository: has the cache.
+        core: more settings of DVC's section `core`.
+    """
     from configobj import ConfigObj
 
-    write_text(workspace.params, dump(config))
     settings = ConfigObj(
         {
             "core": {
-                "no_scm": True,
+                **core,
                 "analytics": False,
                 "check_update": False,
                 "site_cache_dir": str(workspace.root / ".dvc" / "site"),
@@ -90,4 +96,10 @@ def _fill(workspace: Workspace, config: Config, repository: Workspace) -> None:
         }
     )
     # It quotes what a path may have in it.
-    write_text(workspace.root / ".dvc" / "config", "\n".join(settings.write()) + "\n")
+    write_text(workspace.root / ".dvc" / file, "\n".join(settings.write()) + "\n")
+
+
+def _fill(workspace: Workspace, config: Config, repository: Workspace) -> None:
+    """Write the values, and a configuration by which DVC has the cache of `repository` in `workspace`."""
+    write_text(workspace.params, dump(config))
+    share_cache(workspace, "config", repository, no_scm=True)

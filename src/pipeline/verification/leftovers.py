@@ -1,13 +1,12 @@
 """Left-overs: what processes that were killed leave behind, and nothing needs."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts.workspace import Workspace, remove
+from pipeline.artifacts.workspace import Workspace, is_alive, remove
 from pipeline.trials.trial import remove_abandoned
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
@@ -37,7 +36,7 @@ def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
         depth = "*" if folder == root else "**/*"
         for path in folder.glob(depth):
             match = _TEMPORARY.fullmatch(path.name)
-            if match and not _is_alive(int(match[1])):
+            if match and not is_alive(int(match[1])):
                 yield _HALF, path
 
 
@@ -70,13 +69,3 @@ def _remove_if_free(path: Path) -> None:
             path.unlink(missing_ok=True)
     except Timeout:
         pass  # it is in use now
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
