@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -13,9 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
+from clones import answers as listens
 from clones import free_port, until
 from mlflow import MlflowClient
 from PIL import Image
+
+from pipeline.artifacts.onnx_file import load
+from pipeline.data.reader import read_picture
 
 TWO_VERSIONS = """
 import sys
@@ -45,11 +51,17 @@ def serve(clone, start, *options):
     return running, port
 
 
-def asked(port, method, path, body=None):
+def asked(port, method, path, body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(method, path, body)
+    connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
@@ -78,9 +90,7 @@ def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_an
     assert "tensorflow" not in maps
 
     # The head has come, the body has not: it is answered all the same.
-    buffer = io.BytesIO()
-    Image.fromarray(images[0]).save(buffer, "PNG")
-    picture = buffer.getvalue()
+    picture = png(images[0])
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(
             f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
@@ -92,6 +102,92 @@ def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_an
         assert raw.recv(100).startswith(b"HTTP/1.1 200")
     assert running.end() == 0
     assert "Traceback" not in running.output
+
+
+PYFUNC = """
+import sys
+import mlflow, numpy
+images = numpy.load("some.npy")
+numpy.save("pyfunc.npy", mlflow.pyfunc.load_model(sys.argv[1]).predict(images))
+"""
+
+
+@pytest.mark.slow
+def test_every_way_to_ask_gives_the_evaluated_probabilities(smoke, start):
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{smoke.root / 'mlflow.db'}"}
+    with smoke.workspace.predictions.open() as file:
+        predictions = list(csv.DictReader(file))
+    probabilities = np.load(smoke.workspace.probabilities)
+    description = load(smoke.workspace.onnx).description
+    shape, classes = description.image_shape, description.classes
+    images = np.load(smoke.workspace.processed / "test" / "images.npy").reshape(-1, *shape)
+    # A picture whose digit is not as the data set has it is changed by the reader before it is looked at.
+    same = [
+        number
+        for number, image in enumerate(images)
+        if np.array_equal(read_picture(png(image), description.reader), image)
+    ][:20]
+    assert len(same) == 20
+    expected = probabilities[same]
+    for number, row in zip(same, expected, strict=True):
+        assert predictions[number]["predicted"] == classes[row.argmax()]
+        assert abs(float(predictions[number]["confidence"]) - row.max()) < 1e-6
+
+    found = {}
+    np.save(smoke.root / "some.npy", images[same])
+    output = smoke.run("pipeline", "predict", "some.npy", "--format", "jsonl", "--top", "10")
+    answers = [json.loads(line) for line in output.splitlines()]
+    found["predict"] = [{one["label"]: one["probability"] for one in answer["top"]} for answer in answers]
+
+    [model] = MlflowClient(store["MLFLOW_TRACKING_URI"]).search_logged_models(
+        [run.info.experiment_id for run in smoke.mlflow_runs()]
+    )
+    smoke.run("python", "-c", PYFUNC, f"models:/{model.model_id}", **store)
+    found["pyfunc"] = np.load(smoke.root / "pyfunc.npy")
+
+    server, port = serve(smoke, start)
+    pictures = [asked(port, "POST", "/predict", png(image)) for image in images[same]]
+    found["/predict"] = [answer["probabilities"] for _, answer in pictures]
+    tensor = {"name": "images", "shape": [len(same), *shape], "datatype": "UINT8"}
+    message = {"inputs": [tensor | {"data": images[same].ravel().tolist()}]}
+    name = asked(port, "GET", "/model")[1]["name"]
+    _, answer = asked(port, "POST", f"/v2/models/{name}/infer", json.dumps(message))
+    found["protocol V2"] = np.reshape(answer["outputs"][0]["data"], expected.shape)
+    server.process.terminate()
+    assert server.end() == 0
+
+    port = free_port()
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "--port", str(port)]
+    env = ["env", *(f"{name}={value}" for name, value in store.items())]
+    start(smoke, *env, *command, "-m", f"models:/{model.model_id}")
+    until(lambda: listens(port))
+    body = json.dumps({"instances": images[same].tolist()})
+    status, answer = asked(port, "POST", "/invocations", body, {"Content-Type": "application/json"})
+    assert status == 200, answer
+    found["mlflow models serve"] = answer["predictions"]
+
+    for way, rows in found.items():
+        values = [[row[name] for name in classes] if isinstance(row, dict) else row for row in rows]
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6, err_msg=way)
+
+
+def test_the_commands_of_the_page_about_serving_run(smoke, start):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    commands = re.findall(r"^\$ (curl .+)$", page, re.MULTILINE)
+    assert len(commands) == 2
+    _, port = serve(smoke, start)
+    images = np.load(smoke.workspace.raw / "test_images.npy")
+    (smoke.root / "seven.png").write_bytes(png(images[0]))
+    (smoke.root / "two.png").write_bytes(b"no picture")
+    outputs = [
+        smoke.run("bash", "-c", command.replace("curl", "curl --silent", 1).replace(":8000", f":{port}"))
+        for command in commands
+    ]
+    one, several = map(json.loads, outputs)
+    assert one["label"] in one["probabilities"]
+    assert [item["file"] for item in several["items"]] == ["seven.png", "two.png"]
+    assert several["items"][0]["label"] == one["label"]
+    assert "is no PNG" in several["items"][1]["error"]
 
 
 def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):

@@ -1,5 +1,7 @@
 """Pictures of a digit, prepared as MNIST's images were: light on black, in a box, centred by mass."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,9 +33,11 @@ def prepare_digit(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 def _is_prepared(levels: NDArray[np.uint8], size: tuple[int, int]) -> bool:
     if levels.shape != size or not levels.any():
         return False
+    row, column = _centre(levels)
+    if abs(row - size[0] / 2) >= _OFF_CENTRE or abs(column - size[1] / 2) >= _OFF_CENTRE:
+        return False
     box = _box(size)
-    off = np.abs(_centre(levels) - np.array(size) / 2)
-    return max(_cut(levels).shape) in (box - 1, box) and bool((off < _OFF_CENTRE).all())
+    return max(_cut(levels).shape) in (box - 1, box)
 
 
 def _box(size: tuple[int, int]) -> int:
@@ -95,12 +99,17 @@ def _cut(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _centre(levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _centre(levels: NDArray[np.uint8]) -> tuple[float, float]:
     """Row and column of the centre of mass."""
-    weights = levels.astype(np.float64)
-    rows, columns = weights.sum(axis=1), weights.sum(axis=0)
-    moments = np.array([rows @ np.arange(len(rows)), columns @ np.arange(len(columns))])
-    return np.asarray(moments / weights.sum(), np.float64)
+    total, rows, columns = (_moments(levels.shape) @ levels.ravel()).tolist()
+    return rows / total, columns / total
+
+
+@lru_cache(maxsize=64)
+def _moments(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """What the levels of an image of `shape` are multiplied by: one, their row and their column."""
+    rows, columns = np.indices(shape, np.float64)
+    return np.stack([np.ones_like(rows), rows, columns]).reshape(3, -1)
 
 
 def _placed(digit: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

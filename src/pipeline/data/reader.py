@@ -144,7 +144,7 @@ def _read(content: bytes, settings: ReaderSection) -> NDArray[np.uint8]:
         if prepared is None:
             raise PictureError("", "has nothing on it: all of it is of one colour")
         return prepared if settings.colour == "grey" else np.repeat(prepared[:, :, None], 3, axis=2)
-    return _resized(_flat(image, settings, settings.background), settings)
+    return _resized(_flat(image, "L" if settings.colour == "grey" else "RGB", settings.background), settings)
 
 
 def _decode_small(image: "Image", settings: ReaderSection) -> None:
@@ -166,9 +166,8 @@ def _upright(image: "Image") -> "Image":
     return upright or image
 
 
-def _flat(image: "Image", settings: ReaderSection, background: str) -> "Image":
+def _flat(image: "Image", mode: str, background: str) -> "Image":
     """In the wanted mode, L or RGB, of 8 bits, laid over the background where it is transparent."""
-    mode = "L" if settings.colour == "grey" else "RGB"
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
@@ -194,11 +193,10 @@ def _eight_bits(image: "Image") -> "Image":
 
 def _levels_for_digit(image: "Image", settings: ReaderSection) -> NDArray[np.uint8]:
     """Grey levels uint8 (height, width); black ink without paper would vanish on a black background."""
-    grey = settings.model_copy(update={"colour": "grey"})
-    levels = np.asarray(_flat(image, grey, settings.background))
-    if levels.min() == levels.max() and image.has_transparency_data:
+    levels = np.asarray(_flat(image, "L", settings.background))
+    if image.has_transparency_data and levels.min() == levels.max():
         other = "white" if settings.background == "black" else "black"
-        levels = np.asarray(_flat(image, grey, other))
+        levels = np.asarray(_flat(image, "L", other))
     return levels
 
 

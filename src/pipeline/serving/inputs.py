@@ -78,10 +78,11 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """The files in a folder and in those below it, numbers in their order; hidden ones are left out."""
-    for place, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        path = Path(root)
         for name in sorted((name for name in files if not name.startswith(".")), key=_natural):
-            yield Path(place) / name
+            yield path / name
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -60,12 +60,16 @@ def _of_images(
 ) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
     stacked = np.stack(images)
     probabilities = predictor.probabilities(stacked)
-    unlike = predictor.unlike(stacked, probabilities)
+    found = predictor.unlike(stacked, probabilities)
+    unlike: Sequence[bool | None] = [None] * len(images) if found is None else found.tolist()
     classes = predictor.description.classes
-    for number, row in enumerate(probabilities):
-        order = np.argsort(-row, kind="stable")[:top]
-        best = tuple((classes[label], float(f"{row[label]:.7g}")) for label in order)
-        yield best, None if unlike is None else bool(unlike[number])
+    orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    values = np.take_along_axis(probabilities, orders, axis=1)
+    for labels, row, strange in zip(orders.tolist(), values.tolist(), unlike, strict=True):
+        yield (
+            tuple((classes[label], float(f"{value:.7g}")) for label, value in zip(labels, row, strict=True)),
+            strange,
+        )
 
 
 def _read(
@@ -148,7 +152,7 @@ def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format |
 
 class _JsonLines:
     def __init__(self, top: int) -> None:
-        pass
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode
 
     def __call__(self, answer: Answer) -> None:
         values: dict[str, Any] = {"file": answer.name}
@@ -159,7 +163,7 @@ class _JsonLines:
             values["top"] = [{"label": label, "probability": value} for label, value in answer.best]
             if answer.unlike is not None:
                 values["unlike"] = answer.unlike
-        print(json.dumps(values, ensure_ascii=False))
+        print(self._encode(values))
 
 
 class _Csv:
