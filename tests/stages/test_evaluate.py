@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 
 from linear_model import linear_model
 from pipeline.artifacts.onnx_file import load
-from pipeline.artifacts.processed import read_dataset, read_split, write_dataset
+from pipeline.artifacts.processed import read_dataset, read_split, write_dataset, write_split
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump, view
@@ -181,6 +181,23 @@ def test_the_names_of_the_metrics_say_which_split_they_are_of_and_are_few(evalua
     assert {name.split("_")[0] for name in metrics} == {"test", "val", "train", "generalisation", "weights"}
     assert all(isinstance(value, int | float | str) for value in metrics.values())
     assert len(metrics) <= 13
+
+
+def test_where_classes_are_rare_macro_f1_and_the_lowest_recalls_stand_beside_the_accuracy(
+    config, workspace, capsys
+):
+    run(config, workspace)
+    assert "macro F1" not in capsys.readouterr().out
+    images, labels = (np.array(part) for part in read_split(workspace, "test"))
+    kept = np.flatnonzero((labels != 1) | (np.arange(len(labels)) < 300))
+    write_split(workspace, "test", [images[kept]], (len(kept), images.shape[1]), labels[kept])
+    record_test_split(workspace)
+    run(config, workspace)
+    rows = sorted(rows_of(workspace.per_class), key=lambda row: float(row["recall"]))
+    named = ", ".join(f"{row['class']} {100 * float(row['recall']):.2f} %" for row in rows)
+    f1 = json.loads(workspace.metrics.read_text())["test_macro_f1"]
+    said = f"Some classes are rare: macro F1 {f1:.4f}, lowest recall {named}."
+    assert said in capsys.readouterr().out
 
 
 def test_without_validation_images_no_metric_is_of_them(config, workspace):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.model_file import load, weights_digest
@@ -67,6 +68,7 @@ def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
     images = np.load(workspace.processed / "validation" / "images.npy").reshape(-1, 8, 8)
     rows = model.predict_on_batch(images)
     best = read_history(workspace.history).best
+    assert result.val_macro_f1 == pytest.approx(f1_score(labels, rows.argmax(axis=1), average="macro"))
     # What is served is what was trained.
     assert (rows.argmax(axis=1) == labels).mean() == pytest.approx(best.val_accuracy)
     assert -np.log(rows[np.arange(len(labels)), labels]).mean() == pytest.approx(best.val_loss, rel=1e-4)

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.artifacts.model_file import weights_digest
 from pipeline.config.compose import compose
@@ -67,12 +68,14 @@ def scaled(images):
 # --- Keras -------------------------------------------------------------------------------------
 
 
-def keras_fit(model, loss, optimizer, batch_size, seed=0):
-    order = np.random.default_rng([seed]).permutation(len(TRAIN[1]))
+def keras_fit(model, loss, optimizer, batch_size, seed=0, class_weight=None, train=None):
+    images, labels = train or TRAIN
+    order = np.random.default_rng([seed]).permutation(len(labels))
     model.compile(optimizer, loss, metrics=["accuracy"])
     return model.fit(
-        scaled(TRAIN[0][order]),
-        TRAIN[1][order],
+        scaled(images[order]),
+        labels[order],
+        class_weight=class_weight,
         batch_size=batch_size,
         epochs=3,
         shuffle=False,
@@ -120,6 +123,29 @@ def test_the_sigmoid_head_trains_as_the_plain_design_does_in_keras():
     theirs = keras_fit(plain, "sparse_categorical_crossentropy", keras.optimizers.Adam(0.01), 32)
     # Keras's own val_loss is of the sigmoid's logits too, so all four columns agree.
     assert_same_training(ours, history, plain, theirs)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_classes_train_as_with_the_class_weights_of_keras_and_scikit_learn(smoothing):
+    few = np.flatnonzero((TRAIN[1] != 0) | (np.arange(len(TRAIN[1])) < 20))
+    rare = TRAIN[0][few], TRAIN[1][few]
+    _, history, ours = trained(rare, class_weight="balanced", label_smoothing=smoothing)
+    weights = compute_class_weight("balanced", classes=np.arange(CLASSES), y=rare[1])
+    assert max(weights) > 2 * min(weights)
+    theirs = network()
+
+    def loss(labels, logits):
+        labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), CLASSES)
+        return keras.losses.categorical_crossentropy(labels, logits, True, smoothing)
+
+    weighted = dict(enumerate(weights.tolist()))
+    keras_fit(theirs, loss, keras.optimizers.Adam(0.01), 32, class_weight=weighted, train=rare)
+    for mine, keras_ in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_, rtol=1e-3, atol=1e-5)
+    plain = trained(rare, label_smoothing=smoothing)[2]
+    assert (
+        max(np.abs(a - b).max() for a, b in zip(ours.get_weights(), plain.get_weights(), strict=True)) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("xla", [True, False])

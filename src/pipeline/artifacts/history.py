@@ -52,6 +52,8 @@ class Trained:
     parameters: int
     epochs: int
     best_epoch: int
+    # Of the model file on the validation images; None: there are none.
+    val_macro_f1: float | None
     # Of its process, from the first epoch's preparation on; those before an interruption included.
     cpu_seconds: float
 

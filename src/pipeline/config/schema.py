@@ -25,7 +25,7 @@ from pipeline.config.section import (
 )
 
 Classes = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Objective = Literal["val_accuracy", "val_loss", "parameters"]
+Objective = Literal["val_accuracy", "val_loss", "val_macro_f1", "parameters"]
 OBJECTIVES_BY_EPOCH = ("val_accuracy", "val_loss")
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class TrainSection(Section):
     beta_2: Fraction
     ema_decay: Fraction
     label_smoothing: Fraction
+    class_weight: Literal["none", "balanced"]
     batch_size: Annotated[int, Field(ge=1, le=100_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     shuffle: Literal["once", "every_epoch"]

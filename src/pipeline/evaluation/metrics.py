@@ -3,6 +3,7 @@
 scikit-learn has most of it as well, and tests compare with it; to import it takes longer than an evaluation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -130,16 +131,21 @@ def measure(predictions: Predictions, bins: int) -> dict[str, float]:
     - errors: how many are wrong
     """
     low, high = wilson(int(predictions.correct.sum()), len(predictions.labels))
-    _, _, f1, occurrences = _by_class(predictions)
     return {
         "accuracy": float(predictions.correct.mean()),
         "accuracy_low": float(low),
         "accuracy_high": float(high),
         "nll": float(predictions.losses.mean()),
         "ece": calibrate(predictions, bins).error,
-        "macro_f1": float(f1[occurrences > 0].mean()),
+        "macro_f1": macro_f1(predictions),
         "errors": int((~predictions.correct).sum()),
     }
+
+
+def macro_f1(predictions: Predictions) -> float:
+    """The mean F1 of the classes that occur among the labels or the predictions."""
+    _, _, f1, occurrences = _by_class(predictions)
+    return float(f1[occurrences > 0].mean())
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,15 @@ def measure_classes(predictions: Predictions) -> list[ClassMetrics]:
         ClassMetrics(name, float(precision), float(recall), float(f1), int(support))
         for name, precision, recall, f1, support in zip(predictions.classes, *columns, strict=True)
     ]
+
+
+def is_unbalanced(support: Sequence[int]) -> bool:
+    """Whether accuracy says little of small classes: the largest has more than twice the smallest's images.
+
+    Args:
+        support: how many images each class has.
+    """
+    return max(support) > 2 * min(support)
 
 
 def _by_class(predictions: Predictions) -> tuple[Floats, Floats, Floats, Ints]:

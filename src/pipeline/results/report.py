@@ -19,7 +19,7 @@ TrialStatus = Literal["waiting", "running", "known", "done", "pruned", "failed",
 SweepStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # What an objective is better for: more or less of it. Test images are never asked.
-SIGN = {"val_accuracy": 1, "val_loss": -1, "parameters": -1}
+SIGN = {"val_accuracy": 1, "val_loss": -1, "val_macro_f1": 1, "parameters": -1}
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.evaluation.card import Card
 from pipeline.evaluation.label_issues import label_issues
-from pipeline.evaluation.metrics import Predictions, measure, measure_classes
+from pipeline.evaluation.metrics import Predictions, is_unbalanced, measure, measure_classes
 from pipeline.evaluation.robustness import measure_robustness
 from pipeline.plots.evaluated import Evaluated, draw
+
+_WORST = 3  # classes that are named where some are rare
 
 
 def run(config: Config, workspace: Workspace) -> None:
@@ -97,6 +99,10 @@ def run(config: Config, workspace: Workspace) -> None:
         f"Test accuracy {accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), "
         f"NLL {metrics['test_nll']:.4f}, ECE {metrics['test_ece']:.4f}."
     )
+    if is_unbalanced([found.support for found in by_class]):
+        worst = sorted(by_class, key=lambda found: found.recall)[:_WORST]
+        recalls = ", ".join(f"{found.name} {100 * found.recall:.2f} %" for found in worst)
+        say(f"Some classes are rare: macro F1 {metrics['test_macro_f1']:.4f}, lowest recall {recalls}.")
     if settings.tta_shift:
         say(f"With test-time augmentation, test accuracy {100 * metrics['test_tta_accuracy']:.2f} %.")
 

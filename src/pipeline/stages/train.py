@@ -13,6 +13,7 @@ from pipeline.config.section import ReaderSection
 from pipeline.console import say, track_epochs
 from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
+from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla
 from pipeline.training.checkpoint import Checkpoints
@@ -91,6 +92,10 @@ def run(
     exported, classifier = export(model, description, held_out)
     shape = (-1, *dataset.image_shape)
     unlike = measure(classifier, train[0].reshape(shape), held_out.reshape(shape))
+    f1 = None
+    if len(validation[1]):
+        scores = classifier.probabilities(validation[0].reshape(shape))
+        f1 = macro_f1(Predictions(dataset.classes, validation[1], scores))
     write(workspace.onnx, exported, description.model_copy(update={"unlike": unlike}))
     model_file.save(model, workspace.model)
     write_history(workspace.history, history)
@@ -101,6 +106,7 @@ def run(
         parameters=network.count_params(),
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,
+        val_macro_f1=f1,
         cpu_seconds=round(cpu_seconds, 2),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pipeline.config.compose import compose_each
-from pipeline.config.schema import OBJECTIVES_BY_EPOCH, Composed, SweepSection
+from pipeline.config.schema import Composed, SweepSection
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def refuse_useless(conf: Path, base: Sequence[str], space: Space, settings: Swee
     except PipelineError as error:
         hint = " Whole numbers are int(interval(1, 9))." if "valid integer" in str(error) else ""
         raise PipelineError(f"{error}{hint}") from None
-    asked = [name for name in settings.objectives if name in OBJECTIVES_BY_EPOCH]
+    asked = [name for name in settings.objectives if name != "parameters"]
     if asked and any(found.preprocess.validation_fraction == 0 for found in composed):
         raise PipelineError(
             f"sweep.objectives asks for {asked[0]}, and there are no validation images: set "

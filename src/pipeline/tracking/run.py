@@ -278,4 +278,5 @@ class Projection:
         if trained:
             # MLflow's lists show the last epoch; the model has the weights of the best.
             best = {f"best_{key}": getattr(history.best, key) for key in ("val_accuracy", "val_loss")}
+            best["best_val_macro_f1"] = self._record.run["result"].get("val_macro_f1")
             self._run.log_results({key: value for key, value in best.items() if value is not None}, moment)

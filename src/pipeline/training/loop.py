@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.artifacts.history import Epoch, History
 from pipeline.config.schema import TrainSection
@@ -56,7 +57,10 @@ def fit(
         PipelineError: a loss or a weight is no longer a finite number.
     """
     images = len(train[1])
-    program = Program.of(network, config, config.epochs * ceil(images / config.batch_size), head)
+    steps = config.epochs * ceil(images / config.batch_size)
+    balanced = config.class_weight == "balanced"
+    weights = class_weights(train[1], network.output_shape[-1]) if balanced else None
+    program = Program.of(network, config, steps, head, weights)
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
     fresh = TrainState([], *program.variables(), np.inf, 0, program.weights())
@@ -111,6 +115,18 @@ def fit(
     program.finish(best_weights)
     program.copy_to(network)
     return History(history, best_epoch or len(history))
+
+
+def class_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
+    """What a loss counts by class so that all classes count the same; 1 on average over the images.
+
+    Args:
+        labels: int32 (n,).
+        classes: how many there are; one without an image has the weight 0.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    occurring = np.count_nonzero(counts)
+    return tuple(len(labels) / (occurring * count) if count else 0.0 for count in counts.tolist())
 
 
 def _until_end_of_epoch(upcoming: Iterator[Slice]) -> Iterator[Slice]:

@@ -22,12 +22,14 @@ class Outcome:
     parameters: int
     epochs: int
     best: Epoch
+    val_macro_f1: float | None = None
 
     @property
     def values(self) -> dict[str, float]:
         """What a sweep may aim at, by the objectives' names."""
-        by_epoch = {name: getattr(self.best, name) for name in OBJECTIVES_BY_EPOCH}
-        found = {name: value for name, value in by_epoch.items() if value is not None}
+        of_validation = {name: getattr(self.best, name) for name in OBJECTIVES_BY_EPOCH}
+        of_validation["val_macro_f1"] = self.val_macro_f1
+        found = {name: value for name, value in of_validation.items() if value is not None}
         return {**found, "parameters": self.parameters}
 
     @classmethod
@@ -42,6 +44,7 @@ class Outcome:
             result["parameters"],
             result["epochs"],
             read_history(history).best,
+            result.get("val_macro_f1"),
         )
 
 

@@ -32,7 +32,14 @@ class Program:
 
     _latest: "tuple[str, Program] | None" = None
 
-    def __init__(self, network: keras.Model, config: TrainSection, steps: int, head: str) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        config: TrainSection,
+        steps: int,
+        head: str,
+        class_weights: tuple[float, ...] | None,
+    ) -> None:
         """Prepare it; `of` gives one that is compiled already, if it can."""
         self.network = keras.models.clone_model(network)
         self.optimizer = make_optimizer(config, steps)
@@ -43,26 +50,50 @@ class Program:
             from_logits=True, label_smoothing=config.label_smoothing
         )
         self.smoothing = config.label_smoothing > 0
+        self.class_weights = class_weights and tf.constant(class_weights, tf.float32)
         self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=bool(config.xla))
         self._rest = tf.function(self._over_batches, autograph=False)
         self._test = tf.function(self._test_batch, autograph=False)
         self._steps_at_once = 32
 
     @classmethod
-    def of(cls, network: keras.Model, config: TrainSection, steps: int, head: str) -> "Program":
-        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same."""
+    def of(
+        cls,
+        network: keras.Model,
+        config: TrainSection,
+        steps: int,
+        head: str,
+        class_weights: tuple[float, ...] | None = None,
+    ) -> "Program":
+        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same.
+
+        Args:
+            network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
+            config: optimizer, label smoothing, XLA.
+            steps: of the whole training, for the schedule.
+            head: `softmax` or `sigmoid`.
+            class_weights: what the loss of an image of each class counts; None: 1.
+        """
         optimizer = make_optimizer(config, steps)
         optimizer.build(network.trainable_variables)
         # A constant rate is a variable, and the names are numbered.
         variable = {"name", "learning_rate"} if config.schedule == "constant" else {"name"}
         fixed = {key: value for key, value in optimizer.get_config().items() if key not in variable}
         design = repr(
-            (network.get_config(), config.optimizer, fixed, config.label_smoothing, config.xla, head)
+            (
+                network.get_config(),
+                config.optimizer,
+                fixed,
+                config.label_smoothing,
+                config.xla,
+                head,
+                class_weights,
+            )
         )
         if cls._latest is None or cls._latest[0] != design:
             # What the one before holds need not be kept while the next is compiled.
             cls._latest = None
-            cls._latest = design, cls(network, config, steps, head)
+            cls._latest = design, cls(network, config, steps, head, class_weights)
         program = cls._latest[1]
         _assign(program.network.variables, network.variables)
         _assign(program.optimizer.variables, optimizer.variables)
@@ -176,10 +207,11 @@ class Program:
     def _train_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = self.network(_scale(images), training=True)
+            weights = None if self.class_weights is None else tf.gather(self.class_weights, labels)
             if self.smoothing:
-                mean = self.smoothed(tf.one_hot(labels, logits.shape[-1]), logits)
+                mean = self.smoothed(tf.one_hot(labels, logits.shape[-1]), logits, weights)
             else:
-                mean = self.loss(labels, self.activation(logits))
+                mean = self.loss(labels, self.activation(logits), weights)
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(mean, variables), variables)
         return mean * tf.cast(tf.shape(labels)[0], tf.float32), _hits(labels, logits)

@@ -1,0 +1,27 @@
+"""What a sweep may aim at is read from a training's artifacts."""
+
+import json
+
+from pipeline.artifacts.history import Epoch, History, write_history
+from pipeline.results.leaderboard import rank
+from pipeline.results.report import Trial
+from pipeline.trials.outcome import Outcome
+from results.made_up import sweep
+
+
+def outcome(folder, name, **result):
+    result = {"weights_sha256": "0" * 64, "parameters": 7, "epochs": 1} | result
+    (folder / "run.json").write_text(json.dumps({"id": name, "name": name, "result": result}))
+    write_history(folder / "history.csv", History([Epoch(1, 0.5, 0.8, 0.4, 0.9, 0.1)], best_epoch=1))
+    return Outcome.read(folder / "run.json", folder / "history.csv")
+
+
+def test_trials_can_be_ranked_by_the_macro_f1_on_validation_images(tmp_path):
+    found = {f1: outcome(tmp_path, f"run-{f1}", val_macro_f1=f1) for f1 in (0.4, 0.7, 0.6)}
+    trials = [Trial(0, str(f1), differs={"n": str(f1)}).ended("done", each) for f1, each in found.items()]
+    board = rank(sweep(trials, objectives=("val_macro_f1",)))
+    assert [setting.mean("val_macro_f1") for setting in board.settings] == [0.7, 0.6, 0.4]
+
+
+def test_without_validation_images_there_is_none(tmp_path):
+    assert "val_macro_f1" not in outcome(tmp_path, "run", val_macro_f1=None).values
