@@ -49,7 +49,7 @@ class Run:
             PipelineError: MLflow has no model of this run, or it can't be read.
         """
         from pipeline.environment import quiet_tensorflow, use_threads
-        from pipeline.results.lookup import download_model
+        from pipeline.results.download import download_model
 
         config = compose()
         with quiet_tensorflow():

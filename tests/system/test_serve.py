@@ -199,6 +199,10 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
     about = asked(port, "GET", "/model")[1]
     assert (about["name"], about["version"]) == ("digits", "1")
     assert about["test_accuracy"][0] == run.data.metrics["test_accuracy"]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/card")
+    card = connection.getresponse().read().decode()
+    assert "data:image/png;base64," in card
 
     MlflowClient(store).set_registered_model_alias("digits", "champion", "2")
     until(lambda: running.output.count("Version 2 of digits answers now.") == 2)

@@ -96,7 +96,7 @@ def train(config, workspace, number=3, on_epoch=lambda epoch: None):
             run.log_epoch(epoch)
             on_epoch(epoch)
         write_history(workspace.history, History(made, BEST))
-        run.finish(Trained(sha256(workspace.model), sha256(workspace.onnx), 650, number, BEST, 1.5))
+        run.finish(Trained(sha256(workspace.model), sha256(workspace.onnx), 650, number, BEST, None, 1.5))
     end_of_sending()
 
 

@@ -13,7 +13,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import unedited_values
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.results.lookup import download_run
+from pipeline.results.download import download_run
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import Code, code_of
 from pipeline.tracking.occasion import Occasion, occasions_of

@@ -1,7 +1,6 @@
 """Which model is meant: the workspace's, a file, a run, or a version in MLflow's registry."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,8 @@ from pipeline.artifacts.workspace import Workspace, atomic
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.config.schema import TrackingSection
 
 # Of the test images that a model reads right: the fraction, and its 95 % interval.
@@ -58,10 +59,7 @@ def resolve(
         from pipeline.config.params import read_params
 
         tracking = read_params(workspace.params).tracking
-    if found := re.fullmatch(r"(.+)@([^@/]+)|(.+)/(\d+)", ref):
-        name, alias, numbered, version = found.groups()
-        return _of_registry(name or numbered, alias, version, workspace, tracking, part)
-    return _of_run(ref, workspace, tracking, part)
+    return _of_mlflow(ref, workspace, tracking, part)
 
 
 def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
@@ -79,38 +77,20 @@ def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
     return Resolved(path, name, None, low_to_high, card if card.is_file() else None)
 
 
-def _of_run(ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part) -> Resolved:
-    from pipeline.results.lookup import find_model
+def _of_mlflow(ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part) -> Resolved:
+    from pipeline.results.download import download_card, find_model
 
     found = find_model(ref, tracking, workspace)
     return Resolved(
         _downloaded(found.location, found.model_id, workspace, part),
         found.name,
-        None,
-        _accuracy(found.metrics),
-    )
-
-
-def _of_registry(
-    name: str,
-    alias: str | None,
-    version: str | None,
-    workspace: Workspace,
-    tracking: "TrackingSection",
-    part: Part,
-) -> Resolved:
-    from pipeline.results.lookup import find_version
-
-    found = find_version(name, alias, version, tracking, workspace)
-    return Resolved(
-        _downloaded(found.location, found.model_id, workspace, part),
-        name,
         found.version,
         _accuracy(found.metrics),
+        download_card(found, tracking, workspace),
     )
 
 
-def _accuracy(metrics: "dict[str, float]") -> Accuracy | None:
+def _accuracy(metrics: "Mapping[str, float]") -> Accuracy | None:
     if not set(_ACCURACY) <= metrics.keys():
         return None
     return metrics[_ACCURACY[0]], metrics[_ACCURACY[1]], metrics[_ACCURACY[2]]

@@ -1,0 +1,176 @@
+"""What MLflow holds of a run, fetched: its model, its card, and its record as the stages wrote it."""
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.errors import PipelineError
+from pipeline.results.lookup import all_runs, find, is_training, meant, reading, registered
+from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_CARD = "model_card.md"
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model as MLflow has it."""
+
+    name: str  # of its run, or in the registry
+    model_id: str
+    location: str  # of its files
+    run_id: str  # of the run that shows its evaluation, or ""
+    metrics: Mapping[str, float]  # of this run
+    reports: str  # the digest of what the evaluation wrote, or "" if it was not evaluated
+    version: str | None = None  # in the registry
+
+
+def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:
+    """The model of the run that `name` stands for, as in `look_up`, or of a registered version.
+
+    Args:
+        name: of a run; of a sweep, whose best trial is meant; NAME@ALIAS or NAME/NUMBER in the registry.
+        tracking: says where MLflow is.
+        workspace: the repository's.
+
+    Raises:
+        PipelineError: MLflow can't be reached, the name stands for no run or several, or it has no model.
+    """
+    with reading(tracking, workspace) as client:
+        version = registered(name, client)
+        if version is None:
+            run = meant(name, all_runs(client))[0]
+            # An evaluation with other settings is of the model of its training.
+            training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
+            return _model_of(client, training, run)
+        shown = client.get_run(version.run_id) if version.run_id else None
+        # A version has its own files, which need not be those of the run that it names.
+        location = client.get_model_version_download_uri(version.name, version.version)
+        return LoggedModel(
+            version.name,
+            hashlib.sha256(location.encode()).hexdigest()[:32],
+            location,
+            version.run_id or "",
+            dict(shown.data.metrics) if shown else {},
+            shown.data.tags.get(REPORTS_TAG, "") if shown else "",
+            str(version.version),
+        )
+
+
+def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Path:
+    """The Keras model of a run, which is downloaded into `folder`.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or has no model of this run.
+    """
+    with reading(tracking, workspace) as client:
+        found = _model_of(client, run_id, client.get_run(run_id))
+        # Not by mlflow.keras: it would import what it needs not, and read the file with less distrust.
+        from mlflow.artifacts import download_artifacts
+
+        return Path(
+            download_artifacts(artifact_uri=f"{found.location}/data/model.keras", dst_path=str(folder))
+        )
+
+
+def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Workspace) -> Path | None:
+    """The card of a model with its pictures, fetched once for each evaluation; None: it has none.
+
+    Raises:
+        PipelineError: MLflow can't be reached.
+    """
+    if not model.reports:
+        return None
+    folder = workspace.scratch / "cards" / f"{model.run_id}-{model.reports[:16]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            reading(tracking, workspace) as client,
+            tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary,
+        ):
+            held = {item.path for item in client.list_artifacts(model.run_id)}
+            if _CARD not in held:
+                return None
+            for path in held & {_CARD, "figures"}:
+                client.download_artifacts(model.run_id, path, temporary)
+            try:
+                Path(temporary).rename(folder)
+            except OSError:
+                # Another server was faster.
+                if not folder.is_dir():
+                    raise
+    return folder / _CARD
+
+
+def download_run(
+    name: str, tracking: TrackingSection, workspace: Workspace, folder: Path
+) -> tuple[str, Mapping[str, str], Workspace]:
+    """What MLflow holds of a training and its evaluation, as the stages wrote it.
+
+    Args:
+        name: of a run, as in `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
+        tracking: says where MLflow is.
+        workspace: the repository's.
+        folder: where to put it.
+
+    Returns:
+        The run's name in MLflow; its tags; a workspace in `folder` with params.yaml, models/run.json and
+        model.keras, reports/metrics.json and probabilities.npy, and the occasions, as far as MLflow has them.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or `name` stands for no training, or for several.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    files = Workspace(folder / "run")
+    with reading(tracking, workspace) as client:
+        version = registered(name, client)
+        if version:
+            run = client.get_run(version.run_id)
+        else:
+            run = find(name, [run for run in all_runs(client) if is_training(run)])
+        held = {item.path for item in client.list_artifacts(run.info.run_id)}
+        if "run.json" not in held:
+            raise PipelineError(
+                f"MLflow's run {run.info.run_name} has no run.json: it did not end, or it is older than that."
+            )
+        places = {
+            "config/params.yaml": files.params,
+            "run.json": files.run,
+            "metrics.json": files.metrics,
+            "probabilities.npy": files.probabilities,
+            "occasions": files.scratch / "occasions" / run.data.tags[ID_TAG],
+        }
+        for path, place in places.items():
+            if path.partition("/")[0] in held:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                uri = f"runs:/{run.info.run_id}/{path}"
+                Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).rename(place)
+    download_model(run.info.run_id, tracking, workspace, folder).rename(files.model)
+    return run.info.run_name, run.data.tags, files
+
+
+def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
+    """The model of a training, with a run that shows its evaluation."""
+    models = client.search_logged_models(
+        [shown.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
+    )
+    if not models:
+        raise PipelineError(f"MLflow has no model of the run {shown.info.run_name}.")
+    return LoggedModel(
+        shown.info.run_name,
+        models[0].model_id,
+        models[0].artifact_location,
+        shown.info.run_id,
+        dict(shown.data.metrics),
+        shown.data.tags.get(REPORTS_TAG, ""),
+    )
