@@ -1,4 +1,5 @@
 import os
+import pty
 import subprocess
 import sys
 
@@ -90,3 +91,18 @@ def test_every_so_many_seconds(monkeypatch):
     assert not never.due
     every.restart()
     assert not every.due
+
+
+@pytest.mark.parametrize("bar", ["track(10, 'Reading')", "track_epochs(2, 5)"])
+def test_what_goes_to_a_file_goes_there_while_a_bar_is_shown(tmp_path, bar):
+    code = (
+        "import sys; from pipeline.console import track, track_epochs\n"
+        f"with {bar} as progress: progress.advance(1); print('a warning', file=sys.stderr)"
+    )
+    ours, theirs = pty.openpty()
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=log, check=True)
+    os.close(theirs)
+    assert os.read(ours, 4096)
+    os.close(ours)
+    assert (tmp_path / "log").read_text() == "a warning\n"

@@ -122,7 +122,9 @@ def on_stderr(description: str) -> Iterator[Track]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # Left as it is, rich would send standard output to the terminal too, and nothing to its file.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
         yield _Bar(progress, progress.add_task(description, total=None, note=""))
 
 
@@ -151,7 +153,9 @@ def _bars() -> "Progress":
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     text, note = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[note]"))
-    return Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), note)
+    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), note)
+    # Left as it is, rich would send to the terminal what goes to a file.
+    return Progress(*columns, redirect_stderr=sys.stderr.isatty())
 
 
 class _Lines:

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -217,3 +220,22 @@ def test_the_command_answers_from_a_pipe_and_its_exit_code_tells(model):
     bad = subprocess.run(command, input=b"no picture", capture_output=True, check=False)
     assert bad.returncode == 1
     assert "error" in json.loads(bad.stdout)
+
+
+def test_at_a_terminal_a_bar_counts_while_the_answers_go_elsewhere(model, tmp_path):
+    np.save(tmp_path / "many.npy", np.stack([RIGHT] * 300))
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict", "--model", model]
+    ours, theirs = pty.openpty()
+    with (tmp_path / "answers.jsonl").open("wb") as answers:
+        process = subprocess.Popen([*command, str(tmp_path / "many.npy")], stdout=answers, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        # The end of the other side is an error here.
+        with suppress(OSError):
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 300
+    assert "Predicting" in shown.decode()
+    assert "300" in shown.decode()

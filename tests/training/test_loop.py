@@ -129,7 +129,7 @@ def test_the_sigmoid_head_trains_as_the_plain_design_does_in_keras():
 def test_balanced_classes_train_as_with_the_class_weights_of_keras_and_scikit_learn(smoothing):
     few = np.flatnonzero((TRAIN[1] != 0) | (np.arange(len(TRAIN[1])) < 20))
     rare = TRAIN[0][few], TRAIN[1][few]
-    _, history, ours = trained(rare, class_weight="balanced", label_smoothing=smoothing)
+    _, _, ours = trained(rare, class_weight="balanced", label_smoothing=smoothing)
     weights = compute_class_weight("balanced", classes=np.arange(CLASSES), y=rare[1])
     assert max(weights) > 2 * min(weights)
     theirs = network()

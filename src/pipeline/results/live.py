@@ -58,7 +58,11 @@ class _Board:
         if sys.stdout.isatty():
             from rich.live import Live
 
-            self._live = Live(get_renderable=self._table, refresh_per_second=2)
+            self._live = Live(
+                get_renderable=self._table,
+                refresh_per_second=2,
+                redirect_stderr=sys.stderr.isatty(),  # what goes to a file is not for the terminal
+            )
             self._live.start()
 
     def __exit__(self, *_: object) -> None:
