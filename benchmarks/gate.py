@@ -3,11 +3,12 @@
     python -m benchmarks.gate [--pairs 2000]
 
 Draws pairs of made-up models whose truth is known, asks the gate with the settings of conf/promotion about
-each, and writes gate.md beside this file: half an hour on two cores. docs/trust.md has what it came to.
+each, and writes gate.json and gate.md beside this file: a quarter of an hour on two cores. A test holds the
+tables of docs/trust.md against gate.json.
 """
 
 import argparse
-from collections.abc import Callable
+import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +111,7 @@ def shares(of: TestSet, truth: Truth, settings: PromotionSection, pairs: int) ->
 def render(rows: dict[tuple[str, str], dict[str, float]], pairs: int, settings: PromotionSection) -> str:
     """The page."""
     lines = [
-        f"{pairs:,} pairs of made-up models for each line; written by `python -m benchmarks.gate`. "
+        f"{pairs:,} pairs of made-up models for each line; written by `make bench ONLY=gate`. "
         f"Two standard errors of a share of 5 % are {100 * 2 * (0.05 * 0.95 / pairs) ** 0.5:.1f} points.",
         "",
         f"Asked with level {settings.level:g}, max_calibration_rise {settings.max_calibration_rise:g} and "
@@ -132,8 +133,11 @@ def render(rows: dict[tuple[str, str], dict[str, float]], pairs: int, settings: 
     return "\n".join(lines) + "\n"
 
 
-def main(pairs: int, write: Callable[[str], object]) -> None:
-    """Simulate and write the page."""
+def main() -> None:
+    """Simulate and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=2000)
+    pairs = parser.parse_args().pairs
     settings = next(compose_each(REPOSITORY / "conf", [[]])).promotion
     asked = [(of, truth) for of in SETS for truth in TRUTHS]
     with ProcessPoolExecutor() as processes:
@@ -142,7 +146,10 @@ def main(pairs: int, write: Callable[[str], object]) -> None:
         for (of, truth), row in zip(asked, found, strict=True):
             rows[of.name, truth.name] = row
             print(f"{of.name}; {truth.name}: {row}", flush=True)
-    write(render(rows, pairs, settings))
+    sets = {of.name: {truth.name: rows[of.name, truth.name] for truth in TRUTHS} for of in SETS}
+    results = {"pairs": pairs, "shares": sets}
+    (HERE / "gate.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (HERE / "gate.md").write_text(render(rows, pairs, settings), encoding="utf-8")
 
 
 def _shares(asked: tuple[TestSet, Truth], settings: PromotionSection, pairs: int) -> dict[str, float]:
@@ -150,8 +157,4 @@ def _shares(asked: tuple[TestSet, Truth], settings: PromotionSection, pairs: int
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=2000)
-    main(parser.parse_args().pairs, (HERE / "gate.md").write_text)
+    main()

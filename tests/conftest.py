@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import servers
 from pipeline.environment import prepare_environment
 
 # As for the stages, whatever is set on the machine; tests that import Keras by themselves read no keras.json.
@@ -28,3 +29,17 @@ def chromium():
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A client of an S3 server with the two buckets of docs/scale.md, and its address."""
+    with servers.s3() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """The port of a PostgreSQL server with the user and the database of docs/scale.md."""
+    with servers.postgresql() as port:
+        yield port

@@ -3,16 +3,13 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace
-
-# Far more than anything takes: a wait that comes to this has failed.
-PATIENCE = 240
+from servers import PATIENCE
 
 
 class Clone:
@@ -130,19 +127,6 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def answers(port: int) -> bool:
-    """Whether something listens at a port of this machine."""
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        return True
-    return False
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return free.getsockname()[1]
 
 
 def until(condition) -> None:

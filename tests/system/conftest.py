@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import Clone, Running, answers, clone_of, free_port, smoke_clone_of, until
+from clones import Clone, Running, clone_of, smoke_clone_of
 
 REPOSITORY = Path(__file__).parents[2]
 # What the person or the machine that runs the tests may have set, and a fresh machine has not.
@@ -92,26 +92,3 @@ def start(request):
         return running
 
     return begin
-
-
-@pytest.fixture
-def s3(environment):
-    """A client of an S3 server with the two buckets of the page, and its address."""
-    import boto3
-
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], env=environment)
-    until(lambda: answers(port))
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-    )
-    for bucket in ("pipeline-cache", "pipeline-runs"):
-        client.create_bucket(Bucket=bucket)
-    yield client, address
-    server.terminate()
-    server.wait()

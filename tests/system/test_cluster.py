@@ -1,17 +1,16 @@
 """Sweeps on a Ray cluster, and what docs/scale.md tells to do on several machines."""
 
 import json
-import os
-import pwd
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, answers, clone_of, free_port, until
+from clones import clone_of, until
 from filelock import FileLock
+
+from servers import CREDENTIALS, PATIENCE, answers, free_port
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = re.findall(r"^\$ (.+)$", (REPOSITORY / "docs" / "scale.md").read_text(), re.MULTILINE)
@@ -83,35 +82,6 @@ def test_a_cluster_that_is_not_there_is_told_in_a_sentence(smoke):
     assert "Traceback" not in told
 
 
-@pytest.fixture
-def postgresql():
-    """A PostgreSQL server with the page's user and database; its port."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("pg_ctl") or "").parent]
-    if not (found[-1] / "pg_ctl").exists():
-        pytest.fail("needs PostgreSQL: apt-get install postgresql")
-    port = free_port()
-    # It refuses to run as root.
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    folder = subprocess.run(
-        ["mktemp", "-d"], capture_output=True, text=True, check=True, user=user
-    ).stdout.strip()
-
-    def run(program, *arguments):
-        subprocess.run(
-            [found[-1] / program, *arguments], cwd=folder, user=user, check=True, stdout=subprocess.DEVNULL
-        )
-
-    run("initdb", "-D", f"{folder}/data", "-U", "postgres", "--auth=trust")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    run("pg_ctl", "-D", f"{folder}/data", "-o", options, "-l", f"{folder}/log", "-w", "start")
-    here = ("-h", "127.0.0.1", "-p", str(port), "-U", "postgres")
-    run("createuser", *here, "mlflow")
-    run("createdb", *here, "-O", "mlflow", "mlflow")
-    yield port
-    run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
-
-
 @pytest.mark.slow
 def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s3, postgresql, start):
     ray_port, tracking_port = free_port(), free_port()
@@ -126,9 +96,7 @@ def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s
         "head.example.org:6379": f"127.0.0.1:{ray_port}",
     }
     smoke.environment |= {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
+        **CREDENTIALS,
         "MLFLOW_S3_ENDPOINT_URL": s3_address,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

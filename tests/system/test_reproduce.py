@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.reproduction.links import compare
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import recorded_here
+from servers import CREDENTIALS
 
 LOOP = "src/pipeline/training/loop.py"
 PREPROCESS = "src/pipeline/stages/preprocess.py"
@@ -150,11 +151,7 @@ def test_the_packages_of_the_runs_own_lock_file_are_used_and_a_difference_is_nam
 @pytest.mark.slow
 def test_a_colleague_pulls_a_training_runs_nothing_and_rebuilds_it(smoke, s3, tmp_path):
     _, address = s3
-    smoke.environment |= {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    smoke.environment |= CREDENTIALS
     smoke.run("dvc", "remote", "add", "--default", "shared", "s3://pipeline-cache/shared")
     smoke.run("dvc", "remote", "modify", "shared", "endpointurl", address)
     smoke.git("commit", "--quiet", "--all", "--message=A remote")

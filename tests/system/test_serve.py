@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clones import answers as listens
-from clones import free_port, until
+from clones import until
 from mlflow import MlflowClient
 from PIL import Image
 
 from pipeline.artifacts.onnx_file import load
 from pipeline.data.reader import read_picture
+from servers import answers as listens
+from servers import free_port
 
 TWO_VERSIONS = """
 import sys

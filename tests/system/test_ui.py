@@ -11,12 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import PATIENCE, free_port, until
+from clones import until
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+
+from servers import PATIENCE, free_port
 
 pytestmark = pytest.mark.browser
 FLAGS = (

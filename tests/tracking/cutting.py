@@ -24,11 +24,17 @@ BREAKS = {
 
 
 class Proxy:
-    """An HTTP proxy that counts requests and breaks one: the `cut`-th from now, counted from 1."""
+    """An HTTP proxy that counts requests and breaks one.
+
+    It is the `cut`-th from now, counted from 1, or the first that begins with `cut`, as in "POST /path". With
+    `victim` a process is killed then, or with its number negated a group of processes. With `meet` the first
+    two requests that begin with that wait for each other.
+    """
 
     def __init__(self, target):
         self.requests, self.cut, self.how, self.victim = [], 0, "not sent", None
         self.delay = 0.0  # seconds before each request
+        self.meet, self._both = None, threading.Barrier(2)
         self._lock = threading.Lock()
         address = urlsplit(target)
         proxy = self
@@ -44,8 +50,12 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 time.sleep(proxy.delay)
                 with proxy._lock:
-                    proxy.requests.append(f"{self.command} {self.path}")
-                    breaks = len(proxy.requests) == proxy.cut
+                    request = f"{self.command} {self.path}"
+                    proxy.requests.append(request)
+                    breaks = proxy._breaks(request)
+                    meets = proxy.meet and sum(one.startswith(proxy.meet) for one in proxy.requests) <= 2
+                if meets and request.startswith(proxy.meet):
+                    proxy._both.wait(60)
                 forwarded, answers = BREAKS[proxy.how] if breaks else (True, False)
                 if forwarded:
                     server = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
@@ -75,9 +85,14 @@ class Proxy:
         self.uri = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def _breaks(self, request):
+        if isinstance(self.cut, int):
+            return len(self.requests) == self.cut
+        return request.startswith(self.cut) and sum(one.startswith(self.cut) for one in self.requests) == 1
+
     @contextmanager
     def breaking(self, cut, how="not sent"):
-        """Break the `cut`-th request inside the `with`; 0: none."""
+        """Break the `cut`-th request inside the `with`, or the first that begins with it; 0: none."""
         self.requests, self.cut, self.how = [], cut, how
         try:
             yield self
@@ -158,19 +173,31 @@ def _files(folder, named):
 def forked(action, before=lambda process: None):
     """Run `action` in a fork of this process, after `before` was given its number; its exit code."""
     reader, writer = os.pipe()
+    process = _fork(lambda: (os.close(writer), os.read(reader, 1), action()))
+    before(process)
+    os.close(reader)
+    os.close(writer)
+    return _exit_code(process)
+
+
+def together(*actions):
+    """Run each action in a fork of this process, side by side; their exit codes."""
+    return [_exit_code(process) for process in [_fork(action) for action in actions]]
+
+
+def _fork(action):
     process = os.fork()
     if not process:
         try:
-            os.close(writer)
-            os.read(reader, 1)
             action()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    before(process)
-    os.close(reader)
-    os.close(writer)
+    return process
+
+
+def _exit_code(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 

@@ -196,21 +196,30 @@ def free_port():
 
 
 class Server:
-    """A real `mlflow server`, to be killed and started again."""
+    """A real `mlflow server`, to be killed and started again.
 
-    def __init__(self, folder):
+    Args:
+        folder: has its SQLite database and its artifacts, unless it is told others.
+        database: where the runs are.
+        artifacts: where their files are.
+        environment: what else it finds set.
+    """
+
+    def __init__(self, folder, database=None, artifacts=None, **environment):
         self.folder, self.port = folder, free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
+        self._database = database or f"sqlite:///{folder}/server.db"
+        self._artifacts = artifacts or f"{folder}/artifacts"
+        self._environment = environment
         self.process = None
 
     def start(self):
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", f"{self.folder}/artifacts"]
+        command += ["--backend-store-uri", self._database, "--artifacts-destination", self._artifacts]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
         self.process = subprocess.Popen(
             command,
-            env=os.environ | quiet | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=os.environ | quiet | self._environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

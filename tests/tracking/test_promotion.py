@@ -56,8 +56,8 @@ def answer(workspace, wrong):
         )
 
 
-def run_of(workspace, name, wrong, seed):
-    settings = config(seed=seed, tracking={"run_name": name})
+def run_of(workspace, name, wrong, seed, uri=None):
+    settings = config(seed=seed, tracking={"run_name": name, "uri": uri})
     train(settings, workspace)
     with tracking.evaluation(settings, workspace):
         answer(workspace, wrong)
