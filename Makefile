@@ -36,8 +36,8 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict or serving: a part of it)
-ifeq ($(filter sweeps predict serving,$(ONLY)),)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify or gate: a part of it)
+ifeq ($(filter sweeps predict serving verify gate,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
 ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
@@ -48,6 +48,12 @@ ifneq ($(filter predict,$(or $(ONLY),predict)),)
 endif
 ifneq ($(filter serving,$(or $(ONLY),serving)),)
 	@python -m benchmarks.serving --repeats $(REPEATS)
+endif
+ifneq ($(filter verify,$(or $(ONLY),verify)),)
+	@python -m benchmarks.verify --repeats $(REPEATS)
+endif
+ifneq ($(filter gate,$(or $(ONLY),gate)),)
+	@python -m benchmarks.gate
 endif
 
 mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)

@@ -39,6 +39,8 @@ def test_a_run_with_uncommitted_changes_is_rebuilt_bit_for_bit(smoke):
     before = smoke.changes(), smoke.digests(), smoke.files()
     output = smoke.run("pipeline", "reproduce", TF_ENABLE_ONEDNN_OPTS="0")
     assert "with its uncommitted changes" in output
+    assert "Epoch 5 of 5: " in output
+    assert "MLflow run " not in output  # That of the temporary clone.
     assert "reproduced, equal bit for bit" in output
     assert (smoke.changes(), smoke.digests()) == before[:2]
     added = smoke.files() - before[2]

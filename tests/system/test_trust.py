@@ -1,9 +1,11 @@
-"""docs/trust.md is true: its commands run, in their order."""
+"""docs/trust.md is true: its commands run, in their order, and verify mends in each of the ways it names."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from servers import CREDENTIALS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
@@ -27,3 +29,35 @@ def test_a_closed_gate_has_an_exit_code_of_its_own(smoke):
     assert "The gate is closed (accuracy" in refused
     assert "error: --force needs --reason" in smoke.run("pipeline", "promote", "short", "--force", code=1)
     assert "version 2" in smoke.run("pipeline", "promote", "short", "--force", "--reason", "to try it")
+
+
+def lose(clone, *, everywhere):
+    """The model in the workspace and in the cache, and everywhere else that has one."""
+    digest = clone.digests()["models/model.keras"]
+    lost = [clone.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:], clone.workspace.model]
+    for path in [*lost, *(clone.root / "mlruns").rglob("model.keras")] if everywhere else lost:
+        path.unlink()
+
+
+@pytest.mark.slow
+def test_a_lost_model_is_fetched_restored_or_trained_again(smoke, s3):
+    lose(smoke, everywhere=False)
+    assert "is missing: models/model.keras, an output of train" in smoke.run("pipeline", "verify", code=1)
+    said = smoke.run("pipeline", "verify", "--repair")
+    assert "restored from MLflow's copy" in said
+    assert "models/model.keras: restored from the cache" in said
+
+    lose(smoke, everywhere=True)
+    said = smoke.run("pipeline", "verify", "--repair")
+    assert "models/model.keras: made again by train, the same bytes." in said
+    assert "model.keras in MLflow: restored from" in said
+
+    _, address = s3
+    smoke.environment |= CREDENTIALS
+    smoke.run("dvc", "remote", "add", "--default", "shared", "s3://pipeline-cache/repair")
+    smoke.run("dvc", "remote", "modify", "shared", "endpointurl", address)
+    smoke.run("pipeline", "push")
+    lose(smoke, everywhere=True)
+    said = smoke.run("pipeline", "verify", "--repair")
+    assert "fetched from the DVC remote" in said
+    assert "Everything is as recorded." in smoke.run("pipeline", "verify", "--all")

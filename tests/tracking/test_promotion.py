@@ -57,7 +57,7 @@ def answer(workspace, wrong):
 
 
 def run_of(workspace, name, wrong, seed, uri=None):
-    settings = config(seed=seed, tracking={"run_name": name, "uri": uri})
+    settings = config(seed=seed, tracking={"run_name": name, "uri": uri, "timeout": 60.0})
     train(settings, workspace)
     with tracking.evaluation(settings, workspace):
         answer(workspace, wrong)

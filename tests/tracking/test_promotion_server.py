@@ -61,7 +61,7 @@ def proxy(server):
 
 
 def at(uri):
-    return config(tracking={"uri": uri}).tracking
+    return config(tracking={"uri": uri, "timeout": 60.0}).tracking
 
 
 def give(uri, machine, run, name):

@@ -70,7 +70,10 @@ def template(memory, model, empty_store):
     stages, locked = {}, {}
     for stage, paths in OUTPUTS.items():
         stages[stage] = {"cmd": "true", "outs": list(paths)}
-        outs = [{"path": path, "md5": store(workspace.root, workspace.root / path)} for path in paths]
+        outs = [
+            {"path": path, "hash": "md5", "md5": store(workspace.root, workspace.root / path)}
+            for path in paths
+        ]
         locked[stage] = {"cmd": "true", "outs": outs}
     workspace.dvc_yaml.write_text(yaml.safe_dump({"stages": stages}))
     workspace.dvc_lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
@@ -203,7 +206,6 @@ def test_it_is_found_and_named(repository, capsys, name):
         if "MLmodel" not in name
         and name
         not in (
-            "the list of a folder is missing",
             "a file more in a folder",
             "a version of another model",
             "an alias set by hand",
@@ -215,6 +217,55 @@ def test_what_has_another_copy_is_mended(repository, capsys, name):
     code, said = verified(repository, capsys, repair=True)
     assert code == 0, said
     assert "restored" in said or "sent again" in said
+
+
+def lost_everywhere(repository, command):
+    """The history of the training is in no place any more, and `command` is the stage that makes it."""
+    shutil.copytree(repository.root / "models", repository.root / "kept")
+    for path in (repository.dvc_yaml, repository.dvc_lock):
+        content = yaml.safe_load(path.read_text())
+        content["stages"]["train"]["cmd"] = command
+        path.write_text(yaml.safe_dump(content))
+    place(repository, "models/history.csv").unlink()
+    for path in repository.root.rglob("history.csv"):
+        if path.parent.name != "kept":
+            path.unlink()
+
+
+def test_what_has_no_copy_is_made_again_by_its_stage(repository, capfd):
+    digest = md5(repository.history.read_bytes())
+    lost_everywhere(repository, "mkdir -p models && cp kept/* models")
+    code, said = verified(repository, capfd, repair=True)
+    assert code == 0, said
+    assert "models/history.csv: made again by train, the same bytes." in said
+    assert md5(repository.history.read_bytes()) == digest
+    assert place(repository, "models/history.csv").exists()
+
+
+def test_a_stage_that_would_make_something_else_is_left_alone(repository, capfd):
+    lost_everywhere(repository, "mkdir -p models && cp kept/* models")
+    content = yaml.safe_load(repository.dvc_yaml.read_text())
+    content["stages"]["train"]["cmd"] = "touch ran"
+    repository.dvc_yaml.write_text(yaml.safe_dump(content))
+    code, said = verified(repository, capfd, repair=True)
+    assert code == 1
+    assert "no copy was found, and train would make another one: its command in dvc.yaml changed" in said
+    assert not (repository.root / "ran").exists()
+    assert repository.model.exists()
+
+
+def test_what_the_remote_has_is_fetched(repository, capsys, tmp_path):
+    remote = tmp_path / "remote"
+    shutil.copytree(Cache(repository).objects, remote / "files" / "md5")
+    config = repository.root / ".dvc" / "config"
+    config.write_text(f"{config.read_text()}    remote = shared\n['remote \"shared\"']\n    url = {remote}\n")
+    place(repository, "models/history.csv").unlink()
+    for path in repository.root.rglob("history.csv"):
+        path.unlink()
+    code, said = verified(repository, capsys, repair=True)
+    assert code == 0, said
+    assert "fetched from the DVC remote" in said
+    assert "models/history.csv: restored from the cache" in said
 
 
 def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository, capsys):

@@ -12,7 +12,9 @@ def verify(
     everything: Annotated[
         bool, typer.Option("--all", help="Also objects that nothing names, and all files of a server.")
     ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Restore what has another copy.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Restore what is broken from another copy, or make it again.")
+    ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove what killed processes left.")] = False,
 ) -> None:
     """Check cache, workspace, runs and registered models against what is recorded. Exit code 1: broken."""

@@ -1,7 +1,6 @@
 """Evidence: what a run reached and what its files are, as the gate judges it."""
 
 import csv
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Judged
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
+from pipeline.tracking.lineage import git
 from pipeline.tracking.mlflow_run import ID_TAG
 from pipeline.tracking.occasion_tags import OCCASION_TAG
 from pipeline.tracking.store import search
@@ -140,7 +140,7 @@ class Evidence:
         return Facts(
             status=self.run.info.status if REPORTS_TAG in tags else "NOT EVALUATED",
             commit=commit,
-            is_in_git=_is_in_git(repository, commit),
+            is_in_git=git(repository.home, "cat-file", "-e", f"{commit}^{{commit}}") is not None,
             dirty=tags.get("git.dirty", "unknown"),
             has_patch=(self.stored.folder / "code" / "uncommitted.diff").is_file(),
             files=self.stored.checked,
@@ -242,13 +242,6 @@ def _members(
     if not found.any():
         raise PipelineError(f"{key} has no test image.")
     return found
-
-
-def _is_in_git(repository: Workspace, commit: str) -> bool:
-    done = subprocess.run(
-        ["git", "-C", repository.home, "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True
-    )
-    return done.returncode == 0
 
 
 def _milliseconds(path: Path) -> float:

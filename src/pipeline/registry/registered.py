@@ -2,7 +2,6 @@
 
 import getpass
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pipeline.console import warn
 from pipeline.processes.lock import locked
 from pipeline.registry.journal import EXPERIMENT, Entry, Journal, path_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.tracking.lineage import git
 from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
 from pipeline.tracking.store import open_store
 
@@ -126,10 +126,5 @@ def open_journal(name: str, tracking: TrackingSection, repository: Workspace) ->
 
 def _who(repository: Workspace) -> str:
     """Who commits here, or is logged in."""
-    found = [
-        subprocess.run(
-            ["git", "-C", repository.home, "config", key], capture_output=True, text=True
-        ).stdout.strip()
-        for key in ("user.name", "user.email")
-    ]
+    found = [(git(repository.home, "config", key) or "").strip() for key in ("user.name", "user.email")]
     return f"{found[0]} <{found[1]}>" if all(found) else f"{getpass.getuser()}@{socket.gethostname()}"

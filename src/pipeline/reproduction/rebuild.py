@@ -2,15 +2,16 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace, remove, write_text
 from pipeline.config.params import dump_values
-from pipeline.console import say
+from pipeline.console import EpochTrack, say, track_epochs
 from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked, temporary_folder
 from pipeline.reproduction.recorded import Recorded
@@ -18,6 +19,7 @@ from pipeline.trials.layout import share_cache
 
 # What git and DVC are told by the shell that this runs in is about another repository.
 _FOREIGN = ("GIT_", "DVC_", "PYTHON")
+_EPOCH = re.compile(r"Epoch (?P<number>\d+) of (?P<total>\d+): (?P<note>.*)")  # a line of the stage train
 
 
 @contextmanager
@@ -95,9 +97,34 @@ def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
     """Run `dvc repro` for single stages: compose would have the values of today's conf/."""
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", *arguments]
-    code = subprocess.run(command, cwd=clone.root, env=_environment() | {"PATH": path}).returncode
-    if code:
+    with subprocess.Popen(
+        command,
+        cwd=clone.root,
+        env=_environment() | {"PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout
+        _show(process.stdout)
+    if process.returncode:
         raise PipelineError("The run could not be rebuilt: the stage said why above.")
+
+
+def _show(lines: Iterable[str]) -> None:
+    """Print what the stages say, whichever version they are of: epochs as a bar at a terminal."""
+    with ExitStack() as stack:
+        epochs: EpochTrack | None = None
+        for line in lines:
+            found = _EPOCH.match(line)
+            if found and not epochs:
+                epochs = stack.enter_context(track_epochs(int(found["total"]), 1))
+            if found and epochs:
+                epochs.end_epoch(int(found["number"]), found["note"])
+            # The store of the temporary clone is gone before anybody can look.
+            elif not line.startswith("MLflow run "):
+                stack.close()
+                say(line.rstrip("\n"))
 
 
 def _environment_of(clone: Workspace, repository: Workspace) -> Path:

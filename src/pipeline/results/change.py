@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
+from pipeline.tracking.lineage import git
 from pipeline.tracking.occasion import Occasion, occasions_of
 
 _ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
@@ -109,11 +109,11 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     Raises:
         PipelineError: git has no such commit, or it has no dvc.lock.
     """
-    commit = _git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    commit = git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
         raise PipelineError(f"{revision!r} is no commit of this repository: name one with --base.")
     params, lock = (
-        _git(workspace.root, "show", f"{revision}:./{name}") for name in ("params.yaml", "dvc.lock")
+        git(workspace.root, "show", f"{revision}:./{name}") for name in ("params.yaml", "dvc.lock")
     )
     if params is None or lock is None:
         raise PipelineError(f"The commit {revision} has no params.yaml and dvc.lock to compare with.")
@@ -156,8 +156,3 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str]]:
 
 def _yaml(text: str) -> dict[str, Any]:
     return yaml.load(text, Loader=yaml.CSafeLoader) or {}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, errors="replace")
-    return done.stdout.strip() if done.returncode == 0 else None

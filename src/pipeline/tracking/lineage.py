@@ -46,12 +46,14 @@ def code_of(workspace: Workspace) -> Code:
     """The commit, the branch and the uncommitted changes of the repository that owns the workspace."""
     # A temporary DVC experiment is a git work tree of its own; a trial is not.
     root = workspace.root if (workspace.root / ".git").exists() else workspace.home
-    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git(root, "rev-parse", "--verify", "HEAD")
+    commit = (
+        os.environ.get("DVC_EXP_BASELINE_REV") or (git(root, "rev-parse", "--verify", "HEAD") or "").strip()
+    )
     if not commit:
         return Code()
     patch = _patch(root, commit)
     dirty = "unknown" if patch is None else str(bool(patch)).lower()
-    branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD") or "unknown"
+    branch = (git(root, "rev-parse", "--abbrev-ref", "HEAD") or "unknown").strip()
     return Code(commit, branch, dirty, patch or "")
 
 
@@ -68,23 +70,19 @@ def read_code(path: Path) -> Code:
 def _patch(root: Path, commit: str) -> str | None:
     """The changes since a commit as a patch that applies, new files included; None: git can't tell."""
     options = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--full-index")
-    changed = _run(root, "diff", *options, commit, "--", ".", *_WRITTEN)
-    listed = _run(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *_SOURCES)
+    changed = git(root, "diff", *options, commit, "--", ".", *_WRITTEN)
+    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *_SOURCES)
     if changed is None or listed is None:
         return None
     for name in filter(None, listed.split("\0")):
         # Exit code 1 says that there is a difference.
-        new = _run(root, "diff", *options, "--no-index", "--", os.devnull, name, codes=(0, 1))
+        new = git(root, "diff", *options, "--no-index", "--", os.devnull, name, codes=(0, 1))
         changed += new or ""
     return changed if len(changed) <= _MAX_PATCH else None
 
 
-def _git(root: Path, *arguments: str) -> str:
-    return (_run(root, *arguments) or "").strip()
-
-
-def _run(root: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
-    """What git printed, byte for byte; None if it failed."""
+def git(root: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
+    """What git printed of the repository at `root`, byte for byte; None if it failed."""
     # Another repository's, if a hook or a script has set them.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

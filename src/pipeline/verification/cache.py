@@ -49,6 +49,10 @@ class Cache:
                     found.setdefault(out["md5"], []).append(Output(out["path"], out["md5"], stage))
         return found
 
+    def stages(self) -> list[str]:
+        """The stages of dvc.yaml, each after those whose outputs it reads, as they are written there."""
+        return list(_read(self.workspace.dvc_yaml).get("stages", {}))
+
     def listed(self, digest: str) -> list[tuple[str, str]]:
         """The files of a folder, (path in it, MD5); none if its list is missing or damaged."""
         try:
@@ -86,13 +90,13 @@ class Cache:
 def check_cache(cache: Cache, everything: bool) -> list[Problem]:
     """Whether each object hashes to its name; what dvc.lock names must be there."""
     named: dict[str, str] = {}
-    required = set()
+    stage_of: dict[str, str] = {}
     for digest, outputs in cache.locked().items():
         named[digest] = f"{outputs[0].path}, an output of {outputs[0].stage}"
-        required.add(digest)
+        stage_of[digest] = outputs[0].stage
         for inner, md5 in cache.listed(digest) if digest.endswith(".dir") else ():
             named.setdefault(md5, f"{outputs[0].path}/{inner}, an output of {outputs[0].stage}")
-            required.add(md5)
+            stage_of.setdefault(md5, outputs[0].stage)
     for digest, path, entry in cache.entries():
         named.setdefault(digest, f"{path} of the past result {entry}")
         for inner, md5 in cache.listed(digest) if digest.endswith(".dir") else ():
@@ -104,11 +108,12 @@ def check_cache(cache: Cache, everything: bool) -> list[Problem]:
     problems = []
     for place, hashed in digests(places, "md5", "Hashed objects of the cache:").items():
         digest = places[place]
-        what = named[digest]
-        if hashed is None and digest in required:
-            problems.append(Problem("cache", f"{place} is missing: {what}.", place, digest, digest=digest))
-        elif hashed is not None and hashed != digest.removesuffix(".dir"):
-            problems.append(Problem("cache", f"{place} is damaged: {what}.", place, digest, digest=digest))
+        # What only past results name may be gone: it is trained again when it is asked for.
+        if hashed == digest.removesuffix(".dir") or (hashed is None and digest not in stage_of):
+            continue
+        text = f"{place} is {'missing' if hashed is None else 'damaged'}: {named[digest]}."
+        stage = stage_of.get(digest, "")
+        problems.append(Problem("cache", text, place, digest, digest=digest, stage=stage))
     return problems
 
 
@@ -122,7 +127,9 @@ def check_workspace(cache: Cache) -> list[Problem]:
         if found != output.md5:
             how = "is missing" if found is None else "is not what dvc.lock names"
             text = f"{output.path} {how}: an output of {output.stage}."
-            problems.append(Problem("workspace", text, path, output.path, digest=output.md5))
+            problems.append(
+                Problem("workspace", text, path, output.path, digest=output.md5, stage=output.stage)
+            )
     return problems + _unlisted(cache)
 
 

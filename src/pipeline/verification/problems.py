@@ -25,6 +25,7 @@ class Problem:
     name: str = ""  # of the object in the cache, of the file in the workspace, or among a run's artifacts
     run: str = ""  # MLflow's id of the run or of the logged model that names the file
     digest: str = ""  # that the file should have: MD5 in the cache and the workspace, else SHA-256
+    stage: str = ""  # whose output in dvc.lock it is
 
 
 def digests(paths: Iterable[Path], algorithm: str, description: str) -> dict[Path, str | None]:

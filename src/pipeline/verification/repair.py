@@ -1,10 +1,11 @@
-"""Repair: what is damaged or missing is made whole from another copy, or from the stages."""
+"""Repair: what is damaged or missing is made whole from another copy, or made again by its stage."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pipeline.registry.journal import path_of
 from pipeline.registry.registered import open_journal
 from pipeline.tracking.store import open_store
 from pipeline.verification.cache import Cache
-from pipeline.verification.problems import Problem
+from pipeline.verification.problems import Problem, digests
+from pipeline.verification.rerun import run_again
 
 
 def repair(
@@ -42,21 +44,24 @@ def repair(
             *(cache.workspace.root / output.path for output in cache.files()),
         ]
     )
-    of_cache = {problem.digest: problem for problem in problems if problem.area == "cache"}
-    for digest, problem in of_cache.items():
-        assert problem.path
-        lines.append(f"{problem.path}: {_restore_object(digest, problem.path, cache, known)}")
+    lost = []
+    for problem in {problem.digest: problem for problem in problems if problem.area == "cache"}.values():
+        how = _restore_object(problem, cache, known)
+        lines += [f"{problem.path}: {how}"] if how else []
+        lost += [] if how else [problem]
     for problem in problems:
-        if problem.area == "workspace" and problem.digest and problem.path:
-            lines.append(f"{problem.name}: {_restore_file(problem, cache)}")
-        elif problem.area == "mlflow" and problem.digest and problem.path:
-            lines.append(
-                f"{problem.name} in MLflow: {_restore_artifact(problem, cache, tracking, downloaded)}"
-            )
+        if problem.area == "workspace" and problem.digest:
+            how = _restore_file(problem, cache)
+            lines += [f"{problem.name}: {how}"] if how else []
+            lost += [] if how else [problem]
+    lines += run_again(lost, cache)
+    for problem in problems:
+        if problem.area == "mlflow" and problem.digest:
+            how = _restore_artifact(problem, cache, tracking, downloaded)
+            lines.append(f"{problem.name} in MLflow: {how}")
         elif problem.area == "registry" and problem.name:
-            lines.append(
-                f"journal of {problem.name}: {_restore_journal(problem.name, cache.workspace, tracking)}"
-            )
+            how = _restore_journal(problem.name, cache.workspace, tracking)
+            lines.append(f"journal of {problem.name}: {how}")
     return lines
 
 
@@ -69,18 +74,38 @@ def _by_md5(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _restore_object(digest: str, place: Path, cache: Cache, known: dict[str, Path]) -> str:
-    """Make an object of the cache whole."""
-    remove(place)
-    copy = known.get(digest.removesuffix(".dir"))
-    if copy and not digest.endswith(".dir"):
-        with atomic(place) as temporary:
+def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -> str:
+    """Make an object of the cache whole, and say from what; empty: a stage has to make it again."""
+    assert problem.path
+    remove(problem.path)
+    if copy := known.get(problem.digest):
+        with atomic(problem.path) as temporary:
             shutil.copyfile(copy, temporary)
         where = "MLflow's copy" if "mlruns" in copy.parts else "the workspace"
         return f"restored from {where}, {copy}"
-    if _fetch(digest, cache) and place.is_file():
+    if problem.digest.endswith(".dir") and (content := _list_of_folder(problem.digest, cache)):
+        with atomic(problem.path) as temporary:
+            temporary.write_bytes(content)
+        return "restored from the workspace's folder"
+    if _fetch(problem.digest, cache) and problem.path.is_file():
         return "fetched from the DVC remote"
-    return "removed, no copy was found: `dvc repro` makes it again"
+    return "" if problem.stage else "removed: that result is trained again when it is asked for"
+
+
+def _list_of_folder(digest: str, cache: Cache) -> bytes | None:
+    """DVC's list of a folder, made from the folder in the workspace; None: that is not the same."""
+    for output in cache.locked()[digest]:
+        folder = cache.workspace.root / output.path
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = [
+            {"md5": md5, "relpath": path.relative_to(folder).as_posix()}
+            for path, md5 in digests(paths, "md5", "Hashed files of the folder:").items()
+        ]
+        files.sort(key=lambda file: str(file["relpath"]))
+        content = json.dumps(files).encode()
+        if hashlib.md5(content).hexdigest() + ".dir" == digest:  # noqa: S324 (DVC's)
+            return content
+    return None
 
 
 def _fetch(digest: str, cache: Cache) -> bool:
@@ -96,11 +121,11 @@ def _fetch(digest: str, cache: Cache) -> bool:
 
 
 def _restore_file(problem: Problem, cache: Cache) -> str:
-    """Have an output in the workspace again as dvc.lock names it."""
+    """Have an output in the workspace again as dvc.lock names it; empty: the cache does not have it."""
     assert problem.path
     source = cache.place(problem.digest)
     if not source.is_file():
-        return "not in the cache: `dvc repro` makes it again"
+        return ""
     with atomic(problem.path) as temporary:
         shutil.copyfile(source, temporary)
     return "restored from the cache"
@@ -113,7 +138,7 @@ def _restore_artifact(problem: Problem, cache: Cache, tracking: TrackingSection,
         (path for path in _outputs(cache) if path.is_file() and sha256(path) == problem.digest), None
     )
     if source is None:
-        return "no copy was found"
+        return "no copy was found; `pipeline reproduce` says whether the run can be made again"
     if not problem.path.is_relative_to(downloaded):
         with atomic(problem.path) as temporary_file:
             shutil.copyfile(source, temporary_file)

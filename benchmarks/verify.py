@@ -1,0 +1,72 @@
+"""Time `pipeline verify --all` on a large cache, beside `md5sum`.
+
+    python -m benchmarks.verify [--repeats 5]
+
+The cache is that of the experiment smoke and a gigabyte of objects more. Writes verify.json and verify.md
+beside this file.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, summarise, timed
+
+OBJECTS, MEGABYTES = 256, 4  # of each object
+OURS, PEER = "pipeline verify --all", "md5sum of the same files, one after the other"
+RATIOS = (Ratio("verify, against md5sum", OURS, PEER),)
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verify", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    os.environ["PYTHONPATH"] = "src"
+    with tempfile.TemporaryDirectory() as folder:
+        place = prepare_repository(Path(folder) / "repository")
+        config = place / "conf" / "config.yaml"
+        config.write_text(config.read_text().replace("experiment: null", "experiment: smoke"))
+        run(["dvc", "repro"], place)
+        objects = place / ".dvc" / "cache" / "files" / "md5"
+        fill(objects)
+        size = sum(path.stat().st_size for path in objects.glob("??/*")) / 1e6
+        verify = [sys.executable, "-c", "from pipeline.cli import main; main()", "verify", "--all"]
+        peer = ["find", str(objects), "-type", "f", "-exec", "md5sum", "{}", "+"]
+        runs: dict[str, list[Run]] = {}
+        inside = []
+        for _ in range(repeats):
+            whole, said = timed(verify, place)
+            runs.setdefault(OURS, []).append(whole)
+            inside += [float(found) for found in re.findall(r"Checked in ([\d.]+) s", said)]
+            runs.setdefault(PEER, []).append(timed(peer, place)[0])
+    rate = size / median(inside)
+    results = summarise(runs, repeats, RATIOS) | {"megabytes": size, "megabytes_per_second": rate}
+    speed = f"{rate:,.0f} MB a second, of {size:,.0f} MB in the cache, once all is imported."
+    table = f"{render(results)}\n{speed}\n"
+    (HERE / "verify.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (HERE / "verify.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def fill(objects: Path) -> None:
+    """Add objects of random bytes to a cache, by their names."""
+    rng = np.random.default_rng(0)
+    for _ in range(OBJECTS):
+        content = rng.bytes(MEGABYTES * 1_000_000)
+        digest = hashlib.md5(content).hexdigest()  # noqa: S324 (DVC's)
+        path = objects / digest[:2] / digest[2:]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The last way of repair: the stage whose output is lost runs again."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.artifacts.workspace import remove
+from pipeline.console import say
+from pipeline.verification.cache import Cache
+from pipeline.verification.problems import Problem, digests
+
+
+def run_again(lost: Sequence[Problem], cache: Cache) -> list[str]:
+    """Have the stages make again what has no copy, those to the left first; a line for each lost thing.
+
+    A stage whose inputs are not those of dvc.lock would make something else, and is left alone.
+    """
+    stages = [stage for stage in cache.stages() if stage in {problem.stage for problem in lost}]
+    return [line for stage in stages for line in _run(stage, _of(lost, stage), cache)]
+
+
+def _of(lost: Iterable[Problem], stage: str) -> list[Problem]:
+    return [problem for problem in lost if problem.stage == stage]
+
+
+def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:
+    names = list(
+        dict.fromkeys(str(problem.path) if problem.area == "cache" else problem.name for problem in lost)
+    )
+    if changed := _changed_inputs(stage, cache):
+        why = f"no copy was found, and {stage} would make another one: {changed}"
+    else:
+        say(f"No copy of {', '.join(names)}: {stage} runs again ...")
+        # DVC must not take a damaged file for what it was when it was last looked at.
+        for problem in lost:
+            if problem.path:
+                remove(problem.path)
+        why = _repro(stage, cache) or _equal(stage, lost)
+    yield from (f"{name}: {why}." for name in names)
+
+
+def _changed_inputs(stage: str, cache: Cache) -> str:
+    """Which of the stage's inputs are not those of dvc.lock; empty: none."""
+    from dvc.repo import Repo
+
+    with Repo(str(cache.workspace.root)) as repo, repo.lock:
+        status = repo.stage.load_one(str(cache.workspace.dvc_yaml), stage).status()
+    changed = [part for parts in status.values() for part in parts]
+    inputs = [part for part in changed if isinstance(part, dict) and "changed deps" in part]
+    paths = [path for part in inputs for path in part["changed deps"]]
+    command = ["its command in dvc.yaml"] if "changed command" in changed else []
+    return f"{', '.join([*command, *paths])} changed since" if paths or command else ""
+
+
+def _repro(stage: str, cache: Cache) -> str:
+    """Run it; what is wrong, if it failed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
+    code = subprocess.run(command, cwd=cache.workspace.root, env=os.environ | {"PATH": path}).returncode
+    return "could not be made again: the stage said why above" if code else ""
+
+
+def _equal(stage: str, lost: Sequence[Problem]) -> str:
+    made = digests([problem.path for problem in lost if problem.path], "md5", "Hashed files:")
+    same = all(made[problem.path] == problem.digest.removesuffix(".dir") for problem in lost if problem.path)
+    return f"made again by {stage}, {'the same bytes' if same else 'other bytes, which dvc.lock has now'}"
