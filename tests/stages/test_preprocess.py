@@ -236,8 +236,8 @@ def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, mo
     first = outputs(workspace)
     assert set(first) == {
         *(f"{split}/{name}.npy" for split in SPLITS for name in ("images", "labels")),
-        "dataset.json",
-        "samples.png",
+        *(f"figures/{name}.png" for name in ("balance", "near_duplicates", "outliers")),
+        *("dataset.json", "findings.csv", "samples.png"),
     }
     monkeypatch.setattr(preprocess, "_PIECE_BYTES", 7 * 20)
     preprocess.run(config(), workspace)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,15 @@ from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.errors import PipelineError
 
 SCALE = 1 / 255
+# The kinds of images that findings.csv lists, and how each is said of several.
+FINDINGS = {
+    "duplicate": "equal to another",
+    "conflict": "equal to one of another class",
+    "near_duplicate": "for testing and nearly equal to one for training",
+    "one_colour": "of one colour",
+    "brightness": "unusually dark or bright",
+    "size": "of unusual size",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,13 @@ class Dataset:
     duplicates: Mapping[str, int]
     # {split: {"images" or "labels": of its .npy file}}
     sha256: Mapping[str, Mapping[str, str]]
+    # How many images of each of FINDINGS there are.
+    findings: Mapping[str, int] = field(default_factory=dict)
+
+
+def findings_text(findings: Mapping[str, int]) -> str:
+    """How many images deserve a look and why, for people; "" if none does."""
+    return ", ".join(f"{findings[kind]:,} {what}" for kind, what in FINDINGS.items() if findings.get(kind))
 
 
 def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -45,6 +45,14 @@ class Workspace:
     def samples(self) -> Path:
         return self.processed / "samples.png"
 
+    @property
+    def findings(self) -> Path:
+        return self.processed / "findings.csv"
+
+    @property
+    def data_figures(self) -> Path:
+        return self.processed / "figures"
+
     # Written by train.
     @property
     def model(self) -> Path:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pipeline.artifacts.workspace import RAW_ARRAYS
 from pipeline.errors import PipelineError
 
-# The RAW_ARRAYS; a source of files also has train_names and test_names, a name for each image.
+# The RAW_ARRAYS; a source of files also has the NAMES of the pictures and their SIZES, int32 (n, 2).
 Arrays = Mapping[str, Any]
 NAMES = ("train_names", "test_names")
+SIZES = ("train_sizes", "test_sizes")
 PIECE_BYTES = 2**22
 
 

@@ -178,13 +178,14 @@ def arranged(
     last = collected.splits[order] == 1
     train = np.concatenate([order[~is_test[order] & ~last], order[~is_test[order] & last]])
     offsets = np.asarray(collected.rows.offsets, np.int64)
-    names = collected.rows.names
+    names, sizes = collected.rows.names, collected.rows.sizes
     found: dict[str, Any] = {}
     for split, indices in (("train", train), ("test", order[is_test[order]])):
         found[f"{split}_images"] = Chosen(collected.rows.pixels, offsets[indices])
         found[f"{split}_labels"] = labels[indices]
         if collected.is_set:
             found[f"{split}_names"] = [PurePosixPath(names[index]).as_posix() for index in indices]
+            found[f"{split}_sizes"] = np.array([sizes[index] for index in indices], np.int32).reshape(-1, 2)
     return found
 
 

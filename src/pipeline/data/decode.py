@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from pipeline.config.section import ReaderSection
 from pipeline.console import Track, track
 from pipeline.data.batches import Batch, Listing, Split, cores
-from pipeline.data.reader import PictureError, read_picture
+from pipeline.data.reader import PictureError, read_sized
 from pipeline.errors import PipelineError
 from pipeline.processes.system import die_with_parent
 
 DIGEST_BYTES = 16
 _FEW = 128  # pictures that are decoded before the processes would have started
+
+# The digest of an image's pixels, with the size that its picture had; or why it can't be read.
+Outcome = tuple[bytes, tuple[int, int] | None] | str
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Rows:
     labels: list[Any] = field(default_factory=list)  # class names or numbers; None: by the name
     splits: list[Split | None] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)  # of the pixels
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # that the pictures had; of arrays none
     offsets: list[int] = field(default_factory=list)  # which row of the file
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -48,6 +52,7 @@ class Rows:
         self.splits = [self.splits[index] for index in indices]
         self.digests = [self.digests[index] for index in indices]
         self.offsets = [self.offsets[index] for index in indices]
+        self.sizes = [self.sizes[index] for index in indices] if self.sizes else []
 
     def pixels(self) -> NDArray[np.uint8]:
         """The file, mapped anew: uint8 (rows, *shape)."""
@@ -73,7 +78,7 @@ def decode(
         PipelineError: a picture can't be read, and is not to be skipped, or an array is no image.
     """
     rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (for as long as they are used)
-    waiting: deque[tuple[Batch, int, Future[list[bytes | str]]]] = deque()
+    waiting: deque[tuple[Batch, int, Future[list[Outcome]]]] = deque()
     begun = 0
     with _workers(rows.file.fileno(), reader) as workers, track(listing.total, f"Reading {what}") as progress:
         for batch in batches:
@@ -95,9 +100,9 @@ def decode(
 
 
 def _note(
-    batch: Batch, start: int, outcomes: Sequence[bytes | str], rows: Rows, skip: bool, progress: Track
+    batch: Batch, start: int, outcomes: Sequence[Outcome], rows: Rows, skip: bool, progress: Track
 ) -> None:
-    """Add what became of a batch: digests of images, reasons of refusals."""
+    """Add what became of a batch."""
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, str):
             if not skip:
@@ -109,7 +114,10 @@ def _note(
         rows.names.append(batch.names[index])
         rows.labels.append(None if batch.labels is None else batch.labels[index])
         rows.splits.append(batch.split)
-        rows.digests.append(outcome)
+        digest, size = outcome
+        rows.digests.append(digest)
+        if size:
+            rows.sizes.append(size)
         rows.offsets.append(start + index)
     progress.advance(len(outcomes))
 
@@ -119,7 +127,7 @@ def digest_of(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=DIGEST_BYTES).digest()
 
 
-def _write(images: NDArray[Any], rows: Rows, start: int) -> list[bytes]:
+def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
     if images.dtype != np.uint8 or images.shape[1:] != rows.shape:
         raise PipelineError(
             f"its images are {images.dtype} {images.shape[1:]}, but data.reader makes {rows.shape}: set "
@@ -127,7 +135,7 @@ def _write(images: NDArray[Any], rows: Rows, start: int) -> list[bytes]:
         )
     images = np.ascontiguousarray(images)
     _write_at(rows.file.fileno(), images.data.cast("B"), start * prod(rows.shape))
-    return [digest_of(image) for image in images]
+    return [(digest_of(image), None) for image in images]
 
 
 def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
@@ -150,24 +158,24 @@ def _begin(file: int, settings: dict[str, Any]) -> None:
     _task[:] = [(file, ReaderSection.model_validate(settings))]
 
 
-def _read(contents: Sequence[bytes | Path], start: int) -> list[bytes | str]:
+def _read(contents: Sequence[bytes | Path], start: int) -> list[Outcome]:
     [(file, settings)] = _task
     return _read_into(file, settings, contents, start)
 
 
 def _read_into(
     file: int, settings: ReaderSection, contents: Sequence[bytes | Path], start: int
-) -> list[bytes | str]:
-    """Decode into the rows from `start` on; for each the digest of its pixels, or why it can't be read."""
-    outcomes: list[bytes | str] = []
+) -> list[Outcome]:
+    """Decode into the rows from `start` on."""
+    outcomes: list[Outcome] = []
     for row, content in enumerate(contents, start):
         try:
-            pixels = read_picture(content, settings)
+            pixels, size = read_sized(content, settings)
         except PictureError as error:
             outcomes.append(error.reason)
             continue
         _write_at(file, pixels.tobytes(), row * pixels.nbytes)
-        outcomes.append(digest_of(pixels))
+        outcomes.append((digest_of(pixels), size))
     return outcomes
 
 
@@ -178,10 +186,10 @@ class _Workers:
         self._file, self._reader, self._seen = file, reader, 0
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, contents: Sequence[bytes | Path], start: int) -> "Future[list[bytes | str]]":
+    def submit(self, contents: Sequence[bytes | Path], start: int) -> "Future[list[Outcome]]":
         self._seen += len(contents)
         if self._seen <= _FEW or cores() == 1:
-            done: Future[list[bytes | str]] = Future()
+            done: Future[list[Outcome]] = Future()
             done.set_result(_read_into(self._file, self._reader, contents, start))
             return done
         if self._pool is None:

@@ -50,6 +50,11 @@ def read_picture(source: bytes | Path, settings: ReaderSection) -> NDArray[np.ui
         PictureError: it is empty, no picture, damaged, has too many pixels, or nothing is on it that
             could be prepared.
     """
+    return read_sized(source, settings)[0]
+
+
+def read_sized(source: bytes | Path, settings: ReaderSection) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As `read_picture`, and the height and width that the picture had."""
     name = str(source) if isinstance(source, Path) else "The picture"
     if isinstance(source, Path):
         if not source.is_file():
@@ -118,7 +123,7 @@ def _pillow() -> Any:
     return Image
 
 
-def _read(content: bytes, settings: ReaderSection) -> NDArray[np.uint8]:
+def _read(content: bytes, settings: ReaderSection) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     pillow = _pillow()
     if not content:
         raise PictureError("", "is empty")
@@ -139,12 +144,15 @@ def _read(content: bytes, settings: ReaderSection) -> NDArray[np.uint8]:
     # Other files carry no orientation; asking costs as much as decoding a small picture.
     if image.info or image.format == "TIFF":
         image = _upright(image)
+    # By the shape of what was decoded, which may be smaller.
+    size = (width, height) if (image.width > image.height) == (height > width) else (height, width)
     if digit:
         prepared = prepare_digit(_levels_for_digit(image, settings), settings.image_size)
         if prepared is None:
             raise PictureError("", "has nothing on it: all of it is of one colour")
-        return prepared if settings.colour == "grey" else np.repeat(prepared[:, :, None], 3, axis=2)
-    return _resized(_flat(image, "L" if settings.colour == "grey" else "RGB", settings.background), settings)
+        return (prepared if settings.colour == "grey" else np.repeat(prepared[:, :, None], 3, axis=2)), size
+    flat = _flat(image, "L" if settings.colour == "grey" else "RGB", settings.background)
+    return _resized(flat, settings), size
 
 
 def _decode_small(image: "Image", settings: ReaderSection) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import Description
-from pipeline.artifacts.processed import Dataset
+from pipeline.artifacts.processed import Dataset, findings_text
 from pipeline.evaluation.metrics import ClassMetrics, Predictions
 from pipeline.evaluation.robustness import Robustness
 
@@ -118,6 +118,8 @@ class Card:
             else "No image occurs twice, within a split or across."
         )
         table = _table(("split", "images", "fewest in a class", "most"), rows)
+        if listed := findings_text(self.dataset.findings):
+            said += f" Images to look at, listed in data/processed/findings.csv: {listed}."
         return f"## Data\n\n{self.dataset.name}:\n\n{table}\n\n{said}"
 
     def _training(self) -> str:

@@ -1,6 +1,9 @@
 """Short texts that figures have in common."""
 
-from pipeline.evaluation.metrics import Predictions
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.metrics import Predictions
 
 
 def shortened(text: str, characters: int = 20) -> str:
@@ -8,7 +11,7 @@ def shortened(text: str, characters: int = 20) -> str:
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
-def accuracy_text(predictions: Predictions) -> str:
+def accuracy_text(predictions: "Predictions") -> str:
     """Such as "97.30 % of 10,000 test images right"."""
     return f"{percent(predictions.correct.mean())} of {images_text(len(predictions.labels))} right"
 

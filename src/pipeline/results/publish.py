@@ -17,6 +17,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, value_and_sd
+from pipeline.results.learning_curve import curves
 from pipeline.results.report import SIGN, Report, Trial, reports
 from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
 from pipeline.tracking.run import RunDeletedError
@@ -180,10 +181,11 @@ def _note(report: Report, board: Leaderboard) -> str:
     command = f"    python -m pipeline -m {shlex.join(report.command)}"
     if not (best := board.best):
         return f"No trial has a result yet.\n\n{command}"
+    expected = "".join(f" {curve.text}" for curve in curves(board) if curve.text)
     found = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
     return (
         f"Best of {len(board.settings):,}: **{label_of(best.differs) or 'all seeds'}** with {found}. "
-        f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.\n\n{command}"
+        f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.{expected}\n\n{command}"
     )
 
 

@@ -7,7 +7,7 @@ from pipeline.artifacts.workspace import Workspace, atomic
 from pipeline.config.schema import Config, DataSection
 from pipeline.console import say
 from pipeline.data import sources
-from pipeline.data.arrays import NAMES, canonical
+from pipeline.data.arrays import NAMES, SIZES, canonical
 from pipeline.data.formats.npy import write_npy
 from pipeline.data.names import write_names
 from pipeline.errors import PipelineError
@@ -35,7 +35,8 @@ def run(config: Config, workspace: Workspace) -> None:
                 digests = {name: _write(folder / f"{name}.npy", array) for name, array in arrays.items()}
                 _compare(digests, data)
                 if all(name in loaded for name in NAMES):
-                    write_names(folder, {name: loaded[name] for name in NAMES})
+                    names, sizes = ({key: loaded[key] for key in keys} for keys in (NAMES, SIZES))
+                    write_names(folder, names, sizes)
         except _UnpinnedError:
             raise
         except PipelineError as error:

@@ -1,7 +1,8 @@
 """preprocess: data/raw -> data/processed: flat images in three splits, checked and described."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -10,18 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts.integrity import refuse_damaged
-from pipeline.artifacts.processed import SCALE, Count, Dataset, read_split, write_dataset, write_split
+from pipeline.artifacts.processed import (
+    FINDINGS,
+    SCALE,
+    Count,
+    Dataset,
+    findings_text,
+    read_split,
+    write_dataset,
+    write_split,
+)
 from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
 from pipeline.config.schema import Config
 from pipeline.console import say
+from pipeline.data import near_duplicates
 from pipeline.data.arrays import canonical
 from pipeline.data.division import divide, fingerprints_of, kept, share
+from pipeline.data.findings import (
+    Finding,
+    equal_images,
+    near_images,
+    unusual_brightness,
+    unusual_sizes,
+    write_findings,
+)
 from pipeline.data.formats.npy import open_npy
+from pipeline.data.inspection import Inspection
+from pipeline.data.names import read_names, read_sizes
+from pipeline.data.near_duplicates import Hasher
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
-from pipeline.plots.style import drawing
+from pipeline.plots.findings import Shown, balance, near_pairs, outliers
+from pipeline.plots.style import DPI, drawing
 
 _PIECE_BYTES = 2**22
+_PAIRS_BYTES = 2**20  # several arrays of floats are made of each
+_SAMPLE = 2000  # training images that decide what is much of a frequency
+
+Images = NDArray[np.uint8]
+Indices = NDArray[np.int64]
 
 
 def run(config: Config, workspace: Workspace) -> None:
@@ -44,21 +72,28 @@ def run(config: Config, workspace: Workspace) -> None:
         raise PipelineError(f"data/raw is refused: {error}") from None
     pixels = math.prod(image_shape)
 
+    def images(split: str, at: Indices, piece_bytes: int = _PIECE_BYTES) -> Iterator[Images]:
+        return _pieces(workspace.raw / f"{_origin(split)}_images.npy", at, pixels, piece_bytes)
+
     @cache
     def prints(origin: str = "train") -> NDArray[np.uint64]:
-        every = np.arange(len(raw[f"{origin}_labels"]))
-        return fingerprints_of(_pieces(workspace.raw / f"{origin}_images.npy", every, pixels))
+        return fingerprints_of(images(origin, np.arange(len(raw[f"{origin}_labels"]))))
 
     given = config.data.validation_images
     settings = config.preprocess
     train, validation = divide(raw["train_labels"], settings, given, prints)
+    divided = chosen = {
+        "train": train,
+        "validation": validation,
+        "test": np.arange(len(raw["test_labels"])),
+    }
     if settings.duplicates == "drop":
-        before, others = len(train), np.concatenate([prints()[validation], prints("test")])
+        others = np.concatenate([prints()[validation], prints("test")])
         train = kept(prints(), train, others)
-        say(f"Dropped {before - len(train):,} duplicates from the training images.")
+        say(f"Dropped {len(divided['train']) - len(train):,} duplicates from the training images.")
     if settings.train_fraction < 1:
         train = share(raw["train_labels"], prints(), train, settings.train_fraction)
-    chosen = {"train": train, "validation": validation, "test": np.arange(len(raw["test_labels"]))}
+    chosen = chosen | {"train": train}
     labels = {split: raw[f"{_origin(split)}_labels"][chosen[split]] for split in SPLITS}
     counts = {split: _count(labels[split], len(classes)) for split in SPLITS}
     for class_name, count in zip(classes, counts["train"].per_class, strict=True):
@@ -69,17 +104,48 @@ def run(config: Config, workspace: Workspace) -> None:
                 "preprocess.validation_split to stratified or hash."
             )
 
-    digests, levels, fingerprints = {}, {}, {}
-    for split in SPLITS:
-        seen: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
-        levels[split] = np.zeros(256, np.int64)
-        pieces = _pieces(workspace.raw / f"{_origin(split)}_images.npy", chosen[split], pixels)
-        watched = _watch(pieces, seen, levels[split])
-        digests[split] = write_split(workspace, split, watched, (len(chosen[split]), pixels), labels[split])
-        fingerprints[split] = np.concatenate(seen)
-
-    mean, std = _moments(levels["train"])
+    hasher = Hasher.of(images("train", train[:: -(-len(train) // _SAMPLE)]), image_shape)
+    seen = {split: Inspection(hasher) for split in SPLITS}
+    digests = {
+        split: write_split(
+            workspace,
+            split,
+            seen[split].watch(images(split, chosen[split])),
+            (len(chosen[split]), pixels),
+            labels[split],
+        )
+        for split in SPLITS
+    }
+    mean, std = _moments(seen["train"].levels)
+    fingerprints = {split: of.fingerprints for split, of in seen.items()}
     duplicates = _duplicates(fingerprints)
+    near = near_duplicates.find(
+        seen["train"].hashes,
+        seen["test"].hashes,
+        lambda split, at: images(split, chosen[split][at], _PAIRS_BYTES),
+    )
+    if settings.duplicates == "drop":
+        # Conflicts are among what was dropped, too.
+        fingerprints = {split: prints(_origin(split))[at] for split, at in divided.items()}
+    else:
+        divided = chosen
+    of_divided = {split: raw[f"{_origin(split)}_labels"][at] for split, at in divided.items()}
+    found = [
+        *_in_raw(equal_images(fingerprints, of_divided), divided),
+        *_in_raw(near_images(near), chosen),
+        *_in_raw(unusual_brightness(seen), chosen),
+    ]
+    if sizes := read_sizes(workspace.raw):
+        of_split = {split: sizes[f"{_origin(split)}_sizes"][at] for split, at in chosen.items()}
+        found += _in_raw(unusual_sizes(of_split), chosen)
+    total = {kind: sum(each.kind == kind for each in found) for kind in FINDINGS}
+    total["near_duplicate"] = len(near.test)
+
+    def label_of(finding: Finding) -> str:
+        return str(classes[raw[f"{_origin(finding.split)}_labels"][finding.index]])
+
+    names = read_names(workspace.raw) if found else None
+    write_findings(workspace.findings, found, label_of, names)
     write_dataset(
         workspace,
         Dataset(
@@ -93,19 +159,42 @@ def run(config: Config, workspace: Workspace) -> None:
             std,
             duplicates,
             digests,
+            total,
         ),
     )
     with drawing({}), atomic(workspace.samples) as path:
         figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
         # The default metadata name matplotlib's version, which is no property of the images.
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+    with drawing(), atomic(workspace.data_figures) as folder:
+        folder.mkdir()
+        per_class = {split: count.per_class for split, count in counts.items()}
+
+        def shown(finding: Finding) -> Shown:
+            [image] = next(images(finding.split, np.array([finding.index])))
+            return Shown(image, finding, label_of(finding))
+
+        figures = {
+            "balance": balance(per_class, classes),
+            "near_duplicates": near_pairs(shown, found, counts["test"].total, near.is_complete, image_shape),
+            "outliers": outliers(shown, found, image_shape),
+        }
+        for figure_name, figure in figures.items():
+            figure.savefig(folder / f"{figure_name}.png", dpi=DPI, metadata={"Software": None})
 
     say(
         f"Processed {name}: " + ", ".join(f"{counts[split].total:,} {split}" for split in SPLITS) + " images."
     )
     if any(duplicates.values()):
-        found = ", ".join(f"{count:,} in {where}" for where, count in duplicates.items() if count)
-        say(f"Duplicate images: {found}.")
+        listed = ", ".join(f"{count:,} in {where}" for where, count in duplicates.items() if count)
+        say(f"Duplicate images: {listed}.")
+    if said := findings_text(total):
+        say(f"data/processed/findings.csv lists images to look at: {said}.")
+
+
+def _in_raw(found: Iterable[Finding], rows: Mapping[str, Indices]) -> list[Finding]:
+    """With the numbers that the images have in data/raw."""
+    return [replace(each, index=int(rows[each.split][each.index])) for each in found]
 
 
 def _origin(split: str) -> str:
@@ -116,22 +205,12 @@ def _count(labels: NDArray[np.int32], classes: int) -> Count:
     return Count(len(labels), tuple(np.bincount(labels, minlength=classes).tolist()))
 
 
-def _pieces(path: Path, chosen: NDArray[np.int64], pixels: int) -> Iterator[NDArray[np.uint8]]:
-    """The chosen images, flat, a few megabytes at a time."""
-    step = max(1, _PIECE_BYTES // pixels)
+def _pieces(path: Path, chosen: Indices, pixels: int, piece_bytes: int) -> Iterator[Images]:
+    """The chosen images, flat, so many bytes at a time."""
+    step = max(1, piece_bytes // pixels)
     for start in range(0, len(chosen), step):
         # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
         yield open_npy(path)[chosen[start : start + step]].reshape(-1, pixels)
-
-
-def _watch(
-    pieces: Iterable[NDArray[np.uint8]], seen: list[NDArray[np.uint64]], levels: NDArray[np.int64]
-) -> Iterator[NDArray[np.uint8]]:
-    """Pass the pieces on; collect their fingerprints in `seen` and count their grey levels in `levels`."""
-    for piece in pieces:
-        seen.append(fingerprints_of([piece]))
-        levels += np.bincount(piece.ravel(), minlength=256)
-        yield piece
 
 
 def _moments(levels: NDArray[np.int64]) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.fork_server import Fork, ForkServer
 from pipeline.processes.lock import locked, temporary_files_apart
 from pipeline.results import leaderboard, publish
+from pipeline.results.learning_curve import curves
 from pipeline.results.live import watching
 from pipeline.results.report import Report, SweepStatus, Trial
 from pipeline.sweeps.command import Command
@@ -191,6 +192,9 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     _restore_lost(report, sweep)
     board = leaderboard.rank(report)
     leaderboard.show(board)
+    for curve in curves(board):
+        if curve.text:
+            say(curve.text)
     _publish(sweep, server)
     for line in leaderboard.next_steps(board):
         say(line)

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from pipeline.plots.style import DPI, drawing
 from pipeline.results.figures.by_hyperparameter import by_hyperparameter
+from pipeline.results.figures.learning_curve import learning_curve
 from pipeline.results.figures.parallel_coordinates import parallel_coordinates
 from pipeline.results.leaderboard import rank
+from pipeline.results.learning_curve import curves
 from pipeline.results.report import Report
 
 
 def draw(folder: Path, report: Report) -> None:
-    """Write parallel_coordinates.png and by_hyperparameter.png into `folder`, if any trial has a result."""
+    """Write the figures as PNG files into `folder`, if any trial has a result."""
     board = rank(report)
     if board.best is None:
         return
@@ -20,5 +22,7 @@ def draw(folder: Path, report: Report) -> None:
             "parallel_coordinates": parallel_coordinates(report, board),
             "by_hyperparameter": by_hyperparameter(report, board),
         }
+        if found := curves(board):
+            figures["learning_curve"] = learning_curve(found)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})

@@ -1,0 +1,147 @@
+"""Figures of a data set: how many images each class has, and images that deserve a look."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.artifacts.processed import FINDINGS
+from pipeline.data.findings import Finding
+from pipeline.plots.images import displayable
+from pipeline.plots.style import BLUE, GREY, LIGHT_BLUE, ORANGE, WIDTH, titled
+from pipeline.plots.text import shortened
+
+_COLUMNS, _MOST = 6, 24  # images in a row, and that a figure shows
+_MOST_CLASSES = 40
+_COLOURS = {"train": BLUE, "validation": LIGHT_BLUE, "test": ORANGE}
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An image to show: uint8 (pixels,), why, and its class."""
+
+    image: NDArray[np.uint8]
+    finding: Finding
+    label: str
+
+
+def balance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Figure:
+    """A bar for each class, of 40 at most, with its images by split.
+
+    Args:
+        counts: by split, how many images each class has.
+        classes: their names, in the order of the labels.
+    """
+    per_class = np.array([counts[split] for split in counts])
+    train = per_class[0]
+    # The smallest and the largest are what matters of many.
+    order = np.argsort(train, kind="stable")
+    shown = np.sort(order if len(order) <= _MOST_CLASSES else np.r_[order[:20], order[-20:]])
+    title = f"{per_class.sum():,} images in {len(classes):,} classes"
+    rarest, largest = int(train.argmin()), int(train.argmax())
+    subtitle = (
+        f"For training {train[rarest]:,} ({shortened(classes[rarest], 20)}) to {train[largest]:,} "
+        f"({shortened(classes[largest], 20)}) in a class"
+    )
+    if len(shown) < len(classes):
+        subtitle += f"; shown are the {len(shown)} that have the fewest and the most"
+    figure = titled(2 + 0.24 * len(shown), title, subtitle)
+    axes = figure.subplots()
+    left = np.zeros(len(shown))
+    for split, of in zip(counts, per_class, strict=True):
+        if of.any():
+            axes.barh(np.arange(len(shown)), of[shown], 0.75, left, color=_COLOURS[split], label=split)
+        left += of[shown]
+    axes.set_yticks(np.arange(len(shown)), [shortened(classes[at], 24) for at in shown])
+    axes.set(xlabel="images", ylim=(len(shown) - 0.4, -0.6))
+    axes.grid(visible=True, axis="x")
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def near_pairs(
+    show: Callable[[Finding], Shown],
+    found: Iterable[Finding],
+    test_images: int,
+    is_complete: bool,
+    image_shape: tuple[int, ...],
+) -> Figure:
+    """The test images that are nearly equal to a training image, each before that one, the closest first.
+
+    Args:
+        show: gives the image of a finding.
+        found: all of them.
+        test_images: how many there are.
+        is_complete: whether all pairs that might be were compared.
+        image_shape: (height, width) or (height, width, channels).
+    """
+    near = [each for each in found if each.kind == "near_duplicate"]
+    shown = [show(each) for each in near[:_MOST]]
+    number = len(near) // 2
+    title = f"{number:,} of {test_images:,} test images nearly equal a training image"
+    captions = [f"{each.finding.split}: {each.label}" for each in shown]
+    if not is_complete:
+        title = f"At least {title}"
+    closest = f"The closest {len(shown) // 2} pairs" if number > len(shown) // 2 else "Pairs"
+    subtitle = f"{closest}, by the correlation of their pixels; equal images are not among them"
+    return _pictures(shown, captions, image_shape, title, subtitle)
+
+
+def outliers(
+    show: Callable[[Finding], Shown], found: Iterable[Finding], image_shape: tuple[int, ...]
+) -> Figure:
+    """Images that are unusually bright, dark or empty, or were unusually large or small as pictures.
+
+    Args:
+        show: gives the image of a finding.
+        found: all of them.
+        image_shape: (height, width) or (height, width, channels).
+    """
+    kinds = ("one_colour", "brightness", "size")
+    of_kind = [[each for each in found if each.kind == kind] for kind in kinds]
+    # In turns, so that many of a kind leave room for the others.
+    turns = [each for row in zip_longest(*of_kind) for each in row if each][:_MOST]
+    shown = [show(each) for each in sorted(turns, key=lambda each: kinds.index(each.kind))]
+    captions = [
+        f"{each.label}, {'level ' if each.finding.kind != 'size' else ''}{each.finding.value}"
+        for each in shown
+    ]
+    number = len({(each.split, each.index) for of in of_kind for each in of})
+    title = f"{number:,} image{'s are' if number != 1 else ' is'} unlike most others"
+    counts = [f"{len(of):,} {FINDINGS[kind]}" for kind, of in zip(kinds, of_kind, strict=True) if of]
+    return _pictures(shown, captions, image_shape, title, ", ".join(counts) or "By brightness and size")
+
+
+def _pictures(
+    shown: Sequence[Shown],
+    captions: Sequence[str],
+    image_shape: tuple[int, ...],
+    title: str,
+    subtitle: str,
+) -> Figure:
+    """Images in rows with a line above each; if there are none, a figure that says so."""
+    if not shown:
+        figure = titled(1.6, title, subtitle)
+        figure.text(0.5, 0.2, "none found", ha="center", color=GREY, size=13)
+        return figure
+    margin, gap, above, caption = 0.12, 0.1, 0.8, 0.2
+    width = (WIDTH - 2 * margin + gap) / _COLUMNS - gap
+    height = width * image_shape[0] / image_shape[1]
+    row = caption + height + gap
+    figure = titled(above + -(-len(shown) // _COLUMNS) * row + 0.05, title, subtitle)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    for position, (each, text) in enumerate(zip(shown, captions, strict=True)):
+        left = margin + position % _COLUMNS * (width + gap)
+        top = above + position // _COLUMNS * row + caption
+        axes.text(left + width / 2, top - 0.04, shortened(text, 20), size=8, ha="center", va="bottom")
+        image = displayable(each.image, image_shape)
+        extent = (left, left + width, top + height, top)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+    axes.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0))
+    axes.set_axis_off()
+    return figure
