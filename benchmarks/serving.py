@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.__main__ import HERE, REPOSITORY, Ratio, Run, prepare_repository, run, summarise
+from benchmarks.page import drawing_line, drawn
 
 EXPERIMENT = "cnn_fast"
 NAME = "benchmark"
@@ -59,9 +60,13 @@ def main() -> None:
         for _ in range(options.repeats):
             compare(place, files, runs)
         loads = [loaded(place, files[:1], SECONDS) for _ in range(options.repeats)]
+        with served(["pipeline", "serve"], place, "/health", {}) as (port, _, _):
+            drawing = [drawn(port) for _ in range(options.repeats)]
         mixed = mixed_load(place, files, 60 * options.minutes)
-    results = summarise(runs, options.repeats, RATIOS) | {"load": loads, "mixed": mixed}
-    table = "\n".join([*page(results), *load_lines(loads), "", *mixed_lines(mixed), ""])
+    results = summarise(runs, options.repeats, RATIOS)
+    results |= {"load": loads, "drawing": drawing, "mixed": mixed}
+    lines = [*page(results), *load_lines(loads), "", drawing_line(drawing), "", *mixed_lines(mixed), ""]
+    table = "\n".join(lines)
     (HERE / "serving.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (HERE / "serving.md").write_text(table, encoding="utf-8")
     print(table)

@@ -87,8 +87,11 @@ class Client:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
     def ask(self, method: str, path: str, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self.connect()
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

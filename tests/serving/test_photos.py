@@ -1,10 +1,13 @@
 """Photos of digits are read as well as the images that they are of; predictions are the evaluation's."""
 
 import csv
+import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_thread import running
 from PIL import Image
 
 from photos import photo
@@ -15,6 +18,8 @@ from pipeline.environment import use_threads
 from pipeline.serving.inputs import items
 from pipeline.serving.predict import answers
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.reference import resolve
+from pipeline.serving.served import Served
 from pipeline.stages import evaluate, fetch, preprocess, train
 from pipeline.tracking.identity import complete, identify, write_run
 
@@ -37,9 +42,13 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(trained, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def told(trained, folder):
     """For each of the first test images its label, and what is said of it and of a photo of it."""
-    folder = tmp_path_factory.mktemp("pictures")
     images, labels = read_split(trained, "test")
     draw = np.random.default_rng(0)
     for name in ("images", "photos"):
@@ -68,6 +77,19 @@ def test_photos_are_read_right_as_often_as_the_test_images(told):
     ]
     assert right[0] > 0.93
     assert right[1] > right[0] - 0.015
+
+
+@pytest.mark.parametrize("route", ["/predict", "/predict?seen"])  # the second one is the page's
+def test_the_server_reads_photos_as_the_command_does(trained, told, folder, route):
+    _, _, photos = told
+    with running(Served.load(resolve(None, trained))) as client, closing(client.connect()) as connection:
+        for number, expected in enumerate(photos):
+            connection.request("POST", route, (folder / "photos" / f"{number}.png").read_bytes())
+            answer = json.loads(connection.getresponse().read())
+            assert ("error" in answer) == bool(expected.error), number
+            if not expected.error:
+                assert answer["label"] == expected.best[0][0], number
+                assert answer["probability"] == pytest.approx(expected.best[0][1], rel=1e-6), number
 
 
 def test_predictions_are_those_of_the_evaluation(trained, told):
