@@ -29,7 +29,12 @@ def test_a_trial_is_cached_leaves_the_workspace_alone_and_is_restored_by_repro(r
     assert summary in again.splitlines()
     assert len(smoke.mlflow_runs()) == 2
 
-    smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
+    # By its run, which is of no sweep.
+    name = smoke.mlflow_runs()[-1].info.run_name
+    assert "run `dvc repro`, which restores it" in smoke.run("pipeline", "adopt", name, "--name", "winner")
+    text = (smoke.root / "conf" / "experiment" / "winner.yaml").read_text()
+    assert text.endswith("defaults:\n  - smoke\n  - _self_\n\ntrain:\n  learning_rate: 0.01\n"), text
+    smoke.edit("conf/config.yaml", "experiment: smoke", "experiment: winner")
     restored = smoke.repro()
     assert executed(restored) == ["compose"]
     assert smoke.digests()["models/model.keras"] != results["models/model.keras"]

@@ -27,13 +27,13 @@ def compare(
 
 @app.command()
 def adopt(
-    run: Annotated[str, typer.Argument(help="The name or id of a trial's run, or the beginning of one.")],
+    run: Annotated[str, typer.Argument(help="The name or id of a run, or the beginning of one.")],
     name: Annotated[
         str | None, typer.Option(help="The experiment's name; by default made from the run's.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an experiment of that name.")] = False,
 ) -> None:
-    """Write a trial of a sweep as an experiment in conf/, which `dvc repro` restores without training."""
+    """Write a run as an experiment in conf/, which `dvc repro` restores without training."""
     from pipeline.results.adopt import adopt
 
     workspace = repository()

@@ -1,10 +1,11 @@
-"""A trial of a sweep becomes an experiment: a short file in conf/ that composes to its configuration."""
+"""A run becomes an experiment: a short file in conf/ that composes to its configuration."""
 
 import re
 import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import yaml
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import compose, unresolved
+from pipeline.config.messages import validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
+from pipeline.results.download import find_training
 from pipeline.results.leaderboard import label_of, text_of
 from pipeline.results.report import Report, Trial, reports
 from pipeline.trials.outcome import key_of, outcome_of
@@ -25,44 +28,61 @@ from pipeline.trials.run_cache import RunCache
 _NOT_CHOSEN = ("sweep", "experiment", "local")
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What an experiment is written from."""
+
+    run: str  # its name in MLflow
+    run_id: str | None  # the pipeline's
+    config: Config
+    overrides: tuple[str, ...]  # by which conf/ composes to it, apart from values
+    result: str  # in a few words
+    origin: tuple[str, ...]  # where it is from, in lines
+
+
 def adopt(run: str, repository: Workspace, name: str | None = None, force: bool = False) -> list[str]:
-    """Write conf/experiment/NAME.yaml from a trial, and say what to do with it.
+    """Write conf/experiment/NAME.yaml from a run, and say what to do with it.
 
     Args:
-        run: the name or the id of the trial's run, or the unique beginning of one.
+        run: the name or the id of a run, or the unique beginning of one: of a trial of a sweep here, or of
+            any training that MLflow has.
         repository: has conf/ and the sweeps.
         name: of the experiment; None: made from the configuration's name and the run's id.
         force: write over a file that is there.
 
     Raises:
-        PipelineError: no such trial, conf/ no longer composes to its configuration, or the file exists.
+        PipelineError: no such run, conf/ can't compose to its configuration, or the file exists.
     """
-    report, trial = _find(run, repository)
     conf = repository.root / "conf"
-    config = compose(conf, trial.overrides)
-    if key_of(config) != trial.key and _trained(config, repository) != trial.run_id:
+    source = _of_sweep(run, repository) or _of_mlflow(run, repository)
+    config = source.config
+    name = name or re.sub(r"[^\w-]+", "-", f"{config.name}-{source.run_id}")[: len(config.name) + 5]
+    if not re.fullmatch(r"\w[\w-]*", name) or not isinstance(yaml.safe_load(name), str):
         raise PipelineError(
-            f"conf/ has changed since the sweep {report.name}: the values of {trial.run} now make another "
-            "training. Give the sweep's command again, which trains or restores it, and adopt from that."
+            f"{name!r} is no name for an experiment: use letters, digits, _ and -, and no word that YAML "
+            "reads as something else, as it does on and 010."
         )
-    name = name or re.sub(r"[^\w-]+", "-", f"{config.name}-{trial.run_id}")[: len(config.name) + 5]
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise PipelineError(f"{name!r} is no name for an experiment: use letters, digits, _ and -.")
     place = conf / "experiment" / f"{name}.yaml"
     if place.exists() and not force:
         raise PipelineError(f"{place} exists: choose another --name, or write over it with --force.")
-    text = _text(name, report, trial, config, conf)
+    text = _text(name, source, conf)
     _check(text, name, config, conf)
     write_text(place, text)
+    restores = _trained(config, repository) == source.run_id
     return [
-        f"Wrote conf/experiment/{name}.yaml: {_result(report, trial)}.",
-        f"For good: set `experiment: {name}` in conf/config.yaml and run `dvc repro`, which restores it.",
+        f"Wrote conf/experiment/{name}.yaml: {source.result}.",
+        f"For good: set `experiment: {name}` in conf/config.yaml and run `dvc repro`, which "
+        f"{'restores it' if restores else 'trains it with the code as it is now'}.",
         f"For once: python -m pipeline experiment={name}",
     ]
 
 
-def _find(run: str, repository: Workspace) -> tuple[Report, Trial]:
-    """The trial with that run, and the latest sweep that it is in."""
+def _of_sweep(run: str, repository: Workspace) -> _Source | None:
+    """The trial with that run, in the latest sweep that it is in; None: no sweep here has such a run.
+
+    Raises:
+        PipelineError: several trials may be meant, or conf/ no longer composes to its configuration.
+    """
     found: dict[str | None, tuple[Report, Trial]] = {}
     for _, report in reports(repository):
         for trial in report.trials:
@@ -72,12 +92,71 @@ def _find(run: str, repository: Workspace) -> tuple[Report, Trial]:
     begin = [match for match in found.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
     begin += [match for match in found.values() if str(match[1].run_id).startswith(run)]
     matches = exact or begin
-    if len(matches) == 1:
-        return matches[0]
-    named = ", ".join(f"{trial.run} ({trial.run_id})" for _, trial in (matches or list(found.values()))[:5])
-    if matches:
+    if not matches:
+        return None
+    if len(matches) > 1:
+        named = ", ".join(f"{trial.run} ({trial.run_id})" for _, trial in matches[:5])
         raise PipelineError(f"{run!r} may be any of {len(matches)} runs: {named}.")
-    raise PipelineError(f"No sweep here has a run {run!r} with a result; there are: {named or 'none yet'}.")
+    [(report, trial)] = matches
+    config = compose(repository.root / "conf", trial.overrides)
+    if key_of(config) != trial.key and _trained(config, repository) != trial.run_id:
+        raise PipelineError(
+            f"conf/ has changed since the sweep {report.name}: the values of {trial.run} now make another "
+            "training. Give the sweep's command again, which trains or restores it, and adopt from that."
+        )
+    reached = [f"{key} {text_of(key, trial.values[key])}" for key in report.objectives if key in trial.values]
+    return _Source(
+        str(trial.run),
+        trial.run_id,
+        config,
+        trial.overrides,
+        f"{', '.join(reached)} with {label_of(trial.differs)}",
+        (
+            f"Trial {trial.number} of {len(report.trials)} in {report.name}, {trial.run}:",
+            f"  python -m pipeline -m {shlex.join(report.command)}",
+        ),
+    )
+
+
+def _of_mlflow(run: str, repository: Workspace) -> _Source:
+    """A training that MLflow has.
+
+    Raises:
+        PipelineError: MLflow can't be reached, has no such training or several, or its values are not those
+            of the settings that there are now.
+    """
+    conf = repository.root / "conf"
+    found = find_training(run, compose(conf).tracking, repository)
+    try:
+        config = validate(found.values, Config, where=f"The configuration of {found.name}")
+    except PipelineError as error:
+        raise PipelineError(
+            f"{found.name} was trained with other settings than there are now: {error}"
+        ) from None
+    reached = {"validation accuracy": "best_val_accuracy", "test accuracy": "test_accuracy"}
+    result = [f"{what} {found.metrics[key]:.2%}" for what, key in reached.items() if key in found.metrics]
+    overrides = tuple(f"{group}={_nearest(group, config, conf)}" for group in ("data", "model"))
+    # The code is not part of an experiment.
+    config = config.model_copy(update={"modules": compose(conf, overrides).modules})
+    return _Source(
+        found.name,
+        found.id,
+        config,
+        overrides,
+        ", ".join(result) or "no result yet",
+        (f"The values of the run {found.name}.",),
+    )
+
+
+def _nearest(group: str, config: Config, conf: Path) -> str:
+    """The option of a group whose values are the most like those of `config`."""
+    wanted = set(map(repr, leaves(config.model_dump(mode="json")[group])))
+
+    def alike(option: str) -> int:
+        _, values = _composed(conf, [f"{group}={option}"])
+        return len(wanted ^ set(map(repr, leaves(values[group]))))
+
+    return min(sorted(path.stem for path in (conf / group).glob("*.yaml")), key=alike)
 
 
 def _trained(config: Config, repository: Workspace) -> str | None:
@@ -86,12 +165,12 @@ def _trained(config: Config, repository: Workspace) -> str | None:
     return outcome.id if outcome else None
 
 
-def _text(name: str, report: Report, trial: Trial, config: Config, conf: Path) -> str:
+def _text(name: str, source: _Source, conf: Path) -> str:
     """The experiment: what it is based on, the options of groups that differ from that, the values."""
-    choices, _ = _composed(conf, trial.overrides)
+    choices, _ = _composed(conf, source.overrides)
     base = choices.get("experiment")
     if base == name:
-        raise PipelineError(f"The trial is based on the experiment {name}: choose another --name.")
+        raise PipelineError(f"{source.run} is based on the experiment {name}: choose another --name.")
     based = [f"experiment={base}"] if base else []
     plain, _ = _composed(conf, based)
     chosen = {
@@ -101,9 +180,9 @@ def _text(name: str, report: Report, trial: Trial, config: Config, conf: Path) -
     }
     _, values_before = _composed(conf, [*based, *(f"{group}={choice}" for group, choice in chosen.items())])
     before = dict(leaves(values_before))
-    typed = {override.partition("=")[0].lstrip("+") for override in trial.overrides}
+    typed = {override.partition("=")[0].lstrip("+") for override in source.overrides}
     values: dict[str, Any] = {}
-    for key, value in leaves(config.model_dump(mode="json", exclude={"modules"})):
+    for key, value in leaves(source.config.model_dump(mode="json", exclude={"modules"})):
         # What was asked for stays, whatever becomes of the defaults.
         asked = any(key == other or key.startswith(f"{other}.") for other in typed - choices.keys())
         if asked or before.get(key, ...) != value:
@@ -114,15 +193,13 @@ def _text(name: str, report: Report, trial: Trial, config: Config, conf: Path) -
             branch[last] = value
     defaults = [*([base] if base else []), *(f"override /{group}: {chosen[group]}" for group in chosen)]
     body = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100) if values else ""
+    head = (source.result + ".", "", f"  python -m pipeline experiment={name}", "", *source.origin)
     return (
         "# @package _global_\n"
-        f"# {_result(report, trial)}.\n"
-        "#\n"
-        f"#   python -m pipeline experiment={name}\n"
-        "#\n"
-        f"# Trial {trial.number} of {len(report.trials)} in {report.name}, {trial.run}:\n"
-        f"#   python -m pipeline -m {shlex.join(report.command)}\n"
-        "defaults:\n" + "".join(f"  - {line}\n" for line in (*defaults, "_self_")) + f"\n{body}"
+        + "".join(f"# {line}".rstrip() + "\n" for line in head)
+        + "defaults:\n"
+        + "".join(f"  - {line}\n" for line in (*defaults, "_self_"))
+        + f"\n{body}"
     )
 
 
@@ -160,10 +237,3 @@ def _check(text: str, name: str, config: Config, conf: Path) -> None:
                 f"As an experiment it would have {key} {value} in place of {wanted.get(key)}, since "
                 "conf/local/default.yaml comes after experiments: take the key out there."
             )
-
-
-def _result(report: Report, trial: Trial) -> str:
-    reached = ", ".join(
-        f"{name} {text_of(name, trial.values[name])}" for name in report.objectives if name in trial.values
-    )
-    return f"{reached} with {label_of(trial.differs)}"

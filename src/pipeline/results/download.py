@@ -5,7 +5,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
@@ -32,6 +34,32 @@ class LoggedModel:
     metrics: Mapping[str, float]  # of this run
     reports: str  # the digest of what the evaluation wrote, or "" if it was not evaluated
     version: str | None = None  # in the registry
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training as MLflow has it."""
+
+    name: str
+    id: str  # the pipeline's
+    values: Mapping[str, Any]  # of params.yaml
+    metrics: Mapping[str, float]
+
+
+def find_training(name: str, tracking: TrackingSection, workspace: Workspace) -> Training:
+    """The training that `name` stands for, as in `look_up`.
+
+    Raises:
+        PipelineError: MLflow can't be reached, has no such training, or several, or not its configuration.
+    """
+    with reading(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
+        run = find(name, [run for run in all_runs(client) if is_training(run)])
+        held = {item.path for item in client.list_artifacts(run.info.run_id, "config")}
+        if "config/params.yaml" not in held:
+            raise PipelineError(f"MLflow's run {run.info.run_name} has no config/params.yaml.")
+        path = Path(client.download_artifacts(run.info.run_id, "config/params.yaml", folder))
+        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        return Training(run.info.run_name, run.data.tags[ID_TAG], values, dict(run.data.metrics))
 
 
 def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:
