@@ -36,8 +36,8 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify or gate: a part of it)
-ifeq ($(filter sweeps predict serving verify gate,$(ONLY)),)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify, gate or own_data: a part of it)
+ifeq ($(filter sweeps predict serving verify gate own_data,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
 ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
@@ -54,6 +54,9 @@ ifneq ($(filter verify,$(or $(ONLY),verify)),)
 endif
 ifneq ($(filter gate,$(or $(ONLY),gate)),)
 	@python -m benchmarks.gate
+endif
+ifneq ($(filter own_data,$(or $(ONLY),own_data)),)
+	@python -m benchmarks.own_data --repeats $(REPEATS)
 endif
 
 mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)

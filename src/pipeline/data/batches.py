@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from numpy.typing import NDArray
@@ -58,8 +58,8 @@ class Batch:
 
     # What each is called: its path below the source, with "/", or its place in a table.
     names: Sequence[str]
-    # Encoded pictures, or the files that they are in, or pixels (n, height, width[, 3]).
-    content: Sequence[bytes | Path] | NDArray[Any]
+    # Encoded pictures, or the paths of the files that they are in, or pixels (n, height, width[, 3]).
+    content: Sequence[bytes | str] | NDArray[Any]
     # The class of each by name, or by number; None: the name says it (see `layout`).
     labels: Sequence[str] | NDArray[Any] | None = None
     # Which split the source has them in; None: it does not say.
@@ -90,22 +90,22 @@ def split_of(name: str) -> Split | None:
     return found[0] if found else None
 
 
-def is_hidden(path: PurePosixPath) -> bool:
-    """Whether a system left it there: nobody's pictures."""
+def is_hidden(path: str) -> bool:
+    """Whether a system left it there, by its path with "/": nobody's pictures."""
     return any(
         part.startswith((".", "__MACOSX")) or part.lower() in ("thumbs.db", "desktop.ini")
-        for part in path.parts
+        for part in path.split("/")
     )
 
 
-def in_batches(pictures: Iterable[tuple[str, bytes | Path, int]]) -> Iterator[Batch]:
+def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Batch]:
     """Put pictures together.
 
     Args:
-        pictures: the name, the content or file, and how many bytes of memory it holds.
+        pictures: the name, the content or path, and how many bytes of memory it holds.
     """
     names: list[str] = []
-    contents: list[bytes | Path] = []
+    contents: list[bytes | str] = []
     size = 0
     for name, content, bytes_held in pictures:
         names.append(name)
@@ -167,7 +167,7 @@ def tables(
     folder = local_path(path, home)
     for found in sorted(folder.rglob("*")):
         inner = found.relative_to(folder)
-        if found.name.lower().endswith(endings) and not is_hidden(PurePosixPath(inner)):
+        if found.name.lower().endswith(endings) and not is_hidden(inner.as_posix()):
             yield found, inner.as_posix(), opened(str(found), data, home)
 
 

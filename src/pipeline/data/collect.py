@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +183,7 @@ def arranged(
         found[f"{split}_images"] = Chosen(collected.rows.pixels, offsets[indices])
         found[f"{split}_labels"] = labels[indices]
         if collected.is_set:
-            found[f"{split}_names"] = [PurePosixPath(names[index]).as_posix() for index in indices]
+            found[f"{split}_names"] = [names[index] for index in indices]
             found[f"{split}_sizes"] = np.array([sizes[index] for index in indices], np.int32).reshape(-1, 2)
     return found
 

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -158,13 +157,13 @@ def _begin(file: int, settings: dict[str, Any]) -> None:
     _task[:] = [(file, ReaderSection.model_validate(settings))]
 
 
-def _read(contents: Sequence[bytes | Path], start: int) -> list[Outcome]:
+def _read(contents: Sequence[bytes | str], start: int) -> list[Outcome]:
     [(file, settings)] = _task
     return _read_into(file, settings, contents, start)
 
 
 def _read_into(
-    file: int, settings: ReaderSection, contents: Sequence[bytes | Path], start: int
+    file: int, settings: ReaderSection, contents: Sequence[bytes | str], start: int
 ) -> list[Outcome]:
     """Decode into the rows from `start` on."""
     outcomes: list[Outcome] = []
@@ -186,7 +185,7 @@ class _Workers:
         self._file, self._reader, self._seen = file, reader, 0
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, contents: Sequence[bytes | Path], start: int) -> "Future[list[Outcome]]":
+    def submit(self, contents: Sequence[bytes | str], start: int) -> "Future[list[Outcome]]":
         self._seen += len(contents)
         if self._seen <= _FEW or cores() == 1:
             done: Future[list[Outcome]] = Future()

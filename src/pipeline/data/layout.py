@@ -13,6 +13,8 @@ from pipeline.data.batches import SPLIT_NAMES, Listing, Split
 from pipeline.errors import PipelineError
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+Parts = tuple[str, ...]
+
 _LABELS = ("label", "labels", "class", "category", "target")
 
 
@@ -48,13 +50,14 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
         PipelineError: two folders can't be told apart, or a table lacks a column or names what is not there.
     """
     rows = _from_tables(listing.tables)
-    paths = {file: PurePosixPath(file) for file in files}
-    folders = {PurePosixPath(folder) for folder in listing.folders}
-    folders |= {parent for path in paths.values() for parent in path.parents if parent.parts}
+    paths = {file: tuple(file.split("/")) for file in files}
+    folders = {tuple(folder.split("/")) for folder in listing.folders}
+    inside = {path[:-1] for path in paths.values()}
+    folders |= {folder[:depth] for folder in inside for depth in range(1, len(folder) + 1)}
     depth = _wrapping(folders, paths.values())
-    top = {folder.parts[depth] for folder in folders if len(folder.parts) == depth + 1}
+    top = {folder[depth] for folder in folders if len(folder) == depth + 1}
     by_split = bool(top) and all(name.lower() in SPLIT_NAMES for name in top)
-    inner = {folder.parts[depth + 1] for folder in folders if len(folder.parts) == depth + 2}
+    inner = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
     # Two classes that are called train and test hold images, not classes.
     by_split = by_split and (bool(inner) or bool(rows))
     where = depth + by_split
@@ -62,10 +65,10 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
     places: dict[str, Place] = {}
     unplaced: dict[str, str] = {}
     for file, path in paths.items():
-        split = SPLIT_NAMES[path.parts[depth].lower()] if by_split and len(path.parts) > depth + 1 else None
-        label = rows.get(path.as_posix()) if rows else None
-        if label is None and not rows and len(path.parts) > where + 1:
-            label = path.parts[where]
+        split = SPLIT_NAMES[path[depth].lower()] if by_split and len(path) > depth + 1 else None
+        label = rows.get(file) if rows else None
+        if label is None and not rows and len(path) > where + 1:
+            label = path[where]
         if label is not None:
             places[file] = Place(_normal(label), split)
         elif rows:
@@ -76,7 +79,7 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
         unplaced |= dict.fromkeys(missing, "is named by a table, but is not there")
     named = {place.label for place in places.values()}
     if not rows:
-        names = {folder.parts[where] for folder in folders if len(folder.parts) == where + 1}
+        names = {folder[where] for folder in folders if len(folder) == where + 1}
         named |= _apart(names)
     splits = ", ".join(sorted(top)) if by_split else ""
     described = f"labelled by {', '.join(sorted(listing.tables))}" if rows else "one folder for each class"
@@ -114,13 +117,13 @@ def _apart(names: set[str]) -> set[str]:
     return set(seen)
 
 
-def _wrapping(folders: set[PurePosixPath], files: Iterable[PurePosixPath]) -> int:
+def _wrapping(folders: set[Parts], files: Iterable[Parts]) -> int:
     """How many folders, one in the other, hold all the rest: archives often wrap their content in one."""
     depth, files = 0, list(files)
     while True:
-        here = {folder.parts[depth] for folder in folders if len(folder.parts) == depth + 1}
-        below = {folder.parts[depth + 1] for folder in folders if len(folder.parts) == depth + 2}
-        if len(here) != 1 or len(below) < 2 or any(len(file.parts) <= depth + 2 for file in files):
+        here = {folder[depth] for folder in folders if len(folder) == depth + 1}
+        below = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
+        if len(here) != 1 or len(below) < 2 or any(len(file) <= depth + 2 for file in files):
             return depth
         if next(iter(here)).lower() in SPLIT_NAMES:
             return depth

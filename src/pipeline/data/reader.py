@@ -5,6 +5,8 @@ the model.
 """
 
 import io
+import os
+import stat
 import warnings
 from functools import cache
 from pathlib import Path
@@ -35,11 +37,11 @@ class PictureError(PipelineError):
         self.reason = reason
 
 
-def read_picture(source: bytes | Path, settings: ReaderSection) -> NDArray[np.uint8]:
+def read_picture(source: bytes | str | Path, settings: ReaderSection) -> NDArray[np.uint8]:
     """Read one encoded picture, by its content and not by its name's ending.
 
     Args:
-        source: its bytes, or the file.
+        source: its bytes, or the path of the file.
         settings: `data.reader`.
 
     Returns:
@@ -53,13 +55,13 @@ def read_picture(source: bytes | Path, settings: ReaderSection) -> NDArray[np.ui
     return read_sized(source, settings)[0]
 
 
-def read_sized(source: bytes | Path, settings: ReaderSection) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def read_sized(
+    source: bytes | str | Path, settings: ReaderSection
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """As `read_picture`, and the height and width that the picture had."""
-    name = str(source) if isinstance(source, Path) else "The picture"
-    if isinstance(source, Path):
-        if not source.is_file():
-            raise PictureError(name, "is no file" if source.exists() else "is missing")
-        source = _read_file(source)
+    name = "The picture" if isinstance(source, bytes) else str(source)
+    if not isinstance(source, bytes):
+        source = _read_file(name)
     try:
         return _read(source, settings)
     except PictureError as error:
@@ -69,7 +71,7 @@ def read_sized(source: bytes | Path, settings: ReaderSection) -> tuple[NDArray[n
         raise PictureError(name, f"is damaged: {str(error) or type(error).__name__}") from None
 
 
-def describe(source: bytes | Path) -> tuple[tuple[int, int], str] | None:
+def describe(source: bytes | str | Path) -> tuple[tuple[int, int], str] | None:
     """Height and width of a picture and its mode, by Pillow's name; None: it is no picture."""
     pillow = _pillow()
     file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -104,11 +106,21 @@ def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint
     return array
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: str) -> bytes:
     """The content of a file that begins as a picture does; of others only the beginning."""
-    with path.open("rb") as file:
-        begin = file.read(16)
-        return begin + file.read() if begin.startswith(BEGINNINGS) else begin
+    try:
+        # A pipe would else be waited for.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise PictureError(path, "is missing") from None
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise PictureError(path, "is no file")
+        with open(number, "rb", buffering=0, closefd=False) as file:
+            begin = file.read(16)
+            return begin + file.read() if begin.startswith(BEGINNINGS) else begin
+    finally:
+        os.close(number)
 
 
 @cache

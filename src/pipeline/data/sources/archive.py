@@ -54,7 +54,7 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
         listing.total = sum(not member.is_dir() for member in members)
         for member in members:
             name = _safe(member.filename)
-            if is_hidden(PurePosixPath(name)):
+            if is_hidden(name):
                 continue
             if member.is_dir():
                 listing.folders.append(name)
@@ -72,7 +72,7 @@ def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
     with tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
             name = _safe(member.name)
-            if is_hidden(PurePosixPath(name)):
+            if is_hidden(name):
                 continue
             if member.isdir():
                 listing.folders.append(name)

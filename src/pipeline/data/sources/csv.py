@@ -206,4 +206,6 @@ def _of_files(
                     raise PipelineError(
                         f"{name} names {file}, which lies outside of the table's folder: refused"
                     )
-            yield Batch(files, [folder / file for file in files], [row[label].strip() for row in rows], of)
+            yield Batch(
+                files, [str(folder / file) for file in files], [row[label].strip() for row in rows], of
+            )

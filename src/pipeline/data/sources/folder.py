@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.data.arrays import Arrays
@@ -33,11 +33,11 @@ def batches(source: FolderSource, data: "DataSection", home: Path, listing: List
         raise PipelineError(f"{folder} is no folder")
     files = list_files(folder, listing)
     for name in files.copy():
-        if PurePosixPath(name).name in TABLES:
+        if name.rpartition("/")[2] in TABLES:
             listing.tables[name] = (folder / name).read_bytes()
             del files[name]
     listing.total = len(files)
-    yield from in_batches((name, folder / name, 0) for name in files)
+    yield from in_batches((name, f"{folder}/{name}", 0) for name in files)
 
 
 def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:
@@ -52,7 +52,7 @@ def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:
         with os.scandir(here) as entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"
-                if is_hidden(PurePosixPath(entry.name)):
+                if is_hidden(entry.name):
                     continue
                 if entry.is_symlink() and not _stays(Path(entry.path), inside):
                     listing.skipped.append((name, "is a link that leads nowhere or out of the folder"))

@@ -109,7 +109,7 @@ def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str
     return [names[value] for value in values]
 
 
-def _content(column: Any, name: str) -> list[bytes | Path] | NDArray[np.uint8]:
+def _content(column: Any, name: str) -> list[bytes | str] | NDArray[np.uint8]:
     import pyarrow.types as types
 
     if types.is_struct(column.type):
