@@ -14,7 +14,8 @@ from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.training.backends import tensorflow
-from pipeline.training.loop import fit
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.loop import FineTune, fit
 from pipeline.training.optimizer import make_optimizer
 
 # TensorFlow takes the number of threads once a process, before it computes anything.
@@ -391,3 +392,67 @@ def test_augmented_training_is_reproducible():
     augment = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic": 0.5, "flip": 0.5}
     digests = [trained(augment=augment, shuffle="every_epoch")[0] for _ in range(2)]
     assert digests[0] == digests[1] != trained(shuffle="every_epoch")[0]
+
+
+# --- fine-tuning -------------------------------------------------------------------------------
+
+
+def two_parts():
+    """A network whose first part is not trained from the beginning."""
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential([keras.Input((36,)), keras.layers.Dense(12, "relu")], name="backbone")
+    inner.trainable = False
+    pixels = keras.Input((36,))
+    return keras.Model(pixels, keras.layers.Dense(CLASSES)(inner(pixels)))
+
+
+def thaw(net):
+    net.get_layer("backbone").trainable = True
+
+
+def tuned(fine_tune, checkpoints=None, epochs=4, on_epoch=lambda epoch: None, **config):
+    net = two_parts()
+    history = fit(
+        net,
+        TRAIN,
+        VALIDATION,
+        settings(epochs=epochs, **config),
+        image_shape=SHAPE,
+        seed=0,
+        on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        fine_tune=fine_tune,
+    )
+    return net, history
+
+
+def test_a_part_is_trained_from_its_epoch_on_at_its_rate():
+    before = two_parts().get_layer("backbone").get_weights()
+    for epochs in (2, 3):
+        net, history = tuned(FineTune(3, 0.1, thaw), epochs=epochs)
+        after = net.get_layer("backbone").get_weights()
+        same = [np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
+        assert all(same) == (epochs < 3)
+    assert [epoch.learning_rate for epoch in history.epochs] == [0.01, 0.01, 0.001]
+    # Each part of the training has a schedule of its own.
+    _, history = tuned(FineTune(3, 0.1, thaw), schedule="cosine")
+    assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.005, 0.0, 0.0005, 0.0])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_weights(tmp_path, cut):
+    class CutError(Exception):
+        pass
+
+    def stop(epoch):
+        # The state of the epoch before is on disk.
+        if epoch.epoch == cut + 1:
+            raise CutError
+
+    whole = tuned(FineTune(3, 0.1, thaw))[0]
+    kept = Checkpoints(tmp_path / "kept.npz", 0.0)
+    with pytest.raises(CutError):
+        tuned(FineTune(3, 0.1, thaw), kept, on_epoch=stop)
+    assert kept.epochs == cut
+    again = Checkpoints(tmp_path / "kept.npz", 0.0)
+    assert weights_digest(tuned(FineTune(3, 0.1, thaw), again)[0]) == weights_digest(whole)

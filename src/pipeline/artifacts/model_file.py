@@ -82,12 +82,17 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def _without_addresses(config: bytes) -> bytes:
-    """A Keras config whose shared objects are numbered in order, not by where they lay in memory."""
-    numbers: dict[bytes, int] = {}
+    """A Keras config whose shared objects are numbered in order, not by where they lay in memory.
+
+    So are input layers without a name, as in nested models: Keras numbers them by what was made before.
+    """
+    numbers: dict[bytes, dict[bytes, int]] = {}
 
     def number(found: re.Match[bytes]) -> bytes:
-        return b"%s%d" % (found[1], numbers.setdefault(found[2], len(numbers) + 1))
+        of_kind = numbers.setdefault(found[1], {})
+        return b"%s%d" % (found[1], of_kind.setdefault(found[2], len(of_kind) + 1))
 
+    config = re.sub(rb'("input_layer)(_\d+)?(?=")', number, config)
     return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 

@@ -4,7 +4,9 @@ Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, fl
 """
 
 import importlib
+from collections.abc import Callable
 from math import prod
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,26 @@ def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> "
 def is_faster_with_xla(config: ModelSection) -> bool:
     """Whether XLA was measured to shorten the epochs of the architecture on a CPU."""
     return bool(getattr(_module(config), "FASTER_WITH_XLA", False))
+
+
+def thaw(config: ModelSection) -> "Callable[[keras.Model], None] | None":
+    """What has the part of a network trained that `build` keeps from it; None: all is trained."""
+    found: Callable[[keras.Model], None] | None = getattr(_module(config), "thaw", None)
+    return found
+
+
+def repository() -> Path:
+    """What relative paths of a model's settings are relative to."""
+    from pipeline.artifacts.workspace import here
+
+    return here().home
+
+
+def digest_of_weights(network: "keras.Model") -> str:
+    """What weights from elsewhere are pinned by: a SHA-256 over shape, type and values of each."""
+    from pipeline.artifacts.model_file import weights_digest
+
+    return weights_digest(network)
 
 
 def inference_model(network: "keras.Model", image_shape: tuple[int, ...]) -> "keras.Model":

@@ -9,15 +9,15 @@ from pipeline.artifacts.onnx_file import Description, RunName, write
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
-from pipeline.config.section import ReaderSection
+from pipeline.config.section import ModelSection, ReaderSection
 from pipeline.console import say, track_epochs
 from pipeline.environment import use_threads
 from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
-from pipeline.models import build, inference_model, is_faster_with_xla
+from pipeline.models import build, inference_model, is_faster_with_xla, thaw
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.loop import fit
+from pipeline.training.loop import FineTune, fit
 from pipeline.training.onnx_export import export
 
 
@@ -76,6 +76,7 @@ def run(
             on_epoch=report,
             on_steps=progress.advance,
             checkpoints=checkpoints,
+            fine_tune=_fine_tune(config.model),
         )
     cpu_seconds = checkpoints.cpu_seconds
     model = inference_model(network, dataset.image_shape)
@@ -109,6 +110,12 @@ def run(
         val_macro_f1=f1,
         cpu_seconds=round(cpu_seconds, 2),
     )
+
+
+def _fine_tune(model: ModelSection) -> FineTune | None:
+    settings, release = model.model_dump(), thaw(model)
+    epoch = settings.get("fine_tune_from")
+    return FineTune(epoch, settings["fine_tune_rate"], release) if epoch and release else None
 
 
 def _line(epoch: Epoch) -> str:

@@ -21,6 +21,11 @@ from pipeline.artifacts.workspace import Workspace, atomic, sha256
 from pipeline.config.schema import Config
 from pipeline.console import Every, say, warn
 
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+    *(MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+)
+
 Arrays = list[NDArray[np.generic]]
 
 _PACKAGES = ("keras", "tensorflow", "numpy")
@@ -74,6 +79,16 @@ class Checkpoints:
         path = workspace.scratch / "checkpoints" / f"{digest.hexdigest()[:32]}.npz"
         return cls(path, config.train.checkpoint_seconds)
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs the checkpoint has; 0 if there is none, or none that can be read."""
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                return len(json.loads(file["meta"].tobytes())["epochs"])
+        # `load` says what is wrong with it.
+        except _DAMAGED:
+            return 0
+
     def load(self, like: TrainState) -> TrainState | None:
         """The state to go on from; a damaged one, or one unlike that before the first epoch, is not used."""
         if self._every.seconds is None or not self._path.exists():
@@ -91,10 +106,7 @@ class Checkpoints:
             )
             _refuse_unlike(state, like)
             self._cpu_start -= float(meta["cpu_seconds"])
-        except (
-            *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-            *(MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error),
-        ) as error:
+        except _DAMAGED as error:
             warn(
                 f"the checkpoint {self._path} is damaged ({error}): the training starts from its first epoch."
             )

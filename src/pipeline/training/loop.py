@@ -6,7 +6,7 @@ alone, whatever ran before.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -22,6 +22,15 @@ from pipeline.training.batches import Slice, Split, slices
 from pipeline.training.checkpoint import Checkpoints, TrainState
 
 
+@dataclass(frozen=True)
+class FineTune:
+    """How a part of a network is trained that is not trained from the beginning."""
+
+    epoch: int  # from which on it is
+    rate: float  # what the learning rate is multiplied by from then on
+    thaw: Callable[[keras.Model], None]
+
+
 def fit(
     network: keras.Model,
     train: Split,
@@ -34,6 +43,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoints: Checkpoints | None = None,
+    fine_tune: FineTune | None = None,
 ) -> History:
     """Train `network` in place.
 
@@ -48,6 +58,7 @@ def fit(
         on_epoch: called after each epoch, and first for each that a checkpoint has.
         on_steps: called about every half second with the number of batches trained on since.
         checkpoints: where to go on from, and to keep the state in between epochs.
+        fine_tune: when to train a part of `network` that is not trained from the beginning.
 
     Returns:
         The epochs, and the best: the one whose weights `network` now has, which is the last if nothing
@@ -57,10 +68,21 @@ def fit(
         PipelineError: a loss or a weight is no longer a finite number.
     """
     images = len(train[1])
-    steps = config.epochs * ceil(images / config.batch_size)
     balanced = config.class_weight == "balanced"
     weights = class_weights(train[1], network.output_shape[-1]) if balanced else None
-    program = Program.of(network, config, steps, head, weights)
+
+    def prepare(number: int) -> Program:
+        """What trains the epoch of this number, with a fresh optimizer."""
+        settings, epochs = config, config.epochs
+        if fine_tune and number >= fine_tune.epoch:
+            fine_tune.thaw(network)
+            rate = config.learning_rate * fine_tune.rate
+            settings, epochs = config.model_copy(update={"learning_rate": rate}), epochs + 1 - fine_tune.epoch
+        elif fine_tune:
+            epochs = min(epochs, fine_tune.epoch - 1)
+        return Program.of(network, settings, epochs * ceil(images / config.batch_size), head, weights)
+
+    program = prepare(max(1, checkpoints.epochs if checkpoints else 0))
     early = config.early_stopping
     sign = 1 if early.monitor == "val_loss" else -1
     fresh = TrainState([], *program.variables(), np.inf, 0, program.weights())
@@ -77,6 +99,9 @@ def fit(
     first = len(history) + 1
     with closing(slices(train, image_shape, config, seed, first, program.to_device)) as upcoming:
         for number in range(first, config.epochs + 1):
+            if fine_tune and number == fine_tune.epoch > 1:
+                program.copy_to(network)
+                program = prepare(number)
             program.seed_dropout(seed, number)
             loss = correct = 0.0
             for batches in _until_end_of_epoch(upcoming):

@@ -1,0 +1,163 @@
+"""pretrained: a network of keras.applications, trained on other pictures before, then one dense layer."""
+
+import textwrap
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Digest, Fraction, ModelSection
+from pipeline.errors import PipelineError
+from pipeline.models import digest_of_weights, repository
+
+if TYPE_CHECKING:
+    import keras
+
+FASTER_WITH_XLA = False
+_SMALLEST = 32  # pixels of a side that the backbones take
+# Of ImageNet's pixels in [0, 1], by channel.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BY_CHANNEL = (
+    [1 / deviation for deviation in _DEVIATION],
+    [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
+)
+# Each family was trained on pixels in [0, 1] times this, plus that. Keras's layer for it can't be exported.
+_SCALES: dict[str, tuple[Any, Any]] = {
+    "MobileNetV3": (2.0, -1.0),
+    "EfficientNetV2S": (255 / 128, -1.0),
+    "EfficientNetV2B": _BY_CHANNEL,
+    "ConvNeXt": _BY_CHANNEL,
+}
+
+Backbone = Literal[
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "EfficientNetV2S",
+    "ConvNeXtTiny",
+    "ConvNeXtSmall",
+    "ConvNeXtBase",
+]
+
+
+class PretrainedSection(ModelSection):
+    """`model=pretrained`; conf/model/pretrained.yaml has the defaults, and says what each value means."""
+
+    name: Literal["pretrained"]
+    backbone: Backbone
+    weights: Annotated[str, Field(min_length=1)] | None
+    sha256: Digest | None
+    fine_tune_from: Annotated[int, Field(ge=1)] | None
+    fine_tune_rate: Annotated[float, Field(gt=0, le=1)]
+    dropout: Fraction
+
+    @model_validator(mode="after")
+    def _only_weights_are_pinned(self) -> Self:
+        if self.sha256 and self.weights is None:
+            raise ValueError("sha256 pins weights, and weights is null: set it to null, too")
+        return self
+
+
+def build(config: PretrainedSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
+    """The backbone, which is not trained until `thaw`, and a dense layer; see `pipeline.models.build`.
+
+    Raises:
+        PipelineError: the weights can't be had, or are not the pinned ones.
+    """
+    import keras
+
+    height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
+    pixels = keras.Input((prod(image_shape),), name="pixels")
+    features = keras.layers.Reshape((height, width, channels), name="image")(pixels)
+    if channels == 1:
+        features = keras.layers.Concatenate(name="colour")([features] * 3)
+    if min(height, width) < _SMALLEST:
+        height, width = (max(side, _SMALLEST) for side in (height, width))
+        features = keras.layers.Resizing(height, width, name="enlarge")(features)
+    [(scale, offset)] = [of for family, of in _SCALES.items() if config.backbone.startswith(family)]
+    features = keras.layers.Rescaling(scale, offset, name="scale")(features)
+    features = _backbone(config, (height, width, 3))(features)
+    features = keras.layers.Dropout(config.dropout, name="dropout")(features)
+    logits = keras.layers.Dense(classes, name="logits")(features)
+    return keras.Model(pixels, logits, name="pretrained")
+
+
+def thaw(network: "keras.Model") -> None:
+    """Have the backbone trained too, but for its normalisation, whose statistics few pictures would spoil."""
+    import keras
+
+    backbone = network.get_layer("backbone")
+    backbone.trainable = True
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def _backbone(config: PretrainedSection, shape: tuple[int, int, int]) -> "keras.Model":
+    import keras
+
+    make = getattr(keras.applications, config.backbone)
+    settings = {"include_top": False, "include_preprocessing": False, "input_shape": shape, "pooling": "avg"}
+    try:
+        # By its own name: that of the file to download is made of it.
+        backbone = make(weights="imagenet" if config.weights == "imagenet" else None, **settings)
+        if config.weights not in (None, "imagenet"):
+            backbone.load_weights(repository() / Path(config.weights).expanduser())
+    # Whatever a download or a damaged file makes Keras stumble over.
+    except Exception as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise PipelineError(
+            f"The weights of {config.backbone} (model.weights is {config.weights}) can't be loaded: {reason}"
+        ) from None
+    if config.weights is not None:
+        found = digest_of_weights(backbone)
+        if config.sha256 is None:
+            raise PipelineError(
+                "model.sha256 pins nothing, so a result could not tell when the weights change; nothing was "
+                f"trained. Pin these, in conf/model or as model.sha256={found}"
+            )
+        if found != config.sha256:
+            raise PipelineError(
+                f"The weights of {config.backbone} have the SHA-256 {found}, not the pinned {config.sha256}."
+            )
+    backbone = _with_depthwise_convolutions(backbone)
+    _name(backbone)
+    backbone.trainable = False
+    return backbone
+
+
+def _with_depthwise_convolutions(backbone: "keras.Model") -> "keras.Model":
+    """The same function without convolutions in groups, which Keras has XLA compute: ONNX can't hold that."""
+    import keras
+
+    def is_grouped(layer: "keras.layers.Layer") -> bool:
+        return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
+
+    def copy(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+        if not is_grouped(layer):
+            return layer.__class__.from_config(layer.get_config())
+        # One filter for each channel, in all backbones.
+        return keras.layers.DepthwiseConv2D(
+            layer.kernel_size, layer.strides, layer.padding, use_bias=layer.use_bias, name=layer.name
+        )
+
+    if not any(map(is_grouped, backbone.layers)):
+        return backbone
+    copied = keras.models.clone_model(backbone, clone_function=copy)
+    for before, after in zip(backbone.layers, copied.layers, strict=True):
+        weights = before.get_weights()
+        if is_grouped(before):
+            weights[0] = weights[0].transpose(0, 1, 3, 2)
+        after.set_weights(weights)
+    return copied
+
+
+def _name(backbone: "keras.Model") -> None:
+    """Names that do not tell how many layers were made before, so that the file has the same bytes."""
+    backbone.name = "backbone"
+    for number, operation in enumerate(backbone.operations):
+        operation.name = f"{type(operation).__name__.lower()}_{number}"
