@@ -2,9 +2,10 @@
 
 import io
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +68,27 @@ def say_markdown(text: str) -> None:
 def warn(text: str) -> None:
     """Print one line to standard error: the work goes on, but not as was asked."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of aligned columns, as wide as the terminal; only the first column is never folded."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for number, column in enumerate(columns):
+        shown.add_column(Text(column), overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        shown.add_row(*(Text(str(value)) for value in row))
+    text = io.StringIO()
+    Console(file=text, width=terminal_width(), color_system=None).print(shown)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def terminal_width() -> int:
+    """In characters; in a log there is no limit, and lines stay readable."""
+    return shutil.get_terminal_size((140, 24)).columns
 
 
 def count(number: int, noun: str) -> str:

@@ -7,25 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.artifacts.onnx_file import Description, RunName, load, write
-from pipeline.config.section import ReaderSection
+from linear_model import described
+from pipeline.artifacts.onnx_file import load, write
 from pipeline.errors import PipelineError
 
-DESCRIPTION = Description(
-    run=RunName(id="1", name="one"),
-    data="pairs",
-    classes=("dark", "light"),
-    image_shape=(2, 3),
-    reader=ReaderSection(
-        image_size=(2, 3),
-        colour="grey",
-        resize="pad",
-        background="black",
-        prepare="none",
-        max_pixels=10**6,
-    ),
-    weights_sha256="0" * 64,
-)
+DESCRIPTION = described((2, 3), ("dark", "light"))
 
 
 def model(nodes=None, shape=(2, 3), classes=2, dtype=TensorProto.UINT8, weights=()):

@@ -1,28 +1,18 @@
 """The gate: what keeps a model out, and what does not."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.config.schema import PromotionSection
 from pipeline.registry.gate import Champion, Facts, Judged, check
+from promotion_settings import SETTINGS
 
 CLASSES = tuple("0123456789")
 IMAGES = 5000
-SETTINGS = PromotionSection(
-    require="not_worse",
-    margin=0.01,
-    level=0.05,
-    max_calibration_rise=0.02,
-    max_recall_fall=0.05,
-    max_slice_fall=0.05,
-    slices={},
-    code="explained",
-    reproduced=False,
-    max_megabytes=100.0,
-    max_milliseconds=50.0,
-)
 FACTS = Facts(
     status="FINISHED",
     commit="1a2b3c4d5e6f",
@@ -166,3 +156,20 @@ def test_what_else_is_asked_for(change, settings, name):
 )
 def test_what_is_not(change, settings):
     assert closed(judged(1), facts=replace(FACTS, **change), **settings) == []
+
+
+def test_the_page_has_the_shares_that_were_measured():
+    root = Path(__file__).parents[2]
+    measured = json.loads((root / "benchmarks" / "gate.json").read_text())
+    page = (root / "docs" / "trust.md").read_text()
+    assert f"{measured['pairs']:,} pairs" in page
+    tables = re.findall(r"^\| the candidate is truly .*\n((?:\|.*\n)+)", page, re.M)
+    for table, shares in zip(tables, measured["shares"].values(), strict=True):
+        found = {
+            truth: (opens, better)
+            for truth, opens, better in re.findall(r"^\| (.+?) \| ([\d.]+) % \| ([\d.]+) % \|$", table, re.M)
+        }
+        assert found == {
+            truth: tuple(f"{100 * share[what]:.1f}".removesuffix(".0") for what in ("opens", "better"))
+            for truth, share in shares.items()
+        }

@@ -10,16 +10,11 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import browsing
+
 pytestmark = pytest.mark.browser
 FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    *browsing.FLAGS,
     "--window-size=1280,1000",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",

@@ -18,18 +18,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import browsing
 from servers import PATIENCE, free_port
 
 pytestmark = pytest.mark.browser
 FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    *browsing.FLAGS,
     "--window-size=1600,1000",
 )
 

@@ -13,9 +13,9 @@ import pytest
 from cutting import die_at_commit, forked
 from harness import client, config, dataset, lay_out, report, train
 
+import promotion_settings
 from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace
-from pipeline.config.schema import PromotionSection
 from pipeline.errors import PipelineError
 from pipeline.registry.history import history
 from pipeline.registry.journal import BrokenError, Entry, Journal, TakenError, parse, path_of
@@ -26,18 +26,8 @@ from pipeline.tracking import session as tracking
 TRACKING = config().tracking
 IMAGES = 1200
 LABELS = np.random.default_rng(0).integers(0, 10, IMAGES)
-SETTINGS = PromotionSection(
-    require="not_worse",
-    margin=0.01,
-    level=0.05,
-    max_calibration_rise=0.05,
-    max_recall_fall=0.1,
-    max_slice_fall=0.05,
-    slices={},
-    code="explained",
-    reproduced=False,
-    max_megabytes=100.0,
-    max_milliseconds=1000.0,
+SETTINGS = promotion_settings.SETTINGS.model_copy(
+    update={"max_calibration_rise": 0.05, "max_recall_fall": 0.1, "max_milliseconds": 1000.0}
 )
 # Of the test images, how many of the first ones each run gets wrong.
 WRONG = {"good": 60, "same": 62, "worse": 120, "best": 20}

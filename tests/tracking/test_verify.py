@@ -285,7 +285,8 @@ def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
         repository.scratch / "trials" / "0123456789abcdef",
     ]
     found[2].mkdir(parents=True)
-    for path in found[:2]:
+    of_a_package = repository.scratch / "environments" / "0123" / "lib" / "package" / "x.lock"
+    for path in (*found[:2], of_a_package):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     code, said = verified(repository, capsys)
@@ -294,4 +295,5 @@ def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
     assert all(path.exists() for path in found)
     verified(repository, capsys, clean=True)
     assert not any(path.exists() for path in found)
+    assert of_a_package.exists()
     assert "Left over" not in verified(repository, capsys)[1]

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.artifacts.onnx_file import Description, RunName, load, write
-from pipeline.config.section import Activation, ReaderSection
+from linear_model import described
+from pipeline.artifacts.onnx_file import load, write
+from pipeline.config.section import Activation
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import inference_model
@@ -17,21 +18,7 @@ from pipeline.training.onnx_export import export
 use_threads(1)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1500, 64), dtype=np.uint8)
-DESCRIPTION = Description(
-    run=RunName(id="1", name="one"),
-    data="digits",
-    classes=("a", "b", "c"),
-    image_shape=(8, 8),
-    reader=ReaderSection(
-        image_size=(8, 8),
-        colour="grey",
-        resize="pad",
-        background="black",
-        prepare="none",
-        max_pixels=10**6,
-    ),
-    weights_sha256="0" * 64,
-)
+DESCRIPTION = described((8, 8), ("a", "b", "c"))
 layers = keras.layers
 
 

@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def show_p(p: float) -> str:
+    """Such as "p = 0.012"."""
+    return "p < 1e-99" if p < 1e-99 else f"p = {p:.2g}"
+
+
 @dataclass(frozen=True)
 class McNemar:
     """The images on which just one of two models is right, and how likely chance parts them so unevenly."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PromotionSection
-from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority
+from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority, show_p
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _better_than_a_constant(candidate: Judged, settings: PromotionSection) -> Ch
     return Check(
         "accuracy",
         f"better than always {candidate.classes[most]} (p < {settings.level:g})",
-        f"{_percent(candidate.right)} against {100 * counts[most] / counts.sum():.2f} % (p = {found.p:.2g})",
+        f"{_percent(candidate.right)} against {100 * counts[most] / counts.sum():.2f} % ({show_p(found.p)})",
         found.p < settings.level and found.only_first > found.only_second,
     )
 
@@ -166,7 +166,7 @@ def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -
         return Check(
             "accuracy",
             f"better than {champion.name} (p < {settings.level:g})",
-            f"{both}, gains {pair.only_first:,}, loses {pair.only_second:,} (p = {pair.p:.2g})",
+            f"{both}, gains {pair.only_first:,}, loses {pair.only_second:,} ({show_p(pair.p)})",
             pair.p < settings.level and pair.only_first > pair.only_second,
         )
     found = non_inferiority(candidate.right, champion.right, settings.margin, settings.level)
@@ -179,8 +179,8 @@ def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -
     few = f"; {len(every):,} images are too few to show that margin" if hopeless else ""
     return Check(
         "accuracy",
-        f"not {100 * settings.margin:g} points below {champion.name} (p < {settings.level:g})",
-        f"{both}, at worst {100 * found.lower:+.2f} points (p = {found.p:.2g}){few}",
+        f"less than {100 * settings.margin:g} % below {champion.name} (p < {settings.level:g})",
+        f"{both}, at worst {100 * found.lower:+.2f} points ({show_p(found.p)}){few}",
         passed,
     )
 
@@ -262,7 +262,7 @@ def _reproduced(facts: Facts, settings: PromotionSection) -> Iterator[Check]:
 
 def _chance(p: float) -> str:
     """How likely chance is, where that decides."""
-    return f" (p = {p:.2g})" if p < 1 else ""
+    return f" ({show_p(p)})" if p < 1 else ""
 
 
 def _percent(right: NDArray[np.bool_]) -> str:

@@ -1,12 +1,10 @@
 """The history of a registered model's aliases, and the gate's table, for people."""
 
-import io
-import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
+from pipeline.console import table
 from pipeline.registry.gate import Check
 from pipeline.registry.journal import Entry
 from pipeline.registry.promotion import failing_in_sentences
@@ -43,23 +41,6 @@ def checks_table(checks: Sequence[Check]) -> list[str]:
     """The lines of the gate's table."""
     rows = [(found.name, found.required, found.found, "yes" if found.passed else "NO") for found in checks]
     return table(("check", "required", "found", "passed"), rows)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of aligned columns, as wide as the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    text = io.StringIO()
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(str(value)) for value in row))
-    width = shutil.get_terminal_size((140, 24)).columns
-    Console(file=text, width=width, color_system=None).print(shown)
-    return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.workspace import SPLITS, Workspace
-from pipeline.evaluation.significance import mcnemar
+from pipeline.evaluation.significance import mcnemar, show_p
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
 
 _ROWS = 30  # of a table; a report stays small enough to be a comment
@@ -71,7 +71,7 @@ def _verdict(old: Side, new: Side) -> str:
         says = f"the change makes the model {says}, by more than chance would explain"
     return (
         f"Of {len(before):,} test images, {found.only_first:,} are no longer right and {found.only_second:,} "
-        f"are right now (p = {found.p:.2g}, McNemar's exact test): {says}."
+        f"are right now ({show_p(found.p)}, McNemar's exact test): {says}."
     )
 
 

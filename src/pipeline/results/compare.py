@@ -1,15 +1,14 @@
 """Runs side by side: how they differ, what each reached, whether the difference is more than chance."""
 
-import io
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
+from pipeline.console import table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
-from pipeline.evaluation.significance import mcnemar
+from pipeline.evaluation.significance import mcnemar, show_p
 from pipeline.results.lookup import Evaluated, look_up
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
@@ -55,26 +54,14 @@ def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspa
 
 def _tables(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
     """The rows below the names, in as many tables as the terminal's width asks for."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    width = shutil.get_terminal_size((120, 24)).columns
     keys = max(len(key) for key, _ in rows) if rows else 0
-    at_once = max(1, (width - keys) // (_LEAST + 2))
-    text = io.StringIO()
+    at_once = max(1, (terminal_width() - keys) // (_LEAST + 2))
+    lines: list[str] = []
     for start in range(0, len(names), at_once):
         shown = slice(start, start + at_once)
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-        table.add_column("", no_wrap=True)
-        for name in names[shown]:
-            table.add_column(Text(name), overflow="fold")
-        for key, values in rows:
-            table.add_row(Text(key), *map(Text, values[shown]))
-        if start:
-            text.write("\n")
-        Console(file=text, width=width, color_system=None).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines()]
+        lines += [""] if start else []
+        lines += table(("", *names[shown]), [(key, *values[shown]) for key, values in rows])
+    return lines
 
 
 def _brief(value: str) -> str:
@@ -112,7 +99,7 @@ def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
     corrected = f", times {tests} for as many tests" if tests > 1 else ""
     seen = (
         f"Of {len(labels):,} test images, {found.only_first:,} only {first.name} gets right and "
-        f"{found.only_second:,} only {second.name} (p = {p:.2g}, McNemar's exact test{corrected}): "
+        f"{found.only_second:,} only {second.name} ({show_p(p)}, McNemar's exact test{corrected}): "
     )
     if p < _LEVEL:
         better = first if found.only_first > found.only_second else second

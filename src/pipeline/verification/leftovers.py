@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,20 +33,27 @@ _HALF, _LOCK, _TRIAL = "half-written file", "lock of a dead process", "workspace
 
 def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
     root = workspace.root
-    for folder in (root, root / "models", root / "reports", root / "data", workspace.scratch):
-        depth = "*" if folder == root else "**/*"
-        for path in folder.glob(depth):
-            match = _TEMPORARY.fullmatch(path.name)
-            if match and not is_alive(int(match[1])):
-                yield _HALF, path
+    below = [(root / name).glob("**/*") for name in ("models", "reports", "data")]
+    for path in (*root.glob("*"), *chain(*below), *_scratch(workspace)):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and not is_alive(int(match[1])):
+            yield _HALF, path
 
 
 def _locks(workspace: Workspace) -> Iterator[tuple[str, Path]]:
     trials = workspace.scratch / "trials"
-    for path in workspace.scratch.glob("**/*.lock"):
+    for path in _scratch(workspace):
         # The store's lock stays, and a trial's goes with it.
-        if path.name != "store.lock" and path.parent != trials and not _is_held(path):
+        is_lock = path.suffix == ".lock" and path.name != "store.lock" and path.parent != trials
+        if is_lock and path.is_file() and not _is_held(path):
             yield _LOCK, path
+
+
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    """What the pipeline has put into its folder; what is in installed packages is theirs."""
+    for path in workspace.scratch.glob("*"):
+        yield path
+        yield from path.glob("*" if path.name == "environments" else "**/*")
 
 
 def _trials(workspace: Workspace) -> Iterator[tuple[str, Path]]:
