@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 
 import numpy as np
@@ -25,7 +26,7 @@ def git(workspace, *arguments):
     )
 
 
-def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images=100, loss=1.0):
+def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images=100, loss=1.0, epochs=2):
     """Write a state of the pipeline as the stages and DVC would, with some test images taken for others."""
     params = {
         "train": {
@@ -52,9 +53,8 @@ def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images
         "test_nll": 0.25,
     }
     workspace.metrics.write_text(json.dumps(metrics))
-    write_history(
-        workspace.history, History([Epoch(n, loss / n, 0.5, loss / n, 0.5, 0.1) for n in (1, 2)], 2)
-    )
+    made = [Epoch(n, loss / n, 0.5, loss / n, 0.5, 0.1) for n in range(1, epochs + 1)]
+    write_history(workspace.history, History(made, epochs))
     rows = (
         f"{classes[label]},{classes[(label + 1) % len(classes)] if index in wrong else classes[label]}"
         for index, label in enumerate(LABELS % len(classes))
@@ -117,6 +117,26 @@ def test_a_better_model_is_said_with_what_made_it(workspace):
         "line [1, 0.5]\n    line [0.5, 0.25]",
     ):
         assert says in text
+
+
+def test_curves_of_unequal_length_share_an_axis(workspace):
+    state(workspace, epochs=4)
+    text = report("main", workspace)
+    assert '"epoch" 1 --> 4\n    line [1, 0.5, 0.5, 0.5]\n    line [1, 0.5, 0.3333, 0.25]\n' in text
+    assert "its line goes on level" in text
+    state(workspace, epochs=131)
+    text = report("main", workspace)
+    [axis] = re.findall(r'"epoch" 1 --> (\d+)', text)
+    [_, line] = re.findall(r"line \[(.*)\]", text)
+    points = line.split(", ")
+    assert (int(axis), len(points), points[-1]) == (130, 44, f"{1 / 130:.4g}")
+
+
+def test_a_key_that_one_side_has_not_is_told_from_one_without_a_value(workspace):
+    values = yaml.safe_load(workspace.params.read_text())
+    values["train"]["new"] = None
+    workspace.params.write_text(yaml.safe_dump(values))
+    assert "| `train.new` | – | none |" in report("main", workspace)
 
 
 def test_a_worse_model_and_one_that_differs_by_chance_are_told_apart(workspace):

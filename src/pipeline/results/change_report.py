@@ -16,6 +16,7 @@ _CONFUSIONS = 5
 _POINTS = 60  # of a curve
 _LONGEST = 120  # characters of a value
 _LEVEL = 0.05
+_COLOURS = """%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4e79a7, #f28e2b"}}}}%%"""
 
 
 def report(base: str, workspace: Workspace) -> str:
@@ -76,8 +77,8 @@ def _verdict(old: Side, new: Side) -> str:
 
 
 def _configuration(old: Side, new: Side) -> str:
-    keys = [key for key in {**old.values, **new.values} if old.values.get(key) != new.values.get(key)]
-    rows = [(f"`{key}`", _value(old.values.get(key)), _value(new.values.get(key))) for key in keys]
+    both = [(key, old.values.get(key, "–"), new.values.get(key, "–")) for key in {**old.values, **new.values}]
+    rows = [(f"`{key}`", _value(before), _value(after)) for key, before, after in both if before != after]
     return _section("Configuration", _table(("key", old.name, new.name), rows), "No value changed.")
 
 
@@ -121,10 +122,14 @@ def _curves(old: Side, new: Side) -> str:
         return ""
     longest = max(map(len, losses))
     step = -(-longest // _POINTS)
-    lines = [f"    line [{', '.join(f'{loss:.4g}' for loss in one[::step])}]" for one in losses]
+    # Mermaid would stretch a shorter line over the whole axis.
+    padded = [one + [one[-1]] * (longest - len(one)) for one in losses]
+    lines = [f"    line [{', '.join(f'{loss:.4g}' for loss in one[::step])}]" for one in padded]
+    end = 1 + step * ((longest - 1) // step)
+    ended = "" if len(set(map(len, losses))) == 1 else " Where a training has ended, its line goes on level."
     return (
-        f"## Validation loss by epoch\n\nThe first line is {old.name}, the second {new.name}.\n\n"
-        f'```mermaid\nxychart-beta\n    x-axis "epoch" 1 --> {longest}\n' + "\n".join(lines) + "\n```"
+        f"## Validation loss by epoch\n\nBlue is {old.name}, orange is {new.name}.{ended}\n\n"
+        f'```mermaid\n{_COLOURS}\nxychart-beta\n    x-axis "epoch" 1 --> {end}\n' + "\n".join(lines) + "\n```"
     )
 
 
