@@ -3,7 +3,7 @@
     python -m benchmarks.gate [--pairs 2000]
 
 Draws pairs of made-up models whose truth is known, asks the gate with the settings of conf/promotion about
-each, and writes gate.json and gate.md beside this file: a quarter of an hour on two cores. A test holds the
+each, and writes gate.json and gate.md beside this file: a quarter of an hour of one core. A test holds the
 tables of docs/trust.md against gate.json.
 """
 

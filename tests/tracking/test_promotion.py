@@ -361,28 +361,29 @@ def test_a_changed_line_is_found(repository, change):
         give(repository, "worse")
 
 
+def entry_of(journal, who):
+    rest = {"alias": "champion", "before": None, "version": "1", "run": "r", "run_id": "", "model_sha256": ""}
+    return Entry(**journal.next, who=who, action="promote", **rest)
+
+
 def test_of_two_that_write_the_same_line_on_different_machines_one_is_refused(repository, tmp_path):
     give(repository, "good")
     one = journal(repository)
     other = Journal(one._store, tmp_path / "elsewhere.jsonl", "digits")
-    first, second = (
-        Entry(
-            **found.next,
-            who=who,
-            action="promote",
-            alias="champion",
-            before="1",
-            version="2",
-            run="r",
-            run_id="",
-            model_sha256="",
-        )
-        for who, found in (("Ada", one), ("Bob", other))
-    )
-    other.append(second)
+    other.append(entry_of(other, "Bob"))
     with pytest.raises(TakenError, match="Run the same command again"):
-        one.append(first)
+        one.append(entry_of(one, "Ada"))
     assert [entry.who for entry in journal(repository).entries][1:] == ["Bob"]
+
+
+def test_the_first_line_is_of_who_was_first_whatever_the_clocks_say(repository, tmp_path, monkeypatch):
+    one = journal(repository)
+    other = Journal(one._store, tmp_path / "elsewhere.jsonl", "digits")
+    one.append(entry_of(one, "Ada"))
+    monkeypatch.setattr("pipeline.registry.journal.now", lambda: 1000)
+    with pytest.raises(TakenError, match="Run the same command again"):
+        other.append(entry_of(other, "Bob"))
+    assert [entry.who for entry in journal(repository).entries] == ["Ada"]
 
 
 def test_an_alias_that_was_set_by_hand_is_shown_and_put_back(repository, capfd):

@@ -21,7 +21,9 @@ from pipeline.tracking.occasion import now
 from pipeline.tracking.store import Store, is_local, open_store, uri_of
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import RegisteredModel
 
 EXPERIMENT = "promotions"  # in MLflow, so that the runs of journals are not among trainings
 JOURNAL_TAG = "pipeline.journal"
@@ -159,7 +161,8 @@ class Journal:
         from mlflow.exceptions import MlflowException
 
         if self._run is None:
-            self._run = self._create()
+            self.begin()
+        assert self._run
         try:
             self._store.client.log_param(self._run.info.run_id, _key(number), line)
         except MlflowException as error:
@@ -170,16 +173,33 @@ class Journal:
                 "Run the same command again."
             ) from None
 
+    def begin(self) -> None:
+        """Have a run in MLflow for the lines, the same one for all machines.
+
+        It is named by a tag that the registered model is created with, as only one machine can create that.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self._store.client
+        is_there = registered_model(client, self.name) is not None
+        if self._run and is_there:
+            return
+        made = self._run or self._create()
+        if not is_there:
+            try:
+                client.create_registered_model(self.name, {JOURNAL_TAG: made.info.run_id})
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        self._run = find_run(self._store, self.name) or made
+        if self._run.info.run_id != made.info.run_id and not made.data.params:
+            client.delete_run(made.info.run_id)
+
     def _create(self) -> "Run":
         client = self._store.client
         tags = {JOURNAL_TAG: self.name, "mlflow.source.name": "pipeline"}
         made = client.create_run(self._store.experiment, now(), tags, f"journal of {self.name}")
         client.set_terminated(made.info.run_id, "FINISHED")
-        # Another machine may have been as fast: then all use the first of both.
-        first = find_run(self._store, self.name)
-        if first and first.info.run_id != made.info.run_id:
-            client.delete_run(made.info.run_id)
-            return first
         return made
 
     def _write(self) -> None:
@@ -195,7 +215,7 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), workspace)
     path = path_of(tracking, workspace, name)
-    on_disk, in_mlflow = read_lines(path), lines_of(store.find({JOURNAL_TAG: name}))
+    on_disk, in_mlflow = read_lines(path), lines_of(_named_run(store, name))
     parse(on_disk, str(path))
     entries = parse(in_mlflow, f"the journal of {name} in MLflow")
     # Other clones may have written more.
@@ -210,12 +230,38 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
 
 def find_run(store: Store, name: str) -> "Run | None":
     """The run in MLflow that holds the journal; one that somebody deleted is brought back."""
-    run = store.find({JOURNAL_TAG: name})
+    run = _named_run(store, name)
     if run and run.info.lifecycle_stage == "deleted" and run.data.params:
         store.client.restore_run(run.info.run_id)
     elif run and run.info.lifecycle_stage == "deleted":
         return None
     return run
+
+
+def registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
+    """The registered model with this name, if there is one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _named_run(store: Store, name: str) -> "Run | None":
+    """The run that the registered model names, or else the first one that is a journal of it."""
+    from mlflow.exceptions import MlflowException
+
+    model = registered_model(store.client, name)
+    try:
+        if model and JOURNAL_TAG in model.tags:
+            return store.client.get_run(model.tags[JOURNAL_TAG])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return store.find({JOURNAL_TAG: name})
 
 
 def lines_of(run: "Run | None") -> list[str]:

@@ -91,6 +91,7 @@ def promote(
             is_open = all(found.passed for found in checks)
             if dry_run or not (is_open or force):
                 return Promoted(checks, is_open, None, _unchanged(checks, is_open))
+            model.journal.begin()
             version = model.versions.register(candidate.run, candidate.model, candidate.card)
             model.record(
                 alias,

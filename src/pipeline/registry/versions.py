@@ -43,9 +43,8 @@ class Versions:
     def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
         """The version that is the model of `run`, which is made if there is none.
 
-        Each step is made only if it is missing, so that a command that was cut off can be repeated.
+        The registered model itself is there: `Journal.begin` creates it.
         """
-        self._create_name()
         version = self.of(run)
         if version is None:
             keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
@@ -65,20 +64,6 @@ class Versions:
         version = self.at(alias)
         if version is None or str(version.version) != number:
             self.client.set_registered_model_alias(self.name, alias, number)
-
-    def _create_name(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            try:
-                self.client.create_registered_model(self.name)
-            except MlflowException as taken:
-                if taken.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
 
     @staticmethod
     def _unless_missing(ask: "Callable[[], ModelVersion]") -> "ModelVersion | None":
