@@ -10,14 +10,22 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import made_letters
 
+PAGE = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
 # What README.md and docs/own-data.md say; epochs are cut down.
 ADD = "pipeline add-data ../letters"
 TRAIN = "python -m pipeline data=letters experiment=folder"
+BALANCED = f"{TRAIN} train.class_weight=balanced"
+PRETRAINED = f"{TRAIN} model=pretrained"
+CURVE = "python -m pipeline -m data=letters experiment=folder sweep=learning_curve"
 
 
 def reached(output: str) -> float:
     """The test accuracy in percent, of the summary of a run."""
     return float(re.search(r", test ([\d.]+)%", output)[1])
+
+
+def test_the_commands_of_the_page_are_those_that_are_run_here():
+    assert set(re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)) == {ADD, TRAIN, BALANCED, PRETRAINED, CURVE}
 
 
 @pytest.mark.slow
@@ -54,3 +62,11 @@ def test_a_folder_of_letters_is_added_trained_and_extended_by_a_class(fresh):
     assert "Epoch 2 of 2" in other
     assert "Fetched" not in other
     assert "Processed" not in other
+
+    fresh.run(*BALANCED.split(), "train.epochs=1")
+    # Without pinned weights it is refused, whether they can be downloaded or not.
+    refused = fresh.run(*PRETRAINED.split(), code=1)
+    assert "MobileNetV3Small" in refused or "model.sha256=" in refused
+    assert "Epoch 1 of 1" in fresh.run(*PRETRAINED.split(), "model.weights=null", "train.epochs=1")
+    curve = fresh.run(*CURVE.split(), "train.epochs=3")
+    assert "Twice the images: " in curve
