@@ -127,6 +127,10 @@ def digest_of(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
+    if images.ndim == 4 and images.shape[3] != 3:
+        raise PipelineError(
+            f"its images have {images.shape[3]} channels, and must be grey or have three, for colour"
+        )
     if images.dtype != np.uint8 or images.shape[1:] != rows.shape:
         raise PipelineError(
             f"its images are {images.dtype} {images.shape[1:]}, but data.reader makes {rows.shape}: set "

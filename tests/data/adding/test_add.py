@@ -1,9 +1,12 @@
 """pipeline add-data on folders: what is found, pinned, refused and updated."""
 
+import io
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -249,6 +252,41 @@ def test_what_changed_is_said_and_update_pins_it(clone, pets):
     clone.fetch("pets")
 
 
+def test_an_update_leaves_the_comments_of_a_person_and_says_so_where_it_can_not(clone, pets):
+    clone.add(pets)
+    file = clone.workspace.root / "conf" / "data" / "pets.yaml"
+    text = file.read_text()
+    mine = text.replace("timeout: 20.0", "# slow here\ntimeout: 40.0  # mine").replace(
+        "  - kind", "  # theirs\n  - kind"
+    )
+    file.write_text(mine)
+    save(pets / "no" / "1.png", 999)
+    lines = clone.add(pets, update=True)
+    assert not any("anew" in line for line in lines)
+    after = file.read_text()
+    assert after.startswith("# 31 images in 4 classes ")
+    assert clone.conf("pets")["classes"] == ["cat", "dog", "owl", "no"]
+    for comment in (
+        "# slow here\ntimeout: 40.0  # mine",
+        "  # theirs\n  - kind",
+        "# in the order of the labels; pinned",
+    ):
+        assert comment in after
+    changed = set(after.splitlines()) ^ set(mine.splitlines())
+    assert {line.split()[0] for line in changed} <= {
+        *("#", "classes:", "images:", "test_below:"),
+        *("train_images:", "train_labels:", "test_images:", "test_labels:"),
+    }
+    clone.fetch("pets")
+
+    file.write_text(after + "timeout: 30.0\n")
+    save(pets / "no" / "2.png", 998)
+    assert any(
+        "comments and other edits of its text are lost" in line for line in clone.add(pets, update=True)
+    )
+    clone.fetch("pets")
+
+
 def test_a_folder_that_changed_is_refused_with_both_counts_and_the_remedy(clone, pets):
     clone.add(pets)
     save(pets / "cat" / "new.png", 999)
@@ -411,3 +449,50 @@ def test_a_class_that_reads_as_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
     with pytest.raises(PipelineError, match="can't be named in conf/"):
         clone.add(pets)
+
+
+# --- memory -----------------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+from pathlib import Path
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
+from pipeline.data.adding.add import add_data
+from pipeline.data.adding.wishes import Wishes
+from pipeline.stages import fetch
+from PIL import Image
+def peak():
+    return max(
+        int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")
+    )
+before, root = peak(), Path(sys.argv[1])
+list(add_data(Wishes(sys.argv[2], name="photos", image_size="224x224"), Workspace(root), root))
+fetch.run(compose(root / "conf", ["data=photos"]), Workspace(root))
+print(before, peak())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_photos(clone, tmp_path):
+    rng = np.random.default_rng(0)
+    photos = []
+    for _ in range(20):
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((320, 240))
+        file = io.BytesIO()
+        coarse.save(file, "JPEG")
+        photos.append(file.getvalue())
+    peaks = []
+    for count in (300, 1800):  # 45 and 270 MB as arrays
+        folder = tmp_path / f"photos{count}"
+        for number in range(count):
+            path = folder / "ab"[number % 2] / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photos[number % 20])
+        (clone.workspace.root / "conf" / "data" / "photos.yaml").unlink(missing_ok=True)
+        command = [sys.executable, "-c", CHILD, str(clone.workspace.root), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append([int(word) for word in done.stdout.split()[-2:]])
+    assert peaks[1][1] - peaks[0][1] < 40
+    # The images of the training set are in memory at no time, only pieces of a few megabytes.
+    assert peaks[1][1] - peaks[1][0] < 300

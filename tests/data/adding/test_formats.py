@@ -220,6 +220,8 @@ def test_npy_files_by_names_that_conf_gives(clone, tmp_path):
         ({"y_train": np.ones((300, 3), int)}, "an image has one label, not several"),
         ({"x_train": np.zeros((300, 64), np.uint8)}, "is no array of images"),
         ({"x_train": np.array([None] * 300)}, "holds Python objects"),
+        ({"x_train": np.zeros((300, 8, 8, 2), np.uint8)}, "have 2 channels, and must be grey or have three"),
+        ({"x_train": np.zeros((300, 8, 8, 5), np.uint8)}, "have 5 channels, and must be grey or have three"),
     ],
 )
 def test_an_npz_that_holds_no_images_is_refused(clone, tmp_path, change, reason):
@@ -368,6 +370,20 @@ def test_an_archive_gives_what_its_folder_gives(clone, pets, tmp_path, name):
     clone.fetch("mine")
 
 
+def test_the_order_of_the_members_means_nothing(clone, tmp_path):
+    pictures = {
+        f"{label}/{number}.png": png(np.full((4, 4), 20 * label + number, np.uint8))
+        for label in (1, 2)
+        for number in range(9)
+    }
+    found = []
+    for number, names in enumerate((sorted(pictures), sorted(pictures, reverse=True))):
+        (tmp_path / f"{number}.zip").write_bytes(zipped(**{name: pictures[name] for name in names}))
+        clone.add(tmp_path / f"{number}.zip", name=f"mine{number}")
+        found.append(clone.conf(f"mine{number}")["sha256"])
+    assert found[0] == found[1]
+
+
 def test_an_archive_at_an_address_is_downloaded(clone, pets, tmp_path, monkeypatch):
     archived(pets, tmp_path / "served.zip")
 
@@ -417,6 +433,7 @@ def encrypted() -> bytes:
         (lambda: zipped(**{"a/1.png": BOMB, "b/1.png": BOMB}), "unpacks to more than 268,435,456 bytes"),
         (lambda: lzma.compress(b"no tar"), "is nothing that images are read from"),
         (lambda: bz2.compress(b"no tar"), "is nothing that images are read from"),
+        (lambda: b"\x28\xb5\x2f\xfd" + bytes(99), "is packed by zstd, which Python reads from 3.14 on"),
     ],
 )
 def test_an_archive_that_is_unsafe_or_damaged_is_refused(clone, tmp_path, content, reason):

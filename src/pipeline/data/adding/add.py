@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import DataSection
 from pipeline.console import count
-from pipeline.data.adding.conf_file import check_name, name_for, text_of
+from pipeline.data.adding.conf_file import check_name, name_for, text_of, updated
 from pipeline.data.adding.detect import detect
 from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
@@ -75,7 +75,11 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
                 f"Nothing was written. `pipeline add-data {wishes.path} --name {name} --update` pins what is "
                 "there now."
             )
-    write_text(conf, text_of(found.data, found.what))
+    anew = text_of(found.data, found.what)
+    kept_text = updated(conf.read_text(encoding="utf-8"), found.data, anew) if before else None
+    if before and kept_text is None:
+        yield f"conf/data/{name}.yaml is written anew: comments and other edits of its text are lost."
+    write_text(conf, kept_text or anew)
     write_index(kept, after)
     yield f"Wrote conf/data/{name}.yaml. Next:"
     given = " preprocess.validation_split=given" if found.data.validation_images else ""

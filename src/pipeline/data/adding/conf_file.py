@@ -90,6 +90,66 @@ def text_of(data: DataSection, what: str) -> str:
     return text
 
 
+def updated(text: str, data: DataSection, anew: str) -> str | None:
+    """The text of the file with other values, and everything else in it, such as comments, as it is.
+
+    Args:
+        text: of the file.
+        data: the values.
+        anew: what `text_of` makes of them, whose first line says how many there are.
+
+    Returns:
+        None if it is written in a way in which they can't be put.
+    """
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    parser = YAML()
+    parser.preserve_quotes = True
+    parser.width = 10**6
+    parser.indent(mapping=2, sequence=4, offset=2)
+    written = StringIO()
+    first, end, rest = text.partition("\n")
+    if " Written by: pipeline add-data " in first:
+        text = anew.partition("\n")[0] + end + rest
+    try:
+        document = parser.load(text)
+        _put(document, data.model_dump(mode="json"))
+        parser.dump(document, written)
+        found = DataSection.model_validate(yaml.safe_load(written.getvalue()))
+    except (YAMLError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return written.getvalue() if found == data else None
+
+
+def _put(place: Any, values: Mapping[str, Any]) -> None:
+    """Set what differs in a mapping of the document, and in the mappings inside it."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(place.get(key), Mapping):
+            _put(place[key], value)
+        elif key == "sources":
+            for inner, source in zip(place[key], value, strict=True):
+                _put(inner, source)
+        elif place.get(key) != value and not (key not in place and value in (None, False, 0)):
+            place[key] = _in_quotes(value)
+
+
+def _in_quotes(value: Any) -> Any:
+    """A value that YAML reads as it is, a list in one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, list):
+        line = CommentedSeq(map(_in_quotes, value))
+        line.fa.set_flow_style()
+        return line
+    if isinstance(value, dict):
+        return CommentedMap({key: _in_quotes(inner) for key, inner in value.items()})
+    return DoubleQuotedScalarString(value) if isinstance(value, str) else value
+
+
 def _source(source: Mapping[str, Any]) -> str:
     lines = [f"  - kind: {source['kind']}"]
     for key, value in source.items():

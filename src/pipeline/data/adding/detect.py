@@ -1,6 +1,7 @@
 """Which kind of source files are, by their content."""
 
 import gzip
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +23,8 @@ _NO_DATA = {
     b"\x89PNG": "is one picture",
     b"\xff\xd8\xff": "is one picture",
 }
+if sys.version_info < (3, 14):
+    _NO_DATA[b"\x28\xb5\x2f\xfd"] = "is packed by zstd, which Python reads from 3.14 on"
 _ENDINGS = {
     "parquet": (".parquet",),
     "npz": (".npz", ".npy"),
