@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.history import Epoch, History, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -98,7 +99,7 @@ def test_nothing_changed_is_said_as_such(workspace):
         "Both are right on the same of 200 test images.",
         "No value changed.",
         "The images are the same.",
-        "| train | unchanged |",
+        "| train | unchanged | from the cache |",
         "| parameters | 2,410 | 2,410 |",
     ):
         assert says in text
@@ -112,7 +113,7 @@ def test_a_better_model_is_said_with_what_made_it(workspace):
         "| test accuracy | 80.00 % (10.00 to 90.00) | 96.00 % (10.00 to 90.00) |",
         "0 are no longer right and 32 are right now (p = 4.7e-10, McNemar's exact test): "
         "the change makes the model **better**",
-        "| train | train, models/history.csv, reports/metrics.json, reports/predictions.csv |",
+        "| train | train, models/history.csv, reports/metrics.json, reports/predictions.csv | from the ",
         "| a taken for b | 10 | 2 |",
         "line [1, 0.5]\n    line [0.5, 0.25]",
     ):
@@ -130,6 +131,16 @@ def test_curves_of_unequal_length_share_an_axis(workspace):
     [_, line] = re.findall(r"line \[(.*)\]", text)
     points = line.split(", ")
     assert (int(axis), len(points), points[-1]) == (130, 44, f"{1 / 130:.4g}")
+
+
+def test_a_stage_that_ran_here_is_told_from_one_whose_result_came_from_the_cache(workspace):
+    state(workspace, learning_rate=0.2)
+    note_computed(workspace, "train")
+    [line] = [line for line in report("main", workspace).splitlines() if line.startswith("| train |")]
+    assert re.search(r"\| computed here, 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00 \|$", line)
+    workspace.run.write_bytes(workspace.run.read_bytes() + b"\n")  # of another training
+    [line] = [line for line in report("main", workspace).splitlines() if line.startswith("| train |")]
+    assert line.endswith("| from the cache |")
 
 
 def test_a_key_that_one_side_has_not_is_told_from_one_without_a_value(workspace):

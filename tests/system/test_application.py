@@ -3,12 +3,15 @@ from clones import executed
 
 
 def litter(clone) -> list[str]:
-    """What trials left behind; their locks may stay, and occasions stay as long as their runs."""
+    """What trials left behind; their locks may stay, as do occasions and what stages noted."""
     left = (clone.root / ".pipeline").rglob("*")
     return [
         str(path)
         for path in left
-        if path.is_file() and path.suffix != ".lock" and "occasions" not in path.parts
+        if path.is_file()
+        and path.suffix != ".lock"
+        and "occasions" not in path.parts
+        and path.name != "computed.jsonl"
     ]
 
 

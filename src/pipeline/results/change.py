@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.artifacts.computed import computed_when
 from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
+from pipeline.stages.__main__ import STAGES
 from pipeline.tracking.lineage import git
 from pipeline.tracking.occasion import Occasion, occasions_of
 
@@ -130,13 +132,13 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     return Side(label, _yaml(params), stages, files, workspace)
 
 
-def changed_stages(base: Side, now: Side) -> list[tuple[str, str]]:
-    """The stages of dvc.lock, each with what of it differs."""
+def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
+    """The stages of dvc.lock, each with what of it differs, and how its result came to be here."""
     found = []
     for stage in {**base.lock, **now.lock}:
         one, other = base.lock.get(stage), now.lock.get(stage)
         if one is None or other is None:
-            found.append((stage, "added" if one is None else "removed"))
+            found.append((stage, "added" if one is None else "removed", "–"))
             continue
         differs = [
             item["path"]
@@ -150,7 +152,9 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str]]:
             for key, value in section.items()
             if value != one.get("params", {}).get("params.yaml", {}).get(key)
         ]
-        found.append((stage, ", ".join([*keys, *differs]) or "unchanged"))
+        when = computed_when(now.files, stage) if stage in STAGES else None
+        came = f"computed here, {when}" if when else "from the cache"
+        found.append((stage, ", ".join([*keys, *differs]) or "unchanged", came))
     return found
 
 

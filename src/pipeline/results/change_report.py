@@ -96,7 +96,7 @@ def _data(old: Side, new: Side) -> str:
 
 
 def _stages(old: Side, new: Side) -> str:
-    return _section("Stages", _table(("stage", "what changed"), changed_stages(old, new)), "")
+    return _section("Stages", _table(("stage", "what changed", "its result"), changed_stages(old, new)), "")
 
 
 def _confusions(old: Side, new: Side) -> str:

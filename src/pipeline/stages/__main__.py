@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
@@ -56,6 +57,7 @@ def run(stage: str, workspace: Workspace) -> None:
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "compose":
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
+        note_computed(workspace, stage)
         # What this imports takes longer than the stage.
         if any((workspace.scratch / "runs").glob("*/state.json")):
             from pipeline.tracking import session as tracking
@@ -87,6 +89,7 @@ def run(stage: str, workspace: Workspace) -> None:
                 module.run(part, workspace)
     else:
         module.run(part, workspace)
+    note_computed(workspace, stage)
 
 
 def _pruning_callback() -> "Callable[[Epoch], None]":

@@ -1,0 +1,49 @@
+"""Which artifacts were computed in this workspace, and when: what else lies there came out of DVC's cache.
+
+DVC does not record that, and a report of a change says it.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.artifacts.workspace import Workspace, sha256
+
+
+def note_computed(workspace: Workspace, stage: str) -> None:
+    """Add that `stage` has just written its outputs."""
+    file, result = _file(workspace), _result(workspace, stage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    line = {"stage": stage, "result": sha256(result), "when": datetime.now(UTC).isoformat(timespec="seconds")}
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def computed_when(workspace: Workspace, stage: str) -> str | None:
+    """When the outputs of `stage` that are there were last computed here, in ISO 8601; None: never."""
+    file, result = _file(workspace), _result(workspace, stage)
+    if not file.exists() or not result.exists():
+        return None
+    digest = sha256(result)
+    latest = None
+    for line in file.read_text(encoding="utf-8").splitlines():
+        noted = json.loads(line)
+        if (noted["stage"], noted["result"]) == (stage, digest):
+            latest = str(noted["when"])
+    return latest
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.scratch / "computed.jsonl"
+
+
+def _result(workspace: Workspace, stage: str) -> Path:
+    """A small output that tells one result of the stage from another."""
+    results = {
+        "compose": workspace.params,
+        "fetch": workspace.raw / "test_labels.npy",
+        "preprocess": workspace.dataset,
+        "train": workspace.run,
+        "evaluate": workspace.metrics,
+    }
+    return results[stage]
