@@ -37,10 +37,15 @@ EXEMPT = {
     "pipeline.artifacts.workspace": "names paths, and writes bytes as they are given",
     "pipeline.artifacts.integrity": "refuses, and changes nothing",
     "pipeline.errors": "what people see of a failure",
+    "pipeline.processes.system": "has processes end with their parents",
     "pipeline.console": "what people see of progress",
 }
 # Options are imported by name: a digest of those in use stands among the params.
-DIGESTS = {"modules.model": "pipeline.models", "modules.sources": "pipeline.data.sources"}
+DIGESTS = {
+    "modules.model": "pipeline.models",
+    "modules.backend": "pipeline.training.backends",
+    "modules.sources": "pipeline.data.sources",
+}
 # All modules of these are imported, whatever the params.
 DISCOVERED = {"pipeline.plots.evaluation"}
 
@@ -175,6 +180,11 @@ def imported_by(stage):
         visitor = _Imports()
         visitor.visit(ast.parse((REPOSITORY / file_of(module)).read_text()))
         waiting += visitor.found
+        if module == "pipeline.training.backends":
+            # Each of them is an option, and what they share is a dependency.
+            for path in (REPOSITORY / file_of(module)).parent.glob("*.py"):
+                visitor.visit(ast.parse(path.read_text()))
+            waiting += [name for name in visitor.found if not name.startswith(f"{module}.")]
         for package in DISCOVERED & visitor.found:
             folder = (REPOSITORY / file_of(package)).parent
             waiting += [f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"]
@@ -242,7 +252,10 @@ def mismatches(stage, definition, read, modules):
     files = {file for dep in definition["deps"] if dep.startswith("src/") for file in files_of(dep)}
     # What compose writes depends on the schema and on the text of the options; the others get its values.
     exempt = {file_of(module) for module in modules if is_exempt(module)} if stage != "compose" else set()
-    hashed = files_of("src/pipeline/models") | files_of("src/pipeline/data") if stage == "compose" else set()
+    hashed = set()
+    if stage == "compose":
+        followed = ("models", "data", "training/backends")
+        hashed = set().union(*(files_of(f"src/pipeline/{folder}") for folder in followed))
     used = {file_of(module) for module in modules} - DOCSTRING_ONLY - EVERYBODY
     found += [f"deps: {file} is never used" for file in files - used - hashed]
     found += [f"deps: {file} is used" for file in (used | hashed) - exempt - files]
@@ -302,7 +315,18 @@ def test_what_is_exempt_is_used():
     assert all(any(module == name or module.startswith(f"{name}.") for module in used) for name in EXEMPT)
 
 
-@pytest.mark.parametrize("package", DIGESTS.values())
+def test_what_a_backend_imports_is_declared_by_the_training_or_in_its_digest():
+    """The digest follows imports within `pipeline.training.backends`."""
+    declared = {file for dep in STAGES["train"]["deps"] if dep.startswith("src/") for file in files_of(dep)}
+    for path in (REPOSITORY / file_of("pipeline.training.backends")).parent.glob("*.py"):
+        visitor = _Imports()
+        visitor.visit(ast.parse(path.read_text()))
+        inside = {module for module in visitor.found if module.startswith("pipeline.training.backends.")}
+        files = {file_of(module) for module in visitor.found - inside if not is_exempt(module)}
+        assert files - DOCSTRING_ONLY <= declared, path
+
+
+@pytest.mark.parametrize("package", sorted(set(DIGESTS.values()) - {"pipeline.training.backends"}))
 def test_the_modules_of_options_import_nothing_that_neither_they_nor_a_digest_has(package):
     """The digests follow imports within `pipeline.models` and `pipeline.data`."""
     for path in (REPOSITORY / file_of(package)).parent.glob("*.py"):

@@ -25,10 +25,11 @@ class RayLauncher(Launcher):  # type: ignore[misc] # Hydra's own classes are not
     Args:
         address: of the cluster; None: RAY_ADDRESS, or the one on this machine, or else one is started here.
         cpus_per_trial: how many of a node's CPUs a trial takes.
+        gpus_per_trial: how many of a node's GPUs, or which share of one.
     """
 
-    def __init__(self, address: str | None, cpus_per_trial: float) -> None:
-        self._address, self._cpus = address, cpus_per_trial
+    def __init__(self, address: str | None, cpus_per_trial: float, gpus_per_trial: float) -> None:
+        self._address, self._cpus, self._gpus = address, cpus_per_trial, gpus_per_trial
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what is needed later."""
@@ -41,7 +42,7 @@ class RayLauncher(Launcher):  # type: ignore[misc] # Hydra's own classes are not
             RayError: of the first whose process or node died; the others have ended as they would.
         """
         ray = connected(self._address)
-        run = ray.remote(num_cpus=self._cpus, max_retries=0)(_run)
+        run = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)(_run)
         tasks = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self._hydra_context.config_loader.load_sweep_config(self._config, list(overrides))
@@ -66,6 +67,7 @@ class RayConfig:
     _target_: str = f"{__name__}.RayLauncher"
     address: str | None = None
     cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConfig, provider="pipeline")
@@ -119,8 +121,11 @@ def _refuse_unreachable(address: str) -> None:
 
 def slots(config: RayConfig) -> int:
     """How many trials the cluster runs at a time."""
-    cpus = connected(config.address).cluster_resources().get("CPU", 0)
-    return max(1, int(cpus / config.cpus_per_trial))
+    resources = connected(config.address).cluster_resources()
+    found = resources.get("CPU", 0) / config.cpus_per_trial
+    if config.gpus_per_trial:
+        found = min(found, resources.get("GPU", 0) / config.gpus_per_trial)
+    return max(1, int(found))
 
 
 def _run(task_function: TaskFunction, config: DictConfig) -> None:

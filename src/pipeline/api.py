@@ -107,7 +107,7 @@ def run_stage(
 
     with quiet_tensorflow():
         if stage == "train":
-            import_keras()
+            import_keras(config.train.target)
         module = importlib.import_module(f"pipeline.stages.{stage}")
     if stage == "train":
         from pipeline.artifacts.onnx_file import RunName

@@ -13,9 +13,16 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 from pipeline.errors import PipelineError
+
+# Without it, a card adds up the parts of a sum in the order in which they are done.
+CARD_FLAGS = "--xla_gpu_deterministic_ops=true"
 
 # Whatever else a user set for these is not for the pipeline.
 _FOREIGN = (
@@ -35,12 +42,11 @@ _FOREIGN = (
     ),
     *("MPL", "MATPLOTLIB", "LC_", "LANG", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT"),
 )
-# Where caches lie, and how much is logged: no result depends on these.
-_KEPT = ("KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL")
+# Where caches lie, how much is logged, and which of several equal cards is meant: no result depends on these.
+_KEPT = ("KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
 _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",
     "TF_ENABLE_ONEDNN_OPTS": "1",  # convolutions take a third less time; off by default on some processors
-    "CUDA_VISIBLE_DEVICES": "-1",  # the configuration names no device, so there is only the processor
     "OMP_NUM_THREADS": "1",  # NumPy's and SciPy's; TensorFlow's are train.threads
     "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "agg",
@@ -50,6 +56,45 @@ _SETTINGS = {
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
 }
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a training computes with; see conf/train/default.yaml."""
+
+    backend: str = "tensorflow"
+    device: str = "cpu"
+    devices: int = 1
+    threads: int = 1
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment variables that decide about it, which are read when the libraries are imported."""
+        if self.backend == "tensorflow":
+            # With TensorFlow, trainings are on the processor.
+            return {
+                **{name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")},
+                "CUDA_VISIBLE_DEVICES": "-1",
+            }
+        flags = {
+            "gpu": CARD_FLAGS,
+            "cpu": f"--xla_force_host_platform_device_count={self.devices}",
+        }
+        return {
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cuda" if self.device == "gpu" else "cpu",
+            "XLA_FLAGS": flags[self.device],
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else it takes three quarters of the card at once
+            **({"NPROC": str(self.threads)} if self.device == "cpu" else {}),  # XLA's threads
+        }
+
+
+def device_here(backend: str) -> Literal["cpu", "gpu"]:
+    """What `train.device: auto` is on this machine; looked at without starting JAX, which takes seconds."""
+    if backend == "tensorflow":
+        return "cpu"
+    plugin = any(find_spec(f"jax_cuda{number}_plugin") for number in (12, 13))
+    return "gpu" if plugin and any(Path("/dev").glob("nvidia[0-9]*")) else "cpu"
 
 
 def prepare_environment(home: Path) -> None:
@@ -106,8 +151,11 @@ def quiet_tensorflow() -> Iterator[None]:
             gc.enable()
 
 
-def import_keras() -> None:
-    """Import Keras with its defaults, not those of the user's keras.json.
+_imported: list[Target] = []  # with which this process imported Keras
+
+
+def import_keras(target: Target = Target()) -> None:
+    """Import Keras with its defaults, not those of the user's keras.json, and with the target's backend.
 
     What it takes along if it is there and nothing here uses is left out, a quarter of the time: sklearn is
     for its wrappers, pyplot for its galleries; either can be imported afterwards as ever.
@@ -116,10 +164,15 @@ def import_keras() -> None:
         PipelineError: this process imported it with other settings before.
     """
     if "keras" in sys.modules:
-        _refuse_other_settings()
+        _refuse_other_settings(target)
         return
     # Also in a notebook, whose environment is not prepared.
-    os.environ.update({name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")})
+    os.environ.update(target.settings)
+    _imported.append(target)
+    if target.backend == "jax":
+        # Keras imports it wherever it is installed, which takes seconds, and its part of a card. So this
+        # process can't import it.
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
     absent = {"sklearn", "matplotlib.pyplot"} - set(sys.modules)
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
     # Keras reads keras.json while it is imported, and writes it if it is missing; here can be none.
@@ -135,7 +188,7 @@ def import_keras() -> None:
             os.environ["KERAS_HOME"] = home
 
 
-def _refuse_other_settings() -> None:
+def _refuse_other_settings(target: Target) -> None:
     import keras
 
     found = (
@@ -144,10 +197,22 @@ def _refuse_other_settings() -> None:
         keras.config.epsilon(),
         keras.config.image_data_format(),
     )
-    if found != ("tensorflow", "float32", 1e-7, "channels_last"):
+    if found != (target.backend, "float32", 1e-7, "channels_last"):
         raise PipelineError(
             f"Keras was imported before with other settings, {found}: use a process of its own."
         )
+
+
+def use(target: Target) -> None:
+    """Have Keras's backend compute with what `target` says.
+
+    Raises:
+        PipelineError: this process already computes with something else, or the devices are not there.
+    """
+    if target.backend == "tensorflow":
+        use_threads(target.threads)
+    else:
+        _use_jax(target)
 
 
 def use_threads(threads: int) -> None:
@@ -166,3 +231,38 @@ def use_threads(threads: int) -> None:
             f"train.threads is {threads}, but this process already runs TensorFlow with "
             f"{tf.config.threading.get_intra_op_parallelism_threads()}: use a process of its own."
         ) from None
+
+
+def _use_jax(target: Target) -> None:
+    if _imported and _imported[0] != target:
+        raise PipelineError(
+            f"This process has JAX compute with other devices or threads, {_imported[0]}: use a process of "
+            "its own."
+        )
+    devices = _jax_devices(target)
+    if len(devices) < target.devices:
+        raise PipelineError(
+            f"train.devices is {target.devices}, and JAX finds {len(devices)} here: lower it, or see which "
+            "cards CUDA_VISIBLE_DEVICES hides."
+        )
+
+
+def _jax_devices(target: Target) -> list[Any]:
+    import jax
+
+    try:
+        return list(jax.devices())
+    except (RuntimeError, AssertionError):  # The second is what JAX 0.10 raises where CUDA is not installed.
+        raise PipelineError(
+            f"train.device is {target.device}, and JAX finds none here. docs/gpu.md says what a GPU needs; "
+            "train.device=cpu trains on the processor, which is another run with other last bits."
+        ) from None
+
+
+def device_tags(target: Target) -> dict[str, str]:
+    """What JAX computes with, for the record; nothing for TensorFlow, which computes with the processor."""
+    if target.backend != "jax":
+        return {}
+    kinds = sorted({str(device.device_kind) for device in _jax_devices(target)[: target.devices]})
+    packages = {f"package.{name}": version(name) for name in ("jax", "jaxlib")}
+    return {"device": f"{target.devices} × {', '.join(kinds)}", **packages}

@@ -89,4 +89,4 @@ def test_digests_of_values_that_name_no_module_are_there_for_the_schema_to_refus
         {"model": {"name": "../stages/train"}, "data": {"sources": ["x"]}},
         {"model": 3, "data": {"sources": 3}},
     ):
-        assert set(modules_in_use(values, code)) == {"model", "sources"}
+        assert set(modules_in_use(values, code)) == {"model", "backend", "sources"}

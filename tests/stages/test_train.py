@@ -27,7 +27,7 @@ def config(*overrides):
     composed = compose(
         REPOSITORY / "conf", ["experiment=smoke", "train.epochs=3", "train.xla=false", *overrides]
     )
-    return view(composed, ["seed", "model", "train", "modules.model"])
+    return view(composed, ["seed", "model", "train", "modules.model", "modules.backend"])
 
 
 @pytest.fixture(scope="module")

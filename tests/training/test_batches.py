@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from pipeline.config.compose import compose
-from pipeline.training.batches import slices
+from pipeline.training.augment import augment
+from pipeline.training.batches import gather, slices
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPE = (6, 6)
@@ -29,10 +29,22 @@ def images(count, pixels=36):
     return made, np.arange(count, dtype=np.int32)
 
 
+def in_order(config):
+    """As a backend lays out images, but for NumPy."""
+
+    def lay_out(train, chosen, rng):
+        images = gather(train[0], chosen.ravel())
+        if rng:
+            images = augment(images, SHAPE, config.augment, rng)
+        return images.reshape(*chosen.shape, -1), train[1][chosen]
+
+    return lay_out
+
+
 def epochs_of(train, config, seed=0, first_epoch=1):
     """The slices of each epoch."""
     epochs = [[]]
-    for part in slices(train, SHAPE, config, seed, first_epoch, tf.constant):
+    for part in slices(train, config, seed, first_epoch, in_order(config)):
         epochs[-1].append(part)
         if part.ends_epoch:
             epochs.append([])
@@ -41,7 +53,7 @@ def epochs_of(train, config, seed=0, first_epoch=1):
 
 
 def order_of(epoch):
-    return np.concatenate([part.labels.numpy().ravel() for part in epoch]).tolist()
+    return np.concatenate([part.batches[1].ravel() for part in epoch]).tolist()
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(203, 32), (64, 32), (5, 32), (1, 1)])
@@ -50,14 +62,14 @@ def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(cou
     for epoch in epochs_of(train, settings(batch_size=batch_size, slice_megabytes=1)):
         assert sorted(order_of(epoch)) == list(range(count))
         for part in epoch:
-            np.testing.assert_array_equal(part.images, train[0][part.labels.numpy()])
-            assert part.images.numpy().nbytes <= 2**20
-            assert part.labels.shape[1] == batch_size or part is epoch[-1]
+            np.testing.assert_array_equal(part.batches[0], train[0][part.batches[1]])
+            assert part.batches[0].nbytes <= 2**20
+            assert part.batches[1].shape[1] == batch_size or part is epoch[-1]
 
 
 def test_a_slice_holds_one_batch_if_that_alone_is_over_the_memory_limit():
     [epoch] = epochs_of(images(3, 2**20 + 1), settings(epochs=1, batch_size=1, slice_megabytes=1))
-    assert [part.labels.shape[0] for part in epoch] == [1, 1, 1]
+    assert [part.batches[1].shape[0] for part in epoch] == [1, 1, 1]
 
 
 def test_shuffle_once_repeats_one_order_and_every_epoch_draws_a_new_one():
@@ -75,8 +87,8 @@ def test_an_epoch_is_the_same_whether_or_not_those_before_it_were_run(augment):
     alone = epochs_of(images(70), config, first_epoch=3)
     assert len(alone) == 1
     for part, same in zip(last, alone[0], strict=True):
-        np.testing.assert_array_equal(part.images, same.images)
-        np.testing.assert_array_equal(part.labels, same.labels)
+        np.testing.assert_array_equal(part.batches[0], same.batches[0])
+        np.testing.assert_array_equal(part.batches[1], same.batches[1])
 
 
 def test_each_epoch_and_each_seed_distorts_anew_and_labels_stay():
@@ -84,9 +96,9 @@ def test_each_epoch_and_each_seed_distorts_anew_and_labels_stay():
     first, second, _ = epochs_of(train, config)
     other = epochs_of(train, config, seed=1)[0]
     assert order_of(first) == order_of(second)
-    assert (first[0].images.numpy() != second[0].images.numpy()).any()
+    assert (first[0].batches[0] != second[0].batches[0]).any()
     assert sorted(order_of(other)) == sorted(order_of(first))
-    assert (first[0].images.numpy() != train[0][first[0].labels.numpy()]).any()
+    assert (first[0].batches[0] != train[0][first[0].batches[1]]).any()
 
 
 def mapped(tmp_path, made):
@@ -101,8 +113,8 @@ def test_mapped_images_come_in_the_order_of_images_in_memory(tmp_path, shuffle):
     in_memory = epochs_of((made, labels), config)
     for epoch, same in zip(epochs_of((mapped(tmp_path, made), labels), config), in_memory, strict=True):
         for part, other in zip(epoch, same, strict=True):
-            np.testing.assert_array_equal(part.images, other.images)
-            np.testing.assert_array_equal(part.labels, other.labels)
+            np.testing.assert_array_equal(part.batches[0], other.batches[0])
+            np.testing.assert_array_equal(part.batches[1], other.batches[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which pages of a file are in memory")
@@ -113,13 +125,15 @@ def test_memory_does_not_grow_with_the_data_that_are_mapped(tmp_path):
 
     made, labels = mapped(tmp_path, np.zeros((4000, 2**14), np.uint8)), np.zeros(4000, np.int32)
     before = resident()
-    upcoming = slices((made, labels), (2**7, 2**7), settings(slice_megabytes=1), 0, 1, tf.constant)
+    config = settings(slice_megabytes=1)
+    upcoming = slices((made, labels), config, 0, 1, in_order(config))
     grown = max(resident() - before for _ in upcoming)
     assert grown < made.nbytes / 4
 
 
 def test_leaving_early_ends_the_thread_that_works_ahead():
-    upcoming = slices(images(64), SHAPE, settings(shuffle="every_epoch"), 0, 1, tf.constant)
+    config = settings(shuffle="every_epoch")
+    upcoming = slices(images(64), config, 0, 1, in_order(config))
     next(upcoming)
     upcoming.close()
     assert list(upcoming) == []

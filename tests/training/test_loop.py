@@ -13,7 +13,7 @@ from pipeline.config.compose import compose
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.models import build
-from pipeline.training.backends import tensorflow
+from pipeline.training import program
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import FineTune, fit
 from pipeline.training.optimizer import make_optimizer
@@ -237,7 +237,7 @@ def test_an_epoch_in_slices_gives_the_same_weights_bit_for_bit(shuffle):
 
 def test_validation_in_parts_equals_validation_at_once(monkeypatch):
     at_once = trained()[1].epochs[-1]
-    monkeypatch.setattr(tensorflow, "VALIDATION_BATCH", 7)
+    monkeypatch.setattr(program, "VALIDATION_BATCH", 7)
     in_parts = trained()[1].epochs[-1]
     assert in_parts.val_accuracy == at_once.val_accuracy
     assert in_parts.val_loss == pytest.approx(at_once.val_loss, rel=1e-6)

@@ -80,7 +80,7 @@ def server(temporary):
 
 @pytest.fixture
 def worker(server):
-    started = Worker(server.address, 1)
+    started = Worker(server.address)
     yield started
     started.stop()
 
@@ -152,7 +152,7 @@ def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
 
 
 def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
-    worker = Worker(server.address, 1)
+    worker = Worker(server.address)
     workspace = laid_out(tmp_path / "workspace", "train.epochs=1")
     for stage in ("fetch", "preprocess", "train"):
         ran(workspace, stage, worker)
@@ -191,7 +191,7 @@ def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch)
 
 def test_a_worker_that_is_told_to_end_before_it_began_ends():
     with start_fork_server(Workspace(REPOSITORY)) as importing:
-        worker = Worker(importing.address, 1)
+        worker = Worker(importing.address)
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(timeout=0.1)
         worker.terminate()
@@ -212,18 +212,18 @@ def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server,
 
 def test_where_the_process_with_keras_was_killed_a_worker_is_refused():
     with start_fork_server(Workspace(REPOSITORY)) as server:
-        worker = Worker(server.address, 1)
+        worker = Worker(server.address)
         with_keras = int(Path(f"/proc/{worker.pid}/stat").read_text().split()[3])
         os.kill(with_keras, signal.SIGKILL)
         worker.wait()
         with pytest.raises(OSError):
-            Worker(server.address, 1)
+            Worker(server.address)
 
 
 def test_a_worker_ends_with_whoever_has_it(server):
     script = (
         "import time\nfrom pipeline.trials.worker import Worker\n"
-        f"worker = Worker({server.address!r}, 1)\nprint(worker.pid, flush=True)\ntime.sleep(600)"
+        f"worker = Worker({server.address!r})\nprint(worker.pid, flush=True)\ntime.sleep(600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)

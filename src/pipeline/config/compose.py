@@ -13,6 +13,7 @@ from pipeline.config.modules import PACKAGE, modules_in_use
 from pipeline.config.overrides import parse, refuse_several_values
 from pipeline.config.schema import Composed, Config, OfSweep
 from pipeline.config.unsafe_yaml import refuse_resolvers, refuse_unsafe_yaml
+from pipeline.environment import device_here
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -188,14 +189,19 @@ def _plain(composed: "DictConfig") -> dict[str, Any]:
 def complete(
     values: dict[str, Any], where: str, package: Path = PACKAGE, typed: Collection[str] = ()
 ) -> Composed:
-    """Validate what conf/ composes to, and add the digests of the modules in use.
+    """Validate what conf/ composes to, resolve train.device and add the digests of the modules in use.
 
     Raises:
         PipelineError: a value is refused.
     """
     if "modules" in values:
         raise PipelineError("modules: there is no such key in conf/; it is computed.")
-    return validate(values | {"modules": modules_in_use(values, package)}, Composed, where, typed)
+    found = validate(values | {"modules": modules_in_use(values, package)}, Composed, where, typed)
+    if found.train.device == "auto":
+        # Here, before anything is named by the values: equal bits are promised for one kind of device only.
+        train = found.train.model_copy(update={"device": device_here(found.train.backend)})
+        found = found.model_copy(update={"train": train})
+    return found
 
 
 def _refuse_outside(hydra: "DictConfig", root: Path) -> None:

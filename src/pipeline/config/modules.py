@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-_FOLLOWED = ("models", "data")  # rooms whose modules are options, or serve only some of them
+# Packages whose modules are options, or serve only some of them.
+_FOLLOWED = ("models", "data", "training.backends")
 
 
 def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[str, str]:
@@ -23,12 +24,15 @@ def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[s
         package: the folder `pipeline` whose code will run.
 
     Returns:
-        By `model` and `sources`, the SHA-256 of the option's module and of those that it imports.
+        By `model`, `backend` and `sources`, the SHA-256 of the option's module and of those that it imports.
     """
     sources = _get(values, "data", "sources")
     kinds = [_get(source, "kind") for source in (sources if isinstance(sources, list) else [])]
     return {
         "model": _digest([package / "models" / f"{_get(values, 'model', 'name')}.py"], package),
+        "backend": _digest(
+            [package / "training" / "backends" / f"{_get(values, 'train', 'backend')}.py"], package
+        ),
         "sources": _digest([package / "data" / "sources" / f"{kind}.py" for kind in kinds], package),
     }
 
@@ -48,7 +52,7 @@ def _digest(modules: Iterable[Path], package: Path) -> str:
 
 
 def _with_imports(modules: Iterable[Path], package: Path) -> set[Path]:
-    """The modules, and those of the same rooms that they import, directly or not."""
+    """The modules, and those of the followed packages that they import, directly or not."""
     found: set[Path] = set()
     waiting = [path for path in modules if path.is_file()]
     while waiting:
@@ -63,10 +67,10 @@ def _imports(path: Path, package: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or not node.module:
             continue
-        room, *rest = node.module.removeprefix("pipeline.").split(".")
-        if not node.module.startswith("pipeline.") or room not in _FOLLOWED:
+        name = node.module.removeprefix("pipeline.")
+        if name == node.module or not f"{name}.".startswith(tuple(f"{one}." for one in _FOLLOWED)):
             continue
-        place = package.joinpath(room, *rest)
-        for candidate in (place.with_suffix(".py"), *(place / f"{name.name}.py" for name in node.names)):
+        place = package.joinpath(*name.split("."))
+        for candidate in (place.with_suffix(".py"), *(place / f"{alias.name}.py" for alias in node.names)):
             if candidate.is_file():
                 yield candidate

@@ -23,6 +23,7 @@ from pipeline.config.section import (
     Seed,
     SourceSection,
 )
+from pipeline.environment import Target
 
 Classes = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Objective = Literal["val_accuracy", "val_loss", "val_macro_f1", "parameters"]
@@ -108,14 +109,50 @@ class TrainSection(Section):
     early_stopping: EarlyStopping
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     slice_megabytes: Annotated[int, Field(ge=1, le=100_000)]
+    backend: Literal["tensorflow", "jax"]
+    device: Literal["auto", "cpu", "gpu"]  # `pipeline.config.compose` resolves auto
+    devices: Annotated[int, Field(ge=1, le=64)]
+    precision: Literal["float32", "bfloat16"]
     xla: bool | None
     threads: Annotated[int, Field(ge=1, le=1024)]
+
+    @property
+    def target(self) -> Target:
+        """What the training computes with."""
+        return Target(self.backend, self.device, self.devices, self.threads)
 
     @model_validator(mode="after")
     def _only_adamw_decays(self) -> Self:
         if self.optimizer == "adam" and self.weight_decay > 0:
             raise ValueError(
                 f"weight_decay needs optimizer adamw: with adam it must be 0.0 (it is {self.weight_decay})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tensorflow_computes_on_the_processor(self) -> Self:
+        if self.backend == "tensorflow" and (self.device == "gpu" or self.devices > 1):
+            asked = "device is gpu" if self.device == "gpu" else f"devices is {self.devices}"
+            raise ValueError(
+                f"{asked}, which needs backend jax: with tensorflow, trainings are on one processor here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _jax_is_there_and_compiles(self) -> Self:
+        if self.backend != "jax":
+            return self
+        # Refused here, before anything is fetched, since only the training would notice.
+        if find_spec("jax") is None:
+            raise ValueError(
+                "backend is jax, which is not installed: `make setup EXTRAS=jax` installs it for processors, "
+                "and docs/gpu.md says how to install it for a GPU"
+            )
+        if self.xla is False:
+            raise ValueError("xla is false, and JAX always compiles with XLA: set it to null")
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which can't be divided among {self.devices} devices evenly"
             )
         return self
 
@@ -149,6 +186,7 @@ class Modules(Section):
     """Digests of the code of the options in use, by `pipeline.config.modules`."""
 
     model: Digest
+    backend: Digest
     sources: Digest
 
 

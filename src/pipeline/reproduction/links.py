@@ -78,12 +78,15 @@ def _data(side: Recorded) -> dict[str, Any]:
 
 
 def _packages(side: Recorded) -> dict[str, str]:
-    names = ("python", *PACKAGES)
+    names = ("python", *PACKAGES, "jax", "jaxlib")
     return {name: side.tags[f"package.{name}"] for name in names if f"package.{name}" in side.tags}
 
 
 def _processor(side: Recorded) -> dict[str, str]:
-    return {"": side.tags["processor"]} if "processor" in side.tags else {}
+    """With JAX also the device by name, which is a card, or the processor once more."""
+    return {
+        name: side.tags[tag] for name, tag in (("", "processor"), ("device", "device")) if tag in side.tags
+    }
 
 
 def _weights(old: Recorded, new: Recorded) -> Link:

@@ -51,11 +51,12 @@ def run(stage: str, workspace: Workspace) -> None:
     from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 
     prepare_environment(workspace.scratch / "home")
+    config = None if stage == "compose" else read_params(workspace.params)
     with quiet_tensorflow():
-        if stage == "train":
-            import_keras()
+        if config and stage == "train":
+            import_keras(config.train.target)
         module = importlib.import_module(f"pipeline.stages.{stage}")
-    if stage == "compose":
+    if config is None:
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         note_computed(workspace, stage)
         # What this imports takes longer than the stage.
@@ -64,7 +65,6 @@ def run(stage: str, workspace: Workspace) -> None:
 
             tracking.close_dead(read_params(workspace.params).tracking, workspace)
         return
-    config = read_params(workspace.params)
     declared = _declaration(workspace, stage)
     part = view(config, declared["params"])
     _refuse_unwritable(workspace)

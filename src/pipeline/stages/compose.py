@@ -63,7 +63,15 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
             _refuse_loss(workspace.params, config)
         text = dump(config)
     write_text(workspace.params, text)
-    say(f"Composed params.yaml: {config.name}, seed {config.seed}.")
+    say(f"Composed params.yaml: {config.name}, seed {config.seed}.{_device(config)}")
+
+
+def _device(config: Config) -> str:
+    """What train.device is, where it is more than the one that there always is."""
+    train = config.train
+    if train.backend == "tensorflow":
+        return ""
+    return f" JAX computes with {train.devices} {train.device}{'s' if train.devices > 1 else ''}."
 
 
 def _refuse_loss(params: Path, config: Config) -> None:

@@ -1,24 +1,46 @@
 """train: the processed images become a model, as Keras and as ONNX have it, and the history of its epochs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
-from pipeline.artifacts import model_file
-from pipeline.artifacts.history import Epoch, Trained, write_history
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.history import Epoch, History, Trained, write_history
 from pipeline.artifacts.onnx_file import Description, RunName, write
-from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
+from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
 from pipeline.config.section import ModelSection, ReaderSection
 from pipeline.console import say, track_epochs
-from pipeline.environment import use_threads
+from pipeline.environment import use
 from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla, thaw
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.loop import FineTune, fit
-from pipeline.training.onnx_export import export
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.training.batches import Split
+    from pipeline.training.loop import FineTune
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A training that has ended, and whose model is not yet written."""
+
+    model: "keras.Model"  # from uint8 images to probabilities
+    history: History
+    dataset: Dataset
+    train: "Split"
+    held_out: NDArray[np.uint8]  # images that it was not trained on, if there are any
+    validation: NDArray[np.int32] | None  # their labels
+    checkpoints: Checkpoints
+    cpu_seconds: float
 
 
 def run(
@@ -36,16 +58,63 @@ def run(
         named: the run that the model is of.
 
     Raises:
-        PipelineError: the training diverged, data are missing or damaged, or the model can't be exported.
+        PipelineError: the training diverged, data are missing or damaged, the model can't be exported, or
+            there is no such device.
     """
-    # Not above: pipeline.models sets TensorFlow up before anything imports it.
+    fitted = fit_model(config, workspace, on_epoch)
+    from pipeline.artifacts import model_file
+
+    if config.train.backend == "tensorflow":
+        from pipeline.training.onnx_export import export
+    else:
+        from pipeline.training.onnx_process import export
+
+    model, dataset = fitted.model, fitted.dataset
+    digest = model_file.weights_digest(model)
+    description = Description(
+        run=named,
+        data=dataset.name,
+        classes=dataset.classes,
+        image_shape=dataset.image_shape,
+        reader=ReaderSection.model_validate(dataset.reader),
+        weights_sha256=digest,
+    )
+    exported, classifier = export(model, description, fitted.held_out)
+    shape = (-1, *dataset.image_shape)
+    unlike = measure(classifier, fitted.train[0].reshape(shape), fitted.held_out.reshape(shape))
+    f1 = None
+    if fitted.validation is not None:
+        scores = classifier.probabilities(fitted.held_out.reshape(shape))
+        f1 = macro_f1(Predictions(dataset.classes, fitted.validation, scores))
+    write(workspace.onnx, exported, description.model_copy(update={"unlike": unlike}))
+    model_file.save(model, workspace.model)
+    write_history(workspace.history, fitted.history)
+    fitted.checkpoints.discard()
+    return Trained(
+        weights_sha256=digest,
+        onnx_sha256=sha256(workspace.onnx),
+        parameters=model.count_params(),
+        epochs=len(fitted.history.epochs),
+        best_epoch=fitted.history.best_epoch,
+        val_macro_f1=f1,
+        cpu_seconds=round(fitted.cpu_seconds, 2),
+    )
+
+
+def fit_model(
+    config: Config, workspace: Workspace, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+) -> Fitted:
+    """What `run` does before it writes anything; with JAX, TensorFlow need not be installed for it."""
+    # Not above: Keras is set up before anything imports it.
     import keras
+
+    from pipeline.training.loop import fit
 
     dataset = read_dataset(workspace)
     refuse_damaged_splits(workspace, dataset, "train", "validation")
     checkpoints = Checkpoints.of(config, workspace)
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
-    use_threads(config.train.threads)
+    use(config.train.target)
     keras.utils.set_random_seed(config.seed)
     network = build(config.model, dataset.image_shape, len(dataset.classes))
     say(
@@ -78,41 +147,21 @@ def run(
             checkpoints=checkpoints,
             fine_tune=_fine_tune(config.model),
         )
-    cpu_seconds = checkpoints.cpu_seconds
-    model = inference_model(network, dataset.image_shape)
-    digest = model_file.weights_digest(model)
-    description = Description(
-        run=named,
-        data=dataset.name,
-        classes=dataset.classes,
-        image_shape=dataset.image_shape,
-        reader=ReaderSection.model_validate(dataset.reader),
-        weights_sha256=digest,
-    )
-    held_out = validation[0] if len(validation[1]) else train[0]
-    exported, classifier = export(model, description, held_out)
-    shape = (-1, *dataset.image_shape)
-    unlike = measure(classifier, train[0].reshape(shape), held_out.reshape(shape))
-    f1 = None
-    if len(validation[1]):
-        scores = classifier.probabilities(validation[0].reshape(shape))
-        f1 = macro_f1(Predictions(dataset.classes, validation[1], scores))
-    write(workspace.onnx, exported, description.model_copy(update={"unlike": unlike}))
-    model_file.save(model, workspace.model)
-    write_history(workspace.history, history)
-    checkpoints.discard()
-    return Trained(
-        weights_sha256=digest,
-        onnx_sha256=sha256(workspace.onnx),
-        parameters=network.count_params(),
-        epochs=len(history.epochs),
-        best_epoch=history.best_epoch,
-        val_macro_f1=f1,
-        cpu_seconds=round(cpu_seconds, 2),
+    return Fitted(
+        inference_model(network, dataset.image_shape),
+        history,
+        dataset,
+        train,
+        held_out=validation[0] if len(validation[1]) else train[0],
+        validation=validation[1] if len(validation[1]) else None,
+        checkpoints=checkpoints,
+        cpu_seconds=checkpoints.cpu_seconds,
     )
 
 
-def _fine_tune(model: ModelSection) -> FineTune | None:
+def _fine_tune(model: ModelSection) -> "FineTune | None":
+    from pipeline.training.loop import FineTune
+
     settings, release = model.model_dump(), thaw(model)
     epoch = settings.get("fine_tune_from")
     return FineTune(epoch, settings["fine_tune_rate"], release) if epoch and release else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.params import read_params
 from pipeline.config.schema import Config
+from pipeline.environment import Target
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import ForkServer
@@ -98,7 +99,7 @@ class Job:
 
     def _run_stages(self, config: Config, log: Path, context: TrialContext) -> Outcome:
         repository, folder = Workspace(self.repository), Folder(self.folder)
-        server, worker = self._warm(config.train.threads)
+        server, worker = self._warm(config.train.target)
         context = replace(context, sweep=folder.root.name, worker=worker.address)
         with (
             log.open("a", encoding="utf-8") as file,
@@ -106,21 +107,21 @@ class Job:
         ):
             return Outcome.read(trial.run, trial.history)
 
-    def _warm(self, threads: int) -> tuple[str, Worker]:
-        """A fork server, and a worker of it; what died, has grown or has other threads is replaced."""
+    def _warm(self, target: Target) -> tuple[str, Worker]:
+        """A fork server, and a worker of it; what died, has grown or has another target is replaced."""
         own, worker = Job._own_server, Job._worker
         server = own.address if own else self.server
-        if worker and worker.alive and worker.threads == threads and worker.trials < _TRIALS_OF_A_WORKER:
+        if worker and worker.alive and worker.target == target and worker.trials < _TRIALS_OF_A_WORKER:
             worker.trials += 1
             return server, worker
         if worker:
             worker.stop()
         try:
-            Job._worker = Worker(server, threads)
+            Job._worker = Worker(server, target)
         except OSError:
             # It died, or this is another machine than the driver's.
             own = Job._own_server = start_fork_server(Folder(self.folder).code)
-            server, Job._worker = own.address, Worker(own.address, threads)
+            server, Job._worker = own.address, Worker(own.address, target)
         return server, Job._worker
 
 

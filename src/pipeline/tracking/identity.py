@@ -14,7 +14,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
 
 # The params of the stage train, as dvc.yaml declares them.
-TRAIN_PARAMS = ("seed", "model", "train", "modules.model")
+TRAIN_PARAMS = ("seed", "model", "train", "modules.model", "modules.backend")
 _TRAINED_ON = ("train", "validation")
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import Config
 from pipeline.console import brief
+from pipeline.environment import device_tags
 from pipeline.tracking.lineage import Code, environment_tags
 
 OCCASIONS = "occasions"  # the folder, in .pipeline and in a DVC remote
 # Tags of an occasion that may explain why another one gave other weights.
-_EXPLAIN = ("processor", "platform", "package.", "environment.")
+_EXPLAIN = ("processor", "device", "platform", "package.", "environment.")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Occasion:
             label=label,
             command=shlex.join(sys.argv),
             code=code,
-            tags=environment_tags(),
+            tags=environment_tags() | device_tags(config.train.target),
         )
 
     def ended(self, weights_sha256: str, cpu_seconds: float) -> "Occasion":

@@ -137,7 +137,8 @@ class Record:
         if self.occasions:
             return dict(self.occasions[0].config)
         inputs = dict(self.run["config"])
-        return inputs | {"modules": {"model": inputs.pop("modules.model")}}
+        digests = [key for key in inputs if key.startswith("modules.")]
+        return inputs | {"modules": {key.removeprefix("modules."): inputs.pop(key) for key in digests}}
 
     @property
     def experiment(self) -> str | None:

@@ -4,7 +4,9 @@ Elastic distortion after Simard et al., Best Practices for Convolutional Neural 
 Document Analysis, ICDAR 2003; here the displacements are drawn on a coarse grid instead of smoothed.
 """
 
+from collections.abc import Iterator
 from math import radians
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,30 @@ from pipeline.config.schema import AugmentSection
 
 _CHUNK = 64  # images; what a chunk needs stays in the processor's cache
 _GRID = 5  # displacements are drawn at 5×5 points and interpolated between them
-_BORDER = 2  # black pixels around an image, so that what leaves it needs no case of its own
+BORDER = 2  # black pixels around an image, so that what leaves it needs no case of its own
 
 Floats = NDArray[np.float32]
+
+
+class Distortions(NamedTuple):
+    """How far each of some images is distorted."""
+
+    mirrored: NDArray[np.bool_]  # (n,)
+    # For each image a matrix, (n, 2, 3), that takes (row, column, 1) of the result, counted from the middle,
+    # to (row, column).
+    affine: Floats
+    # In pixels, down and to the right at each point of the coarse grid: (n, 2, 5, 5).
+    bend: Floats | None
+
+
+def draw(count: int, settings: AugmentSection, rng: np.random.Generator) -> Distortions:
+    """Draw the distortions of `count` images; the same ones for all backends."""
+    mirrored, affine, bend = zip(*_drawn(count, settings, rng), strict=True)
+    return Distortions(
+        np.concatenate(mirrored),
+        np.concatenate(affine),
+        None if bend[0] is None else np.concatenate(bend),
+    )
 
 
 def augment(
@@ -37,40 +60,49 @@ def augment(
     """
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
     result = np.empty_like(images).reshape(-1, height * width, channels)
-    along_rows, along_columns = _interpolation(height), _interpolation(width).T
+    along_rows, along_columns = interpolation(height), interpolation(width).T
     centre = np.array([[height - 1], [width - 1]], np.float32) / 2
     places = np.indices((height, width), np.float32).reshape(2, -1) - centre
     grid = np.concatenate([places, np.ones_like(places[:1])])
-    for start in range(0, len(images), _CHUNK):
-        part = images[start : start + _CHUNK].reshape(-1, height, width, channels)
-        mirrored = rng.random((len(part), 1, 1, 1)) < settings.flip
-        part = np.where(mirrored, part[:, :, ::-1], part)
+    for number, (mirrored, affine, bend) in enumerate(_drawn(len(images), settings, rng)):
+        chunk = slice(number * _CHUNK, (number + 1) * _CHUNK)
+        part = images[chunk].reshape(-1, height, width, channels)
+        part = np.where(mirrored[:, None, None, None], part[:, :, ::-1], part)
         # Many small products: NumPy would spread one large one over threads that mostly wait.
-        places = _affine(len(part), settings, rng) @ grid + (centre + _BORDER)
-        if settings.elastic > 0:
-            bend = rng.normal(0, settings.elastic, (len(part), 2, _GRID, _GRID)).astype(np.float32)
+        places = affine @ grid + (centre + BORDER)
+        if bend is not None:
             places += (along_rows @ bend @ along_columns).reshape(places.shape)
-        result[start : start + _CHUNK] = _sample(part, places)
+        result[chunk] = _sample(part, places)
     return result.reshape(images.shape)
 
 
-def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> Floats:
-    """For each image a matrix, (n, 2, 3), that takes (row, column, 1) of the result to (row, column)."""
+def _drawn(count: int, settings: AugmentSection, rng: np.random.Generator) -> Iterator[Distortions]:
+    """The distortions of each chunk of images."""
+    for start in range(0, count, _CHUNK):
+        n = min(_CHUNK, count - start)
+        mirrored = rng.random(n) < settings.flip
+        affine = _affine(n, settings, rng)
+        bend = None
+        if settings.elastic > 0:
+            bend = rng.normal(0, settings.elastic, (n, 2, _GRID, _GRID)).astype(np.float32)
+        yield Distortions(mirrored, affine, bend)
 
-    def draw(width: float, *shape: int) -> Floats:
+
+def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> Floats:
+    def uniform(width: float, *shape: int) -> Floats:
         return rng.uniform(-width, width, (*shape, n)).astype(np.float32)
 
-    angle = draw(radians(settings.rotation))
-    scale = 1 + draw(settings.scale, 2)
-    shear = draw(settings.shear)
-    shift = draw(settings.shift, 2)
+    angle = uniform(radians(settings.rotation))
+    scale = 1 + uniform(settings.scale, 2)
+    shear = uniform(settings.shear)
+    shift = uniform(settings.shift, 2)
     cos, sin = np.cos(angle), np.sin(angle)
     to_row = [cos * scale[0], (shear * cos - sin) * scale[1], shift[0]]
     to_column = [sin * scale[0], (shear * sin + cos) * scale[1], shift[1]]
     return np.moveaxis(np.array([to_row, to_column]), -1, 0)
 
 
-def _interpolation(length: int) -> Floats:
+def interpolation(length: int) -> Floats:
     """(length, grid): the weight that each point of the grid has at each pixel along one axis."""
     place = np.linspace(0, _GRID - 1, length)
     left = np.minimum(place.astype(int), _GRID - 2)
@@ -83,9 +115,9 @@ def _interpolation(length: int) -> Floats:
 def _sample(images: NDArray[np.uint8], places: Floats) -> NDArray[np.uint8]:
     """The images (n, h, w, c) at real-valued (n, 2, h·w) places, counted with the border: (n, h·w, c)."""
     n, height, width, channels = images.shape
-    height, width = height + 2 * _BORDER, width + 2 * _BORDER
+    height, width = height + 2 * BORDER, width + 2 * BORDER
     padded = np.zeros((n, height, width, channels), np.uint8)
-    padded[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = images
+    padded[:, BORDER:-BORDER, BORDER:-BORDER] = images
     row = np.clip(places[:, 0], 0, height - 1.001)
     column = np.clip(places[:, 1], 0, width - 1.001)
     top, left = row.astype(np.int32), column.astype(np.int32)

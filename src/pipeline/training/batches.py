@@ -13,79 +13,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import TrainSection
-from pipeline.training.augment import augment
 
 _PIECE_BYTES = 2**22
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
+# Images and labels as the backend has arrays: uint8 (steps, batch, pixels) and int32 (steps, batch).
+Batches = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some batches in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
+    """Some batches in order."""
 
-    images: Any  # as the backend has arrays
-    labels: Any
+    batches: Batches
     whole: bool  # whether its batches have the configured size
     ends_epoch: bool
 
 
 def slices(
     train: Split,
-    image_shape: tuple[int, ...],
     config: TrainSection,
     seed: int,
     first_epoch: int,
-    to_device: Callable[[NDArray[Any]], Any],
+    lay_out: Callable[[Split, NDArray[np.int64], np.random.Generator | None], Batches],
 ) -> Generator[Slice, None, None]:
     """All slices of all epochs from `first_epoch` on; each is prepared while the one before is used.
 
     Args:
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
-        image_shape: (height, width) or (height, width, channels).
         config: batch size, epochs, shuffle, augment, slice_megabytes.
         seed: of the order and the distortions.
         first_epoch: counted from 1.
-        to_device: gives an array the form that the backend computes with.
+        lay_out: the backend's; see `pipeline.training.program`.
     """
     images, labels = train
 
     def prepare(epoch: int, number: int, chosen: NDArray[np.int64], ends_epoch: bool) -> Slice:
-        batches = _gather(images, chosen.ravel())
-        if config.augment.is_on:
-            # The number keeps the draws of one slice from another's; 1 keeps them from the order's.
-            rng = np.random.default_rng([seed, epoch, 1, number])
-            batches = augment(batches, image_shape, config.augment, rng)
+        # The number keeps the draws of one slice from another's; 1 keeps them from the order's.
+        rng = np.random.default_rng([seed, epoch, 1, number]) if config.augment.is_on else None
         whole = chosen.shape[1] == config.batch_size
-        return Slice(
-            to_device(batches.reshape(*chosen.shape, -1)), to_device(labels[chosen]), whole, ends_epoch
-        )
+        return Slice(lay_out(train, chosen, rng), whole, ends_epoch)
 
-    def jobs(epoch: int) -> Iterator[tuple[int, int, NDArray[np.int64], bool]]:
+    def prepare_all(jobs: list[tuple[int, int, NDArray[np.int64], bool]]) -> list[Slice]:
+        return [prepare(*job) for job in jobs]
+
+    def jobs(epoch: int) -> Iterator[list[tuple[int, int, NDArray[np.int64], bool]]]:
         shuffle = [seed, epoch] if config.shuffle == "every_epoch" else [seed]
         order = np.random.default_rng(shuffle).permutation(len(labels))
         cuts = list(_cut(order, config, images.shape[1]))
-        for number, chosen in enumerate(cuts):
-            yield epoch, number, chosen, number == len(cuts) - 1
+        numbered = [(epoch, number, chosen, number == len(cuts) - 1) for number, chosen in enumerate(cuts)]
+        # A short batch leaves no time to prepare what comes next, so it is prepared with what comes before.
+        short = cuts[-1].shape[1] < config.batch_size and len(cuts) > 1
+        yield from ([job] for job in (numbered[:-2] if short else numbered))
+        if short:
+            yield numbered[-2:]
 
     epochs = range(first_epoch, config.epochs + 1)
     alike = config.shuffle == "once" and not config.augment.is_on
     if alike and images.nbytes <= config.slice_megabytes * 2**20:
-        laid_out = [prepare(*job) for job in jobs(first_epoch)]
+        laid_out = [part for several in jobs(first_epoch) for part in prepare_all(several)]
         for _ in epochs:
             yield from laid_out
         return
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as ahead:
         waiting = None
-        for job in (job for epoch in epochs for job in jobs(epoch)):
-            prepared, waiting = waiting, ahead.submit(prepare, *job)
+        for several in (several for epoch in epochs for several in jobs(epoch)):
+            prepared, waiting = waiting, ahead.submit(prepare_all, several)
             if prepared:
-                yield prepared.result()
+                yield from prepared.result()
         if waiting:
-            yield waiting.result()
+            yield from waiting.result()
 
 
-def _gather(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+def gather(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
     """`images[chosen]`, of memory that is bounded also where the images are mapped."""
     if not isinstance(images, np.memmap):
         return images[chosen]

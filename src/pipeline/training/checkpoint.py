@@ -28,7 +28,7 @@ _DAMAGED = (
 
 Arrays = list[NDArray[np.generic]]
 
-_PACKAGES = ("keras", "tensorflow", "numpy")
+_PACKAGES = {"tensorflow": ("keras", "tensorflow", "numpy"), "jax": ("keras", "jax", "jaxlib", "numpy")}
 # The code that decides about the weights, beside the model's own, of which the configuration has a digest.
 _CODE = (
     "artifacts/processed.py",
@@ -69,8 +69,9 @@ class Checkpoints:
             config.model.model_dump_json(),
             config.train.model_dump_json(),
             config.modules.model,
+            config.modules.backend,
             str(config.seed),
-            *(f"{name}=={version(name)}" for name in _PACKAGES),
+            *(f"{name}=={version(name)}" for name in _PACKAGES[config.train.backend]),
         ):
             digest.update(part.encode() + b"\0")
         package = Path(__file__).parents[1]

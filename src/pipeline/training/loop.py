@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pipeline.artifacts.history import Epoch, History
 from pipeline.config.schema import TrainSection
 from pipeline.errors import PipelineError
-from pipeline.training.backends.tensorflow import Program
+from pipeline.training.backends import program_of
 from pipeline.training.batches import Slice, Split, slices
 from pipeline.training.checkpoint import Checkpoints, TrainState
+from pipeline.training.program import Program
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def fit(
             settings, epochs = config.model_copy(update={"learning_rate": rate}), epochs + 1 - fine_tune.epoch
         elif fine_tune:
             epochs = min(epochs, fine_tune.epoch - 1)
-        return Program.of(network, settings, epochs * ceil(images / config.batch_size), head, weights)
+        steps = epochs * ceil(images / config.batch_size)
+        return program_of(network, settings, steps, head, image_shape, weights)
 
     program = prepare(max(1, checkpoints.epochs if checkpoints else 0))
     early = config.early_stopping
@@ -97,17 +99,15 @@ def fit(
         on_epoch(epoch)
 
     first = len(history) + 1
-    with closing(slices(train, image_shape, config, seed, first, program.to_device)) as upcoming:
+    with closing(slices(train, config, seed, first, program.lay_out)) as upcoming:
         for number in range(first, config.epochs + 1):
             if fine_tune and number == fine_tune.epoch > 1:
                 program.copy_to(network)
                 program = prepare(number)
             program.seed_dropout(seed, number)
             loss = correct = 0.0
-            for batches in _until_end_of_epoch(upcoming):
-                slice_loss, slice_correct = program.train(
-                    batches.images, batches.labels, batches.whole, on_steps
-                )
+            for part in _until_end_of_epoch(upcoming):
+                slice_loss, slice_correct = program.train(part.batches, part.whole, on_steps)
                 loss += slice_loss
                 correct += slice_correct
             with program.averaged():
@@ -155,7 +155,7 @@ def class_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
 
 
 def _until_end_of_epoch(upcoming: Iterator[Slice]) -> Iterator[Slice]:
-    for batches in upcoming:
-        yield batches
-        if batches.ends_epoch:
+    for part in upcoming:
+        yield part
+        if part.ends_epoch:
             return

@@ -53,6 +53,10 @@ _BY_BOTH = (
 )
 _BY_WORKERS = (
     "pipeline.stages.train",
+    "pipeline.artifacts.model_file",
+    "pipeline.training.backends.tensorflow",
+    "pipeline.training.loop",
+    "pipeline.training.onnx_export",
     "pipeline.stages.evaluate",
     "pipeline.trials.worker",
     # What the export to ONNX imports only when it needs it.

@@ -23,10 +23,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.artifacts.workspace import Workspace
+from pipeline.environment import Target
 from pipeline.errors import exit_on_error
 from pipeline.processes.fork_server import Fork, is_closed
 from pipeline.stages.__main__ import run
-from pipeline.trials.preload import KERAS
+from pipeline.trials.preload import DVC, KERAS
 
 _MAX_REQUEST = 65536  # bytes
 _TERMINATED = 128 + signal.SIGTERM
@@ -35,13 +36,13 @@ _TERMINATED = 128 + signal.SIGTERM
 class Worker(Fork):
     """A handle to a warm worker, which ends with the process that has it."""
 
-    def __init__(self, server: str, threads: int) -> None:
-        """Have the fork server at `server` start one, for trainings with so many threads.
+    def __init__(self, server: str, target: Target = Target()) -> None:  # noqa: B008 (it is frozen)
+        """Have the fork server at `server` start one, for trainings that compute with `target`.
 
         Raises:
             OSError: the server died.
         """
-        self.threads = threads
+        self.target = target
         self.trials = 1  # that it was used for
         self._folder = tempfile.TemporaryDirectory(dir=server)
         self.address = str(Path(self._folder.name) / "socket")
@@ -50,7 +51,9 @@ class Worker(Fork):
             listener.listen()
             descriptors = (1, 2, listener.fileno())
             arguments = (self._folder.name,)
-            super().__init__(server, KERAS, __name__, arguments, Path.cwd(), os.environ, descriptors)
+            # JAX must not be there before a fork. The worker imports it, for all that it will run.
+            pool = KERAS if target.backend == "tensorflow" else DVC
+            super().__init__(server, pool, __name__, arguments, Path.cwd(), os.environ, descriptors)
         atexit.register(self.stop)
 
     @property

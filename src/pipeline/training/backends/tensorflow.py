@@ -1,8 +1,7 @@
 """The arithmetic on TensorFlow: an epoch is one compiled call over batches that lie in order in memory."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,151 +10,34 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.artifacts.processed import SCALE
-from pipeline.config.schema import TrainSection
-from pipeline.training.batches import Split
-from pipeline.training.optimizer import make_optimizer
-
-VALIDATION_BATCH = 2000
-_SECONDS_AT_ONCE = 0.5
-
-Arrays = list[NDArray[np.generic]]
+from pipeline.training import program
+from pipeline.training.augment import augment
+from pipeline.training.batches import Batches, Split, gather
 
 
-class Program:
-    """The arithmetic of a training, compiled when it is first called.
+class Program(program.Program):
+    """The arithmetic of a training as TensorFlow's functions."""
 
-    Trainings that differ in the seed or the rate, as in a sweep, use it one after the other: it has a network
-    and an optimizer of its own, which take on their values.
-    """
-
-    to_device = staticmethod(tf.constant)  # what `train` takes, from NumPy's arrays
-
-    _latest: "tuple[str, Program] | None" = None
-
-    def __init__(
-        self,
-        network: keras.Model,
-        config: TrainSection,
-        steps: int,
-        head: str,
-        class_weights: tuple[float, ...] | None,
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
         """Prepare it; `of` gives one that is compiled already, if it can."""
-        self.network = keras.models.clone_model(network)
-        self.optimizer = make_optimizer(config, steps)
-        self.optimizer.build(self.network.trainable_variables)
-        self.activation = keras.activations.get("sigmoid" if head == "sigmoid" else "linear")
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head != "sigmoid")
-        self.smoothed = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
-        )
-        self.smoothing = config.label_smoothing > 0
-        self.class_weights = class_weights and tf.constant(class_weights, tf.float32)
-        self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=bool(config.xla))
+        super().__init__(*arguments)
+        xla = bool(self.config.xla)
+        self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=xla)
         self._rest = tf.function(self._over_batches, autograph=False)
         self._test = tf.function(self._test_batch, autograph=False)
         self._steps_at_once = 32
 
-    @classmethod
-    def of(
-        cls,
-        network: keras.Model,
-        config: TrainSection,
-        steps: int,
-        head: str,
-        class_weights: tuple[float, ...] | None = None,
-    ) -> "Program":
-        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same.
+    def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
+        """Put images in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
+        images, labels = train
+        batches = gather(images, chosen.ravel())
+        if rng:
+            batches = augment(batches, self.image_shape, self.config.augment, rng)
+        return tf.constant(batches.reshape(*chosen.shape, -1)), tf.constant(labels[chosen])
 
-        Args:
-            network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
-            config: optimizer, label smoothing, XLA.
-            steps: of the whole training, for the schedule.
-            head: `softmax` or `sigmoid`.
-            class_weights: what the loss of an image of each class counts; None: 1.
-        """
-        optimizer = make_optimizer(config, steps)
-        optimizer.build(network.trainable_variables)
-        # A constant rate is a variable, and the names are numbered.
-        variable = {"name", "learning_rate"} if config.schedule == "constant" else {"name"}
-        fixed = {key: value for key, value in optimizer.get_config().items() if key not in variable}
-        design = repr(
-            (
-                network.get_config(),
-                config.optimizer,
-                fixed,
-                config.label_smoothing,
-                config.xla,
-                head,
-                class_weights,
-            )
-        )
-        if cls._latest is None or cls._latest[0] != design:
-            # What the one before holds need not be kept while the next is compiled.
-            cls._latest = None
-            cls._latest = design, cls(network, config, steps, head, class_weights)
-        program = cls._latest[1]
-        _assign(program.network.variables, network.variables)
-        _assign(program.optimizer.variables, optimizer.variables)
-        return program
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        # Kept in single precision: 0.001 and not 0.0010000000474974513.
-        return float(f"{float(self.optimizer.learning_rate):.7g}")
-
-    def weights(self) -> Arrays:
-        """What the network computes with now."""
-        weights: Arrays = self.network.get_weights()
-        return weights
-
-    def variables(self) -> tuple[Arrays, Arrays]:
-        """Every variable of the network, also what normalisation and dropout keep, and of the optimizer."""
-        return _values(self.network), _values(self.optimizer)
-
-    def restore(self, network: Arrays, optimizer: Arrays) -> None:
-        """Take on what `variables` gave."""
-        _assign(self.network.variables, network)
-        _assign(self.optimizer.variables, optimizer)
-
-    def copy_to(self, network: keras.Model) -> None:
-        """Give the values of all variables to a network of the same architecture."""
-        _assign(network.variables, self.network.variables)
-
-    def finish(self, best_weights: Arrays) -> None:
-        """Have the network hold what a training ends with: `best_weights`, if any, else the averages."""
-        if best_weights:
-            self.network.set_weights(best_weights)
-        else:
-            self.optimizer.finalize_variable_values(self.network.trainable_variables)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Have the network hold the moving averages of its weights meanwhile, if the optimizer keeps them."""
-        weights = self.network.get_weights() if self.optimizer.use_ema else None
-        self.optimizer.finalize_variable_values(self.network.trainable_variables)
-        yield
-        if weights:
-            self.network.set_weights(weights)
-
-    def seed_dropout(self, seed: int, epoch: int) -> None:
-        """Have the masks of an epoch follow from these two alone."""
-        states = [variable for variable in self.network.variables if "seed_generator" in variable.path]
-        for number, state in enumerate(states):
-            state.assign(np.random.SeedSequence([seed, epoch, number]).generate_state(2))
-
-    def train(
-        self, images: tf.Tensor, labels: tf.Tensor, whole: bool, on_steps: Callable[[int], None]
-    ) -> tuple[float, float]:
-        """Train on uint8 (steps, batch, pixels), int32 (steps, batch); sums of loss and of hits.
-
-        Args:
-            images: batches, as `to_device` gave them.
-            labels: theirs.
-            whole: whether the batches are of the usual size, for which it pays to compile.
-            on_steps: called about every half second with the number of steps since; it may raise.
-        """
+    def train(self, batches: Batches, whole: bool, on_steps: Callable[[int], None]) -> tuple[float, float]:
+        """Train on batches, about half a second of them at a time; sums of loss and of hits."""
+        images, labels = batches
         run = self._compiled_steps if whole else self._rest
         sums = tf.constant(0.0), tf.constant(0.0)
         start, steps = 0, len(images)
@@ -166,24 +48,16 @@ class Program:
             sums = run(images, labels, tf.constant(start), tf.constant(stop), *sums)
             tf.nest.map_structure(float, sums)
             seconds = time.monotonic() - began
-            self._steps_at_once = max(1, int((stop - start) * _SECONDS_AT_ONCE / max(seconds, 1e-3)))
+            self._steps_at_once = max(1, int((stop - start) * program.SECONDS_AT_ONCE / max(seconds, 1e-3)))
             on_steps(stop - start)
             start = stop
         loss, correct = sums
         return float(loss), float(correct)
 
-    def test(self, split: Split) -> tuple[float | None, float | None]:
-        """Mean loss, in nats, and accuracy on uint8 images (n, pixels) with labels; None if n is 0."""
-        images, labels = split
-        if not len(labels):
-            return None, None
-        loss = correct = 0.0
-        for start in range(0, len(labels), VALIDATION_BATCH):
-            part = slice(start, start + VALIDATION_BATCH)
-            batch_loss, batch_correct = self._test(tf.constant(images[part]), tf.constant(labels[part]))
-            loss += float(batch_loss)
-            correct += float(batch_correct)
-        return loss / len(labels), correct / len(labels)
+    def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
+        """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+        losses, hits = self._test(tf.constant(images), tf.constant(labels))
+        return losses, hits
 
     def _over_batches(
         self,
@@ -206,34 +80,21 @@ class Program:
 
     def _train_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = self.network(_scale(images), training=True)
-            weights = None if self.class_weights is None else tf.gather(self.class_weights, labels)
-            if self.smoothing:
-                mean = self.smoothed(tf.one_hot(labels, logits.shape[-1]), logits, weights)
-            else:
-                mean = self.loss(labels, self.activation(logits), weights)
+            logits = self._logits(images, training=True)
+            mean = self.mean_loss(labels, logits)
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(mean, variables), variables)
         return mean * tf.cast(tf.shape(labels)[0], tf.float32), _hits(labels, logits)
 
     def _test_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self.network(_scale(images), training=False)
+        logits = self._logits(images, training=False)
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return tf.reduce_sum(losses), _hits(labels, logits)
 
-
-def _scale(images: tf.Tensor) -> tf.Tensor:
-    return tf.cast(images, tf.float32) * np.float32(SCALE)
+    def _logits(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        scaled = tf.cast(images, tf.float32) * np.float32(SCALE)
+        return tf.cast(self.network(scaled, training=training), tf.float32)
 
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
-
-
-def _assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _values(owner: keras.Model | keras.optimizers.Optimizer) -> Arrays:
-    return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]

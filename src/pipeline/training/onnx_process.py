@@ -1,0 +1,73 @@
+"""The export to ONNX in a process of its own, with TensorFlow, of what another backend has trained.
+
+tf2onnx reads TensorFlow's functions, and a process has one backend of Keras, for as long as it lives.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts.onnx_file import Classifier, Description
+from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow, use_threads
+from pipeline.errors import PipelineError, exit_on_error
+from pipeline.processes.system import die_with_parent
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+_MODEL, _IMAGES, _DESCRIPTION, _EXPORTED = "model.keras", "images.npy", "description.json", "model.onnx"
+
+
+def export(
+    model: "keras.Model", description: Description, images: NDArray[np.uint8]
+) -> "tuple[onnx.ModelProto, Classifier]":
+    """What `pipeline.training.onnx_export.export` gives, whatever backend this process has.
+
+    Raises:
+        PipelineError: as that does, and where TensorFlow is not installed.
+    """
+    import onnx
+
+    from pipeline.artifacts import model_file
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model_file.save(model, folder / _MODEL)
+        np.save(folder / _IMAGES, images)
+        (folder / _DESCRIPTION).write_text(description.model_dump_json(), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, place], capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode:
+            said = done.stderr.strip().removeprefix("error: ") or f"exit code {done.returncode}"
+            raise PipelineError(f"The trained model is not exported to ONNX. {said}")
+        exported = onnx.load_model(folder / _EXPORTED)
+    return exported, Classifier(description, exported.SerializeToString())
+
+
+def main(folder: Path) -> None:
+    """Export the model in `folder`, to a file beside it."""
+    prepare_environment(folder / "home")
+    with quiet_tensorflow():
+        import_keras()
+        import onnx
+
+        from pipeline.artifacts import model_file
+        from pipeline.training import onnx_export
+    use_threads(1)
+    description = Description.model_validate_json((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    model = model_file.load(folder / _MODEL)
+    exported, _ = onnx_export.export(model, description, np.load(folder / _IMAGES))
+    onnx.save_model(exported, folder / _EXPORTED)
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    with exit_on_error():
+        main(Path(sys.argv[1]))

@@ -1,0 +1,197 @@
+"""What a backend has to do for the fit loop, and what Keras does alike on all of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.schema import TrainSection
+from pipeline.training.batches import Batches, Split
+from pipeline.training.optimizer import make_optimizer
+
+VALIDATION_BATCH = 2000
+SECONDS_AT_ONCE = 0.5
+
+Arrays = list[NDArray[np.generic]]
+
+
+class Program(ABC):
+    """The arithmetic of a training, compiled when it is first called.
+
+    Trainings that differ in the seed or the rate, as in a sweep, use it one after the other: it has a network
+    and an optimizer of its own, which take on their values.
+    """
+
+    _latest: ClassVar["tuple[str, Program] | None"] = None
+
+    def __init__(
+        self,
+        network: keras.Model,
+        config: TrainSection,
+        steps: int,
+        head: str,
+        image_shape: tuple[int, ...],
+        class_weights: tuple[float, ...] | None,
+    ) -> None:
+        """Prepare it; `of` gives one that is compiled already, if it can."""
+        self.network = keras.models.clone_model(network, clone_function=partial(self.layer, config.precision))
+        self.optimizer = make_optimizer(config, steps)
+        self.optimizer.build(self.network.trainable_variables)
+        self.activation = keras.activations.get("sigmoid" if head == "sigmoid" else "linear")
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head != "sigmoid")
+        self.smoothed = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        )
+        self.config = config
+        self.image_shape = image_shape
+        self.class_weights = class_weights and np.array(class_weights, np.float32)
+
+    @classmethod
+    def of(
+        cls,
+        network: keras.Model,
+        config: TrainSection,
+        steps: int,
+        head: str,
+        image_shape: tuple[int, ...],
+        class_weights: tuple[float, ...] | None = None,
+    ) -> Self:
+        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same."""
+        optimizer = make_optimizer(config, steps)
+        optimizer.build(network.trainable_variables)
+        # A constant rate is a variable, and the names are numbered.
+        variable = {"name", "learning_rate"} if config.schedule == "constant" else {"name"}
+        fixed = {key: value for key, value in optimizer.get_config().items() if key not in variable}
+        settings = config.optimizer, config.label_smoothing, config.xla, config.devices, config.precision
+        design = repr(
+            (cls.__module__, network.get_config(), fixed, settings, head, image_shape, class_weights)
+        )
+        latest = Program._latest
+        if latest is not None and latest[0] == design:
+            program = latest[1]
+            program.config = config
+        else:
+            # What the one before holds need not be kept while the next is compiled.
+            latest = Program._latest = None
+            program = cls(network, config, steps, head, image_shape, class_weights)
+            Program._latest = design, program
+        assign(program.network.variables, network.variables)
+        assign(program.optimizer.variables, optimizer.variables)
+        assert isinstance(program, cls)
+        return program
+
+    def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        """What computes in place of a layer; its weights are float32 also where it computes in bfloat16."""
+        settings = layer.get_config()
+        if precision == "bfloat16" and not isinstance(layer, keras.Model):
+            settings |= {"dtype": "mixed_bfloat16"}
+        return type(layer).from_config(settings)
+
+    # --- the arithmetic ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
+        """Put images in order, as `train` takes them.
+
+        Args:
+            train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
+            chosen: which of them, (steps, batch).
+            rng: decides about their distortion; None: they are not distorted.
+        """
+
+    @abstractmethod
+    def train(self, batches: Batches, whole: bool, on_steps: Callable[[int], None]) -> tuple[float, float]:
+        """Train on batches, one after the other; sums of loss and of hits.
+
+        Args:
+            batches: as `lay_out` gave them.
+            whole: whether they are of the usual size, for which it pays to compile.
+            on_steps: called now and then with the number of steps since; it may raise.
+        """
+
+    @abstractmethod
+    def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
+        """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+
+    def test(self, split: Split) -> tuple[float | None, float | None]:
+        """Mean loss, in nats, and accuracy on uint8 images (n, pixels) with labels; None if n is 0."""
+        images, labels = split
+        if not len(labels):
+            return None, None
+        loss = correct = 0.0
+        for start in range(0, len(labels), VALIDATION_BATCH):
+            part = slice(start, start + VALIDATION_BATCH)
+            batch_loss, batch_correct = self.sums(images[part], labels[part])
+            loss += float(batch_loss)
+            correct += float(batch_correct)
+        return loss / len(labels), correct / len(labels)
+
+    def mean_loss(self, labels: Any, logits: Any) -> Any:
+        """What a step makes smaller, of int32 (batch,) and float32 (batch, classes)."""
+        weights = None if self.class_weights is None else keras.ops.take(self.class_weights, labels)
+        if self.config.label_smoothing > 0:
+            return self.smoothed(keras.ops.one_hot(labels, logits.shape[-1]), logits, weights)
+        return self.loss(labels, self.activation(logits), weights)
+
+    # --- values -----------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        # Kept in single precision: 0.001 and not 0.0010000000474974513.
+        return float(f"{float(self.optimizer.learning_rate):.7g}")
+
+    def weights(self) -> Arrays:
+        """What the network computes with now."""
+        weights: Arrays = self.network.get_weights()
+        return weights
+
+    def variables(self) -> tuple[Arrays, Arrays]:
+        """Every variable of the network, also what normalisation and dropout keep, and of the optimizer."""
+        return _values(self.network), _values(self.optimizer)
+
+    def restore(self, network: Arrays, optimizer: Arrays) -> None:
+        """Take on what `variables` gave."""
+        assign(self.network.variables, network)
+        assign(self.optimizer.variables, optimizer)
+
+    def copy_to(self, network: keras.Model) -> None:
+        """Give the values of all variables to a network of the same architecture."""
+        assign(network.variables, self.network.variables)
+
+    def finish(self, best_weights: Arrays) -> None:
+        """Have the network hold what a training ends with: `best_weights`, if any, else the averages."""
+        if best_weights:
+            self.network.set_weights(best_weights)
+        else:
+            self.optimizer.finalize_variable_values(self.network.trainable_variables)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the network hold the moving averages of its weights meanwhile, if the optimizer keeps them."""
+        weights = self.network.get_weights() if self.optimizer.use_ema else None
+        self.optimizer.finalize_variable_values(self.network.trainable_variables)
+        yield
+        if weights:
+            self.network.set_weights(weights)
+
+    def seed_dropout(self, seed: int, epoch: int) -> None:
+        """Have the masks of an epoch follow from these two alone."""
+        states = [variable for variable in self.network.variables if "seed_generator" in variable.path]
+        for number, state in enumerate(states):
+            state.assign(np.random.SeedSequence([seed, epoch, number]).generate_state(2))
+
+
+def assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
+    """Give each variable its value."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _values(owner: keras.Model | keras.optimizers.Optimizer) -> Arrays:
+    return [keras.ops.convert_to_numpy(variable) for variable in owner.variables]

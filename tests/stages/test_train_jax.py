@@ -1,0 +1,95 @@
+"""The stage train with Keras on JAX, in a process of its own: it leaves what TensorFlow would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.artifacts import onnx_file
+from pipeline.artifacts.model_file import load, weights_digest
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose
+from pipeline.config.params import dump
+from pipeline.errors import PipelineError
+from pipeline.stages import fetch, preprocess
+
+REPOSITORY = Path(__file__).parents[2]
+TRAIN = """
+import sys
+from pathlib import Path
+from pipeline import environment
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import read_params
+workspace = Workspace(Path.cwd())
+environment.prepare_environment(workspace.root / "home")
+config = read_params(workspace.params)
+environment.import_keras(config.train.target)
+from pipeline.stages import train
+train.run(config, workspace)
+assert sys.modules["tensorflow"] is None
+"""
+
+
+def test_a_model_of_jax_is_a_file_of_keras_and_of_onnx_like_any_other(tmp_path):
+    workspace = Workspace(tmp_path)
+    config = compose(REPOSITORY / "conf", ["experiment=smoke", "train.backend=jax", "train.epochs=2"])
+    workspace.params.write_text(dump(config))
+    fetch.run(config, workspace)
+    preprocess.run(config, workspace)
+    done = subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model, classifier = load(workspace.model), onnx_file.load(workspace.onnx)
+    assert weights_digest(model) == classifier.description.weights_sha256
+    assert classifier.description.unlike is not None
+    images = np.load(workspace.processed / "validation" / "images.npy").reshape(-1, 8, 8)
+    found = classifier.probabilities(images)
+    np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-5)
+    labels = np.load(workspace.processed / "validation" / "labels.npy")
+    last = workspace.history.read_text().splitlines()[-1].split(",")
+    # What validation saw on JAX is what TensorFlow and ONNX Runtime compute.
+    assert f"{(found.argmax(1) == labels).mean():.4f}" in [f"{float(value or 0):.4f}" for value in last]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["train.device=gpu"], "device is gpu, which needs backend jax"),
+        (["train.devices=2"], "devices is 2, which needs backend jax"),
+        (["train.backend=jax", "train.xla=false"], "JAX always compiles with XLA"),
+        (
+            ["train.backend=jax", "train.devices=3"],
+            "batch_size is 32, which can't be divided among 3 devices",
+        ),
+    ],
+)
+def test_what_a_backend_can_not_do_is_refused_before_any_work(overrides, sentence):
+    with pytest.raises(PipelineError, match=sentence):
+        compose(REPOSITORY / "conf", overrides)
+
+
+def test_auto_is_resolved_before_anything_is_named_by_it():
+    for backend in ("tensorflow", "jax"):
+        config = compose(REPOSITORY / "conf", [f"train.backend={backend}"])
+        assert config.train.device == "cpu"  # There is no card where tests run.
+    assert "device: cpu" in dump(config)
+    # A model that was trained on a card is restored from the cache also where there is none.
+    assert compose(REPOSITORY / "conf", ["train.backend=jax", "train.device=gpu"]).train.device == "gpu"
+
+
+def test_a_training_for_a_card_is_refused_where_there_is_none():
+    code = (
+        "from pipeline.environment import *; target = Target('jax', 'gpu'); import_keras(target)\n"
+        "try: use(target)\nexcept PipelineError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("train.device is gpu, and JAX finds none here.")
+
+
+def test_the_modules_of_the_backend_in_use_are_in_the_key():
+    digests = {
+        compose(REPOSITORY / "conf", [f"train.backend={name}"]).modules.backend
+        for name in ("tensorflow", "jax")
+    }
+    assert len(digests) == 2
