@@ -36,8 +36,8 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify, gate or own_data: a part of it)
-ifeq ($(filter sweeps predict serving verify gate own_data,$(ONLY)),)
+bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify, gate, own_data or jax: a part of it)
+ifeq ($(filter sweeps predict serving verify gate own_data jax,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
 ifneq ($(filter sweeps,$(or $(ONLY),sweeps)),)
@@ -57,6 +57,9 @@ ifneq ($(filter gate,$(or $(ONLY),gate)),)
 endif
 ifneq ($(filter own_data,$(or $(ONLY),own_data)),)
 	@python -m benchmarks.own_data --repeats $(REPEATS)
+endif
+ifneq ($(filter jax,$(or $(ONLY),jax)),)
+	@python -m benchmarks.jax --repeats $(REPEATS)
 endif
 
 mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)

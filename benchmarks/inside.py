@@ -66,9 +66,10 @@ def epoch_keras(path: str) -> dict[str, float]:
 def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
     """The same with the loop, or what `overrides` make of it."""
     from pipeline.config.compose import compose
-    from pipeline.environment import import_keras, use_threads
+    from pipeline.environment import import_keras, use
 
-    import_keras()
+    config = compose(Path(__file__).parents[1] / "conf", ["train.xla=true", *overrides])
+    import_keras(config.train.target)
     import keras
 
     from pipeline.models import build
@@ -76,8 +77,7 @@ def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
 
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["x_train"].reshape(-1, 784), arrays["y_train"].astype(np.int32)
-    config = compose(Path(__file__).parents[1] / "conf", ["train.xla=true", *overrides])
-    use_threads(config.train.threads)
+    use(config.train.target)
     keras.utils.set_random_seed(0)
     network = build(config.model, (28, 28), 10)
     marks = [now()]
