@@ -343,3 +343,16 @@ def test_the_file_of_each_stage_is_named_after_it():
             == f'PATH=".venv/bin:$PATH" PYTHONHASHSEED=0 PYTHONPATH=src python -m pipeline.stages {stage}'
         )
         assert f"src/pipeline/stages/{stage}.py" in definition["deps"]
+
+
+def test_what_dvc_writes_into_dvc_yaml_leaves_the_rest_as_it_is(tmp_path):
+    from dvc.utils.serialize import modify_yaml
+
+    copied = tmp_path / "dvc.yaml"
+    copied.write_bytes((REPOSITORY / "dvc.yaml").read_bytes())
+    for frozen in (True, False):  # as `dvc freeze` and `dvc unfreeze` do
+        with modify_yaml(str(copied)) as content:
+            content["stages"]["fetch"]["frozen"] = frozen
+    with modify_yaml(str(copied)) as content:
+        del content["stages"]["fetch"]["frozen"]
+    assert copied.read_text() == (REPOSITORY / "dvc.yaml").read_text()
