@@ -11,6 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs_and_the_history_tells_of_it(smoke):
     shown = {command: smoke.run("bash", "-c", command) for command in COMMANDS}
     [history] = [text for command, text in shown.items() if command == "pipeline history"]

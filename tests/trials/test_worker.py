@@ -14,6 +14,7 @@ import pytest
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump
+from pipeline.environment import Target
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.sweeps import job
@@ -167,7 +168,7 @@ def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
 def test_a_worker_is_replaced_before_it_has_grown_too_large(server, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_TRIALS_OF_A_WORKER", 2)
     own = job.Job(tmp_path, tmp_path, {}, os.getpid(), False, server.address)
-    workers = [own._warm(1)[1] for _ in range(3)]
+    workers = [own._warm(Target())[1] for _ in range(3)]
     assert workers[0] is workers[1]
     assert workers[1] is not workers[2]
     assert not workers[1].alive
@@ -182,9 +183,9 @@ def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "src").symlink_to(REPOSITORY / "src")
     own = job.Job(tmp_path, tmp_path, {}, os.getpid(), False, str(tmp_path / "nowhere"))
-    address, worker = own._warm(1)
+    address, worker = own._warm(Target())
     assert worker.alive
-    assert own._warm(1) == (address, worker)
+    assert own._warm(Target()) == (address, worker)
     worker.stop()
     job.Job._own_server.stop()
 

@@ -17,6 +17,7 @@ from pipeline.config.messages import validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
+from pipeline.environment import device_here
 from pipeline.errors import PipelineError
 from pipeline.results.download import find_training
 from pipeline.results.leaderboard import label_of, text_of
@@ -180,6 +181,9 @@ def _text(name: str, source: _Source, conf: Path) -> str:
     }
     _, values_before = _composed(conf, [*based, *(f"{group}={choice}" for group, choice in chosen.items())])
     before = dict(leaves(values_before))
+    if before.get("train.device") == "auto":
+        # As composing resolves it.
+        before["train.device"] = device_here(source.config.train.backend)
     typed = {override.partition("=")[0].lstrip("+") for override in source.overrides}
     values: dict[str, Any] = {}
     for key, value in leaves(source.config.model_dump(mode="json", exclude={"modules"})):
