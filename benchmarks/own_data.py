@@ -35,7 +35,7 @@ RATIOS = (
     Ratio(f"`dvc repro` with nothing to do: all the files against {FEW}", NO_OP, NO_OP_FEW),
 )
 INSIDE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
@@ -47,12 +47,13 @@ start = time.perf_counter(), time.process_time()
 fetch.run(config, workspace)
 wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
 of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not ru_maxrss, which begins with that of the process that started this one.
+[peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
 cpu += of_children.ru_utime + of_children.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "peak": max(peak, of_children.ru_maxrss) / 1024}))
 """
 LOOP_CODE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import numpy
 from PIL import Image
@@ -61,7 +62,8 @@ start = time.perf_counter(), time.process_time()
 paths = [path for folder in sorted(Path(sys.argv[1]).iterdir()) for path in sorted(folder.iterdir())]
 images = numpy.stack([numpy.asarray(Image.open(path).convert("L")) for path in paths])
 wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+[peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
+peak /= 1024
 print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak}))
 """
 
