@@ -35,7 +35,7 @@ RATIOS = (
     Ratio(f"`dvc repro` with nothing to do: all the files against {FEW}", NO_OP, NO_OP_FEW),
 )
 INSIDE = """
-import json, sys, time
+import json, resource, sys, time
 from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
