@@ -131,19 +131,19 @@ def test_a_version_is_found_by_its_number_and_by_an_alias(workspace):
 
 def test_the_card_of_its_evaluation_comes_along_with_its_pictures(workspace, monkeypatch):
     run = one_run(workspace)
-    card = resolved(run.info.run_id, workspace).card
+    card = resolved(run.info.run_id, workspace, with_card=True).card
     assert card.read_bytes() == workspace.model_card.read_bytes()
     pictures = {path.name for path in workspace.figures.iterdir()}
     assert {path.name for path in (card.parent / "figures").iterdir()} == pictures
     # A server asks every two seconds: what is here already is not fetched again.
     monkeypatch.setattr(mlflow.MlflowClient, "download_artifacts", None)
-    assert resolved(run.info.run_id, workspace).card == card
+    assert resolved(run.info.run_id, workspace, with_card=True).card == card
 
 
 def test_a_run_that_was_not_evaluated_has_no_card(model, memory):
     workspace = lay_out(Workspace(memory / "trained"), model)
     train(config(), workspace)
-    assert resolved(one_run(workspace).info.run_id, workspace).card is None
+    assert resolved(one_run(workspace).info.run_id, workspace, with_card=True).card is None
 
 
 def test_without_a_name_it_is_the_model_of_the_workspace(workspace):

@@ -126,9 +126,8 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
             tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary,
         ):
             held = {item.path for item in client.list_artifacts(model.run_id)}
-            if _CARD not in held:
-                return None
-            for path in held & {_CARD, "figures"}:
+            # Of an evaluation without a card the folder stays empty: a server does not ask again.
+            for path in held & {_CARD, "figures"} if _CARD in held else ():
                 client.download_artifacts(model.run_id, path, temporary)
             try:
                 Path(temporary).rename(folder)
@@ -136,7 +135,8 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
                 # Another server was faster.
                 if not folder.is_dir():
                     raise
-    return folder / _CARD
+    card = folder / _CARD
+    return card if card.is_file() else None
 
 
 def download_run(

@@ -35,6 +35,8 @@ def resolve(
     workspace: Workspace,
     tracking: "TrackingSection | None" = None,
     part: Part = "model.onnx",
+    *,
+    with_card: bool = False,
 ) -> Resolved:
     """The model that `ref` stands for.
 
@@ -44,6 +46,7 @@ def resolve(
         workspace: whose model and whose MLflow is meant.
         tracking: where MLflow is; None: as params.yaml says, which is read only if it is needed.
         part: which of the model's two files is wanted.
+        with_card: whether the card is wanted, which MLflow has to send with its pictures.
 
     Raises:
         PipelineError: there is no such model, or MLflow can't be reached.
@@ -59,7 +62,7 @@ def resolve(
         from pipeline.config.params import read_params
 
         tracking = read_params(workspace.params).tracking
-    return _of_mlflow(ref, workspace, tracking, part)
+    return _of_mlflow(ref, workspace, tracking, part, with_card)
 
 
 def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
@@ -77,7 +80,9 @@ def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
     return Resolved(path, name, None, low_to_high, card if card.is_file() else None)
 
 
-def _of_mlflow(ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part) -> Resolved:
+def _of_mlflow(
+    ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part, with_card: bool
+) -> Resolved:
     from pipeline.results.download import download_card, find_model
 
     found = find_model(ref, tracking, workspace)
@@ -86,7 +91,7 @@ def _of_mlflow(ref: str, workspace: Workspace, tracking: "TrackingSection", part
         found.name,
         found.version,
         _accuracy(found.metrics),
-        download_card(found, tracking, workspace),
+        download_card(found, tracking, workspace) if with_card else None,
     )
 
 

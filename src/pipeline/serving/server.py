@@ -80,7 +80,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     """
     access = settings.access()
     listener = _listen(settings.host, settings.port)
-    resolved = resolve(settings.model, workspace)
+    resolved = resolve(settings.model, workspace, with_card=True)
     served = Served.load(resolved)
     _allow_many_connections()
     say(f"{_named(served)} answers at {_address(settings)} (Ctrl-C ends it).")
@@ -119,7 +119,9 @@ def application(
     service = Service(served, metrics, Speed(batch_seconds=settings.batch_ms / 1000))
     background = None
     if settings.model and "@" in settings.model and not Path(settings.model).exists():
-        background = functools.partial(watch, find=functools.partial(resolve, settings.model, workspace))
+        background = functools.partial(
+            watch, find=functools.partial(resolve, settings.model, workspace, with_card=True)
+        )
     return create_application(service, access, background)
 
 
