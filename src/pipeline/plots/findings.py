@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.processed import FINDINGS
 from pipeline.data.findings import Finding
-from pipeline.plots.images import displayable
-from pipeline.plots.style import BLUE, GREY, LIGHT_BLUE, ORANGE, WIDTH, titled
+from pipeline.plots.rows import in_rows
+from pipeline.plots.style import BLUE, GREY, LIGHT_BLUE, ORANGE, titled
 from pipeline.plots.text import shortened
 
 _COLUMNS, _MOST = 6, 24  # images in a row, and that a figure shows
@@ -128,20 +128,14 @@ def _pictures(
         figure = titled(1.6, title, subtitle)
         figure.text(0.5, 0.2, "none found", ha="center", color=GREY, size=13)
         return figure
-    margin, gap, above, caption = 0.12, 0.1, 0.8, 0.2
-    width = (WIDTH - 2 * margin + gap) / _COLUMNS - gap
-    height = width * image_shape[0] / image_shape[1]
-    row = caption + height + gap
-    figure = titled(above + -(-len(shown) // _COLUMNS) * row + 0.05, title, subtitle)
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    for position, (each, text) in enumerate(zip(shown, captions, strict=True)):
-        left = margin + position % _COLUMNS * (width + gap)
-        top = above + position // _COLUMNS * row + caption
-        axes.text(left + width / 2, top - 0.04, shortened(text, 20), size=8, ha="center", va="bottom")
-        image = displayable(each.image, image_shape)
-        extent = (left, left + width, top + height, top)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
-    axes.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0))
-    axes.set_axis_off()
-    return figure
+    return in_rows(
+        [each.image for each in shown],
+        [shortened(text, 20) for text in captions],
+        image_shape,
+        title,
+        subtitle,
+        columns=_COLUMNS,
+        caption=0.2,
+        gap=0.1,
+        size=8,
+    )
