@@ -1,5 +1,6 @@
 """What a backend has to do for the fit loop, and what Keras does alike on all of them."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Program(ABC):
         self.config = config
         self.image_shape = image_shape
         self.class_weights = class_weights and np.array(class_weights, np.float32)
+        self._steps_at_once = 32
 
     @classmethod
     def of(
@@ -117,6 +119,23 @@ class Program(ABC):
     @abstractmethod
     def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
         """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+
+    def portions(self, steps: int, on_steps: Callable[[int], None]) -> Iterator[tuple[int, int]]:
+        """The bounds of so many steps as take about half a second, then of as many more, to the end.
+
+        Args:
+            steps: in all.
+            on_steps: called with the number of each, once they are done; it may raise.
+        """
+        start = 0
+        while start < steps:
+            began = time.monotonic()
+            stop = min(start + self._steps_at_once, steps)
+            yield start, stop
+            seconds = time.monotonic() - began
+            self._steps_at_once = max(1, int((stop - start) * SECONDS_AT_ONCE / max(seconds, 1e-3)))
+            on_steps(stop - start)
+            start = stop
 
     def test(self, split: Split) -> tuple[float | None, float | None]:
         """Mean loss, in nats, and accuracy on uint8 images (n, pixels) with labels; None if n is 0."""

@@ -1,7 +1,6 @@
 """The arithmetic on JAX: the images of a slice and their distortion on the device, its steps one call."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -49,7 +48,6 @@ class Program(program.Program):
         self._one_at_a_time = threading.Lock()
         self._test = jax.jit(self._test_batch)
         self._rate = jax.jit(self._rate_after)
-        self._steps_at_once = 32
 
     def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
         """What computes in place of a layer."""
@@ -126,17 +124,14 @@ class Program(program.Program):
         images, labels = batches
         run = self._compile(batches).result()
         state = self._state()
-        start, steps = 0, len(images)
-        while start < steps:
-            began = time.monotonic()
-            stop = steps if self._on_card else min(start + self._steps_at_once, steps)
-            # The sums are handed on, so that they are rounded alike however the steps are divided.
-            bounds = () if self._on_card else (np.int32(start), np.int32(stop))
-            state = jax.block_until_ready(run(images, labels, state, *bounds))
-            seconds = time.monotonic() - began
-            self._steps_at_once = max(1, int((stop - start) * program.SECONDS_AT_ONCE / max(seconds, 1e-3)))
-            on_steps(stop - start)
-            start = stop
+        if self._on_card:
+            state = jax.block_until_ready(run(images, labels, state))
+            on_steps(len(images))
+        else:
+            for start, stop in self.portions(len(images), on_steps):
+                # The sums are handed on, so that they are rounded alike however the steps are divided.
+                bounds = np.int32(start), np.int32(stop)
+                state = jax.block_until_ready(run(images, labels, state, *bounds))
         *values, (loss, correct) = state
         for variables, changed in zip(self._owned, values, strict=True):
             program.assign(variables, changed)

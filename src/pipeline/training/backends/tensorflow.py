@@ -1,6 +1,5 @@
 """The arithmetic on TensorFlow: an epoch is one compiled call over batches that lie in order in memory."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,6 @@ class Program(program.Program):
         self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=xla)
         self._rest = tf.function(self._over_batches, autograph=False)
         self._test = tf.function(self._test_batch, autograph=False)
-        self._steps_at_once = 32
 
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
         """Put images in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
@@ -40,17 +38,10 @@ class Program(program.Program):
         images, labels = batches
         run = self._compiled_steps if whole else self._rest
         sums = tf.constant(0.0), tf.constant(0.0)
-        start, steps = 0, len(images)
-        while start < steps:
-            began = time.monotonic()
-            stop = min(start + self._steps_at_once, steps)
+        for start, stop in self.portions(len(images), on_steps):
             # Handed on, so that they are rounded alike however the steps are divided.
             sums = run(images, labels, tf.constant(start), tf.constant(stop), *sums)
             tf.nest.map_structure(float, sums)
-            seconds = time.monotonic() - began
-            self._steps_at_once = max(1, int((stop - start) * program.SECONDS_AT_ONCE / max(seconds, 1e-3)))
-            on_steps(stop - start)
-            start = stop
         loss, correct = sums
         return float(loss), float(correct)
 
