@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,21 @@ def write_names(
     (raw / _FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_names(raw: Path) -> dict[str, list[str]] | None:
-    """The names; None: the source has none."""
-    names = _read(raw)
-    return names and {name: [str(each) for each in names[name]] for name in NAMES}
+@dataclass(frozen=True)
+class Pictures:
+    """What the pictures were that a source has read, by its NAMES and SIZES."""
+
+    names: Mapping[str, Sequence[str]]
+    sizes: Mapping[str, NDArray[np.int32]]  # height and width, (n, 2)
 
 
-def read_sizes(raw: Path) -> dict[str, NDArray[np.int32]] | None:
-    """Height and width of each picture, int32 (n, 2); None: the source has no pictures."""
-    sizes = _read(raw)
-    return sizes and {name: np.array(sizes[name], np.int32).reshape(-1, 2) for name in SIZES}
-
-
-def _read(raw: Path) -> dict[str, Any] | None:
+def read_pictures(raw: Path) -> Pictures | None:
+    """What `write_names` wrote; None: the source has no pictures."""
     try:
         found: dict[str, Any] = json.loads((raw / _FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return found
+    return Pictures(
+        {name: [str(each) for each in found[name]] for name in NAMES},
+        {name: np.array(found[name], np.int32).reshape(-1, 2) for name in SIZES},
+    )

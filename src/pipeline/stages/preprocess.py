@@ -37,7 +37,7 @@ from pipeline.data.findings import (
 )
 from pipeline.data.formats.npy import open_npy
 from pipeline.data.inspection import Inspection
-from pipeline.data.names import read_names, read_sizes
+from pipeline.data.names import read_pictures
 from pipeline.data.near_duplicates import Hasher
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
@@ -135,8 +135,9 @@ def run(config: Config, workspace: Workspace) -> None:
         *_in_raw(near_images(near), chosen),
         *_in_raw(unusual_brightness(seen), chosen),
     ]
-    if sizes := read_sizes(workspace.raw):
-        of_split = {split: sizes[f"{_origin(split)}_sizes"][at] for split, at in chosen.items()}
+    pictures = read_pictures(workspace.raw)
+    if pictures:
+        of_split = {split: pictures.sizes[f"{_origin(split)}_sizes"][at] for split, at in chosen.items()}
         found += _in_raw(unusual_sizes(of_split), chosen)
     total = {kind: sum(each.kind == kind for each in found) for kind in FINDINGS}
     total["near_duplicate"] = len(near.test)
@@ -144,8 +145,7 @@ def run(config: Config, workspace: Workspace) -> None:
     def label_of(finding: Finding) -> str:
         return str(classes[raw[f"{_origin(finding.split)}_labels"][finding.index]])
 
-    names = read_names(workspace.raw) if found else None
-    write_findings(workspace.findings, found, label_of, names)
+    write_findings(workspace.findings, found, label_of, pictures.names if pictures else None)
     write_dataset(
         workspace,
         Dataset(

@@ -14,7 +14,7 @@ import pytest
 from pictures import save
 from PIL import Image
 
-from pipeline.data.names import read_names
+from pipeline.data.names import read_pictures
 from pipeline.errors import PipelineError
 
 
@@ -24,7 +24,7 @@ def pixels(path):
 
 def sides(clone) -> dict[str, str]:
     """{name of a picture: train or test}, by what was fetched."""
-    names = read_names(clone.workspace.raw)
+    names = read_pictures(clone.workspace.raw).names
     return {name: split.partition("_")[0] for split, of in names.items() for name in of}
 
 
@@ -35,7 +35,7 @@ def test_a_folder_of_classes_becomes_the_raw_arrays(clone, pets):
     lines = clone.add(pets)
     assert lines[-2:] == ["Wrote conf/data/pets.yaml. Next:", "  python -m pipeline data=pets"]
     arrays = clone.fetch("pets")
-    names = read_names(clone.workspace.raw)
+    names = read_pictures(clone.workspace.raw).names
     assert len(names["train_names"]) == 24
     assert len(names["test_names"]) == 6
     for split in ("train", "test"):
@@ -111,7 +111,7 @@ def test_folders_called_train_val_and_test_are_the_splits(clone, tmp_path, names
         "test_labels": 6,
     }
     assert clone.conf("mine")["validation_images"] == 4
-    names_of = read_names(clone.workspace.raw)
+    names_of = read_pictures(clone.workspace.raw).names
     assert all(name.startswith(names[1]) for name in names_of["train_names"][-4:])
     assert all(name.startswith(names[2]) for name in names_of["test_names"])
 
@@ -143,7 +143,7 @@ def test_a_table_names_the_classes_of_a_flat_folder(clone, tmp_path, kind):
     assert "labelled by metadata" in clone.add(tmp_path / "flat", name="mine")[0]
     arrays = clone.fetch("mine")
     for name, label in zip(
-        read_names(clone.workspace.raw)["train_names"], arrays["train_labels"], strict=True
+        read_pictures(clone.workspace.raw).names["train_names"], arrays["train_labels"], strict=True
     ):
         assert label == int(name.removesuffix(".png")) % 2
 
@@ -381,7 +381,7 @@ def test_classes_of_any_name_are_kept_apart(clone, tmp_path, names):
     arrays = clone.added(tmp_path / "odd")
     classes = clone.conf("mine")["classes"]
     assert sorted(classes) == sorted(unicodedata.normalize("NFC", name) for name in names)
-    found = read_names(clone.workspace.raw)["test_names"]
+    found = read_pictures(clone.workspace.raw).names["test_names"]
     assert [name.split("/")[0] for name in found] == [classes[label] for label in arrays["test_labels"]]
 
 
