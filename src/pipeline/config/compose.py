@@ -196,12 +196,19 @@ def complete(
     """
     if "modules" in values:
         raise PipelineError("modules: there is no such key in conf/; it is computed.")
-    found = validate(values | {"modules": modules_in_use(values, package)}, Composed, where, typed)
-    if found.train.device == "auto":
-        # Here, before anything is named by the values: equal bits are promised for one kind of device only.
-        train = found.train.model_copy(update={"device": device_here(found.train.backend)})
-        found = found.model_copy(update={"train": train})
-    return found
+    values = with_device(values)
+    return validate(values | {"modules": modules_in_use(values, package)}, Composed, where, typed)
+
+
+def with_device(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with train.device, if it is auto, as this machine has it.
+
+    Before anything is named by the values: equal bits are promised for one kind of device only.
+    """
+    train = values.get("train")
+    if not isinstance(train, dict) or train.get("device") != "auto":
+        return values
+    return values | {"train": train | {"device": device_here(str(train.get("backend")))}}
 
 
 def _refuse_outside(hydra: "DictConfig", root: Path) -> None:

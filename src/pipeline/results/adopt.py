@@ -12,12 +12,11 @@ from typing import Any
 import yaml
 
 from pipeline.artifacts.workspace import Workspace, write_text
-from pipeline.config.compose import compose, unresolved
+from pipeline.config.compose import compose, unresolved, with_device
 from pipeline.config.messages import validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
-from pipeline.environment import device_here
 from pipeline.errors import PipelineError
 from pipeline.results.download import find_training
 from pipeline.results.leaderboard import label_of, text_of
@@ -181,9 +180,6 @@ def _text(name: str, source: _Source, conf: Path) -> str:
     }
     _, values_before = _composed(conf, [*based, *(f"{group}={choice}" for group, choice in chosen.items())])
     before = dict(leaves(values_before))
-    if before.get("train.device") == "auto":
-        # As composing resolves it.
-        before["train.device"] = device_here(source.config.train.backend)
     typed = {override.partition("=")[0].lstrip("+") for override in source.overrides}
     values: dict[str, Any] = {}
     for key, value in leaves(source.config.model_dump(mode="json", exclude={"modules"})):
@@ -223,7 +219,7 @@ def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
     composed = unresolved(conf, overrides)
     values = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     plain: Any = OmegaConf.to_container(values, resolve=True)
-    return dict(composed.hydra.runtime.choices), plain
+    return dict(composed.hydra.runtime.choices), with_device(plain)
 
 
 def _check(text: str, name: str, config: Config, conf: Path) -> None:
