@@ -1,7 +1,16 @@
-"""Photos made of images of digits: black on white, larger, off the centre, in uneven light, with noise."""
+"""Pictures of images: PNG files, and photos, which are black on white, larger, off the centre and noisy."""
+
+import io
 
 import numpy as np
 from PIL import Image
+
+
+def png(image) -> bytes:
+    """The PNG file of an image."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
 
 
 def photo(image, rng):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from in_thread import READER, png, running, write_onnx
+from in_thread import READER, running, write_onnx
 from PIL import Image
 
+from photos import png
 from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
 from pipeline.serving.reference import Resolved

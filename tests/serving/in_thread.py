@@ -1,7 +1,6 @@
 """A server in a thread of the tests, and what it needs to answer."""
 
 import http.client
-import io
 import json
 import threading
 import time
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import uvicorn
-from PIL import Image
 
 from pipeline.serving.application import create_application
 from pipeline.serving.metrics import Metrics
@@ -33,12 +31,6 @@ DESCRIPTION = {
     "reader": READER,
     "weights_sha256": "0" * 64,
 }
-
-
-def png(image) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def write_onnx(path, first, second, description=DESCRIPTION):

@@ -3,8 +3,9 @@
 import time
 
 import pytest
-from in_thread import png, running, settings
+from in_thread import running, settings
 
+from photos import png
 from pipeline.errors import PipelineError
 
 TOKEN = "0123456789abcdef0123456789abcdef"

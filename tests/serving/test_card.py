@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from in_thread import png, running
+from in_thread import running
 
+from photos import png
 from pipeline.serving.reference import Resolved
 from pipeline.serving.served import Served
 

@@ -10,9 +10,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from in_thread import png, running, until
+from in_thread import running, until
 from PIL import Image
 
+from photos import png
 from pipeline.serving import connection, guard, server
 
 

@@ -4,13 +4,14 @@ import re
 
 import numpy as np
 import pytest
-from in_thread import png, running, until
+from in_thread import running, until
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 import browsing
+from photos import png
 
 pytestmark = pytest.mark.browser
 FLAGS = (

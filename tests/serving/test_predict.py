@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from in_thread import png, running
+from in_thread import running
 from PIL import Image
 
-from photos import photo
+from photos import photo, png
 
 
 def form(*files):

@@ -14,9 +14,9 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from linear_model import linear_model
+from photos import png
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import items
 from pipeline.serving.predict import answers, predict
@@ -38,12 +38,6 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(model):
     return Predictor.load(model)
-
-
-def png(image):
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG")
-    return content.getvalue()
 
 
 def labels(predictor, *paths):

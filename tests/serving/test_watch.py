@@ -6,8 +6,9 @@ import threading
 
 import numpy as np
 import pytest
-from in_thread import DESCRIPTION, png, running, until, write_onnx
+from in_thread import DESCRIPTION, running, until, write_onnx
 
+from photos import png
 from pipeline.errors import PipelineError
 from pipeline.serving import watch
 from pipeline.serving.reference import Resolved

@@ -2,7 +2,6 @@
 
 import csv
 import http.client
-import io
 import json
 import os
 import re
@@ -17,8 +16,8 @@ import numpy as np
 import pytest
 from clones import until
 from mlflow import MlflowClient
-from PIL import Image
 
+from photos import png
 from pipeline.artifacts.onnx_file import load
 from pipeline.data.reader import read_picture
 from servers import answers as listens
@@ -57,12 +56,6 @@ def asked(port, method, path, body=None, headers=None):
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
-
-
-def png(image):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):

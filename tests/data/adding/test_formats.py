@@ -18,10 +18,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from pictures import save
-from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
+from photos import png
 from pipeline.errors import PipelineError
 
 TRAIN, TEST = slice(0, 300), slice(300, 360)
@@ -39,12 +39,6 @@ def assert_direct(arrays, labels_from=0) -> None:
     for split, part in (("train", TRAIN), ("test", TEST)):
         np.testing.assert_array_equal(arrays[f"{split}_images"], images[part])
         np.testing.assert_array_equal(arrays[f"{split}_labels"], labels[part])
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 def kaggle(part: slice, first: str = "pixel0") -> list[list]:
