@@ -13,7 +13,7 @@ import uvicorn
 from pipeline.serving.application import create_application
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.server import Settings, configure
-from pipeline.serving.service import Service, Speed
+from pipeline.serving.service import Service
 
 READER = {
     "image_size": [28, 28],
@@ -110,7 +110,7 @@ def running(served, background=None, **given):
     """A server of `served`, as `pipeline serve` configures it."""
     chosen = settings(**given)
     metrics = Metrics(served.classes)
-    service = Service(served, metrics, Speed(batch_seconds=chosen.batch_ms / 1000))
+    service = Service(served, metrics, chosen.batch_ms / 1000)
     config = configure(lambda: create_application(service, chosen.access(), background))
     config.port, config.timeout_keep_alive = 0, 1
     server = uvicorn.Server(config)

@@ -32,11 +32,11 @@ class Slow:
         return [Answer(image, str(image[0]), 1.0, np.ones(1, np.float32), None) for image in images]
 
 
-def run(model, pictures, *, seconds, threads=1, waiting=100, after=0.0):
+def run(model, pictures, *, seconds, waiting=100):
     """Ask for pictures at the same time; the answers and the longest pause of the event loop."""
 
     async def ask():
-        batcher = Batcher(threads=threads, seconds=seconds, waiting=waiting)
+        batcher = Batcher(seconds=seconds, waiting=waiting)
         done, pause, last = asyncio.Event(), 0.0, time.monotonic()
 
         async def tick():
@@ -91,6 +91,26 @@ def test_a_picture_that_can_not_be_read_fails_alone():
 def test_the_event_loop_goes_on_meanwhile():
     _, pause = run(Slow(0.8), [b"x"] * 2, seconds=0)
     assert pause < 0.6
+
+
+def test_small_pictures_do_not_wait_for_large_ones():
+    class SlowIfLarge(Slow):
+        def read(self, picture):
+            self.seconds = 1.0 if len(picture) > 2**16 else 0.0
+            return super().read(picture)
+
+    async def ask():
+        batcher = Batcher(seconds=0, waiting=10)
+        large = asyncio.ensure_future(batcher.answer(model, [b"x" * (2**16 + 1)]))
+        await asyncio.sleep(0.1)
+        [small] = await batcher.answer(model, [b"x" * 2**16])
+        assert not large.done()
+        [last] = await large
+        batcher.close()
+        return small.label, last.label
+
+    model = SlowIfLarge(0)
+    assert asyncio.run(ask()) == (str(2**16), str(2**16 + 1))
 
 
 def test_more_than_can_wait_is_refused_at_once():

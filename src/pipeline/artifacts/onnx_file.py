@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Iterator
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -49,6 +50,16 @@ class Unlike(Section):
         if len(self.precision) != len(self.mean) ** 2:
             raise ValueError("precision and mean do not fit")
         return self
+
+    @cached_property
+    def mean_array(self) -> NDArray[np.float64]:
+        """`mean` as float64 (properties,)."""
+        return np.array(self.mean)
+
+    @cached_property
+    def precision_array(self) -> NDArray[np.float64]:
+        """`precision` as float64 (properties, properties)."""
+        return np.array(self.precision).reshape(len(self.mean), -1)
 
 
 class Description(Section):

@@ -4,6 +4,7 @@ The properties of the training images have a mean and a covariance; how far from
 those terms, is its score. The threshold is measured on images that the model was not trained on.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,11 @@ def scores(
         images: uint8 (n, *image_shape).
         probabilities: float32 (n, classes), of the model.
     """
-    mean = np.array(unlike.mean)
-    precision = np.array(unlike.precision).reshape(len(mean), len(mean))
     found = np.empty(len(images))
     for start in range(0, len(images), BATCH):
         part = slice(start, start + BATCH)
-        away = _properties(images[part], probabilities[part]) - mean
-        found[part] = (away @ precision * away).sum(axis=1)
+        away = _properties(images[part], probabilities[part]) - unlike.mean_array
+        found[part] = (away @ unlike.precision_array * away).sum(axis=1)
     return found
 
 
@@ -69,23 +68,34 @@ def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -
     levels = images.astype(np.float32) / 255
     if levels.ndim == 4:
         levels = levels.mean(axis=3)
-    both = (1, 2)
+    middle = _mean(levels)
+    sureness = probabilities.max(axis=1)
     whole = [
-        levels.mean(both),
-        levels.std(both),
-        np.abs(np.diff(levels, axis=1)).mean(both) if levels.shape[1] > 1 else np.zeros(len(levels)),
-        np.abs(np.diff(levels, axis=2)).mean(both) if levels.shape[2] > 1 else np.zeros(len(levels)),
-        (levels > 0.9).mean(both),
-        (levels < 0.1).mean(both),
+        middle,
+        np.sqrt(_mean(np.square(levels - middle[:, None, None]))),
+        _mean(np.abs(levels[:, 1:] - levels[:, :-1])),
+        _mean(np.abs(levels[:, :, 1:] - levels[:, :, :-1])),
+        _mean(levels > 0.9),
+        _mean(levels < 0.1),
         # Log odds, within what single precision tells apart.
-        np.log(probabilities.max(axis=1).clip(1e-6, 1 - 1e-6) / (1 - probabilities.max(axis=1)).clip(1e-6)),
+        np.log(sureness.clip(1e-6, 1 - 1e-6) / (1 - sureness).clip(1e-6)),
     ]
-    rows, columns = (
-        np.linspace(0, size, min(_GRID, size), endpoint=False).astype(int) for size in levels.shape[1:]
-    )
+    rows, columns = (_starts(size) for size in levels.shape[1:])
     parts = np.add.reduceat(np.add.reduceat(levels, rows, axis=1), columns, axis=2)
     parts *= parts[0].size / levels[0].size
     return np.concatenate([np.stack(whole, axis=1), parts.reshape(len(levels), -1)], axis=1, dtype=np.float64)
+
+
+def _mean(values: NDArray[Any]) -> NDArray[Any]:
+    """Of each image; as NumPy's own, which takes twice as long for a single image."""
+    size = values.shape[1] * values.shape[2]
+    return np.add.reduce(values, axis=(1, 2)) / max(size, 1)
+
+
+@cache
+def _starts(size: int) -> NDArray[np.int_]:
+    """Where the parts begin along a side."""
+    return np.linspace(0, size, min(_GRID, size), endpoint=False).astype(int)
 
 
 def _rounded(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:

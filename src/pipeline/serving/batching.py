@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
 _MOST = 64  # images that are computed together
+_LARGE = 2**16  # bytes of an encoded picture that takes long to read
 
 
 class OverloadedError(PipelineError):
@@ -28,30 +29,33 @@ class _Job:
     done: "asyncio.Future[Answer | PictureError]"
 
 
+_Queue = SimpleQueue[_Job | None]
+
+
 class Batcher:
     """Answers pictures that come in one by one.
 
-    A thread that is free takes the first picture that waits, reads it, and takes those that wait behind
-    it until `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture
-    that comes alone is computed alone.
+    A thread takes the first picture that waits, reads it, and takes those that wait behind it until
+    `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture that comes
+    alone is computed alone. Large pictures have a thread of their own, or small ones would wait while they
+    are read; a third thread would only fight with these for the interpreter.
 
     Args:
-        threads: how many batches are computed at the same time.
         seconds: how long a picture may wait for others to be read that are computed with it.
         waiting: how many pictures may wait; more are refused.
         on_batch: is called in the event loop with the size of each batch.
     """
 
     def __init__(
-        self, *, threads: int, seconds: float, waiting: int, on_batch: Callable[[int], None] | None = None
+        self, *, seconds: float, waiting: int, on_batch: Callable[[int], None] | None = None
     ) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._small: _Queue = SimpleQueue()
+        self._large: _Queue = SimpleQueue()
         self._seconds, self._room, self._on_batch = seconds, waiting, on_batch
         self._waiting = 0
         self._loop = asyncio.get_running_loop()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        for queue in (self._small, self._large):
+            threading.Thread(target=self._work, args=(queue,), daemon=True).start()
 
     async def answer(
         self, served: Served, pictures: Sequence[bytes | NDArray[np.uint8]]
@@ -66,24 +70,25 @@ class Batcher:
         jobs = [_Job(served, picture, self._loop.create_future()) for picture in pictures]
         self._waiting += len(jobs)
         for job in jobs:
-            self._jobs.put(job)
+            large = isinstance(job.picture, bytes) and len(job.picture) > _LARGE
+            (self._large if large else self._small).put(job)
         return [await job.done for job in jobs]
 
     def close(self) -> None:
         """End the threads once they have computed what waits."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        for queue in (self._small, self._large):
+            queue.put(None)
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            batch, results = self._collect(job)
+    def _work(self, queue: _Queue) -> None:
+        while (job := queue.get()) is not None:
+            batch, results = self._collect(job, queue)
             for served in {job.served for job, _ in batch}:
                 members = [(job, image) for job, image in batch if job.served is served]
                 results += _classified(served, members)
             self._loop.call_soon_threadsafe(self._deliver, results, len(batch))
 
     def _collect(
-        self, job: _Job | None
+        self, job: _Job | None, queue: _Queue
     ) -> tuple[list[tuple[_Job, NDArray[np.uint8]]], list[tuple[_Job, "Answer | Exception"]]]:
         """The images that are computed together, and the pictures that can't be read."""
         batch: list[tuple[_Job, NDArray[np.uint8]]] = []
@@ -97,11 +102,11 @@ class Batcher:
             if len(batch) >= _MOST or time.monotonic() >= end:
                 break
             try:
-                job = self._jobs.get_nowait()
+                job = queue.get_nowait()
             except Empty:
                 break
             if job is None:
-                self._jobs.put(None)
+                queue.put(None)
         return batch, refused
 
     def _deliver(self, results: "list[tuple[_Job, Answer | Exception]]", size: int) -> None:

@@ -1,21 +1,22 @@
-"""Connections: closed when the client takes too long, whatever it is doing."""
+"""Connections: closed when the client takes too long, whatever it is doing, or its head is too long."""
 
 import asyncio
 from typing import Any
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0  # for the head of a request, and for the rest of a body that was refused
 EXCHANGE_SECONDS = 90.0  # from the head of a request to the end of its answer
+_HEAD_BYTES = 2**16
 
 
-class LimitedProtocol(H11Protocol):
+class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's, which by itself limits only the time between two requests."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._deadline: asyncio.TimerHandle | None = None
+        self._in_head, self._head_bytes = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -31,25 +32,37 @@ class LimitedProtocol(H11Protocol):
         """A part of a request has come."""
         before = self.cycle
         super().data_received(data)
-        self._after(before)
+        self._head_bytes += len(data) if self._in_head else 0
+        if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+        elif self.cycle is not before:
+            self._limit(EXCHANGE_SECONDS)
+        elif self._deadline is None and self._partial:
+            self._limit(HEAD_SECONDS)
+
+    def on_message_begin(self) -> None:
+        """A head has begun."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        """A head has ended."""
+        self._in_head, self._head_bytes = False, 0
+        super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         """The answer was handed to the transport."""
-        before = self.cycle
         self._unlimit()
         super().on_response_complete()
-        self._after(before)
+        if self.transport.is_closing():
+            self._limit(HEAD_SECONDS)
+        elif not self.cycle.response_complete:
+            self._limit(EXCHANGE_SECONDS)
 
     def timeout_keep_alive_handler(self) -> None:
         """No other request has come; a client that does not read what was sent is not waited for longer."""
         super().timeout_keep_alive_handler()
         self._limit(HEAD_SECONDS)
-
-    def _after(self, before: Any) -> None:
-        if self.cycle is not before:
-            self._limit(EXCHANGE_SECONDS)
-        elif self._deadline is None and self.conn.their_state is not h11.DONE and self._partial:
-            self._limit(HEAD_SECONDS)
 
     @property
     def _partial(self) -> bool:

@@ -25,7 +25,7 @@ from pipeline.serving.guard import Access
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.reference import Resolved, resolve
 from pipeline.serving.served import Served
-from pipeline.serving.service import Service, Speed
+from pipeline.serving.service import Service
 from pipeline.serving.watch import watch
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -116,7 +116,7 @@ def application(
     """
     served = served or Served.load(resolved)
     metrics = Metrics(served.classes, settings.workers, counts)
-    service = Service(served, metrics, Speed(batch_seconds=settings.batch_ms / 1000))
+    service = Service(served, metrics, settings.batch_ms / 1000)
     background = None
     if settings.model and "@" in settings.model and not Path(settings.model).exists():
         background = functools.partial(
@@ -130,6 +130,7 @@ def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Confi
     return uvicorn.Config(
         start,
         factory=True,
+        loop="uvloop",
         http=LimitedProtocol,
         ws="none",
         workers=workers,

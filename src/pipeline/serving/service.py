@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,28 +18,23 @@ _WAITING = 512  # pictures, of all requests
 _EXPLAINED = 8  # pictures that may wait for their map
 
 
-@dataclass(frozen=True)
-class Speed:
-    """How pictures are computed."""
-
-    threads: int = 2
-    batch_seconds: float = 0.005
-
-
 class Service:
-    """Answers with the model in use, which may be replaced between two requests."""
+    """Answers with the model in use, which may be replaced between two requests.
 
-    def __init__(self, served: Served, metrics: Metrics, speed: Speed) -> None:
-        self.served, self.metrics, self._speed = served, metrics, speed
+    Args:
+        served: the model at first.
+        metrics: where all is counted.
+        batch_seconds: how long a picture may wait for others that are computed with it.
+    """
+
+    def __init__(self, served: Served, metrics: Metrics, batch_seconds: float) -> None:
+        self.served, self.metrics, self._batch_seconds = served, metrics, batch_seconds
         self.ready = False
 
     def start(self) -> None:
         """Begin to compute; inside an event loop."""
         self._batcher = Batcher(
-            threads=self._speed.threads,
-            seconds=self._speed.batch_seconds,
-            waiting=_WAITING,
-            on_batch=self.metrics.batch,
+            seconds=self._batch_seconds, waiting=_WAITING, on_batch=self.metrics.batch
         )
         # Of its own: a map takes as long as 200 answers, which need not wait for it.
         self._explainer = ThreadPoolExecutor(1, "explain")
