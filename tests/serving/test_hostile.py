@@ -78,7 +78,8 @@ def test_so_is_one_that_begins_a_second_request_and_stops(client):
 def drip(client, first: bytes, part: bytes) -> bytes:
     """Send `first`, then `part` again and again; what was received before the server closed, soon."""
     received, end = b"", time.monotonic() + 5
-    with suppress(ConnectionResetError, BrokenPipeError), socket.create_connection(("127.0.0.1", client.port), 0.1) as raw:
+    place = ("127.0.0.1", client.port)
+    with suppress(ConnectionResetError, BrokenPipeError), socket.create_connection(place, 0.1) as raw:
         raw.sendall(first)
         while time.monotonic() < end:
             with suppress(TimeoutError):

@@ -33,9 +33,7 @@ class Service:
 
     def start(self) -> None:
         """Begin to compute; inside an event loop."""
-        self._batcher = Batcher(
-            seconds=self._batch_seconds, waiting=_WAITING, on_batch=self.metrics.batch
-        )
+        self._batcher = Batcher(seconds=self._batch_seconds, waiting=_WAITING, on_batch=self.metrics.batch)
         # Of its own: a map takes as long as 200 answers, which need not wait for it.
         self._explainer = ThreadPoolExecutor(1, "explain")
         self._explaining = 0
