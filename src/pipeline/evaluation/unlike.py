@@ -89,7 +89,8 @@ def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -
 def _mean(values: NDArray[Any]) -> NDArray[Any]:
     """Of each image; as NumPy's own, which takes twice as long for a single image."""
     size = values.shape[1] * values.shape[2]
-    return np.add.reduce(values, axis=(1, 2)) / max(size, 1)
+    mean: NDArray[Any] = np.add.reduce(values, axis=(1, 2)) / max(size, 1)
+    return mean
 
 
 @cache

@@ -33,8 +33,8 @@ class Item:
     """One image to be."""
 
     name: str
-    # An encoded picture, or its file, or pixels, or why there is none.
-    content: "bytes | Path | NDArray[Any] | PipelineError"
+    # An encoded picture, or the path of its file, or pixels, or why there is none.
+    content: "bytes | str | NDArray[Any] | PipelineError"
 
     def read(self, reader: ReaderSection) -> NDArray[np.uint8]:
         """The image, uint8 of the shape that `reader` makes.
@@ -67,7 +67,7 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
     if path == STANDARD_INPUT:
         yield from _of_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
     elif Path(path).is_dir():
-        yield from (Item(str(file), file) for file in _below(Path(path)))
+        yield from (Item(file, file) for file in _below(path))
     else:
         try:
             with Path(path).open("rb") as file:
@@ -76,13 +76,13 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
             yield Item(path, PipelineError(f"{path} can't be read: {error.strerror}"))
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: str) -> Iterator[str]:
     """The files in a folder and in those below it, numbers in their order; hidden ones are left out."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        path = Path(root)
+        path = str(Path(root) / "_")[:-1]  # Ten thousand paths would take a fifth of a second.
         for name in sorted((name for name in files if not name.startswith(".")), key=_natural):
-            yield path / name
+            yield path + name
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
@@ -107,7 +107,7 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
         elif re.match(rb"[\w\"'. -]+[,;\t]", head):
             yield from _of_table(name, file, reader)
         else:
-            yield Item(name, path or file.read())
+            yield Item(name, str(path) if path else file.read())
     except PipelineError as error:
         yield Item(name, error)
 

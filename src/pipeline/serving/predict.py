@@ -27,6 +27,9 @@ _CHUNK = 128
 _FEW = 256  # items that are read before other processes would have started
 _WAITING = 8  # chunks that are read ahead, for each process
 
+# The images that could be read, and for each item why it could not, or nothing.
+_Images = tuple[NDArray[np.uint8], list[str]]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -48,19 +51,17 @@ def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[A
         top: how many labels each answer has.
     """
     reader = predictor.description.reader
-    for chunk, read in _read(found, reader):
-        images = [image for image in read if not isinstance(image, str)]
-        made = iter(_of_images(predictor, images, top)) if images else iter(())
-        for item, image in zip(chunk, read, strict=True):
-            yield Answer(item.name, error=image) if isinstance(image, str) else Answer(item.name, *next(made))
+    for chunk, (images, errors) in _read(found, reader):
+        made = iter(_of_images(predictor, images, top)) if len(images) else iter(())
+        for item, error in zip(chunk, errors, strict=True):
+            yield Answer(item.name, error=error) if error else Answer(item.name, *next(made))
 
 
 def _of_images(
-    predictor: Predictor, images: Sequence[NDArray[np.uint8]], top: int
+    predictor: Predictor, images: NDArray[np.uint8], top: int
 ) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
-    stacked = np.stack(images)
-    probabilities = predictor.probabilities(stacked)
-    found = predictor.unlike(stacked, probabilities)
+    probabilities = predictor.probabilities(images)
+    found = predictor.unlike(images, probabilities)
     unlike: Sequence[bool | None] = [None] * len(images) if found is None else found.tolist()
     classes = predictor.description.classes
     orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -72,11 +73,9 @@ def _of_images(
         )
 
 
-def _read(
-    found: Iterable[Item], reader: ReaderSection
-) -> Iterator[tuple[list[Item], list[NDArray[np.uint8] | str]]]:
-    """The items in chunks with their images, or why there is none; many are read on all cores."""
-    waiting: deque[tuple[list[Item], Future[list[NDArray[np.uint8] | str]]]] = deque()
+def _read(found: Iterable[Item], reader: ReaderSection) -> Iterator[tuple[list[Item], _Images]]:
+    """The items in chunks with their images; many are read on all cores."""
+    waiting: deque[tuple[list[Item], Future[_Images]]] = deque()
     workers: ProcessPoolExecutor | None = None
     begun = 0
     try:
@@ -100,15 +99,17 @@ def _read(
             workers.shutdown(cancel_futures=True)
 
 
-def _images(chunk: Sequence[Item], reader: ReaderSection) -> list[NDArray[np.uint8] | str]:
-    read: list[NDArray[np.uint8] | str] = []
+def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
+    images, errors = [], []
     for item in chunk:
         try:
-            read.append(item.read(reader))
+            images.append(item.read(reader))
+            errors.append("")
         except PipelineError as error:
             # Pictures in archives have no name of their own.
-            read.append(getattr(error, "reason", "") or str(error))
-    return read
+            errors.append(getattr(error, "reason", "") or str(error))
+    # One array passes between processes much faster than many.
+    return np.array(images, np.uint8), errors
 
 
 def _cores() -> int:
