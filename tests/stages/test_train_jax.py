@@ -14,6 +14,7 @@ from pipeline.config.compose import compose
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch, preprocess
+from pipeline.training import onnx_process
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN = """
@@ -50,6 +51,25 @@ def test_a_model_of_jax_is_a_file_of_keras_and_of_onnx_like_any_other(tmp_path):
     last = workspace.history.read_text().splitlines()[-1].split(",")
     # What validation saw on JAX is what TensorFlow and ONNX Runtime compute.
     assert f"{(found.argmax(1) == labels).mean():.4f}" in [f"{float(value or 0):.4f}" for value in last]
+
+
+def test_the_process_of_the_export_begins_with_the_training_and_ends_with_one_that_fails():
+    def children():
+        return {
+            pid
+            for task in Path("/proc/self/task").iterdir()
+            for pid in (task / "children").read_text().split()
+        }
+
+    def fail():
+        with onnx_process.exporter():
+            assert len(children() - before) == 1
+            raise ZeroDivisionError
+
+    before = children()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert children() == before
 
 
 @pytest.mark.parametrize(

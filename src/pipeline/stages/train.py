@@ -1,6 +1,7 @@
 """train: the processed images become a model, as Keras and as ONNX have it, and the history of its epochs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla, thaw
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.onnx_process import Export, exporter
 
 if TYPE_CHECKING:
     import keras
@@ -61,25 +63,21 @@ def run(
         PipelineError: the training diverged, data are missing or damaged, the model can't be exported, or
             there is no such device.
     """
-    fitted = fit_model(config, workspace, on_epoch)
-    from pipeline.artifacts import model_file
+    with _exporter(config.train.backend) as export:
+        fitted = fit_model(config, workspace, on_epoch)
+        from pipeline.artifacts import model_file
 
-    if config.train.backend == "tensorflow":
-        from pipeline.training.onnx_export import export
-    else:
-        from pipeline.training.onnx_process import export
-
-    model, dataset = fitted.model, fitted.dataset
-    digest = model_file.weights_digest(model)
-    description = Description(
-        run=named,
-        data=dataset.name,
-        classes=dataset.classes,
-        image_shape=dataset.image_shape,
-        reader=ReaderSection.model_validate(dataset.reader),
-        weights_sha256=digest,
-    )
-    exported, classifier = export(model, description, fitted.held_out)
+        model, dataset = fitted.model, fitted.dataset
+        digest = model_file.weights_digest(model)
+        description = Description(
+            run=named,
+            data=dataset.name,
+            classes=dataset.classes,
+            image_shape=dataset.image_shape,
+            reader=ReaderSection.model_validate(dataset.reader),
+            weights_sha256=digest,
+        )
+        exported, classifier = export(model, description, fitted.held_out)
     shape = (-1, *dataset.image_shape)
     unlike = measure(classifier, fitted.train[0].reshape(shape), fitted.held_out.reshape(shape))
     f1 = None
@@ -99,6 +97,14 @@ def run(
         val_macro_f1=f1,
         cpu_seconds=round(fitted.cpu_seconds, 2),
     )
+
+
+def _exporter(backend: str) -> "AbstractContextManager[Export]":
+    if backend != "tensorflow":
+        return exporter()
+    from pipeline.training.onnx_export import export
+
+    return nullcontext(export)
 
 
 def fit_model(

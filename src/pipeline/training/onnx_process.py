@@ -3,9 +3,12 @@
 tf2onnx reads TensorFlow's functions, and a process has one backend of Keras, for as long as it lives.
 """
 
+import functools
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,37 +25,59 @@ if TYPE_CHECKING:
     import onnx
 
 _MODEL, _IMAGES, _DESCRIPTION, _EXPORTED = "model.keras", "images.npy", "description.json", "model.onnx"
+_GO = "go\n"
 
 
-def export(
-    model: "keras.Model", description: Description, images: NDArray[np.uint8]
-) -> "tuple[onnx.ModelProto, Classifier]":
-    """What `pipeline.training.onnx_export.export` gives, whatever backend this process has.
+Export = Callable[["keras.Model", Description, NDArray[np.uint8]], "tuple[onnx.ModelProto, Classifier]"]
 
-    Raises:
-        PipelineError: as that does, and where TensorFlow is not installed.
+
+@contextmanager
+def exporter() -> Iterator[Export]:
+    """What `pipeline.training.onnx_export.export` is, whatever backend this process has.
+
+    The process begins now: it imports TensorFlow while this one trains. It raises PipelineError as that does,
+    and where TensorFlow is not installed.
     """
+    with tempfile.TemporaryDirectory() as place:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        try:
+            yield functools.partial(_export, process, Path(place))
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def _export(
+    process: "subprocess.Popen[str]",
+    folder: Path,
+    model: "keras.Model",
+    description: Description,
+    images: NDArray[np.uint8],
+) -> "tuple[onnx.ModelProto, Classifier]":
     import onnx
 
     from pipeline.artifacts import model_file
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        model_file.save(model, folder / _MODEL)
-        np.save(folder / _IMAGES, images)
-        (folder / _DESCRIPTION).write_text(description.model_dump_json(), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, place], capture_output=True, text=True, errors="replace"
-        )
-        if done.returncode:
-            said = done.stderr.strip().removeprefix("error: ") or f"exit code {done.returncode}"
-            raise PipelineError(f"The trained model is not exported to ONNX. {said}")
-        exported = onnx.load_model(folder / _EXPORTED)
+    model_file.save(model, folder / _MODEL)
+    np.save(folder / _IMAGES, images)
+    (folder / _DESCRIPTION).write_text(description.model_dump_json(), encoding="utf-8")
+    _, errors = process.communicate(_GO)
+    if process.returncode:
+        said = errors.strip().removeprefix("error: ") or f"exit code {process.returncode}"
+        raise PipelineError(f"The trained model is not exported to ONNX. {said}")
+    exported = onnx.load_model(folder / _EXPORTED)
     return exported, Classifier(description, exported.SerializeToString())
 
 
 def main(folder: Path) -> None:
-    """Export the model in `folder`, to a file beside it."""
+    """Export the model in `folder`, once it is there, to a file beside it."""
     prepare_environment(folder / "home")
     with quiet_tensorflow():
         import_keras()
@@ -61,6 +86,8 @@ def main(folder: Path) -> None:
         from pipeline.artifacts import model_file
         from pipeline.training import onnx_export
     use_threads(1)
+    if sys.stdin.readline() != _GO:
+        return  # The training has failed.
     description = Description.model_validate_json((folder / _DESCRIPTION).read_text(encoding="utf-8"))
     model = model_file.load(folder / _MODEL)
     exported, _ = onnx_export.export(model, description, np.load(folder / _IMAGES))
