@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -55,6 +56,14 @@ def test_the_experiment_has_a_view_that_the_page_of_the_runs_opens(workspace):
     columns = json.loads(tags["mlflow.sharedViewState.results"])["selectedColumns"]
     assert {"metrics.`test_accuracy`", "metrics.`best_val_accuracy`", "params.`model.name`"} <= set(columns)
     assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_new_database_is_created_by_one_at_a_time(tmp_path):
+    workspace, tracked = Workspace(tmp_path / "new"), settings()
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(lambda _: open_store(tracked, workspace), range(4)))
+    assert len({store.experiment for store in opened}) == 1
+    assert {found.name for found in opened[0].client.search_experiments()} == {"Default", "image-classifier"}
 
 
 def test_no_two_of_ten_runs_have_one_colour(workspace):
