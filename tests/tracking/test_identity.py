@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,21 @@ def test_a_store_that_lost_the_run_gets_it_again_with_its_occasions(workspace):
     assert again.info.run_id != before.info.run_id
     assert again.data.tags["git.commit"] == before.data.tags["git.commit"]
     assert any(key.startswith("pipeline.occasion.") for key in again.data.tags)
+
+
+def test_two_that_rebuild_a_run_at_once_make_one_and_double_nothing(workspace):
+    train(config(), workspace)
+    from mlflow.entities import ViewType
+
+    before = one_run(workspace)
+    client(workspace).delete_tag(before.info.run_id, "pipeline.id")
+    tracked = config().tracking
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: tracking.sync(tracked, workspace), range(2)))
+    found = client(workspace).search_runs([before.info.experiment_id], run_view_type=ViewType.ALL)
+    [again] = [run for run in found if run.info.run_id != before.info.run_id]
+    assert curve(workspace, again) == curve(workspace, before)
+    assert len(again.outputs.model_outputs) == 1
 
 
 # --- the code that ran -------------------------------------------------------------------------
