@@ -115,19 +115,18 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
     unharmed.repro()
 
     chance = random.Random(0)
-    progress = [0]
+    reached = 0
     for _ in range(5):
         repro = start(killed, "dvc", "repro")
-        repro.wait_for(f"Epoch {progress[-1] + chance.randint(20, 80)} of")
+        repro.wait_for(f"Epoch {reached + chance.randint(20, 80)} of")
         [stage] = in_training(killed)
         os.kill(stage, signal.SIGKILL)
         assert repro.end() != 0
         until(lambda: not killed.processes())
-        went_on = re.findall(r"Going on after epoch (\d+)", repro.output)
-        progress.append(int(re.findall(r"Epoch (\d+) of", repro.output)[-1]))
+        [began_after] = re.findall(r"Going on after epoch (\d+)", repro.output) or ["0"]
         # At most the epoch that was under way is lost.
-        assert not went_on or int(went_on[0]) >= progress[-2] - 1
-    assert progress == sorted(progress)
+        assert int(began_after) >= reached - 1
+        reached = int(re.findall(r"Epoch (\d+) of", repro.output)[-1])
 
     [checkpoint] = (killed.root / ".pipeline" / "checkpoints").glob("*.npz")
     last = killed.repro()
