@@ -125,7 +125,10 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     clone = clone_of(reproduced, tmp_path / "second")
     cache = reproduced.root / ".dvc" / "cache"
     clone.run("dvc", "cache", "dir", "--local", str(cache))
-    output = clone.repro()
+    # No network: a proxy that nothing listens at.
+    nowhere = "http://127.0.0.1:9"
+    offline = {"http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": ""}
+    output = clone.repro(**offline)
     assert not {"fetch", "preprocess", "train", "evaluate"} & set(executed(output))
     assert clone.digests() == reproduced.digests()
     assert not (clone.root / "mlflow.db").exists()
@@ -134,6 +137,9 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     [rebuilt], [original] = clone.mlflow_runs(), reproduced.mlflow_runs()
     assert rebuilt.info.run_name == original.info.run_name
     assert (rebuilt.info.status, rebuilt.data.metrics) == ("FINISHED", original.data.metrics)
+
+    clone.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 1")
+    assert executed(clone.repro(**offline)) == ["compose", "train", "evaluate"]
 
 
 def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(template, tmp_path):
