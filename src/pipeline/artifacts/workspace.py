@@ -16,6 +16,11 @@ SPLITS = ("train", "validation", "test")
 RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
+def origin_of(split: str) -> str:
+    """Of which raw arrays the images of a split are: validation images are among those for training."""
+    return "test" if split == "test" else "train"
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder in which the stages run: the repository, or a trial that shares its DVC cache."""

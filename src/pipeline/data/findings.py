@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts.workspace import atomic
+from pipeline.artifacts.workspace import atomic, origin_of
 from pipeline.data.inspection import Inspection
 from pipeline.data.near_duplicates import Near
 
@@ -129,7 +129,6 @@ def write_findings(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("finding", "group", "split", "index", "file", "class", "value"))
         for each in found:
-            origin = "test" if each.split == "test" else "train"
-            name = names[f"{origin}_names"][each.index] if names else ""
+            name = names[f"{origin_of(each.split)}_names"][each.index] if names else ""
             group = "" if each.group is None else each.group
             writer.writerow((each.kind, group, each.split, each.index, name, class_of(each), each.value))

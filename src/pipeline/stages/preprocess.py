@@ -1,11 +1,9 @@
 """preprocess: data/raw -> data/processed: flat images in three splits, checked and described."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from pipeline.artifacts.processed import (
     write_dataset,
     write_split,
 )
-from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic
+from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, atomic, origin_of
 from pipeline.config.schema import Config
 from pipeline.console import say
 from pipeline.data import near_duplicates
@@ -37,8 +35,8 @@ from pipeline.data.findings import (
 )
 from pipeline.data.formats.npy import open_npy
 from pipeline.data.inspection import Inspection
-from pipeline.data.names import read_pictures
-from pipeline.data.near_duplicates import Hasher
+from pipeline.data.names import Pictures, read_pictures
+from pipeline.data.near_duplicates import Hasher, Near
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
 from pipeline.plots.findings import Shown, balance, near_pairs, outliers
@@ -50,6 +48,7 @@ _SAMPLE = 2000  # training images that decide what is much of a frequency
 
 Images = NDArray[np.uint8]
 Indices = NDArray[np.int64]
+Rows = Mapping[str, Indices]  # of each split, by their numbers in data/raw
 
 
 def run(config: Config, workspace: Workspace) -> None:
@@ -60,108 +59,52 @@ def run(config: Config, workspace: Workspace) -> None:
     Raises:
         PipelineError: the raw arrays are not what they must be, or a class has no training image.
     """
-    name, classes, pinned = config.data.name, config.data.classes, config.data.sha256
-    image_shape = config.data.reader.image_shape
-    if pinned:
-        raw_files = {workspace.raw / f"{key}.npy": digest for key, digest in pinned.model_dump().items()}
-        refuse_damaged(workspace, raw_files)
-    try:
-        arrays = {key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}
-        raw = canonical(arrays, classes, image_shape)
-    except PipelineError as error:
-        raise PipelineError(f"data/raw is refused: {error}") from None
-    pixels = math.prod(image_shape)
+    name, classes, image_shape = config.data.name, config.data.classes, config.data.reader.image_shape
+    raw = _Raw(config, workspace)
+    divided, chosen = _divide(config, raw)
+    counts = {split: _count(raw.labels(split, chosen[split]), len(classes)) for split in SPLITS}
+    _refuse_empty_class(name, classes, counts["train"])
 
-    def images(split: str, at: Indices, piece_bytes: int = _PIECE_BYTES) -> Iterator[Images]:
-        return _pieces(workspace.raw / f"{_origin(split)}_images.npy", at, pixels, piece_bytes)
-
-    @cache
-    def prints(origin: str = "train") -> NDArray[np.uint64]:
-        return fingerprints_of(images(origin, np.arange(len(raw[f"{origin}_labels"]))))
-
-    given = config.data.validation_images
-    settings = config.preprocess
-    train, validation = divide(raw["train_labels"], settings, given, prints)
-    divided = chosen = {
-        "train": train,
-        "validation": validation,
-        "test": np.arange(len(raw["test_labels"])),
-    }
-    if settings.duplicates == "drop":
-        others = np.concatenate([prints()[validation], prints("test")])
-        train = kept(prints(), train, others)
-        say(f"Dropped {len(divided['train']) - len(train):,} duplicates from the training images.")
-    if settings.train_fraction < 1:
-        train = share(raw["train_labels"], prints(), train, settings.train_fraction)
-    chosen = chosen | {"train": train}
-    labels = {split: raw[f"{_origin(split)}_labels"][chosen[split]] for split in SPLITS}
-    counts = {split: _count(labels[split], len(classes)) for split in SPLITS}
-    for class_name, count in zip(classes, counts["train"].per_class, strict=True):
-        if not count:
-            raise PipelineError(
-                f"{name} has no training image of the class {class_name!r} (once the validation images "
-                "are set apart): add some, take it out of data.classes, or set "
-                "preprocess.validation_split to stratified or hash."
-            )
-
-    hasher = Hasher.of(images("train", train[:: -(-len(train) // _SAMPLE)]), image_shape)
+    hasher = Hasher.of(
+        raw.images("train", chosen["train"][:: -(-len(chosen["train"]) // _SAMPLE)]), image_shape
+    )
     seen = {split: Inspection(hasher) for split in SPLITS}
     digests = {
         split: write_split(
             workspace,
             split,
-            seen[split].watch(images(split, chosen[split])),
-            (len(chosen[split]), pixels),
-            labels[split],
+            seen[split].watch(raw.images(split, chosen[split])),
+            (len(chosen[split]), math.prod(image_shape)),
+            raw.labels(split, chosen[split]),
         )
         for split in SPLITS
     }
-    mean, std = _moments(seen["train"].levels)
-    fingerprints = {split: of.fingerprints for split, of in seen.items()}
-    duplicates = _duplicates(fingerprints)
     near = near_duplicates.find(
         seen["train"].hashes,
         seen["test"].hashes,
-        lambda split, at: images(split, chosen[split][at], _PAIRS_BYTES),
+        lambda split, at: raw.images(split, chosen[split][at], _PAIRS_BYTES),
     )
-    if settings.duplicates == "drop":
-        # Conflicts are among what was dropped, too.
-        fingerprints = {split: prints(_origin(split))[at] for split, at in divided.items()}
-    else:
-        divided = chosen
-    of_divided = {split: raw[f"{_origin(split)}_labels"][at] for split, at in divided.items()}
-    found = [
-        *_in_raw(equal_images(fingerprints, of_divided), divided),
-        *_in_raw(near_images(near), chosen),
-        *_in_raw(unusual_brightness(seen), chosen),
-    ]
     pictures = read_pictures(workspace.raw)
-    if pictures:
-        of_split = {split: pictures.sizes[f"{_origin(split)}_sizes"][at] for split, at in chosen.items()}
-        found += _in_raw(unusual_sizes(of_split), chosen)
+    found = _findings(raw, divided, chosen, seen, near, pictures)
     total = {kind: sum(each.kind == kind for each in found) for kind in FINDINGS}
     total["near_duplicate"] = len(near.test)
 
     def label_of(finding: Finding) -> str:
-        return str(classes[raw[f"{_origin(finding.split)}_labels"][finding.index]])
+        return str(classes[raw.labels(finding.split, np.array(finding.index))])
 
     write_findings(workspace.findings, found, label_of, pictures.names if pictures else None)
+    mean, std = _moments(seen["train"].levels)
+    duplicates = _duplicates({split: of.fingerprints for split, of in seen.items()})
+    reader = config.data.reader.model_dump(mode="json")
     write_dataset(
         workspace,
-        Dataset(
-            name,
-            classes,
-            image_shape,
-            config.data.reader.model_dump(mode="json"),
-            SCALE,
-            counts,
-            mean,
-            std,
-            duplicates,
-            digests,
-            total,
-        ),
+        Dataset(name, classes, image_shape, reader, SCALE, counts, mean, std, duplicates, digests, total),
     )
+
+    def shown(finding: Finding) -> Shown:
+        [image] = next(raw.images(finding.split, np.array([finding.index])))
+        return Shown(image, finding, label_of(finding))
+
     with drawing({}), atomic(workspace.samples) as path:
         figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
         # The default metadata name matplotlib's version, which is no property of the images.
@@ -169,11 +112,6 @@ def run(config: Config, workspace: Workspace) -> None:
     with drawing(), atomic(workspace.data_figures) as folder:
         folder.mkdir()
         per_class = {split: count.per_class for split, count in counts.items()}
-
-        def shown(finding: Finding) -> Shown:
-            [image] = next(images(finding.split, np.array([finding.index])))
-            return Shown(image, finding, label_of(finding))
-
         figures = {
             "balance": balance(per_class, classes),
             "near_duplicates": near_pairs(shown, found, counts["test"].total, near.is_complete, image_shape),
@@ -192,25 +130,104 @@ def run(config: Config, workspace: Workspace) -> None:
         say(f"data/processed/findings.csv lists images to look at: {said}.")
 
 
-def _in_raw(found: Iterable[Finding], rows: Mapping[str, Indices]) -> list[Finding]:
+class _Raw:
+    """The arrays in data/raw, checked; validation images are among those for training."""
+
+    def __init__(self, config: Config, workspace: Workspace) -> None:
+        self._folder = workspace.raw
+        self._pixels = math.prod(config.data.reader.image_shape)
+        if pinned := config.data.sha256:
+            files = {workspace.raw / f"{key}.npy": digest for key, digest in pinned.model_dump().items()}
+            refuse_damaged(workspace, files)
+        try:
+            arrays = {key: open_npy(workspace.raw / f"{key}.npy") for key in RAW_ARRAYS}
+            checked = canonical(arrays, config.data.classes, config.data.reader.image_shape)
+        except PipelineError as error:
+            raise PipelineError(f"data/raw is refused: {error}") from None
+        self._labels = {origin: checked[f"{origin}_labels"] for origin in ("train", "test")}
+        self._fingerprints: dict[str, NDArray[np.uint64]] = {}
+
+    def labels(self, split: str, at: Indices | None = None) -> NDArray[np.int32]:
+        """Of the images at `at`, by their numbers in data/raw; None: of all."""
+        labels: NDArray[np.int32] = self._labels[origin_of(split)]
+        return labels if at is None else labels[at]
+
+    def images(self, split: str, at: Indices, piece_bytes: int = _PIECE_BYTES) -> Iterator[Images]:
+        """Those at `at`, flat, so many bytes at a time."""
+        step = max(1, piece_bytes // self._pixels)
+        for start in range(0, len(at), step):
+            # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
+            array = open_npy(self._folder / f"{origin_of(split)}_images.npy")
+            yield array[at[start : start + step]].reshape(-1, self._pixels)
+
+    def fingerprints(self, split: str) -> NDArray[np.uint64]:
+        """Of all images, read once."""
+        origin = origin_of(split)
+        if origin not in self._fingerprints:
+            every = np.arange(len(self._labels[origin]))
+            self._fingerprints[origin] = fingerprints_of(self.images(origin, every))
+        return self._fingerprints[origin]
+
+
+def _divide(config: Config, raw: _Raw) -> tuple[Rows, Rows]:
+    """Which images each split would have with duplicates and all, and which it has."""
+    settings = config.preprocess
+    train, validation = divide(
+        raw.labels("train"), settings, config.data.validation_images, lambda: raw.fingerprints("train")
+    )
+    divided = {"train": train, "validation": validation, "test": np.arange(len(raw.labels("test")))}
+    if settings.duplicates == "drop":
+        prints = raw.fingerprints("train")
+        train = kept(prints, train, np.concatenate([prints[validation], raw.fingerprints("test")]))
+        say(f"Dropped {len(divided['train']) - len(train):,} duplicates from the training images.")
+    if settings.train_fraction < 1:
+        train = share(raw.labels("train"), raw.fingerprints("train"), train, settings.train_fraction)
+    chosen = divided | {"train": train}
+    return (divided if settings.duplicates == "drop" else chosen), chosen
+
+
+def _refuse_empty_class(name: str, classes: Sequence[str], train: Count) -> None:
+    for class_name, count in zip(classes, train.per_class, strict=True):
+        if not count:
+            raise PipelineError(
+                f"{name} has no training image of the class {class_name!r} (once the validation images "
+                "are set apart): add some, take it out of data.classes, or set "
+                "preprocess.validation_split to stratified or hash."
+            )
+
+
+def _findings(
+    raw: _Raw,
+    divided: Rows,
+    chosen: Rows,
+    seen: Mapping[str, Inspection],
+    near: Near,
+    pictures: Pictures | None,
+) -> list[Finding]:
+    """What is worth a look, with the numbers that the images have in data/raw."""
+    fingerprints = {split: of.fingerprints for split, of in seen.items()}
+    if divided is not chosen:
+        # Conflicts are among what was dropped, too.
+        fingerprints = {split: raw.fingerprints(split)[at] for split, at in divided.items()}
+    labels = {split: raw.labels(split, at) for split, at in divided.items()}
+    found = [
+        *_in_raw(equal_images(fingerprints, labels), divided),
+        *_in_raw(near_images(near), chosen),
+        *_in_raw(unusual_brightness(seen), chosen),
+    ]
+    if pictures:
+        sizes = {split: pictures.sizes[f"{origin_of(split)}_sizes"][at] for split, at in chosen.items()}
+        found += _in_raw(unusual_sizes(sizes), chosen)
+    return found
+
+
+def _in_raw(found: Iterable[Finding], rows: Rows) -> list[Finding]:
     """With the numbers that the images have in data/raw."""
     return [replace(each, index=int(rows[each.split][each.index])) for each in found]
 
 
-def _origin(split: str) -> str:
-    return "test" if split == "test" else "train"
-
-
 def _count(labels: NDArray[np.int32], classes: int) -> Count:
     return Count(len(labels), tuple(np.bincount(labels, minlength=classes).tolist()))
-
-
-def _pieces(path: Path, chosen: Indices, pixels: int, piece_bytes: int) -> Iterator[Images]:
-    """The chosen images, flat, so many bytes at a time."""
-    step = max(1, piece_bytes // pixels)
-    for start in range(0, len(chosen), step):
-        # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
-        yield open_npy(path)[chosen[start : start + step]].reshape(-1, pixels)
 
 
 def _moments(levels: NDArray[np.int64]) -> tuple[float, float]:
