@@ -88,7 +88,8 @@ def test_parallel_trials_share_what_they_have_in_common_on_a_cold_cache(template
 
 
 def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
-    output = smoke.pipeline("-m", "preprocess.validation_fraction=0.999,0.2", code=1)
+    one_at_a_time = "hydra.launcher.n_jobs=1"  # so that the second begins after the first failed
+    output = smoke.pipeline("-m", "preprocess.validation_fraction=0.999,0.2", one_at_a_time, code=1)
     assert "Traceback" not in output
     assert states(smoke) == ["failed", "done"]
     told = [line for line in output.splitlines() if line.startswith("error: ")]
