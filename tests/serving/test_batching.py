@@ -96,21 +96,21 @@ def test_the_event_loop_goes_on_meanwhile():
 def test_small_pictures_do_not_wait_for_large_ones():
     class SlowIfLarge(Slow):
         def read(self, picture):
-            self.seconds = 1.0 if len(picture) > 2**16 else 0.0
+            self.seconds = 1.0 if len(picture) > 2**14 else 0.0
             return super().read(picture)
 
     async def ask():
         batcher = Batcher(seconds=0, waiting=10)
-        large = asyncio.ensure_future(batcher.answer(model, [b"x" * (2**16 + 1)]))
+        large = asyncio.ensure_future(batcher.answer(model, [b"x" * (2**14 + 1)]))
         await asyncio.sleep(0.1)
-        [small] = await batcher.answer(model, [b"x" * 2**16])
+        [small] = await batcher.answer(model, [b"x" * 2**14])
         assert not large.done()
         [last] = await large
         batcher.close()
         return small.label, last.label
 
     model = SlowIfLarge(0)
-    assert asyncio.run(ask()) == (str(2**16), str(2**16 + 1))
+    assert asyncio.run(ask()) == (str(2**14), str(2**14 + 1))
 
 
 def test_more_than_can_wait_is_refused_at_once():

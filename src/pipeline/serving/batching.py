@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
 _MOST = 64  # images that are computed together
-_LARGE = 2**16  # bytes of an encoded picture that takes long to read
+_LARGE = 2**14  # bytes of an encoded picture that takes long to read
 
 
 class OverloadedError(PipelineError):
@@ -37,8 +37,8 @@ class Batcher:
 
     A thread takes the first picture that waits, reads it, and takes those that wait behind it until
     `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture that comes
-    alone is computed alone. Large pictures have a thread of their own, or small ones would wait while they
-    are read; a third thread would only fight with these for the interpreter.
+    alone is computed alone. Large pictures have two threads of their own, or small ones would wait while
+    they are read; small ones have one, since a second would only fight with it for the interpreter.
 
     Args:
         seconds: how long a picture may wait for others to be read that are computed with it.
@@ -54,7 +54,8 @@ class Batcher:
         self._seconds, self._room, self._on_batch = seconds, waiting, on_batch
         self._waiting = 0
         self._loop = asyncio.get_running_loop()
-        for queue in (self._small, self._large):
+        self._of_threads = (self._small, self._large, self._large)
+        for queue in self._of_threads:
             threading.Thread(target=self._work, args=(queue,), daemon=True).start()
 
     async def answer(
@@ -76,7 +77,7 @@ class Batcher:
 
     def close(self) -> None:
         """End the threads once they have computed what waits."""
-        for queue in (self._small, self._large):
+        for queue in self._of_threads:
             queue.put(None)
 
     def _work(self, queue: _Queue) -> None:
