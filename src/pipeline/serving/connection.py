@@ -16,7 +16,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._deadline: asyncio.TimerHandle | None = None
-        self._in_head, self._head_bytes = False, 0
+        self._head_bytes: int | None = None  # of a head that has begun and not ended
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -32,8 +32,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """A part of a request has come."""
         before = self.cycle
         super().data_received(data)
-        self._head_bytes += len(data) if self._in_head else 0
-        if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        if (self._head_bytes or 0) > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
         elif self.cycle is not before:
             self._limit(EXCHANGE_SECONDS)
@@ -43,11 +44,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head has begun."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
-        self._in_head, self._head_bytes = False, 0
+        self._head_bytes = None
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:

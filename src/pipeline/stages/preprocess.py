@@ -90,7 +90,7 @@ def run(config: Config, workspace: Workspace) -> None:
     total["near_duplicate"] = len(near.test)
 
     def label_of(finding: Finding) -> str:
-        return str(classes[raw.labels(finding.split, np.array(finding.index))])
+        return str(classes[raw.labels(finding.split)[finding.index]])
 
     write_findings(workspace.findings, found, label_of, pictures.names if pictures else None)
     mean, std = _moments(seen["train"].levels)
