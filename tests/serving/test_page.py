@@ -48,6 +48,10 @@ class Page:
     def shows(self, name: str, text: str) -> None:
         until(lambda: text in self.text(name))
 
+    def settled(self) -> bool:
+        """Whether what is shown is the answer to what is on the board."""
+        return self.find("answer").get_attribute("aria-busy") == "false"
+
     def draw(self, lines) -> None:
         board = self.find("board")
         width, height = board.size["width"], board.size["height"]
@@ -131,6 +135,7 @@ def test_the_answer_follows_while_one_draws(page):
         board, -80, -100
     ).click_and_hold().move_by_offset(150, 0).perform()
     page.shows("sure", "%")
+    until(page.settled)
     first = page.text("bars")
     ActionChains(page.browser, duration=20).move_by_offset(-90, 220).perform()
     until(lambda: page.text("bars") != first)
@@ -141,8 +146,9 @@ def test_lines_are_taken_back_one_by_one_or_all_at_once(page):
     undo, clear = page.find("undo"), page.find("clear")
     assert not undo.is_enabled()
     page.draw(DIGITS["4"][:1])
-    page.shows("sure", "%")
+    until(page.settled)
     first = page.text("bars")
+    assert "%" in first
     page.draw(DIGITS["4"][1:])
     page.shows("label", "4")
     undo.click()

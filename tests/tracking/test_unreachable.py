@@ -94,6 +94,19 @@ def test_a_server_that_never_answers_is_known_within_ten_seconds_and_not_waited_
     assert len(curve(workspace, run)) == 20
 
 
+def test_a_warning_is_said_once_when_the_sender_fails_as_it_is_given_up(workspace, black_hole, monkeypatch):
+    said = []
+
+    def slowly(text):
+        said.append(text)
+        time.sleep(3)
+
+    monkeypatch.setattr(tracking, "warn", slowly)
+    settings = config(tracking={"uri": black_hole, "timeout": 1.0})
+    train(settings, workspace, on_epoch=lambda epoch: epoch.epoch == 3 and until(lambda: said))
+    assert len(said) == 1
+
+
 def test_a_server_killed_in_mid_training_gets_all_when_it_is_back(workspace, tmp_path):
     server = Server(tmp_path).start()
     settings = at(server.uri)

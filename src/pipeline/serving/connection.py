@@ -17,6 +17,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*args, **keywords)
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes: int | None = None  # of a head that has begun and not ended
+        self._refusal: str | None = None  # of what came after the requests that are being answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -30,6 +31,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of a request has come."""
+        if self._refusal:
+            return
         before = self.cycle
         super().data_received(data)
         if self._head_bytes is not None:
@@ -51,9 +54,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = None
         super().on_headers_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and close, after the requests before it have their answers."""
+        unfinished = self.cycle is not None and not self.cycle.response_complete
+        broken = unfinished and self.cycle.more_body
+        if broken and self.pipeline:
+            self.pipeline.popleft()
+            self._refusal = msg
+        elif unfinished and not broken:
+            self._refusal = msg
+        else:
+            super().send_400_response(msg)
+
     def on_response_complete(self) -> None:
         """The answer was handed to the transport."""
         self._unlimit()
+        if self._refusal and not self.pipeline:
+            super().send_400_response(self._refusal)
         super().on_response_complete()
         if self.transport.is_closing():
             self._limit(HEAD_SECONDS)

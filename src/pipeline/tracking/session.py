@@ -109,6 +109,7 @@ class _Sender(threading.Thread):
         self._imported = threading.Event()
         self._given_up = threading.Event()
         self._failed = True  # until all was sent
+        self._warning = threading.Lock()
         self._warned = self._sent_others = False
 
     def wake(self) -> None:
@@ -178,9 +179,10 @@ class _Sender(threading.Thread):
 
     def _warn(self, text: str) -> None:
         """Say it once, however often it is tried again."""
-        if not self._warned:
+        with self._warning:
+            first, self._warned = not self._warned, True
+        if first:
             warn(text)
-        self._warned = True
 
 
 def send_others(
