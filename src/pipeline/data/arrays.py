@@ -1,8 +1,9 @@
 """The raw arrays: what they must be, and the one form in which they are stored."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +29,16 @@ class Chosen:
     """Images of a file, in an order of their own, that are never in memory all at once.
 
     Args:
-        pixels: maps the file anew: uint8 (rows, *shape).
+        file: of uint8 (rows, *shape).
+        shape: of an image.
         rows: which of them, int64 (n,).
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, pixels: Callable[[], NDArray[np.uint8]], rows: NDArray[np.int64]) -> None:
-        self._pixels, self._rows = pixels, rows
-        self.shape = (len(rows), *pixels().shape[1:])
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], rows: NDArray[np.int64]) -> None:
+        self._file, self._rows = file, rows
+        self.shape = (len(rows), *shape)
         self.ndim = len(self.shape)
 
     def __len__(self) -> int:
@@ -44,10 +46,15 @@ class Chosen:
 
     def pieces(self) -> Iterator[NDArray[np.uint8]]:
         """The images, a few megabytes at a time."""
-        step = max(1, PIECE_BYTES // math.prod(self.shape[1:]))
-        for start in range(0, len(self._rows), step):
-            # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
-            yield self._pixels()[self._rows[start : start + step]]
+        size = math.prod(self.shape[1:])
+        step = max(1, PIECE_BYTES // size)
+        for start in range(0, len(self), step):
+            rows = self._rows[start : start + step].tolist()
+            piece = np.empty((len(rows), *self.shape[1:]), np.uint8)
+            # Not mapped: a few images out of order would bring most of a file into memory.
+            for image, row in zip(piece, rows, strict=True):
+                os.preadv(self._file.fileno(), [image], row * size)
+            yield piece
 
 
 def pieces(array: "NDArray[Any] | Chosen") -> Iterator[NDArray[Any]]:

@@ -66,15 +66,12 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh
     if is_set:
         layout = arrange(rows.names, listing)
         description = layout.description
-        places = [layout.places.get(name) for name in rows.names]
-        kept = [index for index, place in enumerate(places) if place is not None]
         skipped = skipped + list(layout.unplaced.items())
-        rows.keep(kept)
-        found = [places[index] for index in kept]
-        labels = [place.label for place in found if place]
-        splits = [
-            -1 if place is None or place.split is None else _SPLITS.index(place.split) for place in found
-        ]
+        kept = [index for index, name in enumerate(rows.names) if name in layout.places]
+        rows.keep(np.array(kept, np.int64))
+        places = [layout.places[name] for name in rows.names]
+        labels = [place.label for place in places]
+        splits = [-1 if place.split is None else _SPLITS.index(place.split) for place in places]
         classes: tuple[str, ...] = layout.classes
     elif listing.classes is not None:
         classes = listing.classes
@@ -90,7 +87,7 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh
         called if is_numbered else None,
         _numbered(labels, called),
         np.asarray(splits, np.int8),
-        np.frombuffer(b"".join(rows.digests), f"V{DIGEST_BYTES}"),
+        np.frombuffer(rows.digests, f"V{DIGEST_BYTES}"),
         is_set,
         skipped,
         description,
@@ -177,14 +174,14 @@ def arranged(
     last = collected.splits[order] == 1
     train = np.concatenate([order[~is_test[order] & ~last], order[~is_test[order] & last]])
     offsets = np.asarray(collected.rows.offsets, np.int64)
-    names, sizes = collected.rows.names, collected.rows.sizes
+    names, sizes = collected.rows.names, np.asarray(collected.rows.sizes, np.int32).reshape(-1, 2)
     found: dict[str, Any] = {}
     for split, indices in (("train", train), ("test", order[is_test[order]])):
-        found[f"{split}_images"] = Chosen(collected.rows.pixels, offsets[indices])
+        found[f"{split}_images"] = Chosen(collected.rows.file, collected.rows.shape, offsets[indices])
         found[f"{split}_labels"] = labels[indices]
         if collected.is_set:
             found[f"{split}_names"] = [names[index] for index in indices]
-            found[f"{split}_sizes"] = np.array([sizes[index] for index in indices], np.int32).reshape(-1, 2)
+            found[f"{split}_sizes"] = sizes[indices]
     return found
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -39,26 +40,22 @@ class Rows:
     names: list[str] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)  # class names or numbers; None: by the name
     splits: list[Split | None] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)  # of the pixels
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # that the pictures had; of arrays none
-    offsets: list[int] = field(default_factory=list)  # which row of the file
+    # Numbers side by side, not objects: there may be a million images.
+    digests: bytearray = field(default_factory=bytearray)  # of the pixels, DIGEST_BYTES each
+    sizes: "array[int]" = field(default_factory=lambda: array("i"))  # two for each picture; of arrays none
+    offsets: "array[int]" = field(default_factory=lambda: array("q"))  # which row of the file
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
-    def keep(self, indices: Sequence[int]) -> None:
+    def keep(self, indices: NDArray[np.int64]) -> None:
         """Forget all other images."""
         self.names = [self.names[index] for index in indices]
         self.labels = [self.labels[index] for index in indices]
         self.splits = [self.splits[index] for index in indices]
-        self.digests = [self.digests[index] for index in indices]
-        self.offsets = [self.offsets[index] for index in indices]
-        self.sizes = [self.sizes[index] for index in indices] if self.sizes else []
-
-    def pixels(self) -> NDArray[np.uint8]:
-        """The file, mapped anew: uint8 (rows, *shape)."""
-        rows = os.fstat(self.file.fileno()).st_size // prod(self.shape)
-        if not rows:
-            return np.empty((0, *self.shape), np.uint8)
-        return np.memmap(self.file, np.uint8, "r", shape=(rows, *self.shape))
+        digests = np.frombuffer(self.digests, np.uint8).reshape(-1, DIGEST_BYTES)
+        self.digests = bytearray(digests[indices].tobytes())
+        self.offsets = array("q", np.asarray(self.offsets)[indices].tobytes())
+        if self.sizes:
+            self.sizes = array("i", np.asarray(self.sizes).reshape(-1, 2)[indices].tobytes())
 
 
 def decode(
@@ -114,9 +111,8 @@ def _note(
         rows.labels.append(None if batch.labels is None else batch.labels[index])
         rows.splits.append(batch.split)
         digest, size = outcome
-        rows.digests.append(digest)
-        if size:
-            rows.sizes.append(size)
+        rows.digests += digest
+        rows.sizes.extend(size or ())
         rows.offsets.append(start + index)
     progress.advance(len(outcomes))
 

@@ -1,10 +1,11 @@
 """Which class and split each file of a folder or archive is of, by the names of its folders or by a table."""
 
 import csv
+import functools
 import io
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -50,11 +51,10 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
         PipelineError: two folders can't be told apart, or a table lacks a column or names what is not there.
     """
     rows = _from_tables(listing.tables)
-    paths = {file: tuple(file.split("/")) for file in files}
-    folders = {tuple(folder.split("/")) for folder in listing.folders}
-    inside = {path[:-1] for path in paths.values()}
-    folders |= {folder[:depth] for folder in inside for depth in range(1, len(folder) + 1)}
-    depth = _wrapping(folders, paths.values())
+    folder_of = {folder: _parts(folder) for folder in {file.rpartition("/")[0] for file in files}}
+    folders = {_parts(folder) for folder in listing.folders}
+    folders |= {folder[:depth] for folder in folder_of.values() for depth in range(1, len(folder) + 1)}
+    depth = _wrapping(folders, folder_of.values())
     top = {folder[depth] for folder in folders if len(folder) == depth + 1}
     by_split = bool(top) and all(name.lower() in SPLIT_NAMES for name in top)
     inner = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
@@ -64,18 +64,20 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
 
     places: dict[str, Place] = {}
     unplaced: dict[str, str] = {}
-    for file, path in paths.items():
-        split = SPLIT_NAMES[path[depth].lower()] if by_split and len(path) > depth + 1 else None
+    place = functools.cache(Place)  # one for all files of a class, as there may be a million
+    for file in files:
+        folder = folder_of[file.rpartition("/")[0]]
+        split = SPLIT_NAMES[folder[depth].lower()] if by_split and len(folder) > depth else None
         label = rows.get(file) if rows else None
-        if label is None and not rows and len(path) > where + 1:
-            label = path[where]
+        if label is None and not rows and len(folder) > where:
+            label = folder[where]
         if label is not None:
-            places[file] = Place(_normal(label), split)
+            places[file] = place(_normal(label), split)
         elif rows:
             unplaced[file] = f"is not in {' or '.join(sorted(listing.tables))}"
         else:
             unplaced[file] = "is in no folder of a class"
-    if missing := [name for name in rows if name not in paths]:
+    if rows and (missing := set(rows) - set(files)):
         unplaced |= dict.fromkeys(missing, "is named by a table, but is not there")
     named = {place.label for place in places.values()}
     if not rows:
@@ -117,13 +119,17 @@ def _apart(names: set[str]) -> set[str]:
     return set(seen)
 
 
-def _wrapping(folders: set[Parts], files: Iterable[Parts]) -> int:
+def _parts(folder: str) -> Parts:
+    return tuple(folder.split("/")) if folder else ()
+
+
+def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
     """How many folders, one in the other, hold all the rest: archives often wrap their content in one."""
-    depth, files = 0, list(files)
+    depth = 0
     while True:
         here = {folder[depth] for folder in folders if len(folder) == depth + 1}
         below = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
-        if len(here) != 1 or len(below) < 2 or any(len(file) <= depth + 2 for file in files):
+        if len(here) != 1 or len(below) < 2 or any(len(folder) <= depth + 1 for folder in with_files):
             return depth
         if next(iter(here)).lower() in SPLIT_NAMES:
             return depth

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import unicodedata
 
 import numpy as np
@@ -455,6 +456,7 @@ def test_a_class_that_reads_as_a_reference_is_refused(clone, pets):
 
 CHILD = """
 import sys
+import tarfile
 from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
@@ -467,10 +469,35 @@ def peak():
         int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")
     )
 before, root = peak(), Path(sys.argv[1])
-list(add_data(Wishes(sys.argv[2], name="photos", image_size="224x224"), Workspace(root), root))
+list(add_data(Wishes(sys.argv[2], name="photos", image_size=sys.argv[3]), Workspace(root), root))
 fetch.run(compose(root / "conf", ["data=photos"]), Workspace(root))
 print(before, peak())
 """
+
+
+def peaks_of_adding(clone, path, image_size):
+    """Megabytes before and after it was added and fetched."""
+    (clone.workspace.root / "conf" / "data" / "photos.yaml").unlink(missing_ok=True)
+    command = [sys.executable, "-c", CHILD, str(clone.workspace.root), str(path), image_size]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(word) for word in done.stdout.split()[-2:]]
+
+
+@pytest.mark.slow
+def test_of_a_small_picture_only_its_name_and_digest_stay_in_memory(clone, tmp_path):
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in (5_000, 65_000):  # 4 and 51 MB as arrays
+        with tarfile.open(tmp_path / f"{count}.tar", "w") as archive:
+            for number in range(count):
+                file = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(file, "BMP")
+                member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.bmp")
+                member.size = file.tell()
+                file.seek(0)
+                archive.addfile(member, file)
+        peaks.append(peaks_of_adding(clone, tmp_path / f"{count}.tar", "28x28"))
+    assert peaks[1][1] - peaks[0][1] < 60_000 * 0.6e-3
 
 
 @pytest.mark.slow
@@ -489,10 +516,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(clone, tmp_path):
             path = folder / "ab"[number % 2] / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(photos[number % 20])
-        (clone.workspace.root / "conf" / "data" / "photos.yaml").unlink(missing_ok=True)
-        command = [sys.executable, "-c", CHILD, str(clone.workspace.root), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks.append([int(word) for word in done.stdout.split()[-2:]])
+        peaks.append(peaks_of_adding(clone, folder, "224x224"))
     assert peaks[1][1] - peaks[0][1] < 40
     # The images of the training set are in memory at no time, only pieces of a few megabytes.
     assert peaks[1][1] - peaks[1][0] < 300

@@ -52,7 +52,11 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         listing.total = sum(not member.is_dir() for member in members)
-        for member in members:
+        # What is read is forgotten: the list of a large archive takes as much memory as all else.
+        archive.NameToInfo.clear()
+        members.reverse()
+        while members:
+            member = members.pop()
             name = _safe(member.filename)
             if is_hidden(name):
                 continue
@@ -71,6 +75,7 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
 def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
     with tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
+            archive.members.clear()  # type: ignore[attr-defined]
             name = _safe(member.name)
             if is_hidden(name):
                 continue
