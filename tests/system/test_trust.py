@@ -1,5 +1,6 @@
 """docs/trust.md is true: its commands run, in their order, and verify mends in each of the ways it names."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_a_lost_model_is_fetched_restored_or_trained_again(smoke, s3):
     said = smoke.run("pipeline", "verify", "--repair")
     assert "models/model.keras: made again by train, the same bytes." in said
     assert "model.keras in MLflow: restored from" in said
+
+    smoke.pipeline("train.epochs=1", "tracking.run_name=past")
+    past = smoke.mlflow_runs()[-1]
+    model = max((smoke.root / "mlruns").rglob("model.keras"), key=lambda path: path.stat().st_mtime)
+    digest = hashlib.md5(model.read_bytes()).hexdigest()
+    (smoke.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).unlink()
+    model.unlink()
+    said = smoke.run("pipeline", "verify", "--repair")
+    assert f"model.keras of {past.info.run_name}: trained again, the same bytes." in said
+    assert hashlib.md5(model.read_bytes()).hexdigest() == digest
 
     _, address = s3
     smoke.environment |= CREDENTIALS

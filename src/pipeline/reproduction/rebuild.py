@@ -14,7 +14,7 @@ from pipeline.config.params import dump_values
 from pipeline.console import EpochTrack, say, track_epochs
 from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked, temporary_folder
-from pipeline.reproduction.recorded import Recorded
+from pipeline.reproduction.recorded import Origin
 from pipeline.trials.layout import share_cache
 
 # What git and DVC are told by the shell that this runs in is about another repository.
@@ -23,14 +23,14 @@ _EPOCH = re.compile(r"Epoch (?P<number>\d+) of (?P<total>\d+): (?P<note>.*)")  #
 
 
 @contextmanager
-def rebuilt(recorded: Recorded, repository: Workspace, own_packages: bool) -> Iterator[Workspace]:
+def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -> Iterator[Workspace]:
     """Make the run again in a folder that is gone after the `with`.
 
     Data come from DVC's cache, by their digests, or from their sources; the training and the evaluation are
     done anew, and nothing of them enters the cache.
 
     Args:
-        recorded: the run.
+        origin: of the run.
         repository: has its commit and DVC's cache; it is not written to.
         own_packages: whether to use those of the lock file of the run's commit, not today's.
 
@@ -38,8 +38,8 @@ def rebuilt(recorded: Recorded, repository: Workspace, own_packages: bool) -> It
         PipelineError: the code can't be had, or a stage failed.
     """
     with temporary_folder() as folder:
-        clone = _check_out(recorded, repository, folder / "repository")
-        config = dict(recorded.config)
+        clone = _check_out(origin, repository, folder / "repository")
+        config = dict(origin.config)
         # What is rebuilt is shown in MLflow as one occasion of the run, not as a run.
         config["tracking"] = {**config["tracking"], "uri": None}
         write_text(clone.params, dump_values(config))
@@ -50,12 +50,12 @@ def rebuilt(recorded: Recorded, repository: Workspace, own_packages: bool) -> It
         yield clone
 
 
-def _check_out(recorded: Recorded, repository: Workspace, root: Path) -> Workspace:
+def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
     """A clone of the repository as the run's code was."""
-    code = recorded.code
+    code = origin.code
     if code.commit == "unknown":
         raise PipelineError(
-            f"It is not recorded from which commit {recorded.label} was trained, and {repository.root} is no "
+            f"It is not recorded from which commit {origin.label} was trained, and {repository.root} is no "
             "git repository with a commit: the code can't be had."
         )
     top = Path(_git(repository.root, "rev-parse", "--show-toplevel").strip())
@@ -63,7 +63,7 @@ def _check_out(recorded: Recorded, repository: Workspace, root: Path) -> Workspa
         _git(top, "cat-file", "-e", f"{code.commit}^{{commit}}")
     except PipelineError:
         raise PipelineError(
-            f"{recorded.label} was trained from the commit {code.commit[:12]}, which this clone does not "
+            f"{origin.label} was trained from the commit {code.commit[:12]}, which this clone does not "
             "have: `git fetch --all` may bring it."
         ) from None
     _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(root))

@@ -20,13 +20,19 @@ from pipeline.tracking.occasion import Occasion, occasions_of
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A run that was trained and evaluated."""
+class Origin:
+    """What a run was made of."""
 
     label: str  # as people know it
     run: Mapping[str, Any]  # as models/run.json has it
     config: Mapping[str, Any]  # all of it, as plain values
     code: Code
+
+
+@dataclass(frozen=True)
+class Recorded(Origin):
+    """A run that was trained and evaluated."""
+
     tags: Mapping[str, str]  # of the machine and the packages; empty if they are not known
     test: str  # the digest of the test split; empty if it is not known
     files: Workspace  # has the model and the reports
@@ -62,12 +68,38 @@ def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspac
         PipelineError: MLflow can't be reached, or has no such run, or not all of it.
     """
     label, tags, files = download_run(name, tracking, workspace, folder)
+    config = _config_in(files, label)
+    return _recorded(label, read_run(files.run), config, tags.get("data.test", ""), files, workspace)
+
+
+def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Origin:
+    """What a run was made of, by what MLflow holds: its results may be lost.
+
+    The arguments are those of `recorded_in_mlflow`.
+
+    Raises:
+        PipelineError: MLflow can't be reached, or has no such run, or not its configuration.
+    """
+    label, _, files = download_run(name, tracking, workspace, folder, model=False)
     run = read_run(files.run)
+    code, _ = _made_by(run["id"], files, workspace)
+    return Origin(label, run, _config_in(files, label), code)
+
+
+def _config_in(files: Workspace, label: str) -> dict[str, Any]:
     try:
-        config = yaml.load(files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        config: dict[str, Any] = yaml.load(files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, yaml.YAMLError) as error:
         raise PipelineError(f"MLflow's run {label} holds no configuration: {error}") from None
-    return _recorded(label, run, config, tags.get("data.test", ""), files, workspace)
+    return config
+
+
+def _made_by(run_id: str, files: Workspace, repository: Workspace) -> tuple[Code, Mapping[str, str]]:
+    """The code of a run, and the tags of its first occasion."""
+    occasions = occasions_of(files, run_id) or occasions_of(repository, run_id)
+    first: Occasion | None = next((one for one in occasions if not one.reproduction), None)
+    code = first.code if first and first.code.commit != "unknown" else code_of(repository)
+    return code, first.tags if first else {}
 
 
 def _recorded(
@@ -82,7 +114,5 @@ def _recorded(
         raise PipelineError(f"The training of {label} has not ended: there is nothing to compare with.")
     if not files.metrics.exists():
         raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.")
-    occasions = occasions_of(files, run["id"]) or occasions_of(repository, run["id"])
-    first: Occasion | None = next((one for one in occasions if not one.reproduction), None)
-    code = first.code if first and first.code.commit != "unknown" else code_of(repository)
-    return Recorded(label, run, config, code, first.tags if first else {}, test, files)
+    code, tags = _made_by(run["id"], files, repository)
+    return Recorded(label, run, config, code, tags, test, files)

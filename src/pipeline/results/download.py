@@ -140,7 +140,7 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
 
 
 def download_run(
-    name: str, tracking: TrackingSection, workspace: Workspace, folder: Path
+    name: str, tracking: TrackingSection, workspace: Workspace, folder: Path, model: bool = True
 ) -> tuple[str, Mapping[str, str], Workspace]:
     """What MLflow holds of a training and its evaluation, as the stages wrote it.
 
@@ -149,6 +149,7 @@ def download_run(
         tracking: says where MLflow is.
         workspace: the repository's.
         folder: where to put it.
+        model: whether to fetch the model, too.
 
     Returns:
         The run's name in MLflow; its tags; a workspace in `folder` with params.yaml, models/run.json and
@@ -183,7 +184,8 @@ def download_run(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 uri = f"runs:/{run.info.run_id}/{path}"
                 Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).rename(place)
-    download_model(run.info.run_id, tracking, workspace, folder).rename(files.model)
+    if model:
+        download_model(run.info.run_id, tracking, workspace, folder).rename(files.model)
     return run.info.run_name, run.data.tags, files
 
 

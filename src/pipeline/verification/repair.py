@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256
 from pipeline.config.schema import TrackingSection
@@ -16,7 +17,12 @@ from pipeline.registry.registered import open_journal
 from pipeline.tracking.store import open_store
 from pipeline.verification.cache import Cache
 from pipeline.verification.problems import Problem, digests
-from pipeline.verification.rerun import run_again
+from pipeline.verification.rerun import rebuild, run_again
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_MODEL = "m-"  # the beginning of MLflow's ids of logged models
 
 
 def repair(
@@ -55,11 +61,14 @@ def repair(
             lines += [f"{problem.name}: {how}"] if how else []
             lost += [] if how else [problem]
     lines += run_again(lost, cache)
+    lines += _restore_artifacts(
+        [problem for problem in problems if problem.area == "mlflow" and problem.digest],
+        cache,
+        tracking,
+        downloaded,
+    )
     for problem in problems:
-        if problem.area == "mlflow" and problem.digest:
-            how = _restore_artifact(problem, cache, tracking, downloaded)
-            lines.append(f"{problem.name} in MLflow: {how}")
-        elif problem.area == "registry" and problem.name:
+        if problem.area == "registry" and problem.name:
             how = _restore_journal(problem.name, cache.workspace, tracking)
             lines.append(f"journal of {problem.name}: {how}")
     return lines
@@ -131,31 +140,48 @@ def _restore_file(problem: Problem, cache: Cache) -> str:
     return "restored from the cache"
 
 
-def _restore_artifact(problem: Problem, cache: Cache, tracking: TrackingSection, downloaded: Path) -> str:
-    """Have MLflow hold a file as it was recorded."""
-    assert problem.path
-    source = next(
-        (path for path in _outputs(cache) if path.is_file() and sha256(path) == problem.digest), None
-    )
-    if source is None:
-        return "no copy was found; `pipeline reproduce` says whether the run can be made again"
-    if not problem.path.is_relative_to(downloaded):
-        with atomic(problem.path) as temporary_file:
-            shutil.copyfile(source, temporary_file)
-        return f"restored from {source}"
+def _restore_artifacts(
+    problems: Sequence[Problem], cache: Cache, tracking: TrackingSection, downloaded: Path
+) -> Iterator[str]:
+    """Have MLflow hold files as they were recorded."""
+    if not problems:
+        return
     client = open_store(tracking, cache.workspace).client
-    folder = os.path.dirname(problem.name)  # noqa: PTH120 (of an artifact, not of this machine)
+
+    def put(problem: Problem, source: Path) -> None:
+        assert problem.path
+        if problem.path.is_relative_to(downloaded):
+            _send(problem, source, client)
+        else:
+            with atomic(problem.path) as temporary:
+                shutil.copyfile(source, temporary)
+
+    lost: dict[str, list[Problem]] = {}
+    copies = {sha256(path): path for path in _outputs(cache) if path.is_file()}
+    for problem in problems:
+        if source := copies.get(problem.digest):
+            put(problem, source)
+            yield f"{problem.name} in MLflow: restored from {source}"
+        elif not problem.run.startswith(_MODEL):
+            lost.setdefault(problem.run, []).append(problem)
+        elif problem.name.endswith((".keras", ".onnx")):
+            run = client.get_logged_model(problem.run).source_run_id
+            lost.setdefault(str(run), []).append(problem)
+        else:
+            yield f"{problem.name} in MLflow: no copy was found, and no stage makes it: MLflow wrote it."
+    for run, parts in lost.items():
+        yield from rebuild(run, parts, tracking, cache.workspace, put)
+
+
+def _send(problem: Problem, source: Path, client: "MlflowClient") -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        if problem.run.startswith("m-"):
-            copy = Path(temporary) / problem.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+        copy = Path(temporary) / problem.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+        if problem.run.startswith(_MODEL):
             client.log_model_artifacts(problem.run, temporary)
         else:
-            copy = Path(temporary) / Path(problem.name).name
-            shutil.copyfile(source, copy)
-            client.log_artifact(problem.run, str(copy), folder or None)
-    return f"sent again from {source}"
+            client.log_artifacts(problem.run, temporary)
 
 
 def _outputs(cache: Cache) -> Iterator[Path]:

@@ -1,13 +1,18 @@
-"""The last way of repair: the stage whose output is lost runs again."""
+"""The last way of repair: what is lost is made again, by its stage or by rebuilding its run."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.artifacts.workspace import remove
+from pipeline.artifacts.workspace import Workspace, remove, sha256
+from pipeline.config.schema import TrackingSection
 from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.processes.lock import temporary_folder
+from pipeline.reproduction.rebuild import rebuilt
+from pipeline.reproduction.recorded import origin_in_mlflow
 from pipeline.verification.cache import Cache
 from pipeline.verification.problems import Problem, digests
 
@@ -19,6 +24,46 @@ def run_again(lost: Sequence[Problem], cache: Cache) -> list[str]:
     """
     stages = [stage for stage in cache.stages() if stage in {problem.stage for problem in lost}]
     return [line for stage in stages for line in _run(stage, _of(lost, stage), cache)]
+
+
+def rebuild(
+    run: str,
+    lost: Sequence[Problem],
+    tracking: TrackingSection,
+    workspace: Workspace,
+    put: Callable[[Problem, Path], None],
+) -> list[str]:
+    """Train and evaluate a run of MLflow once more for the files that it lost; a line for each.
+
+    Args:
+        run: MLflow's id.
+        lost: its files that have no copy.
+        tracking: says where MLflow is.
+        workspace: the repository's, which is not changed.
+        put: gives MLflow the file at the path.
+    """
+    names = ", ".join(problem.name for problem in lost)
+    try:
+        with temporary_folder() as folder:
+            origin = origin_in_mlflow(run, tracking, workspace, folder)
+            say(f"No copy of {names}: {origin.label} is trained again ...")
+            with rebuilt(origin, workspace) as clone:
+                made = {sha256(path): path for path in _results(clone)}
+                for problem in lost:
+                    if problem.digest in made:
+                        put(problem, made[problem.digest])
+                return [
+                    f"{problem.name} of {origin.label}: trained again, "
+                    f"{'the same bytes' if problem.digest in made else 'other bytes, which are not kept'}."
+                    for problem in lost
+                ]
+    except PipelineError as error:
+        return [f"{names}: no copy was found, and the run can't be trained again: {error}"]
+
+
+def _results(workspace: Workspace) -> Iterator[Path]:
+    for folder in (workspace.model.parent, workspace.metrics.parent):
+        yield from (path for path in folder.rglob("*") if path.is_file())
 
 
 def _of(lost: Iterable[Problem], stage: str) -> list[Problem]:
