@@ -365,6 +365,17 @@ def test_what_is_no_picture_is_skipped_and_named(clone, pets, tmp_path):
         clone.fetch("pets")
 
 
+def test_a_picture_that_is_left_out_moves_no_other(clone, pets):
+    first, pictures = clone.added(pets), read_pictures(clone.workspace.raw)
+    Image.new("L", (5, 5)).save(pets / "0.png")
+    second, with_stray = clone.added(pets, image_size="9x9", force=True), read_pictures(clone.workspace.raw)
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array)
+    assert with_stray.names == pictures.names
+    for name, sizes in pictures.sizes.items():
+        np.testing.assert_array_equal(with_stray.sizes[name], sizes)
+
+
 @pytest.mark.parametrize(
     "names",
     [
