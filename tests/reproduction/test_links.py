@@ -33,7 +33,7 @@ def recorded(root, nudge=0.0):
         "result": {"weights_sha256": "w" * 64, "model_sha256": sha256(files.model)},
     }
     tags = {"processor": "a processor", "package.python": "3.11.1", "package.keras": "3.1"}
-    return Recorded("letters-111111", run, run["config"], Code("a" * 40), tags, "t" * 64, files)
+    return Recorded("letters-111111", run["config"], Code("a" * 40), run, tags, "t" * 64, files)
 
 
 @pytest.fixture

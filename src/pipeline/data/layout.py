@@ -77,7 +77,7 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
             unplaced[file] = f"is not in {' or '.join(sorted(listing.tables))}"
         else:
             unplaced[file] = "is in no folder of a class"
-    if rows and (missing := set(rows) - set(files)):
+    if missing := [name for name in rows if name not in places]:
         unplaced |= dict.fromkeys(missing, "is named by a table, but is not there")
     named = {place.label for place in places.values()}
     if not rows:

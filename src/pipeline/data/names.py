@@ -12,24 +12,16 @@ from numpy.typing import NDArray
 from pipeline.data.arrays import NAMES, SIZES
 
 _FILE = "names.json"
-_PIECE = 10_000  # names or numbers
 
 
 def write_names(
     raw: Path, names: Mapping[str, Sequence[str]], sizes: Mapping[str, NDArray[np.int32]]
 ) -> None:
     """Write what training and test pictures are called, and their sizes, in the order of the arrays."""
-    lists: dict[str, Sequence[Any]] = {**names, **{key: of.ravel().tolist() for key, of in sizes.items()}}
-    with (raw / _FILE).open("w", encoding="utf-8") as file:
-        begin = "{"
-        for name, values in lists.items():
-            file.write(f"{begin}{json.dumps(name)}: [")
-            # In pieces: the text of a million names is not in memory all at once.
-            for start in range(0, len(values), _PIECE):
-                piece = json.dumps([*values[start : start + _PIECE]], ensure_ascii=False)
-                file.write(f"{', ' if start else ''}{piece[1:-1]}")
-            begin = "], "
-        file.write("]}\n")
+    # In one line each: a row for every number would take as much again.
+    sizes_of = {name: of.ravel().tolist() for name, of in sizes.items()}
+    text = json.dumps({**names, **sizes_of}, ensure_ascii=False)
+    (raw / _FILE).write_text(text + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

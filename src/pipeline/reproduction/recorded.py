@@ -24,7 +24,6 @@ class Origin:
     """What a run was made of."""
 
     label: str  # as people know it
-    run: Mapping[str, Any]  # as models/run.json has it
     config: Mapping[str, Any]  # all of it, as plain values
     code: Code
 
@@ -33,6 +32,7 @@ class Origin:
 class Recorded(Origin):
     """A run that was trained and evaluated."""
 
+    run: Mapping[str, Any]  # as models/run.json has it
     tags: Mapping[str, str]  # of the machine and the packages; empty if they are not known
     test: str  # the digest of the test split; empty if it is not known
     files: Workspace  # has the model and the reports
@@ -81,9 +81,8 @@ def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace,
         PipelineError: MLflow can't be reached, or has no such run, or not its configuration.
     """
     label, _, files = download_run(name, tracking, workspace, folder, model=False)
-    run = read_run(files.run)
-    code, _ = _made_by(run["id"], files, workspace)
-    return Origin(label, run, _config_in(files, label), code)
+    code, _ = _made_by(read_run(files.run)["id"], files, workspace)
+    return Origin(label, _config_in(files, label), code)
 
 
 def _config_in(files: Workspace, label: str) -> dict[str, Any]:
@@ -115,4 +114,4 @@ def _recorded(
     if not files.metrics.exists():
         raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.")
     code, tags = _made_by(run["id"], files, repository)
-    return Recorded(label, run, config, code, tags, test, files)
+    return Recorded(label, config, code, run, tags, test, files)

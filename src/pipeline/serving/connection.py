@@ -56,15 +56,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, and close, after the requests before it have their answers."""
-        unfinished = self.cycle is not None and not self.cycle.response_complete
-        broken = unfinished and self.cycle.more_body
-        if broken and self.pipeline:
-            self.pipeline.popleft()
-            self._refusal = msg
-        elif unfinished and not broken:
-            self._refusal = msg
-        else:
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered or (self.cycle.more_body and not self.pipeline):
             super().send_400_response(msg)
+            return
+        if self.cycle.more_body:
+            # The last one that waits is the broken one itself.
+            self.pipeline.popleft()
+        self._refusal = msg
 
     def on_response_complete(self) -> None:
         """The answer was handed to the transport."""

@@ -17,7 +17,7 @@ from pipeline.registry.registered import open_journal
 from pipeline.tracking.store import open_store
 from pipeline.verification.cache import Cache
 from pipeline.verification.problems import Problem, digests
-from pipeline.verification.rerun import rebuild, run_again
+from pipeline.verification.rerun import rebuild, results_in, run_again
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,8 +88,7 @@ def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -
     assert problem.path
     remove(problem.path)
     if copy := known.get(problem.digest):
-        with atomic(problem.path) as temporary:
-            shutil.copyfile(copy, temporary)
+        _copy(copy, problem.path)
         where = "MLflow's copy" if "mlruns" in copy.parts else "the workspace"
         return f"restored from {where}, {copy}"
     if problem.digest.endswith(".dir") and (content := _list_of_folder(problem.digest, cache)):
@@ -135,9 +134,13 @@ def _restore_file(problem: Problem, cache: Cache) -> str:
     source = cache.place(problem.digest)
     if not source.is_file():
         return ""
-    with atomic(problem.path) as temporary:
-        shutil.copyfile(source, temporary)
+    _copy(source, problem.path)
     return "restored from the cache"
+
+
+def _copy(source: Path, place: Path) -> None:
+    with atomic(place) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _restore_artifacts(
@@ -153,8 +156,7 @@ def _restore_artifacts(
         if problem.path.is_relative_to(downloaded):
             _send(problem, source, client)
         else:
-            with atomic(problem.path) as temporary:
-                shutil.copyfile(source, temporary)
+            _copy(source, problem.path)
 
     lost: dict[str, list[Problem]] = {}
     copies = {sha256(path): path for path in _outputs(cache) if path.is_file()}
@@ -186,8 +188,7 @@ def _send(problem: Problem, source: Path, client: "MlflowClient") -> None:
 
 def _outputs(cache: Cache) -> Iterator[Path]:
     """Files of models/ and reports/, of the workspace and of every past result."""
-    for folder in ("models", "reports"):
-        yield from (cache.workspace.root / folder).rglob("*")
+    yield from results_in(cache.workspace)
     for digest, path, _ in cache.entries():
         if path.startswith(("models/", "reports/")):
             if digest.endswith(".dir"):

@@ -48,7 +48,7 @@ def rebuild(
             origin = origin_in_mlflow(run, tracking, workspace, folder)
             say(f"No copy of {names}: {origin.label} is trained again ...")
             with rebuilt(origin, workspace) as clone:
-                made = {sha256(path): path for path in _results(clone)}
+                made = {sha256(path): path for path in results_in(clone)}
                 for problem in lost:
                     if problem.digest in made:
                         put(problem, made[problem.digest])
@@ -61,7 +61,8 @@ def rebuild(
         return [f"{names}: no copy was found, and the run can't be trained again: {error}"]
 
 
-def _results(workspace: Workspace) -> Iterator[Path]:
+def results_in(workspace: Workspace) -> Iterator[Path]:
+    """The files of models/ and reports/."""
     for folder in (workspace.model.parent, workspace.metrics.parent):
         yield from (path for path in folder.rglob("*") if path.is_file())
 

@@ -467,7 +467,6 @@ def test_a_class_that_reads_as_a_reference_is_refused(clone, pets):
 
 CHILD = """
 import sys
-import tarfile
 from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
