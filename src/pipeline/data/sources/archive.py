@@ -52,11 +52,7 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         listing.total = sum(not member.is_dir() for member in members)
-        # What is read is forgotten: the list of a large archive takes as much memory as all else.
-        archive.NameToInfo.clear()
-        members.reverse()
-        while members:
-            member = members.pop()
+        for member in members:
             name = _safe(member.filename)
             if is_hidden(name):
                 continue
