@@ -56,6 +56,13 @@ def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
     assert "Traceback" not in said
 
 
+def test_a_signal_that_comes_twice_at_once_does_not_cut_the_end_short():
+    """The kernel signals once for each thread of a parent that was killed."""
+    ending = "os.kill(os.getpid(), 15); os.write(2, b'ended')"
+    imports = f"from contextlib import ExitStack\nstack = ExitStack()\nstack.callback(exec, {ending!r})"
+    assert ends("with stack: os.kill(os.getpid(), 15); signal.pause()", imports) == (143, "ended")
+
+
 @pytest.mark.parametrize(
     ("imports", "body"),
     [

@@ -6,6 +6,7 @@ import pwd
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +38,11 @@ _DISK_TEXTS = {
     r"Permission denied": errno.EACCES,
 }
 
+# The kernel signals a process once for each thread of a parent that is killed.
+_SECONDS_OF_ONE_SIGNAL = 2.0
+
 _exit_code: list[int] = []  # of a signal that asked the process to end, until it does
+_signalled: list[float] = []  # when signals asked for it, in seconds of the monotonic clock
 
 
 def explain(error: BaseException) -> str | None:
@@ -87,7 +92,8 @@ def _remedy(number: int, path: str | None) -> str:
 def exit_on_error() -> Iterator[None]:
     """End the process with exit code 1 and one sentence for a failure that a person can mend.
 
-    Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run.
+    Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run; the same
+    signal again within two seconds does not cut that short.
     HYDRA_FULL_ERROR=1 shows tracebacks instead. Where nobody reads the output any more, the work goes on.
     """
     outlive_readers()
@@ -95,6 +101,7 @@ def exit_on_error() -> Iterator[None]:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, _terminate)
     _exit_code.clear()
+    _signalled.clear()
     try:
         yield
     except KeyboardInterrupt:
@@ -109,6 +116,10 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _signalled and now - _signalled[-1] < _SECONDS_OF_ONE_SIGNAL:
+        return  # It would cut short what the first one began: an orderly end.
+    _signalled.append(now)
     _exit_code.append(128 + number)
     sys.exit(128 + number)
 

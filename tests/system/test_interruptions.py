@@ -151,3 +151,20 @@ def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):
     output = smoke.repro()
     assert "is damaged" in output
     assert "Epoch 200 of 200" in output
+
+
+@pytest.mark.slow
+def test_a_trial_of_dvcs_queue_that_is_killed_leaves_nothing(smoke, start, tmp_path):
+    smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
+    before = smoke.digests()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    smoke.environment |= {"TMPDIR": str(temporary)}
+    smoke.run("dvc", "exp", "run", "--queue", "-S", "seed=5")
+    assert start(smoke, "dvc", "queue", "start").end() == 0
+    until(lambda: len(smoke.mlflow_runs()) == 2)
+    smoke.run("dvc", "queue", "stop", "--kill")
+    until(lambda: not smoke.processes())
+    assert [run.info.status for run in smoke.mlflow_runs()] == ["FINISHED", "KILLED"]
+    assert smoke.digests() == before
+    assert list(temporary.iterdir()) == list((smoke.root / ".pipeline" / "runs").iterdir()) == []

@@ -103,7 +103,10 @@ def test_checkouts_of_git_and_dvc_and_repro_in_any_order_train_nothing_that_is_k
 def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
     smoke.edit("params.yaml", "epochs: 5", "epochs: 6")
     edited = smoke.workspace.params.read_text()
+    # DVC writes the file of an experiment before any stage runs.
+    experiment = smoke.run("dvc", "exp", "run", "-S", "train.learning_rate=0.01", code=None)
     refusal = smoke.repro(code=None)
+    assert "ERROR: params.yaml was edited by hand" in experiment
     assert "error: params.yaml was edited by hand" in refusal
     assert "Traceback" not in refusal
     for remedy in (

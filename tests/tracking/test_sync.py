@@ -13,6 +13,7 @@ from harness import (
     client,
     config,
     curve,
+    end_of_sending,
     epochs,
     evaluate,
     files,
@@ -30,6 +31,7 @@ from harness import (
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
+from pipeline.stages.__main__ import run as run_stage
 from pipeline.tracking import session as tracking
 from pipeline.tracking.record import unsent
 
@@ -232,3 +234,32 @@ def test_a_name_that_is_asked_for_later_is_given_once_and_one_given_in_mlflow_st
         workspace.params.write_text(dump(settings))
         tracking.sync(settings.tracking, workspace)
         assert one_run(workspace).info.run_name == shown
+
+
+def test_a_training_whose_folder_is_deleted_ends_its_run_all_the_same(workspace, monkeypatch):
+    """DVC deletes the folder of an experiment of its queue as soon as it has killed that."""
+    experiment = lay_out(Workspace(workspace.root / ".dvc" / "tmp" / "exps" / "one"))
+    monkeypatch.chdir(experiment.root)
+
+    def stopped():
+        with tracking.training(config(), experiment, {}):
+            shutil.rmtree(experiment.root)
+            sys.exit(143)
+
+    with pytest.raises(SystemExit):
+        stopped()
+    monkeypatch.chdir(workspace.root)
+    end_of_sending()
+    assert one_run(workspace).info.status == "KILLED"
+    assert kept(workspace) == []
+
+
+def test_compose_ends_a_run_whose_process_could_not_send_its_end(workspace):
+    shutil.copytree(REPOSITORY / "conf", workspace.root / "conf", ignore=shutil.ignore_patterns("local"))
+    with pytest.raises(SystemExit):
+        train(config(tracking={"uri": NOWHERE}), workspace, on_epoch=lambda epoch: sys.exit(143))
+    assert len(kept(workspace)) == 1
+    workspace.params.unlink()
+    run_stage("compose", workspace)
+    assert one_run(workspace).info.status == "KILLED"
+    assert kept(workspace) == []

@@ -18,6 +18,7 @@ _HEADER = """\
 # For one run:  dvc exp run -S train.learning_rate=0.01   or   python -m pipeline train.learning_rate=0.01
 # content: {digest}
 """
+_CONTENT = "# content: "
 _EXPERIMENT = "# Of the DVC experiment {name}, whose values conf/ does not have.\n"
 _BY_HAND = (
     "{name} was edited by hand, and composing conf/ again would lose the edit. Either put the value into "
@@ -80,7 +81,7 @@ def unedited_values(path: Path) -> dict[str, Any]:
         raise PipelineError(f"{path} is missing: `dvc repro` composes it from conf/.") from None
     if re.search(r"^[<>]{7} ", text, re.MULTILINE):
         raise PipelineError(_IN_MERGE.format(name=path.name))
-    _, _, rest = text.partition("# content: ")
+    _, _, rest = text.partition(_CONTENT)
     digest, _, body = rest.partition("\n")
     try:
         values = yaml.load(body, Loader=yaml.CSafeLoader)
@@ -89,6 +90,16 @@ def unedited_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or digest not in (_digest(body), _digest(_body(values))):
         raise PipelineError(_BY_HAND.format(name=path.name))
     return values
+
+
+def refuse_edited(path: Path) -> None:
+    """Refuse to lose an edit by hand of a params.yaml that `dump` wrote; one that DVC left has no header.
+
+    Raises:
+        PipelineError: a value was edited by hand.
+    """
+    if path.exists() and _CONTENT in path.read_text(encoding="utf-8"):
+        unedited_values(path)
 
 
 def view(config: Config, keys: Sequence[str]) -> Config:

@@ -21,6 +21,7 @@ from pipeline.tracking.store import (
     import_mlflow,
     is_local,
     is_server,
+    leave_deleted_folder,
     open_store,
     unreachable,
 )
@@ -160,6 +161,7 @@ class _Sender(threading.Thread):
 
     def _update(self) -> None:
         try:
+            leave_deleted_folder(self._workspace)
             with self._record.sending():
                 if self._projection is None:
                     self._projection = _project(self._record, self._tracking, self._workspace, self._given_up)
@@ -197,11 +199,14 @@ def send_others(
 
 
 def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
-    """End in MLflow the runs of trainings whose process died; if there is none, that costs nothing."""
+    """End in MLflow the runs of trainings whose process died, also while it ended the run; without any, that
+    costs nothing.
+    """
     for path in (workspace.scratch / "runs").glob("*/state.json"):
         try:
             with FileLock(path.parent.with_suffix(".lock"), timeout=0):
-                dead = '"RUNNING"' in path.read_text(encoding="utf-8")
+                # Those that finished without a server wait for the next training.
+                dead = '"FINISHED"' not in path.read_text(encoding="utf-8")
         except (Timeout, FileNotFoundError):
             continue
         if dead:

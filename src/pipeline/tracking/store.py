@@ -135,6 +135,14 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
             logging.getLogger(chatter).setLevel(logging.WARNING)
 
 
+def leave_deleted_folder(workspace: Workspace) -> None:
+    """MLflow asks for the current directory; DVC deletes that of a killed experiment of its queue."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir(workspace.home)
+
+
 def open_store(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
 ) -> Store:
