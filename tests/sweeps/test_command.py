@@ -30,3 +30,15 @@ def test_trials_are_composed_from_the_copy_of_conf_whatever_becomes_of_the_origi
         overall, ["experiment=smoke", "seed=2"]
     )
     assert (config.seed, config.data.name) == (2, "digits")
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "workers"),
+    [("gpu", [], 2), ("gpu", ["hydra.launcher.n_jobs=5"], 5), ("cpu", [], 1)],
+)
+def test_two_trials_share_a_card_unless_another_number_is_asked_for(device, asked, workers, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    overall = loader.load_configuration("config", asked, RunMode.MULTIRUN)
+    command = Command((), HydraContext(loader, Callbacks()), overall, Workspace(CONF.parent), (), None)
+    assert command.workers(device) == workers

@@ -1,6 +1,5 @@
 """The command line of a sweep, and what it composes to."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from hydra.types import HydraContext
     from omegaconf import DictConfig
+
+# Where no number is asked for. They share the card's time: more get no more done, as docs/gpu.md says.
+_TRIALS_ON_A_CARD = 2
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,18 @@ class Command:
         """Its name."""
         return str(self.hydra.hydra.runtime.choices["hydra/launcher"])
 
-    @property
-    def workers(self) -> int:
-        """How many trials the launcher runs at a time."""
+    def workers(self, device: str) -> int:
+        """How many trials the launcher runs at a time on a device, `cpu` or `gpu`."""
         if self.launcher == "ray":
             from hydra_plugins.pipeline_launchers import slots
 
             return slots(self.hydra.hydra.launcher)
-        jobs: int = self.hydra.hydra.launcher.get("n_jobs", 1) or 1
-        return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+        from joblib import effective_n_jobs
+
+        asked: int = self.hydra.hydra.launcher.get("n_jobs", 1)
+        if asked == -1 and device == "gpu":
+            return _TRIALS_ON_A_CARD
+        return int(effective_n_jobs(asked))
 
     def context_with(self, conf: Path) -> "HydraContext":
         """Hydra's context with a copy of conf/ in place of the repository's, which may change meanwhile."""

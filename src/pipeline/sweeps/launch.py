@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext
 
 
-def launch(job: Job, command: Command) -> None:
-    """Have the launcher run each job; those whose process died with another's start once more."""
+def launch(job: Job, command: Command, workers: int) -> None:
+    """Have the launcher run each job, `workers` at a time; once more if its process died with another's."""
     from hydra.core.plugins import Plugins
 
     folder = Folder(job.folder)
     context: HydraContext = command.context_with(folder.conf)
+    if "n_jobs" in command.hydra.hydra.launcher:
+        command.hydra.hydra.launcher.n_jobs = workers
     waiting, crashed = job.trials, set[str]()
     while waiting and not folder.stop.exists():
         crash = ""

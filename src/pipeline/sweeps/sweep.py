@@ -161,7 +161,7 @@ def _id_in(path: Path) -> str:
 
 def _run(sweep: Sweep, server: ForkServer) -> int:
     """Run what is not known and report; the exit code."""
-    folder, waiting, workers = sweep.folder, sweep.waiting(), sweep.command.workers
+    folder, waiting, workers = sweep.folder, sweep.waiting(), sweep.command.workers(sweep.config.train.device)
     for name in waiting:
         folder.forget(name)
     report = sweep.report()
@@ -176,7 +176,7 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
             beginning.start()
             with watching(sweep.report, workers), stopping(folder) as arrived:
                 try:
-                    launch(sweep.job(server.address), sweep.command)
+                    launch(sweep.job(server.address), sweep.command, workers)
                 except PipelineError as error:
                     failure = error
             beginning.join()
