@@ -1,6 +1,5 @@
 """What sources of local files have in common: their settings, and the pieces in which they are read."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -169,8 +168,3 @@ def tables(
         inner = found.relative_to(folder)
         if found.name.lower().endswith(endings) and not is_hidden(inner.as_posix()):
             yield found, inner.as_posix(), opened(str(found), data, home)
-
-
-def cores() -> int:
-    """How many processes may work at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

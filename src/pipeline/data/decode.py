@@ -1,15 +1,11 @@
 """Decoding: batches of pictures become rows of a temporary file, on all cores, in bounded memory."""
 
+import functools
 import hashlib
-import multiprocessing
 import os
-import signal
 import tempfile
 from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import IO, Any
@@ -19,10 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.config.section import ReaderSection
 from pipeline.console import Track, track
-from pipeline.data.batches import Batch, Listing, Split, cores
+from pipeline.data.batches import Batch, Listing, Split
+from pipeline.data.pool import in_order
 from pipeline.data.reader import PictureError, read_sized
 from pipeline.errors import PipelineError
-from pipeline.processes.system import die_with_parent
 
 DIGEST_BYTES = 16
 _FEW = 128  # pictures that are decoded before the processes would have started
@@ -74,23 +70,20 @@ def decode(
         PipelineError: a picture can't be read, and is not to be skipped, or an array is no image.
     """
     rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (for as long as they are used)
-    waiting: deque[tuple[Batch, int, Future[list[Outcome]]]] = deque()
-    begun = 0
-    with _workers(rows.file.fileno(), reader) as workers, track(listing.total, f"Reading {what}") as progress:
-        for batch in batches:
-            if isinstance(batch.content, np.ndarray):
-                outcomes = _write(batch.content, rows, begun)
-                _note(batch, begun, outcomes, rows, skip, progress)
-            else:
-                contents = list(batch.content)
-                waiting.append((batch, begun, workers.submit(contents, begun)))
-            begun += len(batch.names)
-            while len(waiting) > 2 * cores():
-                first, start, future = waiting.popleft()
-                _note(first, start, future.result(), rows, skip, progress)
-        while waiting:
-            first, start, future = waiting.popleft()
-            _note(first, start, future.result(), rows, skip, progress)
+    with track(listing.total, f"Reading {what}") as progress:
+
+        def pictures() -> Iterator[tuple[tuple[Batch, int], tuple[list[bytes | str], int], int]]:
+            start = 0
+            for batch in batches:
+                if isinstance(batch.content, np.ndarray):
+                    _note(batch, start, _write(batch.content, rows, start), rows, skip, progress)
+                else:
+                    yield (batch, start), (list(batch.content), start), len(batch.names)
+                start += len(batch.names)
+
+        read = functools.partial(_read, rows.file.fileno(), reader)
+        for (batch, start), outcomes in in_order(read, pictures(), _FEW):
+            _note(batch, start, outcomes, rows, skip, progress)
     rows.skipped += listing.skipped
     return rows
 
@@ -144,29 +137,10 @@ def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
         left, offset = left[written:], offset + written
 
 
-# --- in the worker processes ------------------------------------------------------------------------
-
-_task: list[tuple[int, ReaderSection]] = []  # the file to write to and the settings
-
-
-def _begin(file: int, settings: dict[str, Any]) -> None:
-    die_with_parent()
-    # Ctrl-C reaches all processes of a terminal; the one that has the pool ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _task[:] = [(file, ReaderSection.model_validate(settings))]
-
-
-def _read(contents: Sequence[bytes | str], start: int) -> list[Outcome]:
-    [(file, settings)] = _task
-    return _read_into(file, settings, contents, start)
-
-
-def _read_into(
-    file: int, settings: ReaderSection, contents: Sequence[bytes | str], start: int
-) -> list[Outcome]:
-    """Decode into the rows from `start` on."""
+def _read(file: int, settings: ReaderSection, piece: tuple[Sequence[bytes | str], int]) -> list[Outcome]:
+    """Decode pictures into the rows of the file from some row on."""
     outcomes: list[Outcome] = []
+    contents, start = piece
     for row, content in enumerate(contents, start):
         try:
             pixels, size = read_sized(content, settings)
@@ -176,37 +150,3 @@ def _read_into(
         _write_at(file, pixels.tobytes(), row * pixels.nbytes)
         outcomes.append((digest_of(pixels), size))
     return outcomes
-
-
-class _Workers:
-    """Decodes the first few pictures here, and all others in processes."""
-
-    def __init__(self, file: int, reader: ReaderSection) -> None:
-        self._file, self._reader, self._seen = file, reader, 0
-        self._pool: ProcessPoolExecutor | None = None
-
-    def submit(self, contents: Sequence[bytes | str], start: int) -> "Future[list[Outcome]]":
-        self._seen += len(contents)
-        if self._seen <= _FEW or cores() == 1:
-            done: Future[list[Outcome]] = Future()
-            done.set_result(_read_into(self._file, self._reader, contents, start))
-            return done
-        if self._pool is None:
-            # Forked: what they need is imported already, and the file is open.
-            context = multiprocessing.get_context("fork")
-            settings = self._reader.model_dump()
-            self._pool = ProcessPoolExecutor(cores(), context, _begin, (self._file, settings))
-        return self._pool.submit(_read, contents, start)
-
-    def end(self) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _workers(file: int, reader: ReaderSection) -> Iterator[_Workers]:
-    workers = _Workers(file, reader)
-    try:
-        yield workers
-    finally:
-        workers.end()

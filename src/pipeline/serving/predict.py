@@ -1,13 +1,10 @@
 """`pipeline predict`: a label for each picture, as a table, as JSON lines or as CSV."""
 
 import csv
+import functools
 import json
-import multiprocessing
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,15 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline.config.section import ReaderSection
 from pipeline.console import on_stderr
+from pipeline.data.pool import in_order
 from pipeline.errors import PipelineError
-from pipeline.processes.system import die_with_parent
 from pipeline.serving.inputs import Item, in_chunks, items
 from pipeline.serving.predictor import Predictor
 
 Format = Literal["table", "jsonl", "csv"]
 _CHUNK = 128
 _FEW = 256  # items that are read before other processes would have started
-_WAITING = 8  # chunks that are read ahead, for each process
 
 # The images that could be read, and for each item why it could not, or nothing.
 _Images = tuple[NDArray[np.uint8], list[str]]
@@ -50,8 +46,9 @@ def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[A
         found: the items.
         top: how many labels each answer has.
     """
-    reader = predictor.description.reader
-    for chunk, (images, errors) in _read(found, reader):
+    read = functools.partial(_images, reader=predictor.description.reader)
+    chunks = ((chunk, chunk, len(chunk)) for chunk in in_chunks(found, _CHUNK))
+    for chunk, (images, errors) in in_order(read, chunks, _FEW):
         made = iter(_of_images(predictor, images, top)) if len(images) else iter(())
         for item, error in zip(chunk, errors, strict=True):
             yield Answer(item.name, error=error) if error else Answer(item.name, *next(made))
@@ -73,32 +70,6 @@ def _of_images(
         )
 
 
-def _read(found: Iterable[Item], reader: ReaderSection) -> Iterator[tuple[list[Item], _Images]]:
-    """The items in chunks with their images; many are read on all cores."""
-    waiting: deque[tuple[list[Item], Future[_Images]]] = deque()
-    workers: ProcessPoolExecutor | None = None
-    begun = 0
-    try:
-        for chunk in in_chunks(found, _CHUNK):
-            begun += len(chunk)
-            if begun <= _FEW or _cores() == 1:
-                yield chunk, _images(chunk, reader)
-                continue
-            if workers is None:
-                workers = ProcessPoolExecutor(
-                    _cores(), multiprocessing.get_context("fork"), initializer=die_with_parent
-                )
-            waiting.append((chunk, workers.submit(_images, chunk, reader)))
-            if len(waiting) > _WAITING * _cores():
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
-    finally:
-        if workers is not None:
-            workers.shutdown(cancel_futures=True)
-
-
 def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
     images, errors = [], []
     for item in chunk:
@@ -110,10 +81,6 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
             errors.append(getattr(error, "reason", "") or str(error))
     # One array passes between processes much faster than many.
     return np.array(images, np.uint8), errors
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format | None) -> bool:
