@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
 _SPLITS = ("train", "validation", "test")
+Source = TypeVar("Source", bound=LocalSource)
 Batches = Callable[[Listing], Iterator[Batch]]
 
 
@@ -138,6 +140,13 @@ def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
             f"{data.validation_images:,}: {again}"
         )
     return arrays
+
+
+def loader(
+    batches: "Callable[[Source, DataSection, Path, Listing], Iterator[Batch]]",
+) -> "Callable[[Source, DataSection, Path], Arrays]":
+    """The `load` of a source whose images `batches` gives in pieces."""
+    return lambda source, data, home: load(lambda listing: batches(source, data, home, listing), source, data)
 
 
 def arranged(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.section import ReaderSection
 from pipeline.data.formats import idx
-from pipeline.data.formats.npy import open_npy, read_npz
+from pipeline.data.formats.npy import open_npy, read_npy, read_npz
 from pipeline.data.reader import PictureError, read_picture, read_pixels
 from pipeline.errors import PipelineError
 
@@ -97,7 +97,10 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
         if head.startswith(b"PK\x03\x04"):
             yield from _of_zip(name, file, reader)
         elif head.startswith(b"\x93NUMPY"):
-            yield from _of_array(name, _npy(file, path, name), reader)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            array = open_npy(path) if path else read_npy(file, size, name, MAX_BYTES)
+            yield from _of_array(name, array, reader)
         elif re.match(rb"\0\0\x08[\x03\x04]", head):
             yield from _of_array(name, idx.read(file, "images", MAX_BYTES), reader)
         elif head.startswith(b"\x1f\x8b") and not _is_tar(file):
@@ -110,15 +113,6 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
             yield Item(name, str(path) if path else file.read())
     except PipelineError as error:
         yield Item(name, error)
-
-
-def _npy(file: IO[bytes], path: Path | None, name: str) -> NDArray[Any]:
-    if path:
-        return open_npy(path)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("array.npy", file.read())
-    return np.asarray(read_npz(packed, name, {"array": "array"}, MAX_BYTES)["array"])
 
 
 def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:

@@ -87,11 +87,14 @@ def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: in
         size = archive.getinfo(f"{member}.npy").file_size
     except KeyError:
         raise PipelineError(f"there is no {name}") from None
-    if size > max_bytes:
-        raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
     with archive.open(f"{member}.npy") as file:
-        shape, dtype, fortran = _npy_header(file, size, name)
-        content = read_exactly(file, size - file.tell(), name)
+        return read_npy(file, size, name, max_bytes)
+
+
+def read_npy(file: IO[bytes], size: int, name: str, max_bytes: int) -> NDArray[Any]:
+    """Read a .npy file whole; as `npy_pieces` does otherwise."""
+    shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
+    content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -108,10 +111,8 @@ def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterato
         PipelineError: it is no .npy file, holds objects, is larger than `max_bytes`, not as long as it
             claims, or damaged.
     """
-    if size > max_bytes:
-        raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
     try:
-        shape, dtype, fortran = _npy_header(file, size, name)
+        shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
         if fortran or not shape:
             # Its first axis is spread over all of the file.
             content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
@@ -128,8 +129,12 @@ def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterato
         raise PipelineError(f"{name} is damaged: {error}") from None
 
 
-def _npy_header(file: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+def _npy_header(
+    file: IO[bytes], size: int, name: str, max_bytes: float = math.inf
+) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """The shape, type and Fortran order that a .npy file of `size` bytes claims, if it can be true."""
+    if size > max_bytes:
+        raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
     try:
         version = npy.read_magic(file)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, opened
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.layout import TABLES
 from pipeline.data.reader import BEGINNINGS
 from pipeline.errors import PipelineError
@@ -29,11 +28,6 @@ class ArchiveSource(LocalSource):
     kind: Literal["archive"]
 
 
-def load(source: ArchiveSource, data: "DataSection", home: Path) -> Arrays:
-    """Read every picture of an archive."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
-
-
 def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
     """The pictures of the archive, in its order."""
     limit = min(data.max_bytes, _LARGEST)
@@ -46,6 +40,9 @@ def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Lis
             raise PipelineError(f"it is no whole zip or tar archive: {error}") from None
         except NotImplementedError as error:
             raise PipelineError(f"it is packed in a way that Python can't read: {error}") from None
+
+
+load = loader(batches)
 
 
 def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:

@@ -14,9 +14,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, Split, split_of, tables
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.pixels import as_levels, shape_of
 from pipeline.errors import PipelineError
 
@@ -39,11 +38,6 @@ class CsvSource(LocalSource):
     label_column: str | None = None
 
 
-def load(source: CsvSource, data: "DataSection", home: Path) -> Arrays:
-    """Read the rows, in pieces."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
-
-
 def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
     """The images in the order of the rows."""
     found = 0
@@ -63,6 +57,9 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             yield from _rows(lines, header, source, split, name, (path or Path(home, source.path)).parent)
     if not found:
         raise PipelineError("it has no CSV file with a column of labels")
+
+
+load = loader(batches)
 
 
 @contextmanager

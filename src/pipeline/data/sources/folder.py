@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, local_path
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.layout import TABLES
 from pipeline.errors import PipelineError
 
@@ -19,11 +18,6 @@ class FolderSource(LocalSource):
     """`path` is the folder."""
 
     kind: Literal["folder"]
-
-
-def load(source: FolderSource, data: "DataSection", home: Path) -> Arrays:
-    """Read every picture of a folder."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
 
 
 def batches(source: FolderSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
@@ -38,6 +32,9 @@ def batches(source: FolderSource, data: "DataSection", home: Path, listing: List
             del files[name]
     listing.total = len(files)
     yield from in_batches((name, f"{folder}/{name}", 0) for name in files)
+
+
+load = loader(batches)
 
 
 def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.artifacts.workspace import RAW_ARRAYS
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.formats import idx
 from pipeline.errors import PipelineError
 
@@ -25,11 +24,6 @@ class IdxSource(LocalSource):
     kind: Literal["idx"]
     # Whether height and width are exchanged, as EMNIST has them.
     transpose: bool = False
-
-
-def load(source: IdxSource, data: "DataSection", home: Path) -> Arrays:
-    """Read the files, in pieces."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
 
 
 def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
@@ -61,6 +55,9 @@ def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing
             raise PipelineError(
                 f"{split}_images holds {start} images, but {split}_labels {len(labels)} labels"
             )
+
+
+load = loader(batches)
 
 
 def _files(folder: Path) -> dict[str, Path]:

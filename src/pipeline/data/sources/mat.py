@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import Batch, Listing, LocalSource, Split, split_of, tables
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.pixels import as_levels
 from pipeline.errors import PipelineError
 
@@ -26,13 +25,8 @@ class MatSource(LocalSource):
     kind: Literal["mat"]
 
 
-def load(source: MatSource, data: "DataSection", home: Path) -> Arrays:
-    """Read the files; SciPy holds one of them in memory at a time."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
-
-
 def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in their order."""
+    """The images in their order; SciPy holds one of the files in memory at a time."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -61,6 +55,9 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
         else:
             own = [key for key in values if not key.startswith("__")]
             raise PipelineError(f"{name} has {', '.join(own) or 'nothing'}; it must have X and y, or dataset")
+
+
+load = loader(batches)
 
 
 def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[Batch]:

@@ -11,9 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path, opened, split_of
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.formats.npy import npy_pieces
 from pipeline.data.pixels import as_levels, without_one_channel
 from pipeline.errors import PipelineError
@@ -34,11 +33,6 @@ class NpzSource(LocalSource):
     arrays: dict[str, str] | None = None
 
 
-def load(source: NpzSource, data: "DataSection", home: Path) -> Arrays:
-    """Read the arrays, in pieces."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
-
-
 def batches(source: NpzSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
     """The images in their order, by split."""
     with ExitStack() as stack:
@@ -55,6 +49,9 @@ def batches(source: NpzSource, data: "DataSection", home: Path, listing: Listing
                 continue
             images, labels = (str(name) for name in pair)
             yield from _split(members, images, labels, split, data.max_bytes)
+
+
+load = loader(batches)
 
 
 def _split(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays
 from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, split_of, tables
-from pipeline.data.collect import load as collect_and_load
+from pipeline.data.collect import loader
 from pipeline.data.pixels import as_levels, shape_of, without_one_channel
 from pipeline.errors import PipelineError
 
@@ -26,11 +25,6 @@ class ParquetSource(LocalSource):
     kind: Literal["parquet"]
     # The column with the class; None: the one that is called label or the like.
     label_column: str | None = None
-
-
-def load(source: ParquetSource, data: "DataSection", home: Path) -> Arrays:
-    """Read the rows, in pieces."""
-    return collect_and_load(lambda listing: batches(source, data, home, listing), source, data)
 
 
 def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
@@ -59,6 +53,9 @@ def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Lis
             raise PipelineError(f"{name} is no whole Parquet file: {str(error).splitlines()[0]}") from None
     if not found:
         raise PipelineError("it has no Parquet file")
+
+
+load = loader(batches)
 
 
 def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
