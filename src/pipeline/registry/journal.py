@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
+from pipeline.tracking.mlflow_run import unless_missing
 from pipeline.tracking.occasion import now
 from pipeline.tracking.store import Store, is_local, open_store, uri_of
 
@@ -240,28 +241,15 @@ def find_run(store: Store, name: str) -> "Run | None":
 
 def registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
     """The registered model with this name, if there is one."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    return unless_missing(lambda: client.get_registered_model(name))
 
 
 def _named_run(store: Store, name: str) -> "Run | None":
     """The run that the registered model names, or else the first one that is a journal of it."""
-    from mlflow.exceptions import MlflowException
-
     model = registered_model(store.client, name)
-    try:
-        if model and JOURNAL_TAG in model.tags:
-            return store.client.get_run(model.tags[JOURNAL_TAG])
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    return store.find({JOURNAL_TAG: name})
+    named = model.tags.get(JOURNAL_TAG) if model else None
+    run = unless_missing(lambda: store.client.get_run(named)) if named else None
+    return run or store.find({JOURNAL_TAG: name})
 
 
 def lines_of(run: "Run | None") -> list[str]:

@@ -1,11 +1,10 @@
 """Versions of a registered model in MLflow: made once for each trained model, and found by it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.tracking.logged_model import MODEL_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,11 +23,11 @@ class Versions:
 
     def get(self, number: str) -> "ModelVersion | None":
         """The version with this number, if there is one."""
-        return self._unless_missing(lambda: self.client.get_model_version(self.name, number))
+        return unless_missing(lambda: self.client.get_model_version(self.name, number))
 
     def at(self, alias: str) -> "ModelVersion | None":
         """The version that has the alias, if one has."""
-        return self._unless_missing(lambda: self.client.get_model_version_by_alias(self.name, alias))
+        return unless_missing(lambda: self.client.get_model_version_by_alias(self.name, alias))
 
     def all(self) -> "list[ModelVersion]":
         """All versions, the first one first."""
@@ -64,15 +63,3 @@ class Versions:
         version = self.at(alias)
         if version is None or str(version.version) != number:
             self.client.set_registered_model_alias(self.name, alias, number)
-
-    @staticmethod
-    def _unless_missing(ask: "Callable[[], ModelVersion]") -> "ModelVersion | None":
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return ask()
-        except MlflowException as error:
-            # An alias that no version has is an invalid parameter to MLflow.
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise

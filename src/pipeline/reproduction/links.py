@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.section import leaves
 from pipeline.reproduction.recorded import Recorded
 from pipeline.tracking.lineage import PACKAGES
 
@@ -36,7 +37,7 @@ def compare(old: Recorded, new: Recorded, tolerance: float) -> list[Link]:
     """
     return [
         _of_digest("code", old.run["code"], new.run["code"]),
-        _of_values("configuration", _flat(old.run["config"]), _flat(new.run["config"])),
+        _of_values("configuration", dict(leaves(old.run["config"])), dict(leaves(new.run["config"]))),
         _of_values("data", _data(old), _data(new)),
         _of_values("packages", _packages(old), _packages(new)),
         _of_values("processor", _processor(old), _processor(new)),
@@ -62,18 +63,11 @@ def _of_values(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Lin
     return Link(name, "different", f"{shown}; {len(differ) - 3} more" if len(differ) > 3 else shown)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _data(side: Recorded) -> dict[str, Any]:
     test = {"splits.test.sha256": side.test} if side.test else {}
     return {
         key: value[:12] if key.endswith("sha256") else value
-        for key, value in (_flat(side.run["data"]) | test).items()
+        for key, value in (dict(leaves(side.run["data"])) | test).items()
     }
 
 

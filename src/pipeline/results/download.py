@@ -14,7 +14,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import all_runs, find, is_training, meant, reading, registered
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, logged_model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -191,15 +191,13 @@ def download_run(
 
 def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
     """The model of a training, with a run that shows its evaluation."""
-    models = client.search_logged_models(
-        [shown.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
-    )
-    if not models:
+    model = logged_model_of(client, shown.info.experiment_id, run_id)
+    if model is None:
         raise PipelineError(f"MLflow has no model of the run {shown.info.run_name}.")
     return LoggedModel(
         shown.info.run_name,
-        models[0].model_id,
-        models[0].artifact_location,
+        str(model.model_id),
+        model.artifact_location,
         shown.info.run_id,
         dict(shown.data.metrics),
         shown.data.tags.get(REPORTS_TAG, ""),

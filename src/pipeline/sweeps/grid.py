@@ -1,14 +1,11 @@
 """A grid: every combination of the values given; all trials are known before the first starts."""
 
-import os
-
 from pipeline.artifacts.workspace import write_text
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.results.report import Trial
 from pipeline.sweeps.command import Command
 from pipeline.sweeps.folder import Folder
-from pipeline.sweeps.job import Job
 from pipeline.sweeps.plan import grid
 from pipeline.sweeps.sweep import Sweep
 from pipeline.trials.outcome import outcome_of
@@ -61,14 +58,3 @@ class Grid(Sweep):
     def waiting(self) -> dict[str, Trial]:
         """Those that some stage has yet to run for."""
         return {trial.key: trial for trial in self._trials if not trial.has_result}
-
-    def job(self, server: str) -> Job:
-        """What the launcher calls for each."""
-        return Job(
-            self.command.repository.root,
-            self.folder.root,
-            self.waiting(),
-            os.getpid(),
-            self.stops_at_failure,
-            server,
-        )

@@ -6,7 +6,6 @@ for the slowest of a batch. What was asked and answered lies in a journal: the s
 
 import json
 import math
-import os
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -93,12 +92,7 @@ class Search(Sweep):
     def job(self, server: str) -> "SearchJob":
         """What the launcher calls for each."""
         return SearchJob(
-            self.command.repository.root,
-            self.folder.root,
-            self.waiting(),
-            os.getpid(),
-            self.stops_at_failure,
-            server,
+            **vars(super().job(server)),
             space=self._space,
             settings=self._settings,
             epochs=self._first.train.epochs,

@@ -77,9 +77,10 @@ class Sweep(ABC):
     def waiting(self) -> dict[str, Trial]:
         """What a launcher has yet to run, by the names of the trials' files."""
 
-    @abstractmethod
     def job(self, server: str) -> Job:
         """What the launcher calls for each, given a fork server's address."""
+        repository, folder = self.command.repository.root, self.folder.root
+        return Job(repository, folder, self.waiting(), os.getpid(), self.stops_at_failure, server)
 
     @property
     def stops_at_failure(self) -> bool:

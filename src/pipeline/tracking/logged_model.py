@@ -13,7 +13,7 @@ from pipeline.artifacts.workspace import sha256
 from pipeline.config.section import leaves
 from pipeline.tracking.database import has_files
 from pipeline.tracking.identity import refuse_foreign_model
-from pipeline.tracking.mlflow_run import MlflowRun, shortened
+from pipeline.tracking.mlflow_run import MlflowRun, logged_model_of, shortened
 from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store
 from pipeline.tracking.stored import digests_below, files_tag
@@ -62,11 +62,8 @@ def log_model(store: Store, run: MlflowRun, record: Record) -> str:
 
 
 def _find_or_create(store: Store, run: MlflowRun, record: Record) -> "LoggedModel":
-    found = store.client.search_logged_models(
-        [store.experiment], filter_string=f"source_run_id = '{run.id}'", max_results=1
-    )
-    if found:
-        return found[0]
+    if found := logged_model_of(store.client, store.experiment, run.id):
+        return found
     config = record.config
     return store.client.create_logged_model(
         store.experiment,

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +10,7 @@ from pipeline.tracking.database import has_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 Item = TypeVar("Item")
 
@@ -138,6 +138,25 @@ class MlflowRun:
 
     def _metrics_of(self, model: str) -> Sequence[Any]:
         return self.client.get_logged_model(model).metrics or ()
+
+
+def logged_model_of(client: "MlflowClient", experiment: str, run: str) -> "LoggedModel | None":
+    """The model that a run logged, by MLflow's ids."""
+    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}'", max_results=1)
+    return found[0] if found else None
+
+
+def unless_missing(ask: Callable[[], Item]) -> Item | None:
+    """What MLflow answers; None: it has no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        # An alias that no version has is an invalid parameter to MLflow.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def named_data(name: str, split: str, part: Mapping[str, Any]) -> tuple[str, str]:

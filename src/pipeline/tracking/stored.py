@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.artifacts.workspace import sha256
+from pipeline.tracking.mlflow_run import logged_model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,10 +88,7 @@ def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True)
         MlflowException: the store can't be reached.
     """
     name, run_id = run.info.run_name, run.info.run_id
-    found = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
-    )
-    model = found[0] if found else None
+    model = logged_model_of(client, run.info.experiment_id, run_id)
     wanted: list[Broken] = []
     files, model_folder = _at_hand(run.info.artifact_uri, folder / "run", remote), None
     if files:

@@ -1,6 +1,7 @@
 """The workspace's run, MLflow's runs and the registry, held against what each says of the others."""
 
 import csv
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, check_copies, folder_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
 from pipeline.tracking.identity import read_run
-from pipeline.tracking.mlflow_run import ID_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
 from pipeline.tracking.store import open_store, search
 from pipeline.tracking.stored import fetch
 from pipeline.verification.problems import Problem
@@ -129,23 +130,16 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
 
 
 def _versions(client: "MlflowClient", versions: Versions) -> Iterator[Problem]:
-    from mlflow.exceptions import MlflowException
-
     for version in versions.all():
         what = f"Version {version.version} of {versions.name}"
         if MODEL_FILE_TAG not in version.tags:
             continue  # somebody registered it by other means
-        try:
-            run = client.get_run(version.run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        run = unless_missing(functools.partial(client.get_run, version.run_id))
+        if run is None:
             yield Problem("registry", f"{what} is of a run that MLflow does not have: {version.run_id}.")
             continue
-        models = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"source_run_id = '{version.run_id}'", max_results=1
-        )
-        source = f"models:/{models[0].model_id}" if models else ""
+        model = logged_model_of(client, run.info.experiment_id, version.run_id)
+        source = f"models:/{model.model_id}" if model else ""
         same = version.tags[MODEL_FILE_TAG] == run.data.tags.get(MODEL_FILE_TAG)
         if not same or version.source != source:
             yield Problem("registry", f"{what} is not the model of its run {run.info.run_name}.")
