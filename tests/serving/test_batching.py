@@ -19,7 +19,7 @@ class Slow:
     def __init__(self, seconds: float):
         self.seconds, self.sizes = seconds, []
 
-    def read(self, picture):
+    def read(self, picture, most_pixels=None):
         time.sleep(self.seconds)
         if picture == b"bad":
             raise PictureError("The picture", "is bad")
@@ -93,24 +93,46 @@ def test_the_event_loop_goes_on_meanwhile():
     assert pause < 0.6
 
 
-def test_small_pictures_do_not_wait_for_large_ones():
+@pytest.mark.parametrize("large", [b"x" * (2**14 + 1), b"a few bytes that unpack to millions of pixels"])
+def test_small_pictures_do_not_wait_for_large_ones(large):
     class SlowIfLarge(Slow):
-        def read(self, picture):
-            self.seconds = 1.0 if len(picture) > 2**14 else 0.0
+        def read(self, picture, most_pixels=None):
+            if picture == large and most_pixels is not None:
+                raise PictureError("The picture", "has more pixels")
+            self.seconds = 1.0 if picture == large else 0.0
             return super().read(picture)
 
     async def ask():
         batcher = Batcher(seconds=0, waiting=10)
-        large = asyncio.ensure_future(batcher.answer(model, [b"x" * (2**14 + 1)]))
+        waited_for = asyncio.ensure_future(batcher.answer(model, [large]))
         await asyncio.sleep(0.1)
         [small] = await batcher.answer(model, [b"x" * 2**14])
-        assert not large.done()
-        [last] = await large
+        assert not waited_for.done()
+        [last] = await waited_for
         batcher.close()
         return small.label, last.label
 
     model = SlowIfLarge(0)
-    assert asyncio.run(ask()) == (str(2**14), str(2**14 + 1))
+    assert asyncio.run(ask()) == (str(2**14), str(len(large)))
+
+
+def test_what_waits_when_it_is_closed_is_answered():
+    class LargeForOne(Slow):
+        def read(self, picture, most_pixels=None):
+            time.sleep(0.1)
+            if most_pixels is not None:
+                raise PictureError("The picture", "has more pixels")
+            return super().read(picture)
+
+    async def ask():
+        batcher = Batcher(seconds=0, waiting=10)
+        asked = asyncio.ensure_future(batcher.answer(LargeForOne(0), [b"x"]))
+        await asyncio.sleep(0.01)
+        batcher.close()
+        [answer] = await asyncio.wait_for(asked, timeout=10)
+        return answer.label
+
+    assert asyncio.run(ask()) == "1"
 
 
 def test_more_than_can_wait_is_refused_at_once():

@@ -15,7 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
 _MOST = 64  # images that are computed together
-_LARGE = 2**14  # bytes of an encoded picture that takes long to read
+# Of a picture that is read at once: more bytes or, since a few can unpack to millions, more pixels take long.
+_SMALL_BYTES, _SMALL_PIXELS = 2**14, 2**18
 
 
 class OverloadedError(PipelineError):
@@ -38,7 +39,8 @@ class Batcher:
     A thread takes the first picture that waits, reads it, and takes those that wait behind it until
     `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture that comes
     alone is computed alone. Large pictures have two threads of their own, or small ones would wait while
-    they are read; small ones have one, since a second would only fight with it for the interpreter.
+    they are read; small ones have one, since a second would only fight with it for the interpreter. What that
+    one can't read is left to them, who say why or find it large.
 
     Args:
         seconds: how long a picture may wait for others to be read that are computed with it.
@@ -54,8 +56,7 @@ class Batcher:
         self._seconds, self._room, self._on_batch = seconds, waiting, on_batch
         self._waiting = 0
         self._loop = asyncio.get_running_loop()
-        self._of_threads = (self._small, self._large, self._large)
-        for queue in self._of_threads:
+        for queue in (self._small, self._large, self._large):
             threading.Thread(target=self._work, args=(queue,), daemon=True).start()
 
     async def answer(
@@ -71,14 +72,13 @@ class Batcher:
         jobs = [_Job(served, picture, self._loop.create_future()) for picture in pictures]
         self._waiting += len(jobs)
         for job in jobs:
-            large = isinstance(job.picture, bytes) and len(job.picture) > _LARGE
+            large = isinstance(job.picture, bytes) and len(job.picture) > _SMALL_BYTES
             (self._large if large else self._small).put(job)
         return [await job.done for job in jobs]
 
     def close(self) -> None:
         """End the threads once they have computed what waits."""
-        for queue in self._of_threads:
-            queue.put(None)
+        self._small.put(None)
 
     def _work(self, queue: _Queue) -> None:
         while (job := queue.get()) is not None:
@@ -87,6 +87,9 @@ class Batcher:
                 members = [(job, image) for job, image in batch if job.served is served]
                 results += _classified(served, members)
             self._loop.call_soon_threadsafe(self._deliver, results, len(batch))
+        if queue is self._small:
+            self._large.put(None)
+            self._large.put(None)
 
     def _collect(
         self, job: _Job | None, queue: _Queue
@@ -94,12 +97,16 @@ class Batcher:
         """The images that are computed together, and the pictures that can't be read."""
         batch: list[tuple[_Job, NDArray[np.uint8]]] = []
         refused: list[tuple[_Job, Answer | Exception]] = []
+        most = _SMALL_PIXELS if queue is self._small else None
         end = time.monotonic() + self._seconds
         while job is not None:
             try:
-                batch.append((job, job.served.read(job.picture)))
-            except Exception as error:  # Whoever asked gets it.
-                refused.append((job, error))
+                batch.append((job, job.served.read(job.picture, most)))
+            except Exception as error:
+                if queue is self._small and isinstance(error, PictureError):
+                    self._large.put(job)
+                else:  # Whoever asked gets it.
+                    refused.append((job, error))
             if len(batch) >= _MOST or time.monotonic() >= end:
                 break
             try:

@@ -67,15 +67,18 @@ class Served:
         run = self.predictor.description.run
         return {"name": self.source.name, "version": self.source.version, "run": run.name}
 
-    def read(self, picture: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def read(self, picture: bytes | NDArray[np.uint8], most_pixels: int | None = None) -> NDArray[np.uint8]:
         """The image that the model takes, of an encoded picture or of an image already.
 
         Raises:
-            PictureError: it can't be read.
+            PictureError: it can't be read, or has more than `most_pixels`, if there is such a limit.
         """
-        if isinstance(picture, bytes):
-            return read_picture(picture, self.predictor.description.reader)
-        return picture
+        if not isinstance(picture, bytes):
+            return picture
+        reader = self.predictor.description.reader
+        if most_pixels is not None and most_pixels < reader.max_pixels:
+            reader = reader.model_copy(update={"max_pixels": most_pixels})
+        return read_picture(picture, reader)
 
     def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
         """The answers for uint8 (n, *image_shape)."""
