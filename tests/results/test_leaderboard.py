@@ -83,6 +83,12 @@ def test_a_sweep_over_seeds_alone_is_one_setting_and_one_without_results_has_no_
     assert rank(sweep([trial(values={}, state="waiting")])).best is None
 
 
+def test_values_are_written_as_people_read_them():
+    values = {"val_accuracy": 0.985, "val_loss": 0.1, "parameters": 24_100}
+    [line] = lines(rank(sweep([trial(values=values, n="1")], objectives=tuple(values))))
+    assert "val_accuracy 98.50 %, val_loss 0.1000, parameters 24,100 [Pareto]" in line
+
+
 def test_off_a_terminal_each_setting_is_a_line(capsys):
     trials = [trial(values={"val_accuracy": n / 100}, **{"train.learning_rate": f"{n}"}) for n in range(90)]
     show(rank(sweep(trials)))
@@ -93,7 +99,8 @@ def test_off_a_terminal_each_setting_is_a_line(capsys):
 
 
 def test_at_the_end_stand_the_commands_that_make_use_of_the_best():
-    assert next_steps(rank(sweep(seeds([0.9, 0.8], rate="1"), seeds([0.95], rate="2")))) == [
+    settings = seeds([0.9, 0.8], rate="1"), seeds([0.95], rate="2"), seeds([0.1], rate="3")
+    assert next_steps(rank(sweep(*settings))) == [
         "Next: pipeline adopt smoke-3",
         "      pipeline compare smoke-3 smoke-1",
     ]
@@ -112,7 +119,7 @@ def test_at_a_terminal_it_is_a_table(capsys, monkeypatch):
     out = capsys.readouterr().out
     header, _, first = [line.split() for line in out.splitlines() if line.strip()][:3]
     assert header == ["learning_rate", "val_accuracy", "seeds", "best", "run"]
-    assert first[:6] == ["1", "0.003162", "85.00", "%", "±", "7.07"]
+    assert first == ["1", "0.003162", "85.00", "%", "±", "7.07", "2", "smoke-1"]
     assert "failed: learning_rate=7: Out of [memory]." in out
 
 

@@ -1,11 +1,14 @@
+import time
 from dataclasses import replace
 
 import pytest
 from made_up import sweep, trial
 
+from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.results.report import Report, reports
+from pipeline.trials.outcome import Outcome
 
 SWEEP = sweep(
     [
@@ -42,3 +45,25 @@ def test_the_latest_sweep_comes_first_and_a_damaged_one_is_left_out(tmp_path, ca
         ("0", "0"),
     ]
     assert "x/report.json is no report" in capsys.readouterr().err
+
+
+@pytest.fixture
+def begun():
+    return replace(trial(values={}, state="running", seed="0"), start=time.time() - 5)
+
+
+def test_a_trial_that_ended_has_its_seconds_and_what_came_of_it(begun):
+    best = Epoch(2, 0.3, 0.9, 0.2, 0.95, 0.001)
+    outcome = Outcome("3f" * 16, "smoke-3f3f3f", "ab" * 32, 2410, 3, best, 0.9)
+    done = begun.ended("done", outcome)
+    assert (done.state, done.run_id, done.run) == ("done", outcome.id, outcome.run)
+    assert done.values == outcome.values
+    assert done.seconds == pytest.approx(5, abs=2)
+    assert replace(begun, start=None).ended("known", outcome).seconds is None
+
+
+def test_only_a_trial_that_was_trained_to_its_end_has_a_result(begun):
+    failed = begun.ended("failed", error="It diverged.")
+    assert (failed.error, failed.run_id, failed.values) == ("It diverged.", None, {})
+    states = ("waiting", "running", "known", "done", "pruned", "failed", "stopped")
+    assert [state for state in states if replace(begun, state=state).has_result] == ["known", "done"]
