@@ -15,6 +15,7 @@ from pipeline.config.compose import compose, compose_each, from_hydra
 from pipeline.config.params import dump, dump_values, read_params, view
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
+from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
 from pipeline.errors import PipelineError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -330,6 +331,21 @@ def test_many_keys_are_checked_in_time(conf):
     start = time.process_time()
     refused(conf)
     assert time.process_time() - start < 5
+
+
+def test_a_value_from_the_environment_is_refused_also_where_nothing_chooses_the_file(conf):
+    (conf / "model" / "mine.yaml").write_text("name: ${oc.env:SECRET}\n")
+    with pytest.raises(PipelineError, match=re.escape("name is ${oc.env:SECRET}")):
+        refuse_unsafe_yaml(conf)
+
+
+@pytest.mark.parametrize("text", ["a: " + 49 * "[" + 49 * "]", "a: [" + 9_996 * "1," + "1]"])
+def test_what_is_just_not_too_much_is_read(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    refuse_unsafe_yaml(tmp_path)
+    (tmp_path / "config.yaml").write_text(text.replace("[", "[[", 1).replace("]", "]]", 1))
+    with pytest.raises(PipelineError, match=r"50 levels|10000 values"):
+        refuse_unsafe_yaml(tmp_path)
 
 
 def test_a_few_aliases_are_fine(conf):

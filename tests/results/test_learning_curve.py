@@ -42,6 +42,20 @@ def test_the_law_is_found_again_and_says_what_twice_the_images_bring(objective):
     )
 
 
+def test_three_shares_of_some_images_are_enough_for_a_law():
+    [curve] = found(trials(lambda share: 0.1 * share**-0.5, shares=SHARES[:3]))
+    assert curve.text.startswith(
+        "Twice the images: val_accuracy 90.00 % is expected, after 85.86 % with a share of 0.5;"
+    )
+
+
+def test_a_trial_that_sets_no_share_has_all_images_and_one_share_alone_makes_no_curve():
+    whole = trial({"val_accuracy": 0.9}, seed="0")
+    alone = trial({"val_accuracy": 0.8}, **{KEY: "0.5"}, model="cnn")
+    [curve] = found(trials(lambda share: 0.1 * share**-0.5, shares=(0.25, 0.5)), [whole, alone])
+    assert (curve.label, curve.shares) == ("", (0.25, 0.5, 1.0))
+
+
 def test_each_choice_of_the_other_values_has_a_curve_of_its_own():
     small = trials(lambda share: 0.2 * share**-0.1, model="mlp")
     large = trials(lambda share: 0.1 * share**-0.4, model="cnn")
