@@ -439,6 +439,13 @@ def test_a_part_is_trained_from_its_epoch_on_at_its_rate():
     assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.005, 0.0, 0.0005, 0.0])
 
 
+@pytest.mark.parametrize(("tuned_from", "ends_after"), [(4, 4), (9, 2)])
+def test_fine_tuning_is_not_lost_to_early_stopping(tuned_from, ends_after):
+    never_better = {"patience": 1, "monitor": "val_loss", "min_delta": 100.0}
+    _, history = tuned(FineTune(tuned_from, 0.1, thaw), epochs=6, **never_better)
+    assert (len(history.epochs), history.best_epoch) == (ends_after, 1)
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_weights(tmp_path, cut):
     class CutError(Exception):

@@ -98,6 +98,8 @@ def fit(
     for epoch in history:
         on_epoch(epoch)
 
+    # No epochs without progress are counted before all is trained that is to be trained.
+    counted_from = fine_tune.epoch if fine_tune and fine_tune.epoch <= config.epochs else 1
     first = len(history) + 1
     with closing(slices(train, config, seed, first, program.lay_out)) as upcoming:
         for number in range(first, config.epochs + 1):
@@ -130,7 +132,7 @@ def fit(
                 value = sign * float(getattr(epoch, early.monitor))
                 if value < best_value - early.min_delta:
                     best_value, best_epoch, best_weights = value, number, judged
-                elif number - best_epoch >= early.patience:
+                elif number - max(best_epoch, counted_from - 1) >= early.patience:
                     break
             if checkpoints and checkpoints.due:
                 checkpoints.save(
