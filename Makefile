@@ -125,7 +125,7 @@ ifneq ($(strip $(EXTRAS)),)
 	@python -c "$$requirements_of_extras" "$(EXTRAS)" > .venv/extras.txt
 endif
 	@echo "  packages of requirements$(if $(filter dev,$*),-dev).lock ..."
-	@$(pip) --require-hashes -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
+	@$(pip) --require-hashes --no-deps -r requirements$(if $(filter dev,$*),-dev).lock | $(progress)
 ifneq ($(strip $(EXTRAS)),)
 	@echo "  packages of EXTRAS=$(EXTRAS) ..."
 	@sed 's/ *\\$$//; /^ *--hash/d' requirements-dev.lock > .venv/constraints.txt

@@ -85,6 +85,7 @@ def test_the_same_config_gives_the_same_bytes(workspace, dropout):
     assert outputs(workspace) == first
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes(workspace):
     train.run(config("model.dropout=0.3"), workspace)
     first = outputs(workspace)

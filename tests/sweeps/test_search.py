@@ -78,6 +78,7 @@ def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
     assert run(begun(tmp_path / "other", "sweep.seed=1"), range(1, 4)) != whole[:3]
 
 
+@pytest.mark.slow
 def test_tpe_learns_from_what_it_was_told(job):
     rates = [float(values["train.learning_rate"]) for values in run(job, range(1, 41))]
     off = [abs(math.log10(rate) + 2) for rate in rates]

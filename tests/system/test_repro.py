@@ -7,18 +7,6 @@ import pytest
 from clones import clone_of, executed, smoke_clone_of
 
 STAGES = ["compose", "fetch", "preprocess", "train", "evaluate"]
-REPRODUCIBLE = {
-    "models/model.keras",
-    "models/model.onnx",
-    "models/history.csv",
-    "reports/metrics.json",
-    "reports/predictions.csv",
-    "reports/per_class.csv",
-    "reports/label_issues.csv",
-    "reports/model_card.md",
-    "reports/probabilities.npy",
-    "reports/figures",
-}
 
 
 def skipped(output: str) -> bool:
@@ -60,20 +48,6 @@ def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fres
     assert json.loads(fresh.workspace.metrics.read_text()) == metrics
     assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
     assert len(fresh.mlflow_runs()) == 2
-
-
-def test_two_clones_that_share_nothing_make_the_same_bytes(reproduced, template, tmp_path):
-    other = smoke_clone_of(template, tmp_path / "other")
-    assert executed(other.repro()) == STAGES
-    ours, theirs = reproduced.digests(), other.digests()
-    assert ours.keys() >= REPRODUCIBLE
-    assert ours == theirs
-    for path in ("dvc.lock", "params.yaml"):
-        assert (other.root / path).read_bytes() == (reproduced.root / path).read_bytes()
-    weights = [
-        json.loads(clone.workspace.metrics.read_text())["weights_sha256"] for clone in (reproduced, other)
-    ]
-    assert weights[0] == weights[1]
 
 
 def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
@@ -142,7 +116,7 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     assert (rebuilt.info.status, rebuilt.data.metrics) == ("FINISHED", original.data.metrics)
 
     clone.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 1")
-    assert executed(clone.repro(**offline)) == ["compose", "train", "evaluate"]
+    assert executed(clone.repro("train", **offline)) == ["compose", "train"]
 
 
 def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(template, tmp_path):

@@ -29,6 +29,7 @@ def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
     assert "McNemar" in shown or "nothing tells them apart" in shown
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_run_above_the_trials_that_it_trained(smoke):
     smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
     # The first is what `dvc repro` trained before.

@@ -64,8 +64,12 @@ def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored
     runs = smoke.mlflow_runs()
     [parent] = [run for run in runs if "pipeline.sweep" in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    # The fourth was known before.
     assert len(children) == 3
+    # The fourth was known before: it stays at the top level, and names the sweep.
+    [known] = [run for run in runs if run.info.run_name.startswith("smoke-")]
+    assert "mlflow.parentRunId" not in known.data.tags
+    assert f"pipeline.sweep.{parent.data.tags['pipeline.sweep']}" in known.data.tags
+    assert parent.data.metrics["trials"] == 4
     assert len(runs) == 5
     assert {run.info.status for run in runs} == {"FINISHED"}
 

@@ -1,6 +1,7 @@
 """Trainings with made-up epochs but real records, stores and models; also run as a child process.
 
-python harness.py VERB ROOT [URI] [SEED]; VERB: train, evaluate, or sync, which says if it imported mlflow.
+python harness.py VERB ROOT [URI] [SEED]; VERB: train, evaluate, hang, which trains for an hour, or
+sync, which says if it imported mlflow.
 """
 
 import functools
@@ -247,6 +248,8 @@ def main(verb, root, uri="", seed="0"):
         evaluate(settings, workspace, accuracy=int(seed) / 10)
     elif verb == "evaluate":
         evaluate(settings, workspace)
+    elif verb == "hang":
+        train(settings, workspace, on_epoch=lambda epoch: time.sleep(3600))
     else:
         for line in tracking.sync(settings.tracking, workspace):
             print(line)

@@ -1,8 +1,7 @@
-"""A real `python -m pipeline.stages train`, stopped politely and killed."""
+"""A real `python -m pipeline.stages train` that is told to stop, and a process that is killed."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -47,10 +46,11 @@ def test_sigterm_ends_the_process_and_the_run_is_killed(training):
         os.killpg(process.pid, 0)
 
 
-def test_a_run_whose_process_was_killed_is_not_running_once_anything_starts(training):
-    workspace, process = training
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_run_whose_process_was_killed_is_not_running_once_anything_starts(workspace):
+    command = [sys.executable, REPOSITORY / "tests/tracking/harness.py", "hang", workspace.root]
+    with subprocess.Popen(command) as process:
+        until(lambda: process.poll() is not None or any(run.data.metrics for run in runs(workspace)))
+        process.kill()
     assert one_run(workspace).info.status == "RUNNING"
     assert "(KILLED)" in child("sync", workspace).stdout
     found = one_run(workspace)
