@@ -150,24 +150,35 @@ def on_stderr(description: str) -> Iterator[Track]:
         yield _Bar(progress, progress.add_task(description, total=None, note=""))
 
 
-class EpochTrack(Protocol):
-    """A training whose progress is shown."""
+class EpochTrack:
+    """A training whose progress is shown: by a bar, or off a terminal by a line for each epoch."""
+
+    def __init__(self, total: int, steps: int, bars: "Progress | None" = None) -> None:
+        self._total, self._steps, self._bars = total, steps, bars
+        self._task = bars.add_task(f"Epoch 1 of {total}", total=total, note="") if bars else None
 
     def advance(self, steps: int) -> None:
         """Say that the epoch is so many steps further."""
+        if self._bars and self._task is not None:
+            self._bars.update(self._task, advance=steps / self._steps)
 
     def end_epoch(self, number: int, note: str) -> None:
         """Say that epoch `number` has ended, and how."""
+        if self._bars and self._task is not None:
+            description = f"Epoch {min(number + 1, self._total)} of {self._total}"
+            self._bars.update(self._task, completed=number, description=description, note=note)
+        else:
+            say(f"Epoch {number} of {self._total}: {note}")
 
 
 @contextmanager
 def track_epochs(total: int, steps: int) -> Iterator[EpochTrack]:
     """Show the progress of `total` epochs of `steps` steps each: off a terminal, a line for each epoch."""
     if not sys.stdout.isatty():
-        yield _EpochLines(total)
+        yield EpochTrack(total, steps)
         return
     with _bars() as progress:
-        yield _EpochBar(progress, total, steps)
+        yield EpochTrack(total, steps, progress)
 
 
 def _bars() -> "Progress":
@@ -201,27 +212,3 @@ class _Bar:
 
     def advance(self, n: int, note: str = "") -> None:
         self._progress.update(self._task, advance=n, note=note)
-
-
-class _EpochLines:
-    def __init__(self, total: int) -> None:
-        self._total = total
-
-    def advance(self, steps: int) -> None:
-        pass
-
-    def end_epoch(self, number: int, note: str) -> None:
-        say(f"Epoch {number} of {self._total}: {note}")
-
-
-class _EpochBar:
-    def __init__(self, progress: "Progress", total: int, steps: int) -> None:
-        self._progress, self._total, self._steps = progress, total, steps
-        self._task = progress.add_task(f"Epoch 1 of {total}", total=total, note="")
-
-    def advance(self, steps: int) -> None:
-        self._progress.update(self._task, advance=steps / self._steps)
-
-    def end_epoch(self, number: int, note: str) -> None:
-        description = f"Epoch {min(number + 1, self._total)} of {self._total}"
-        self._progress.update(self._task, completed=number, description=description, note=note)
