@@ -259,6 +259,24 @@ def _jax_devices(target: Target) -> list[Any]:
         ) from None
 
 
+@contextmanager
+def quick_compilation(target: Target) -> Iterator[None]:
+    """Have JAX compile for a processor without its optimizations meanwhile, for what is computed only once.
+
+    An initializer is compiled for each shape of weights: a second or two for a millisecond's work.
+    """
+    if target.backend != "jax" or target.device != "cpu":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 def device_tags(target: Target) -> dict[str, str]:
     """What JAX computes with, for the record; nothing for TensorFlow, which computes with the processor."""
     if target.backend != "jax":

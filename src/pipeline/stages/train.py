@@ -16,7 +16,7 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
 from pipeline.config.section import ModelSection, ReaderSection
 from pipeline.console import say, track_epochs
-from pipeline.environment import use
+from pipeline.environment import quick_compilation, use
 from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
@@ -122,7 +122,8 @@ def fit_model(
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     use(config.train.target)
     keras.utils.set_random_seed(config.seed)
-    network = build(config.model, dataset.image_shape, len(dataset.classes))
+    with quick_compilation(config.train.target):
+        network = build(config.model, dataset.image_shape, len(dataset.classes))
     say(
         f"Training {config.model.name} with {network.count_params():,} parameters on {len(train[1]):,} "
         f"images, {len(validation[1]):,} for validation."

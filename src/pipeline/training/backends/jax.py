@@ -95,9 +95,9 @@ class Program(program.Program):
         """Begin to compile the steps for batches of such a form: those of two forms at the same time."""
         form = batches[0].shape
         if form not in self._compiled:
-            with ThreadPoolExecutor(1) as thread:
-                self._compiled[form] = thread.submit(self._steps_of, *batches)
-                thread.shutdown(wait=False)
+            thread = ThreadPoolExecutor(1)
+            self._compiled[form] = thread.submit(self._steps_of, *batches)
+            thread.shutdown(wait=False)
         return self._compiled[form]
 
     def _steps_of(self, images: Any, labels: Any) -> Any:
