@@ -318,7 +318,7 @@ DEEP = {"hidden_units": (30,) * 25, "activation": "relu"}
 
 def test_a_loss_that_is_no_number_ends_it_with_epoch_and_learning_rate():
     with pytest.raises(PipelineError, match=r"diverged in epoch \d.*learning_rate \(now 10\.0\)"):
-        trained(model=DEEP, learning_rate=10.0, epochs=20)
+        trained(model={"hidden_units": (300,) * 12}, learning_rate=10.0, epochs=20)
 
 
 def test_weights_that_overflow_in_validation_end_it_too():

@@ -1,5 +1,6 @@
 """What DVC's run cache knows of a trial, also when it is damaged; the stages' outputs are made up."""
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipeline.config.compose import compose
 from pipeline.trials.layout import snapshot
 from pipeline.trials.run_cache import RunCache
 
+REPOSITORY = Path(__file__).parents[2]
 # What each stage says in these tests, in place of what it would do.
 SAYS = {
     "fetch": "mkdir -p data/raw && echo raw > data/raw/x",
@@ -27,17 +29,24 @@ stages:
 """
 
 
+@functools.cache
+def composed():
+    return compose(REPOSITORY / "conf")
+
+
+def config_of(seed: int):
+    return composed().model_copy(update={"seed": seed})
+
+
 class Trials:
     """Trials of a repository whose stages are those above."""
 
     def __init__(self, repository: Workspace):
         repository.dvc_yaml.write_text(PIPELINE % SAYS)
         self.repository = repository
-        self.conf = repository.root / "conf"
 
     def workspace(self, seed: int) -> Workspace:
-        config = compose(self.conf, [f"seed={seed}"])
-        return snapshot(self.repository, self.repository.root / f"trial{seed}", config)
+        return snapshot(self.repository, self.repository.root / f"trial{seed}", config_of(seed))
 
     def run(self, seed: int) -> None:
         root, before = self.workspace(seed).root, Path.cwd()
@@ -49,7 +58,7 @@ class Trials:
             os.chdir(before)
 
     def find(self, seed: int):
-        return RunCache(self.workspace(9)).find(compose(self.conf, [f"seed={seed}"]))
+        return RunCache(self.workspace(9)).find(config_of(seed))
 
 
 @pytest.fixture
