@@ -36,6 +36,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_half_written(repro
     assert smoke.digests() == reproduced.digests()
 
 
+@pytest.mark.slow
 def test_a_read_only_output_folder_is_refused_before_training(reproduced, smoke):
     read_only = "mount --bind models models && mount -o remount,ro,bind models"
     # DVC tells it when it can't remove the old outputs, the stage when there are none.

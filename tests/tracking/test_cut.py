@@ -131,7 +131,7 @@ def check(case, undisturbed):
 
 
 # The others take longer, and the slow test cuts in every way at every request.
-@pytest.mark.parametrize("how", ["no answer", "500 instead"])
+@pytest.mark.parametrize("how", ["no answer", pytest.param("500 instead", marks=pytest.mark.slow)])
 def test_an_update_cut_at_some_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed
 ):

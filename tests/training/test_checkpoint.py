@@ -111,7 +111,7 @@ def test_a_cut_training_ends_at_the_weights_and_the_history_of_a_whole_one(tmp_p
     assert train(tmp_path / "cut.npz", model=model) == whole(model=model)
 
 
-@pytest.mark.parametrize("patience", [None, 2])
+@pytest.mark.parametrize("patience", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
     averaged = whole(patience=patience, ema_decay=0.9)
     assert averaged[0] != whole(patience=patience)[0]
