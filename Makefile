@@ -103,7 +103,8 @@ endef
 export requirements_of_extras locked
 
 # pip without its warnings, which are about where it looks; and without the bytecode of all 25,000 modules, half
-# of the time: most are never imported, and the others leave it behind.
+# of the time: most are never imported, and the others leave it behind. Where the user has that switched off, all
+# are compiled at the end, by all cores.
 pip = python -m pip install --no-compile --disable-pip-version-check --no-color --progress-bar off 2> >(grep -v '^WARNING' >&2)
 # What pip says of its hundreds of packages, as one line that moves; in a log, a line each fifty.
 define progress
@@ -134,6 +135,6 @@ ifneq ($(strip $(EXTRAS)),)
 	@$(pip) --require-hashes --no-deps -r .venv/extras.lock | $(progress)
 endif
 	@$(pip) --quiet --no-deps --no-build-isolation --editable .
-	@python -m compileall -q src
+	@python -m compileall -q -j 0 src $(if $(PYTHONDONTWRITEBYTECODE),.venv/lib)
 	@touch .venv/runtime $@
 	@echo "  .venv is ready."
