@@ -24,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
+from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump
 
@@ -148,7 +148,6 @@ def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
     workspace = Workspace(place)
     workspace.raw.mkdir(parents=True)
     shutil.copy2(fetched.dvc_yaml, workspace.dvc_yaml)
-    workspace.params.write_text(dump(compose(REPOSITORY / "conf", ["train.epochs=1"])), encoding="utf-8")
     rng = np.random.default_rng(0)
     for name in RAW_ARRAYS:
         source = np.load(fetched.raw / f"{name}.npy", mmap_mode="r")
@@ -159,6 +158,10 @@ def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
             if name.endswith("images"):
                 # Wraps around, as good as any other noise here.
                 target[start : start + len(source)] += rng.integers(0, 8, source.shape, np.uint8)
+        target.flush()
+    digests = [f"data.sha256.{name}='{sha256(workspace.raw / f'{name}.npy')}'" for name in RAW_ARRAYS]
+    config = compose(REPOSITORY / "conf", ["train.epochs=1", *digests])
+    workspace.params.write_text(dump(config), encoding="utf-8")
 
 
 def prepare_repository(place: Path) -> Path:

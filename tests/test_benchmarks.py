@@ -10,13 +10,14 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_make_bench_measures_the_baseline(tmp_path):
+@pytest.mark.parametrize(("part", "measured"), [("baseline", "dvc repro"), ("size", "ten times MNIST")])
+def test_make_bench_measures_the_baseline_and_ten_times_the_data(part, measured):
     # The command of the Makefile's target `make bench`, whose environment this is not.
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--repeats", "1", "--only", "baseline"],
+        [sys.executable, "-m", "benchmarks", "--repeats", "1", "--only", part],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "dvc repro" in done.stdout
+    assert measured in done.stdout
