@@ -19,7 +19,7 @@ class Slow:
     def __init__(self, seconds: float):
         self.seconds, self.sizes = seconds, []
 
-    def read(self, picture, most_pixels=None):
+    def read(self, picture, small=False):
         time.sleep(self.seconds)
         if picture == b"bad":
             raise PictureError("The picture", "is bad")
@@ -96,8 +96,8 @@ def test_the_event_loop_goes_on_meanwhile():
 @pytest.mark.parametrize("large", [b"x" * (2**14 + 1), b"a few bytes that unpack to millions of pixels"])
 def test_small_pictures_do_not_wait_for_large_ones(large):
     class SlowIfLarge(Slow):
-        def read(self, picture, most_pixels=None):
-            if picture == large and most_pixels is not None:
+        def read(self, picture, small=False):
+            if picture == large and small:
                 raise PictureError("The picture", "has more pixels")
             self.seconds = 1.0 if picture == large else 0.0
             return super().read(picture)
@@ -118,9 +118,9 @@ def test_small_pictures_do_not_wait_for_large_ones(large):
 
 def test_what_waits_when_it_is_closed_is_answered():
     class LargeForOne(Slow):
-        def read(self, picture, most_pixels=None):
+        def read(self, picture, small=False):
             time.sleep(0.1)
-            if most_pixels is not None:
+            if small:
                 raise PictureError("The picture", "has more pixels")
             return super().read(picture)
 

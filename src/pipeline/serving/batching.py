@@ -15,8 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
 _MOST = 64  # images that are computed together
-# Of a picture that is read at once: more bytes or, since a few can unpack to millions, more pixels take long.
-_SMALL_BYTES, _SMALL_PIXELS = 2**14, 2**18
+_LARGE = 2**14  # bytes of an encoded picture that takes long to read; fewer may unpack to many pixels
 
 
 class OverloadedError(PipelineError):
@@ -72,7 +71,7 @@ class Batcher:
         jobs = [_Job(served, picture, self._loop.create_future()) for picture in pictures]
         self._waiting += len(jobs)
         for job in jobs:
-            large = isinstance(job.picture, bytes) and len(job.picture) > _SMALL_BYTES
+            large = isinstance(job.picture, bytes) and len(job.picture) > _LARGE
             (self._large if large else self._small).put(job)
         return [await job.done for job in jobs]
 
@@ -97,13 +96,13 @@ class Batcher:
         """The images that are computed together, and the pictures that can't be read."""
         batch: list[tuple[_Job, NDArray[np.uint8]]] = []
         refused: list[tuple[_Job, Answer | Exception]] = []
-        most = _SMALL_PIXELS if queue is self._small else None
+        small = queue is self._small
         end = time.monotonic() + self._seconds
         while job is not None:
             try:
-                batch.append((job, job.served.read(job.picture, most)))
+                batch.append((job, job.served.read(job.picture, small)))
             except Exception as error:
-                if queue is self._small and isinstance(error, PictureError):
+                if small and isinstance(error, PictureError):
                     self._large.put(job)
                 else:  # Whoever asked gets it.
                     refused.append((job, error))

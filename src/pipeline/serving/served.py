@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
 from pipeline.errors import PipelineError
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.reference import Resolved
 
+_SMALL = 2**18  # pixels that are read at once
 _DRAWN = 64  # pixels along the longer side of images that are drawn by hand
 
 
@@ -67,18 +69,20 @@ class Served:
         run = self.predictor.description.run
         return {"name": self.source.name, "version": self.source.version, "run": run.name}
 
-    def read(self, picture: bytes | NDArray[np.uint8], most_pixels: int | None = None) -> NDArray[np.uint8]:
+    @cached_property
+    def _reader_of_small(self) -> ReaderSection:
+        reader = self.predictor.description.reader
+        return reader.model_copy(update={"max_pixels": min(reader.max_pixels, _SMALL)})
+
+    def read(self, picture: bytes | NDArray[np.uint8], small: bool = False) -> NDArray[np.uint8]:
         """The image that the model takes, of an encoded picture or of an image already.
 
         Raises:
-            PictureError: it can't be read, or has more than `most_pixels`, if there is such a limit.
+            PictureError: it can't be read, or is to be small and has so many pixels that reading takes long.
         """
         if not isinstance(picture, bytes):
             return picture
-        reader = self.predictor.description.reader
-        if most_pixels is not None and most_pixels < reader.max_pixels:
-            reader = reader.model_copy(update={"max_pixels": most_pixels})
-        return read_picture(picture, reader)
+        return read_picture(picture, self._reader_of_small if small else self.predictor.description.reader)
 
     def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
         """The answers for uint8 (n, *image_shape)."""
