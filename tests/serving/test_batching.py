@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from photos import png
 from pipeline.data.reader import PictureError
 from pipeline.serving.batching import Batcher, OverloadedError
 from pipeline.serving.metrics import Metrics
@@ -114,6 +115,16 @@ def test_small_pictures_do_not_wait_for_large_ones(large):
 
     model = SlowIfLarge(0)
     assert asyncio.run(ask()) == (str(2**14), str(len(large)))
+
+
+def test_a_small_file_of_many_pixels_is_not_read_as_a_small_picture(served):
+    pixels = np.diag(np.full(600, 255, np.uint8))
+    encoded = png(pixels)
+    assert len(encoded) < 2**14
+    with pytest.raises(PictureError, match="has 600×600 pixels"):
+        served.read(encoded, small=True)
+    assert served.read(encoded).shape == (28, 28)
+    assert served.read(png(pixels[:500, :500]), small=True).shape == (28, 28)
 
 
 def test_what_waits_when_it_is_closed_is_answered():
