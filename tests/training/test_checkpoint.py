@@ -104,7 +104,16 @@ def train(path, cut_after=None, patience=None, model="mlp", seed=0, ema_decay=0.
     return weights_digest(network), history
 
 
-@pytest.mark.parametrize(("model", "cuts"), [("mlp", [1]), ("mlp", [3]), ("mlp", [3, 3, 5]), ("cnn", [3])])
+@pytest.mark.parametrize(
+    ("model", "cuts"),
+    [
+        ("mlp", [1]),
+        ("mlp", [3]),
+        ("mlp", [3, 3, 5]),
+        ("cnn", [3]),
+        pytest.param("cnn", [2, 4], marks=pytest.mark.slow),
+    ],
+)
 def test_a_cut_training_ends_at_the_weights_and_the_history_of_a_whole_one(tmp_path, model, cuts):
     for cut in cuts:
         assert train(tmp_path / "cut.npz", cut_after=cut, model=model) is None
