@@ -57,6 +57,9 @@ _SETTINGS = {
     "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
 }
 
+# What Keras and TensorFlow import if it is installed: for wrappers, galleries, data frames and LiteRT.
+_TAKEN_ALONG = ("sklearn", "matplotlib", "matplotlib.pyplot", "pandas", "jax")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -157,8 +160,8 @@ _imported: list[Target] = []  # with which this process imported Keras
 def import_keras(target: Target = Target()) -> None:
     """Import Keras with its defaults, not those of the user's keras.json, and with the target's backend.
 
-    What it takes along if it is there and nothing here uses is left out, a quarter of the time: sklearn is
-    for its wrappers, pyplot for its galleries; either can be imported afterwards as ever.
+    What it takes along if it is there and nothing here uses is left out, a third of the time; all of it can
+    be imported afterwards as ever, but this process's Keras takes no data frames.
 
     Raises:
         PipelineError: this process imported it with other settings before.
@@ -173,7 +176,7 @@ def import_keras(target: Target = Target()) -> None:
         # Keras imports it wherever it is installed, which takes seconds, and its part of a card. So this
         # process can't import it.
         sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    absent = {"sklearn", "matplotlib.pyplot"} - set(sys.modules)
+    absent = set(_TAKEN_ALONG) - set(sys.modules) - {target.backend}
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
     # Keras reads keras.json while it is imported, and writes it if it is missing; here can be none.
     home = os.environ.get("KERAS_HOME")
