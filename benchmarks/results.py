@@ -4,8 +4,9 @@
 
 What a training came to is kept in trained/, one file each, together with the CPU seconds that the plain
 script took beside it: machines differ. It holds as long as its values and the code of the training stay as
-they are, so a table of hours can be made in pieces, on several machines, by several processes with an
-EXPERIMENT each. From nothing all takes some four hours of one core; `--known` trains nothing.
+they are, and until it is trained again the page says that it is of earlier ones. So a table of hours can be
+made in pieces, on several machines, by several processes with an EXPERIMENT each. From nothing all takes
+some five hours of one core; `--known` trains nothing.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -101,11 +103,12 @@ def main() -> None:
         for seed in range(SEEDS[name]):
             if known(name, seed) is None:
                 train(name, seed)
-    found = [[known(name, seed) for seed in range(seeds)] for name, seeds in SEEDS.items()]
-    results = [whole for seeds in found if (whole := [result for result in seeds if result])]
+    found = {name: [kept(name, seed) for seed in range(seeds)] for name, seeds in SEEDS.items()}
+    results = [whole for seeds in found.values() if (whole := [result for result in seeds if result])]
     if not results:
         sys.exit("error: nothing is trained yet; leave out --known.")
-    page = render(results)
+    earlier = {name for name, seeds in found.items() for seed in range(len(seeds)) if not known(name, seed)}
+    page = render(results, earlier)
     write_text(DOCS / "results.md", page)
     picture(results).savefig(PICTURE, metadata={"Software": None})
     print(page)
@@ -113,9 +116,16 @@ def main() -> None:
 
 def known(name: str, seed: int) -> Result | None:
     """What is kept of a training with these values and this code."""
+    return kept(name, seed, inputs(_config(name, seed)))
+
+
+def kept(name: str, seed: int, of_inputs: str | None = None) -> Result | None:
+    """What is kept of a training, with these inputs if they are given."""
     path = _place(name, seed)
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return Result(**kept["result"]) if kept.get("inputs") == inputs(_config(name, seed)) else None
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Result(**found["result"]) if of_inputs in (None, found["inputs"]) else None
 
 
 def train(name: str, seed: int) -> None:
@@ -127,8 +137,8 @@ def train(name: str, seed: int) -> None:
 
 def keep(name: str, seed: int, result: Result) -> None:
     """Write down what a training came to, and what it depends on."""
-    kept = {"inputs": inputs(_config(name, seed)), "result": asdict(result)}
-    write_text(_place(name, seed), json.dumps(kept, indent=2) + "\n")
+    found = {"inputs": inputs(_config(name, seed)), "result": asdict(result)}
+    write_text(_place(name, seed), json.dumps(found, indent=2) + "\n")
 
 
 def inputs(config: Config) -> str:
@@ -168,15 +178,16 @@ def _script() -> float:
         return timed([sys.executable, str(HERE / "seed_script.py"), str(npz)], HERE)[0].cpu
 
 
-def render(experiments: list[list[Result]]) -> str:
-    """The results as Markdown, from those of each experiment."""
+def render(experiments: list[list[Result]], earlier: Collection[str] = ()) -> str:
+    """The results as Markdown, from those of each experiment; `earlier` are the ones to be trained again."""
 
     def row(seeds: list[Result]) -> str:
         first, accuracy = seeds[0], mean(seed.accuracy for seed in seeds)
         low, high = wilson(round(accuracy * first.images), first.images)
         wanted = f" of {SEEDS[first.experiment]}" if len(seeds) < SEEDS[first.experiment] else ""
         return (
-            f"| [`{first.experiment}`](../conf/experiment/{first.experiment}.yaml) | {first.parameters:,} "
+            f"| [`{first.experiment}`](../conf/experiment/{first.experiment}.yaml)"
+            f"{' †' if first.experiment in earlier else ''} | {first.parameters:,} "
             f"| {len(seeds)}{wanted} | {_mean([seed.test_accuracy for seed in seeds])} "
             f"| {_mean([seed.test_tta_accuracy for seed in seeds])} "
             f"| {100 * low:.2f} to {100 * high:.2f} % "
@@ -200,6 +211,16 @@ def render(experiments: list[list[Result]]) -> str:
             *(row(seeds) for seeds in experiments),
             "",
             *([f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
+            *(
+                [
+                    "†: trained with earlier code or values; those of today may give other weights, whose",
+                    "accuracy should be the same within the deviation. `python -m benchmarks.results` trains",
+                    "them again.",
+                    "",
+                ]
+                if any(seeds[0].experiment in earlier for seeds in experiments)
+                else []
+            ),
             "![Test error and cost of each experiment](images/results.png)",
             "",
             "- Test: of the model file. Test, TTA: with test-time augmentation (`evaluate.tta_shift`), the",

@@ -29,6 +29,15 @@ def test_a_row_has_mean_deviation_interval_and_cost():
     assert "Not trained yet: `baseline`, `cnn_fast`, `cnn_best`, `fashion_cnn`, `fashion_best`." in page
 
 
+def test_rows_of_earlier_code_are_marked():
+    experiments = [made_up("baseline", [0.97], 6.0), made_up("mlp_best", [0.99], 30.0)]
+    assert "†" not in render(experiments)
+    page = render(experiments, {"mlp_best"})
+    rows = [line for line in page.splitlines() if line.startswith("| [")]
+    assert ["†" in row for row in rows] == [False, True]
+    assert "†: trained with earlier code or values" in page
+
+
 def test_accuracies_with_test_time_augmentation_are_named_as_such():
     augmented = [
         replace(result, test_accuracy=None, test_tta_accuracy=result.test_accuracy)
@@ -76,5 +85,6 @@ def test_a_training_is_kept_as_long_as_its_values_and_its_code_stay_as_they_are(
     with monkeypatch.context() as edited:
         edited.setattr(results, "_code", lambda: "other code")
         assert results.known("baseline", 0) is None
+        assert results.kept("baseline", 0) == kept
     (tmp_path / "baseline-0.json").rename(tmp_path / "mlp_best-0.json")
     assert results.known("mlp_best", 0) is None
