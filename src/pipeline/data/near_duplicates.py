@@ -19,7 +19,7 @@ CORRELATION = 0.99  # of the pixels of near-duplicates, at least; MNIST's ones r
 _BITS_APART = 4  # of 63, at most; three or fewer are always found
 _FREQUENCIES = 8  # along each side
 _BANDS, _BAND_BITS = 4, 16
-_AT_ONCE = 2**21  # pairs of hashes
+_AT_ONCE = 2**18  # pairs of hashes, some 100 bytes each
 _MOST_PAIRS = 2 * 10**8  # whose hashes are compared
 _MOST_CLOSE, _CLOSEST = 50_000, 20  # whose pixels are compared, in all and for each test image
 
