@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,9 +174,7 @@ def import_keras(target: Target = Target()) -> None:
     os.environ.update(target.settings)
     _imported.append(target)
     if target.backend == "jax":
-        # Keras imports it wherever it is installed, which takes seconds, and its part of a card. So this
-        # process can't import it.
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+        sys.meta_path.insert(0, _NoTensorFlow())
     absent = set(_TAKEN_ALONG) - set(sys.modules) - {target.backend}
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
     # Keras reads keras.json while it is imported, and writes it if it is missing; here can be none.
@@ -189,6 +188,17 @@ def import_keras(target: Target = Target()) -> None:
         del os.environ["KERAS_HOME"]
         if home is not None:
             os.environ["KERAS_HOME"] = home
+
+
+class _NoTensorFlow(MetaPathFinder):
+    """Keeps Keras from importing TensorFlow wherever it is installed: it takes seconds, and a part of a card.
+
+    A mark in `sys.modules` would not do: Keras's layers for preprocessing take TensorFlow for imported then.
+    """
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "tensorflow":
+            raise ModuleNotFoundError("This process trains on JAX, without TensorFlow.", name=fullname)
 
 
 def _refuse_other_settings(target: Target) -> None:

@@ -29,7 +29,7 @@ config = read_params(workspace.params)
 environment.import_keras(config.train.target)
 from pipeline.stages import train
 train.run(config, workspace)
-assert sys.modules["tensorflow"] is None
+assert "tensorflow" not in sys.modules
 """
 
 

@@ -24,7 +24,7 @@ from pipeline.training.augment import augment, draw  # noqa: E402
 from pipeline.training.backends._distortion import distort  # noqa: E402
 from pipeline.training.backends.jax import _Halving  # noqa: E402
 from pipeline.training.checkpoint import Checkpoints  # noqa: E402
-from pipeline.training.loop import fit  # noqa: E402
+from pipeline.training.loop import FineTune, fit  # noqa: E402
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPE, CLASSES = (6, 6), 4
@@ -140,11 +140,34 @@ def test_bfloat16_trains_weights_that_stay_float32():
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
 
 
+def test_layers_that_compute_with_tensorflow_elsewhere_are_trained_and_thawed_with_jax():
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((36,))
+    image = keras.layers.Rescaling(2.0, -1.0)(keras.layers.Reshape((6, 6, 1))(pixels))
+    image = keras.layers.Resizing(8, 8)(image)
+    features = keras.layers.Dense(12, "relu", trainable=False, name="frozen")(keras.layers.Flatten()(image))
+    network = keras.Model(pixels, keras.layers.Dense(CLASSES)(features))
+    frozen = network.get_layer("frozen")
+
+    def thaw(network):
+        frozen.trainable = True
+
+    seen = [frozen.kernel.numpy()]
+    fit(
+        network, TRAIN, VALIDATION, settings(), image_shape=SHAPE, seed=0, head="softmax",
+        fine_tune=FineTune(epoch=3, rate=0.1, thaw=thaw),
+        on_epoch=lambda epoch: seen.append(np.asarray(frozen.kernel)),
+    )  # fmt: skip
+    assert [bool((kernel == seen[0]).all()) for kernel in seen[1:]] == [True, True, False]
+
+
 def test_halving_is_the_largest_of_each_window_as_keras_has_it():
     images = np.random.default_rng(0).normal(size=(3, 7, 6, 2)).astype(np.float32)
     np.testing.assert_array_equal(_Halving((2, 2))(images), keras.layers.MaxPooling2D((2, 2))(images))
 
 
 def test_tensorflow_is_not_imported():
-    assert sys.modules["tensorflow"] is None
+    with pytest.raises(ImportError, match="without TensorFlow"):
+        import tensorflow  # noqa: F401
+    assert "tensorflow" not in sys.modules
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

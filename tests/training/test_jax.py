@@ -22,7 +22,7 @@ def run(*options):
 
 
 def test_jax_distorts_as_numpy_does_and_goes_on_after_an_interruption_with_the_same_bits():
-    run("-k", "(grey_level and None) or interrupted or not_imported")
+    run("-k", "(grey_level and None) or interrupted or tensorflow")
 
 
 @pytest.mark.slow
