@@ -18,6 +18,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 class _Output(io.TextIOWrapper):
     """A stream whose reader may go, as `head` does: what follows is written nowhere."""
 
+    reader_left = False
+
     def write(self, text: str) -> int:
         try:
             return super().write(text)
@@ -32,6 +34,7 @@ class _Output(io.TextIOWrapper):
             self._turn_off()
 
     def _turn_off(self) -> None:
+        self.reader_left = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -47,6 +50,11 @@ def outlive_readers() -> None:
             buffer = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 (for as long as the process)
             buffering = stream.line_buffering
             setattr(sys, name, _Output(buffer, stream.encoding, "replace", line_buffering=buffering))
+
+
+def reader_left() -> bool:
+    """Whether nobody reads the standard output any more: a command that only prints may end."""
+    return getattr(sys.stdout, "reader_left", False)
 
 
 def say(text: str) -> None:

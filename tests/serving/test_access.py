@@ -105,7 +105,9 @@ def test_no_file_can_be_named(client, path):
 
 
 def test_methods_that_mean_nothing_are_refused(client):
-    assert client.get("/predict").status == 405
+    answer = client.get("/predict")
+    assert answer.status == 405
+    assert answer.json["error"] == "/predict is asked with POST, not GET."
     assert client.ask("DELETE", "/model").status == 405
 
 

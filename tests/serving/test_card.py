@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from in_thread import running
+from in_thread import DESCRIPTION, running
 
 from photos import png
 from pipeline.serving.reference import Resolved
@@ -17,6 +17,8 @@ license: secret-front-matter
 |---|---|
 | 7 | 0.98 |
 
+The digest of its weights is `DIGEST`.
+
 <script>alert(1)</script> [a link](javascript:alert(2))
 
 ![Confusion](figures/confusion.png) ![Elsewhere](../secret.png) ![Far](https://example.org/x.png)
@@ -27,7 +29,7 @@ license: secret-front-matter
 def page(served, tmp_path):
     card = tmp_path / "reports" / "model_card.md"
     (card.parent / "figures").mkdir(parents=True)
-    card.write_text(CARD)
+    card.write_text(CARD.replace("DIGEST", DESCRIPTION["weights_sha256"]))
     (card.parent / "figures" / "confusion.png").write_bytes(png(np.zeros((2, 2), np.uint8)))
     (tmp_path / "secret.png").write_bytes(png(np.ones((3, 3), np.uint8)))
     with running(Served.load(Resolved(served.source.path, "digits", card=card))) as client:
@@ -51,6 +53,15 @@ def test_nothing_in_it_runs_and_no_other_file_is_shown(page):
     assert 'src="https:' not in text
     assert text.count('src="data:') == 1
     assert page.headers["content-security-policy"].startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_card_of_the_next_model_is_not_shown_as_that_of_this_one(served, tmp_path):
+    card = tmp_path / "model_card.md"
+    with running(Served.load(Resolved(served.source.path, "digits", card=card))) as client:
+        card.write_text(CARD.replace("DIGEST", "1" * 64))
+        answer = client.get("/card")
+    assert answer.status == 404
+    assert "another model" in answer.json["error"]
 
 
 def test_a_model_without_one_says_so(client):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from contextlib import suppress
 
@@ -89,8 +90,16 @@ def put_folder(path):
     (path / ".hidden").write_bytes(b"nothing")
 
 
+def put_arrays(path):
+    path.mkdir()
+    (path / "1").write_bytes(npy(LEFT))
+    with (path / "2.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(RIGHT.ravel().tolist())
+
+
 KINDS = {
     "a folder": put_folder,
+    "a folder of arrays": put_arrays,
     "IDX": put_idx,
     "ZIP": put_zip,
     "TAR": put_tar,
@@ -119,6 +128,28 @@ def npz(**arrays):
 def test_what_a_file_is_its_content_says(predictor, tmp_path, kind):
     KINDS[kind](tmp_path / "input")
     assert labels(predictor, tmp_path / "input") == ["left", "right"]
+
+
+def test_a_list_of_labels_beside_the_pictures_is_one_error_not_one_for_each_row(predictor, tmp_path):
+    put_folder(tmp_path / "input")
+    (tmp_path / "input" / "labels.csv").write_text("file,label\n" + "9.png,left\n10.png,right\n" * 50)
+    *read, refused = labels(predictor, tmp_path / "input")
+    assert read == ["left", "right"]
+    assert refused.endswith("has 2 columns; an image has 24 pixels")
+
+
+def test_what_the_shell_hands_over_as_a_pipe_is_read(predictor, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(png(RIGHT),))
+    writer.start()
+    assert labels(predictor, tmp_path / "pipe") == ["right"]
+    writer.join()
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(predictor, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    [refused] = labels(predictor, tmp_path)
+    assert refused
 
 
 def test_items_keep_the_order_in_which_they_were_named(predictor, tmp_path):
@@ -193,10 +224,30 @@ def test_the_table_and_csv_say_the_same(predictor, tmp_path, capsys):
     assert "no PNG" in bad["error"]
     predict(predictor, paths, 2, "table")
     head, right, bad = capsys.readouterr().out.splitlines()
-    assert head.split() == ["file", "label"]
-    assert "right.png" in right
-    assert "right 100.0%   then left 0.0%" in right
+    assert head.split() == ["file", "label", "probability", "others"]
+    assert right.endswith("right.png  right         >99.9%  left <0.1%")
     assert "not read: is no PNG" in bad
+
+
+def test_the_table_is_as_narrow_as_the_terminal(predictor, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    (tmp_path / "right.png").write_bytes(png(RIGHT))
+    predict(predictor, [str(tmp_path / "right.png")], 2, "table")
+    head, right = capsys.readouterr().out.splitlines()
+    assert right.startswith("…")
+    assert len(right) <= 60
+    assert head.index("label") == right.index("right  ")
+
+
+def test_when_nobody_reads_the_answers_any_more_it_ends(model, tmp_path):
+    np.save(tmp_path / "many.npy", np.stack([RIGHT] * 400_000))
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict", "--model", model]
+    began = os.times()
+    with subprocess.Popen([*command, str(tmp_path / "many.npy")], stdout=subprocess.PIPE) as process:
+        assert b"right" in process.stdout.readline()
+    assert process.returncode == 0
+    ended = os.times()
+    assert ended.children_user - began.children_user < 3
 
 
 def test_the_command_answers_from_a_pipe_and_its_exit_code_tells(model):

@@ -55,7 +55,10 @@ def create_application(service: Service, access: Access, background: Background 
         path = service.served.source.card
         if path is None:
             raise HTTPException(404, "This model has no card: evaluate writes it.")
-        text = await asyncio.to_thread(card.page, path, service.served.source.name)
+        served = service.served
+        text = await asyncio.to_thread(card.page, path, served.source.name)
+        if served.predictor.description.weights_sha256 not in text:
+            raise HTTPException(404, "The card is that of another model by now: restart the server.")
         return HTMLResponse(text, headers={"Content-Security-Policy": card.POLICY})
 
     async def metrics(request: Request) -> Response:
@@ -200,7 +203,12 @@ def _data_url(answer: Answer) -> str:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    text, path = error.detail, request.url.path
+    if error.status_code == 405:
+        text = f"{path} is asked with {(error.headers or {}).get('Allow')}, not {request.method}."
+    elif text == "Not Found":
+        text = f"There is nothing at {path}: / has a page to try the model, POST /predict takes pictures."
+    return JSONResponse({"error": text}, error.status_code, error.headers)
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:

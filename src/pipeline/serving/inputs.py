@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError
 
 MAX_BYTES = 2**31  # that an array may unpack to
 _MAX_PICTURE = 2**28  # bytes of a picture in an archive
+_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 STANDARD_INPUT = "-"
 
 
@@ -67,13 +68,25 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
     if path == STANDARD_INPUT:
         yield from _of_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
     elif Path(path).is_dir():
-        yield from (Item(file, file) for file in _below(path))
+        for file in _below(path):
+            # Ten thousand pictures are opened by the processes that read them.
+            if file.lower().endswith(_ENDINGS) or not Path(file).is_file():
+                yield Item(file, file)
+            else:
+                yield from _of_path(file, reader)
     else:
-        try:
-            with Path(path).open("rb") as file:
+        yield from _of_path(path, reader)
+
+
+def _of_path(path: str, reader: ReaderSection) -> Iterator[Item]:
+    try:
+        with Path(path).open("rb") as file:
+            if file.seekable():
                 yield from _of_file(path, file, Path(path), reader)
-        except OSError as error:
-            yield Item(path, PipelineError(f"{path} can't be read: {error.strerror}"))
+            else:  # The shell's `<(command)`.
+                yield from _of_file(path, io.BytesIO(file.read()), None, reader)
+    except OSError as error:
+        yield Item(path, PipelineError(f"{path} can't be read: {error.strerror}"))
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -202,6 +215,8 @@ def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Ite
         dialect = csv.Sniffer().sniff(text.readline(), ",;\t")
         text.seek(0)
         for number, row in enumerate(csv.reader(text, dialect), start=1):
+            if number == 1 and len(row) not in (pixels, pixels + 1):
+                raise _wrong_columns(name, row, pixels)  # As a list of files and labels has.
             if number == 1 and not all(cell.strip().isdigit() for cell in row[1:]):
                 continue  # The names of the columns.
             yield Item(f"{name}:{number}", _of_row(f"{name}:{number}", row, pixels, reader))
@@ -215,7 +230,7 @@ def _of_row(
     name: str, row: Sequence[str], pixels: int, reader: ReaderSection
 ) -> "NDArray[np.uint8] | PipelineError":
     if len(row) not in (pixels, pixels + 1):
-        return PictureError(name, f"has {len(row)} columns; an image has {pixels} pixels")
+        return _wrong_columns(name, row, pixels)
     try:
         levels = np.array([int(cell) for cell in row[len(row) - pixels :]])
     except ValueError as error:
@@ -223,6 +238,10 @@ def _of_row(
     if levels.min() < 0 or levels.max() > 255:
         return PictureError(name, "has a pixel that is not from 0 to 255")
     return levels.astype(np.uint8).reshape(reader.image_shape)
+
+
+def _wrong_columns(name: str, row: Sequence[str], pixels: int) -> PictureError:
+    return PictureError(name, f"has {len(row)} columns; an image has {pixels} pixels")
 
 
 def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:

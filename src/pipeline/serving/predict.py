@@ -3,8 +3,9 @@
 import csv
 import functools
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.section import ReaderSection
-from pipeline.console import on_stderr
+from pipeline.console import on_stderr, reader_left
 from pipeline.data.pool import in_order
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import Item, in_chunks, items
@@ -84,7 +85,7 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
 
 
 def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format | None) -> bool:
-    """Print an answer for each item of `paths`, as soon as it is there.
+    """Print an answer for each item of `paths`, as soon as it is there, for as long as somebody reads them.
 
     Args:
         predictor: that computes.
@@ -99,11 +100,10 @@ def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format |
         PipelineError: a path does not exist.
     """
     form = form or ("table" if sys.stdout.isatty() else "jsonl")
-    top = min(top, len(predictor.description.classes))
+    classes = predictor.description.classes
+    top = min(top, len(classes))
     found = items(paths, predictor.description.reader)
-    writers: dict[Format, Callable[[int], Callable[[Answer], None]]]
-    writers = {"table": _Table, "jsonl": _JsonLines, "csv": _Csv}
-    write = writers[form](top)
+    write = _JsonLines() if form == "jsonl" else _Csv(top) if form == "csv" else _Table(top, classes)
     whole = True
     progress: AbstractContextManager[Any] = nullcontext()
     if sys.stderr.isatty() and not sys.stdout.isatty():
@@ -114,12 +114,14 @@ def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format |
             whole = whole and not answer.error
             if bar:
                 bar.advance(1)
+            if reader_left():
+                break
     sys.stdout.flush()
     return whole
 
 
 class _JsonLines:
-    def __init__(self, top: int) -> None:
+    def __init__(self) -> None:
         self._encode = json.JSONEncoder(ensure_ascii=False).encode
 
     def __call__(self, answer: Answer) -> None:
@@ -150,20 +152,24 @@ class _Csv:
 class _Table:
     """Lines of a width that fits most names: a table that waits for the longest would not stream."""
 
-    _WIDTH = 40
-
-    def __init__(self, top: int) -> None:
-        print(f"{'file':<{self._WIDTH}}  label")
+    def __init__(self, top: int, classes: Sequence[str]) -> None:
+        self._name = max(16, min(40, shutil.get_terminal_size().columns * 2 // 5))
+        self._label = min(24, max(len(text) for text in ("label", *classes)))
+        print(f"{'file':<{self._name}}  {'label':<{self._label}}  probability{'  others' if top > 1 else ''}")
 
     def __call__(self, answer: Answer) -> None:
-        name = answer.name if len(answer.name) <= self._WIDTH else "…" + answer.name[1 - self._WIDTH :]
+        name = answer.name if len(answer.name) <= self._name else "…" + answer.name[1 - self._name :]
         if answer.error:
             text = f"not read: {answer.error}"
         else:
             (label, value), *others = answer.best
-            text = f"{label} {value:.1%}"
-            if others:
-                text += "   then " + ", ".join(f"{other} {value:.1%}" for other, value in others)
+            listed = ", ".join(f"{other} {_percent(value)}" for other, value in others)
+            text = f"{label:<{self._label}}  {_percent(value):>11}  {listed}".rstrip()
             if answer.unlike:
                 text += "   unlike the training images: do not rely on it"
-        print(f"{name:<{self._WIDTH}}  {text}", flush=True)
+        print(f"{name:<{self._name}}  {text}", flush=True)
+
+
+def _percent(probability: float) -> str:
+    """No answer is certain, and none is impossible."""
+    return ">99.9%" if probability > 0.9995 else "<0.1%" if probability < 0.0005 else f"{probability:.1%}"

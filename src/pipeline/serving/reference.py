@@ -53,10 +53,16 @@ def resolve(
     """
     if ref is None:
         return _of_workspace(workspace, workspace.onnx if part == "model.onnx" else workspace.model)
+    if not ref.strip():
+        raise PipelineError("The name of the model is empty.")
     path = Path(ref)
+    if path.suffix == ".keras":
+        raise PipelineError(
+            f"{ref} would be a Keras model: name the ONNX file that training writes beside it."
+        )
     if path.is_file():
         return Resolved(path, path.stem)
-    if path.suffix in (".onnx", ".keras") or path.exists():
+    if path.suffix == ".onnx":
         raise PipelineError(f"There is no model file {ref}.")
     if tracking is None:
         from pipeline.config.params import read_params
@@ -69,12 +75,19 @@ def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
     if not path.is_file():
         raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
     try:
-        name = str(json.loads(workspace.run.read_text(encoding="utf-8"))["name"])
+        run = json.loads(workspace.run.read_text(encoding="utf-8"))
+        name = str(run["name"])
+        weights = run["result"]["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Resolved(path, "model")
+    try:
         metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
         accuracy = tuple(float(metrics[key]) for key in _ACCURACY)
     except (OSError, ValueError, KeyError, TypeError):
-        # It was not evaluated yet.
-        return Resolved(path, "model")
+        metrics = {}
+    if metrics.get("weights_sha256") != weights:
+        # It was not evaluated yet; the reports are of the model before.
+        return Resolved(path, name)
     card = workspace.model_card
     low_to_high: Accuracy = (accuracy[0], accuracy[1], accuracy[2])
     return Resolved(path, name, None, low_to_high, card if card.is_file() else None)

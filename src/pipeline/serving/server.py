@@ -118,7 +118,7 @@ def application(
     metrics = Metrics(served.classes, settings.workers, counts)
     service = Service(served, metrics, settings.batch_ms / 1000)
     background = None
-    if settings.model and "@" in settings.model and not Path(settings.model).exists():
+    if settings.model and "@" in settings.model and not Path(settings.model).is_file():
         background = functools.partial(
             watch, find=functools.partial(resolve, settings.model, workspace, with_card=True)
         )
@@ -177,8 +177,9 @@ def _allow_many_connections() -> None:
 
 
 def _named(served: Served) -> str:
+    name, run = served.source.name, served.predictor.description.run.name
     version = f" version {served.source.version}" if served.source.version else ""
-    return f"{served.source.name}{version} (run {served.predictor.description.run.name})"
+    return f"{name}{version}" + (f" (run {run})" if run != name else "")
 
 
 def _address(settings: Settings) -> str:
