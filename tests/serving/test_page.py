@@ -12,6 +12,8 @@ from selenium.webdriver.common.keys import Keys
 
 import browsing
 from photos import png
+from pipeline.serving.reference import Resolved
+from pipeline.serving.served import Served
 
 pytestmark = pytest.mark.browser
 FLAGS = (
@@ -190,9 +192,14 @@ def test_a_photo_is_taken_with_the_camera(page):
 
 
 def test_a_file_that_can_not_be_read_gets_its_sentence(page):
+    page.draw(DIGITS["7"])
+    until(lambda: "The model says 7" in page.find("spoken").get_property("textContent"))
     page.drop(b"this is no picture", "notes.png")
     page.shows("error", "The picture is no PNG, JPEG")
+    assert page.text("error").endswith(".")
     assert page.text("label") == "?"
+    # Nothing of the answer before is left, for the eye or for the ear.
+    assert page.text("time") == page.find("spoken").get_property("textContent") == ""
     # The browser notes refusals by itself.
     assert all("status of 400" in complaint for complaint in page.complaints())
     page.draw(DIGITS["3"])
@@ -244,6 +251,9 @@ def test_it_fits_a_phone_and_follows_the_colours_of_the_system(page, width, sche
         page.draw(DIGITS["3"])
         page.shows("label", "3")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        boxes = {name: page.find(name).rect for name in ("sure", "seen", "undo", "photograph")}
+        assert boxes["sure"]["x"] + boxes["sure"]["width"] < boxes["seen"]["x"]
+        assert boxes["undo"]["y"] == boxes["photograph"]["y"]
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (int(re.findall(r"[0-9]+", ground)[0]) < 60) == dark
     finally:
@@ -261,6 +271,21 @@ def test_a_page_that_needs_the_token_asks_for_it(browser, served):
         page.shows("name", "digits")
         page.draw(DIGITS["3"])
         page.shows("label", "3")
+
+
+def test_the_card_fits_a_phone(browser, served, tmp_path):
+    card = tmp_path / "model_card.md"
+    digest = served.predictor.description.weights_sha256
+    card.write_text(f"# Digits\n\n| {'a | ' * 40}\n| {'--- | ' * 40}\n\nThe digest is `{digest}`.\n")
+    size = {"width": 320, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    with running(Served.load(Resolved(served.source.path, "digits", card=card))) as client:
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            browser.get(f"{client.address}/card")
+            assert digest in browser.page_source
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
+        finally:
+            browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_what_the_page_says_is_what_the_server_says(page, client, digits):
