@@ -36,6 +36,17 @@ def test_a_hundredth_of_like_images_is_called_unlike_and_of_others_most(tmp_path
     assert (unlike.images, unlike.brightest) == (1000, train.max())
 
 
+@pytest.mark.parametrize(("number", "rate"), [(36, 1 / 37), (98, 1 / 99), (99, 0.01), (400, 0.01)])
+def test_the_rate_that_is_stated_is_one_that_so_few_images_can_tell(tmp_path, number, rate):
+    rng = np.random.default_rng(1)
+    classifier = load(linear_model(tmp_path / "model.onnx", rng.normal(size=(120, 3)), image_shape=(12, 10)))
+    held_out = blobs(number, rng)
+    unlike = measure(classifier, blobs(1000, rng), held_out)
+    assert unlike.false_alarm_rate == pytest.approx(rate, rel=1e-5)
+    above = scores(unlike, held_out, classifier.probabilities(held_out)) > unlike.threshold * (1 + 1e-5)
+    assert above.sum() == number // 100 + (number == 99)
+
+
 def test_images_of_one_pixel_and_training_images_that_are_all_the_same_are_no_fault(tmp_path):
     classifier = load(linear_model(tmp_path / "model.onnx", np.ones((1, 2))))
     same = np.full((30, 1, 1), 7, np.uint8)

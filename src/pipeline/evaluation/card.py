@@ -120,7 +120,7 @@ class Card:
         table = _table(("split", "images", "fewest in a class", "most"), rows)
         if listed := findings_text(self.dataset.findings):
             said += f" Images to look at, listed in data/processed/findings.csv: {listed}."
-        return f"## Data\n\n{self.dataset.name}:\n\n{table}\n\n{said}"
+        return f"## Data\n\nThe data set is {self.dataset.name}.\n\n{table}\n\n{said}"
 
     def _training(self) -> str:
         config = self.run.get("config", {})
@@ -163,7 +163,7 @@ class Card:
             )
             for found in listed
         ]
-        head = f"On the {len(self.predictions.labels):,} test images, which no earlier stage looked at:"
+        head = f"On the {len(self.predictions.labels):,} test images, on which nothing was trained or chosen:"
         some = "" if len(listed) == len(self.classes) else f" (the {len(listed)} that are recognised worst)"
         confidence = self.predictions.confidence.mean()
         return (
@@ -206,17 +206,24 @@ class Card:
             ]
             table = _table(("change", "accuracy", "95 % interval", "called unlike"), rows)
             parts.append(f"On {self.images:,} of the test images, changed:\n\n{table}")
+            if self.description.reader.prepare == "digit":
+                parts.append(
+                    "What was changed are the images as the network gets them. Pictures are prepared before "
+                    "that, and one of a moved or inverted digit becomes nearly the same image as before."
+                )
         if unlike:
             parts.append(
-                f"An image is called unlike the training images if its score is above a threshold that "
-                f"{unlike.false_alarm_rate:.0%} of {unlike.images:,} validation images pass."
+                "An image is called unlike the training images if its score is above a threshold that about "
+                f"{unlike.false_alarm_rate:.0%} of images of their kind exceed, as measured on "
+                f"{unlike.images:,} validation images."
             )
         return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
 
     def _use(self) -> str:
         return (
             "## Use\n\n```console\n$ pipeline predict PICTURE\n$ pipeline serve\n```\n\n"
-            f"For another model than the workspace's, `--model {self.run['name']}`."
+            "They use the workspace's model. If that is another one by now, add "
+            f"`--model {self.run['name']}`."
         )
 
     def _reproduction(self) -> str:

@@ -4,6 +4,7 @@ The properties of the training images have a mean and a covariance; how far from
 those terms, is its score. The threshold is measured on images that the model was not trained on.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -24,24 +25,26 @@ def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[
     Args:
         classifier: the model.
         train: uint8 (n, *image_shape) of the training; some of them are looked at.
-        held_out: uint8 (m, *image_shape), m > 0, that the model was not trained on; the threshold is passed
-            by a hundredth of them.
+        held_out: uint8 (m, *image_shape), m > 0, that the model was not trained on; a hundredth of them
+            exceed the threshold, or none where they are too few to tell a hundredth.
     """
     some = np.ascontiguousarray(train[:: -(-len(train) // _MOST)])
     found = _properties(some, classifier.probabilities(some))
     mean, covariance = found.mean(axis=0), np.cov(found, rowvar=False)
     # Corners that are always black vary by nothing.
     covariance += np.diag(1e-3 * np.diag(covariance) + 1e-6)
+    # Above the highest of n is one in n + 1.
+    (rate,) = _rounded([max(FALSE_ALARM_RATE, 1 / (len(held_out) + 1))])
     unlike = Unlike(
         threshold=0.0,
-        false_alarm_rate=FALSE_ALARM_RATE,
+        false_alarm_rate=rate,
         images=len(held_out),
         brightest=int(some.max()),
         mean=_rounded(mean),
         precision=_rounded(np.linalg.inv(covariance).ravel()),
     )
     found_scores = scores(unlike, held_out, classifier.probabilities(held_out))
-    (threshold,) = _rounded(np.quantile(found_scores, [1 - FALSE_ALARM_RATE]))
+    (threshold,) = _rounded(np.quantile(found_scores, [1 if rate > FALSE_ALARM_RATE else 1 - rate]))
     return unlike.model_copy(update={"threshold": threshold})
 
 
@@ -99,6 +102,6 @@ def _starts(size: int) -> NDArray[np.int_]:
     return np.linspace(0, size, min(_GRID, size), endpoint=False).astype(int)
 
 
-def _rounded(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+def _rounded(values: Iterable[float]) -> tuple[float, ...]:
     """To so many digits that the last bits of sums, which differ between machines, change nothing."""
     return tuple(float(f"{value:.{_DIGITS}g}") for value in values)
