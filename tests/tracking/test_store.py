@@ -1,6 +1,7 @@
 """Which store, created by whom, and where its artifacts lie, wherever the repository is moved to."""
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -53,9 +54,21 @@ def test_the_experiment_has_a_view_that_the_page_of_the_runs_opens(workspace):
     for _ in range(2):
         store = open_store(settings(), workspace)
     tags = store.client.get_experiment(store.experiment).tags
-    columns = json.loads(tags["mlflow.sharedViewState.results"])["selectedColumns"]
+    view = json.loads(tags["mlflow.sharedViewState.results"])
+    columns = view["selectedColumns"]
     assert {"metrics.`test_accuracy`", "metrics.`best_val_accuracy`", "params.`model.name`"} <= set(columns)
     assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_its_charts_are_the_curves_of_the_runs_and_the_best_of_a_sweep(workspace):
+    store = open_store(settings(), workspace)
+    tags = store.client.get_experiment(store.experiment).tags
+    charts = json.loads(tags["mlflow.sharedViewState.results"])["chartsSearchFilter"]
+    train(config(), workspace)
+    metrics = one_run(workspace).data.metrics
+    shown = {name for name in metrics if re.search(charts, name)}
+    assert shown >= {"train_accuracy", "train_loss", "val_accuracy", "val_loss", "best_val_accuracy"}
+    assert len(shown) <= 6
 
 
 def test_a_new_database_is_created_by_one_at_a_time(tmp_path):

@@ -17,6 +17,8 @@ _COLUMNS = (
     "params.`train.learning_rate`",
     "params.`seed`",
 )
+# Which charts it shows; a sweep alone has one of them.
+_CHARTS = "^(train|val)_(accuracy|loss)$|^(test|best_val)_accuracy$"
 
 
 def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
@@ -32,11 +34,17 @@ def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
     """
     from mlflow.exceptions import MlflowException
 
-    state = {"orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": _COLUMNS}
+    state = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": _COLUMNS,
+        "columnOrder": _COLUMNS,
+        "chartsSearchFilter": _CHARTS,
+    }
     tags = {
         # Else the page opens on traces of language models.
         "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{_VIEW}": json.dumps(state | {"columnOrder": _COLUMNS}),
+        f"mlflow.sharedViewState.{_VIEW}": json.dumps(state),
     }
     for key, value in tags.items():
         if experiment.tags.get(key) != value:
