@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.compose import compose, compose_each, from_hydra
-from pipeline.config.params import dump, dump_values, read_params, view
+from pipeline.config.params import dump, dump_values, experiment_of, read_params, view
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
@@ -370,6 +370,13 @@ def written(config, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(dump(config), encoding="utf-8")
     return path
+
+
+def test_params_say_of_which_dvc_experiment_they_are(tmp_path):
+    path = tmp_path / "params.yaml"
+    for name in ("light-tune", None):
+        path.write_text(dump(compose(CONF, []), name))
+        assert experiment_of(path) == name
 
 
 @pytest.mark.parametrize("value", FLOATS)

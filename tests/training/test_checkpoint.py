@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -171,7 +172,7 @@ def changed(path, damage):
     if damage == "other shapes":
         content[first] = np.zeros((3, 3), np.float32)
     elif damage == "NaN":
-        content[first] = np.full_like(content[first], np.nan)
+        content[first].flat[-1] = np.nan
     elif damage == "an array missing":
         del content[first]
     elif damage == "an epoch missing":
@@ -223,6 +224,23 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
         np.testing.assert_array_equal(one, other, strict=True)
     checkpoints.discard()
     assert checkpoints.load(like=state) is None
+
+
+def test_the_weights_of_the_best_epoch_are_held_against_the_network_too(tmp_path, capsys):
+    weights = [np.zeros((3, 2), np.float32)]
+    state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], weights, [], 0.5, 1, weights)
+    checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
+    checkpoints.save(state)
+    assert checkpoints.load(like=state) is not None
+    checkpoints.save(replace(state, best_weights=[np.zeros((2, 3), np.float32)]))
+    assert checkpoints.load(like=state) is None
+    assert "best weights have other shapes" in capsys.readouterr().err
+
+
+def test_a_training_without_checkpoints_does_not_take_one_that_is_there(tmp_path):
+    state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, [])
+    Checkpoints(tmp_path / "state.npz", 0.0).save(state)
+    assert Checkpoints(tmp_path / "state.npz", None).load(like=state) is None
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(0.0, True), (3600.0, False), (None, False)])
