@@ -112,6 +112,17 @@ def test_without_normalisation_the_convolutions_have_a_bias_instead():
     assert sum("convolution" in name and "bias" in name for name in names) == 4
 
 
+def test_the_recipe_for_own_pictures_has_settled_statistics_after_the_steps_of_few_pictures():
+    keras.utils.set_random_seed(0)
+    network = build(compose(CONF, ["experiment=folder"]).model, (8, 8, 3), 3)
+    features = keras.Model(network.input, network.get_layer("features").output)
+    pixels = np.random.default_rng(0).random((16, 8 * 8 * 3), np.float32)
+    for _ in range(60):  # 100 pictures, until early stopping could give up
+        in_training = features(pixels, training=True).numpy()
+    at_rest = features(pixels, training=False).numpy()
+    assert np.abs(at_rest - in_training).mean() < 0.2 * in_training.mean()
+
+
 @pytest.mark.parametrize(("side", "features"), [(28, 7 * 7 * 64), (64, 16 * 16 * 64), (96, 64), (224, 64)])
 def test_the_dense_layer_of_a_cnn_does_not_grow_with_large_images(side, features):
     config = compose(CONF, ["model=cnn"]).model

@@ -19,6 +19,10 @@ def add_data(
     test_fraction: Annotated[
         float | None, typer.Option(help="Kept for testing if nothing is called test: 0.2.", min=0.01, max=0.9)
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the source, as in label_column=breed."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite conf/data/NAME.yaml.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Pin what changed since.")] = False,
 ) -> None:
@@ -27,6 +31,7 @@ def add_data(
     from pipeline.data.adding.wishes import Wishes
 
     workspace = repository()
-    wishes = Wishes(path, name, image_size, colour, resize, test_fraction, force, update)
+    typed = tuple(settings or ())
+    wishes = Wishes(path, name, image_size, colour, resize, test_fraction, typed, force, update)
     for line in add(wishes, workspace, Path.cwd()):
         say(line)

@@ -129,7 +129,7 @@ def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
     while True:
         here = {folder[depth] for folder in folders if len(folder) == depth + 1}
         below = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
-        if len(here) != 1 or len(below) < 2 or any(len(folder) <= depth + 1 for folder in with_files):
+        if len(here) != 1 or not below or any(len(folder) <= depth + 1 for folder in with_files):
             return depth
         if next(iter(here)).lower() in SPLIT_NAMES:
             return depth

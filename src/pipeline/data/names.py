@@ -21,7 +21,8 @@ def write_names(
     # In one line each: a row for every number would take as much again.
     sizes_of = {name: of.ravel().tolist() for name, of in sizes.items()}
     text = json.dumps({**names, **sizes_of}, ensure_ascii=False)
-    (raw / _FILE).write_text(text + "\n", encoding="utf-8")
+    # A file's name may have bytes that are no characters.
+    (raw / _FILE).write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)

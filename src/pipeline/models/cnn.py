@@ -30,6 +30,7 @@ class CnnSection(ModelSection):
     name: Literal["cnn"]
     stages: Annotated[tuple[CnnStage, ...], Field(strict=False, min_length=1)]
     normalisation: Literal["batch", "none"]
+    normalisation_momentum: Fraction
     residual: bool
     pooling: Literal["flatten", "average"] | None
     activation: Activation
@@ -56,7 +57,9 @@ def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> "ke
                 name=f"convolution_{name}",
             )(features)
             if config.normalisation == "batch":
-                features = keras.layers.BatchNormalization(name=f"normalisation_{name}")(features)
+                features = keras.layers.BatchNormalization(
+                    momentum=config.normalisation_momentum, name=f"normalisation_{name}"
+                )(features)
             features = keras.layers.Activation(config.activation, name=f"activation_{name}")(features)
             if config.residual and repeat == 1:
                 shortcut = features

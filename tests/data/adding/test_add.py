@@ -34,7 +34,10 @@ def sides(clone) -> dict[str, str]:
 
 def test_a_folder_of_classes_becomes_the_raw_arrays(clone, pets):
     lines = clone.add(pets)
-    assert lines[-2:] == ["Wrote conf/data/pets.yaml. Next:", "  python -m pipeline data=pets"]
+    assert lines[-2:] == [
+        "Wrote conf/data/pets.yaml. Next:",
+        "  python -m pipeline data=pets experiment=folder",
+    ]
     arrays = clone.fetch("pets")
     names = read_pictures(clone.workspace.raw).names
     assert len(names["train_names"]) == 24
@@ -105,7 +108,7 @@ def test_folders_called_train_val_and_test_are_the_splits(clone, tmp_path, names
                 path = tmp_path / "split" / split / label / f"{number}.png"
                 save(path, hash((split, label, number)) % 2**32)
     lines = clone.add(tmp_path / "split", name="mine")
-    assert lines[-1] == "  python -m pipeline data=mine preprocess.validation_split=given"
+    assert lines[-1] == "  python -m pipeline data=mine experiment=folder preprocess.validation_split=given"
     arrays = clone.fetch("mine")
     assert {name: len(array) for name, array in arrays.items() if "labels" in name} == {
         "train_labels": 16,
@@ -115,6 +118,40 @@ def test_folders_called_train_val_and_test_are_the_splits(clone, tmp_path, names
     names_of = read_pictures(clone.workspace.raw).names
     assert all(name.startswith(names[1]) for name in names_of["train_names"][-4:])
     assert all(name.startswith(names[2]) for name in names_of["test_names"])
+
+
+@pytest.mark.parametrize("wrap", ["", "data", "data/images"])
+def test_folders_around_all_others_mean_nothing(clone, pets, tmp_path, wrap):
+    (tmp_path / "outer" / wrap).mkdir(parents=True)
+    (tmp_path / "outer" / "README.txt").write_text("about")
+    for folder in pets.iterdir():
+        shutil.copytree(folder, tmp_path / "outer" / wrap / folder.name)
+    clone.add(tmp_path / "outer")
+    assert clone.conf("outer")["classes"] == ["cat", "dog", "owl"]
+
+
+@pytest.mark.parametrize("table", ["id,description\n1,old", "class,count\ncat,10", "1,2"])
+def test_a_table_of_something_else_does_not_hide_the_folders_of_classes(clone, pets, table):
+    (pets / "notes.csv").write_text(table)
+    clone.add(pets)
+    assert clone.conf("pets")["sources"][0]["kind"] == "folder"
+
+
+def test_a_long_name_does_not_widen_the_table(clone, pets):
+    (pets / "cat").rename(pets / ("cat " * 30))
+    lines = clone.add(pets)
+    assert max(len(line) for line in lines[1:6]) <= 80
+
+
+def test_a_name_with_bytes_that_are_no_characters_is_fetched(clone, pets):
+    (pets / "cat" / "0.png").rename(pets / "cat" / os.fsdecode(b"\xff.png"))
+    assert len(clone.added(pets)["train_labels"]) == 24
+
+
+def test_a_path_may_begin_with_the_home_folder(clone, pets, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    clone.add("~/pets")
+    assert clone.conf("pets")["sources"][0]["path"] == str(pets)
 
 
 def test_classes_called_train_and_car_are_classes(clone, tmp_path):
@@ -317,7 +354,7 @@ def test_a_reader_edited_by_hand_is_pinned_by_update(clone, pets):
 
 
 def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path):
-    with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml is there, and is of other data"):
+    with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml exists and is of other data"):
         clone.add(pets, name="mnist")
     clone.add(pets, name="mnist", force=True)
     assert clone.conf("mnist")["classes"] == ["cat", "dog", "owl"]
@@ -433,7 +470,11 @@ def test_a_thousand_classes_are_added_and_one_more_is_refused(clone, tmp_path):
     [
         (lambda root: (root / "empty").mkdir(), "has no picture"),
         (lambda root: save(root / "empty" / "cat" / "1.png", 1), "one class, 'cat'"),
-        (lambda root: save(root / "empty" / "1.png", 1), "no image in a class"),
+        (lambda root: save(root / "empty" / "1.png", 1), "put the images of each class into a folder"),
+        (
+            lambda root: save(root / "empty" / "1.txt", 1, format="PPM"),
+            r"(?s)has no picture.*1\.txt is no PNG",
+        ),
         (lambda root: None, "There is no"),
         (lambda root: (root / "empty").write_bytes(b"\x80\x04abc"), "is a pickle"),
         (lambda root: (root / "empty").write_bytes(b"hello"), "is nothing that images are read from"),

@@ -109,6 +109,33 @@ def test_csv_of_file_names(clone, tmp_path):
         clone.add(tmp_path / "listed" / "all.csv", name="other")
 
 
+@pytest.mark.parametrize("label", [1, 0.5, True, "no"])
+def test_the_only_other_column_of_a_table_of_files_is_the_label(clone, tmp_path, label):
+    rows = [["id", "filename", "breed"]]
+    for number in range(20):
+        save(tmp_path / "listed" / f"{number}.png", number)
+        rows.append([number, f"{number}.png", label if number % 2 else "x"])
+    (tmp_path / "listed" / "all.csv").write_bytes(text(rows))
+    clone.add(tmp_path / "listed" / "all.csv", name="mine")
+    assert clone.conf("mine")["classes"] == sorted([str(label), "x"])
+    with_more = [[*row, "y"] for row in rows]
+    (tmp_path / "listed" / "all.csv").write_bytes(text(with_more))
+    with pytest.raises(PipelineError, match=r"no column of labels: .*breed.*--set label_column"):
+        clone.add(tmp_path / "listed" / "all.csv")
+    clone.add(tmp_path / "listed" / "all.csv", name="other", settings=("label_column=breed",))
+    assert clone.conf("other")["classes"] == sorted([str(label), "x"])
+    assert clone.conf("other")["sources"][0]["label_column"] == "breed"
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "id"])
+def test_the_numbers_of_the_rows_of_a_csv_are_no_pixels(clone, tmp_path, name):
+    rows = kaggle(slice(0, 360))
+    numbered = [[name, *rows[0], "split"]]
+    numbered += [[at, *row, "train" if at < 300 else "test"] for at, row in enumerate(rows[1:])]
+    (tmp_path / "numbered.csv").write_bytes(text(numbered))
+    assert_direct(clone.added(tmp_path / "numbered.csv"))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -186,7 +213,6 @@ def test_npy_files_by_names_that_conf_gives(clone, tmp_path):
     (tmp_path / "odd").mkdir()
     for name, array in halves().items():
         np.save(tmp_path / "odd" / f"{name}.npy", np.asfortranarray(array))
-    clone.add(tmp_path / "odd", name="mine")
     for before, after in (
         ("x_train", "first"),
         ("y_train", "second"),
@@ -194,14 +220,33 @@ def test_npy_files_by_names_that_conf_gives(clone, tmp_path):
         ("y_test", "last"),
     ):
         (tmp_path / "odd" / f"{before}.npy").rename(tmp_path / "odd" / f"{after}.npy")
-    with pytest.raises(
-        PipelineError, match="its arrays are called first, last, second, third: say in `arrays`"
-    ):
-        clone.fetch("mine")
+    with pytest.raises(PipelineError, match="its arrays are called first, last, second, third: say which"):
+        clone.add(tmp_path / "odd")
     names = "{train_images: first, train_labels: second, test_images: third, test_labels: last}"
-    path = clone.workspace.root / "conf" / "data" / "mine.yaml"
-    path.write_text(path.read_text().replace("    path:", f"    arrays: {names}\n    path:"))
-    assert_direct(clone.fetch("mine"))
+    assert_direct(clone.added(tmp_path / "odd", settings=(f"arrays={names}",)))
+
+
+def test_a_folder_may_hold_one_npz_of_all_arrays(clone, tmp_path):
+    (tmp_path / "medmnist").mkdir()
+    np.savez(tmp_path / "medmnist" / "digits.npz", **halves())
+    assert_direct(clone.added(tmp_path / "medmnist"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        ("label_column", "write a setting of the source"),
+        ("images=3", "write a setting of the source"),
+        ("kind=idx", "write a setting of the source"),
+        ("label_column=y", "a source of the kind npz has no such setting"),
+        ("unreadable=maybe", "should be 'refuse' or 'skip'"),
+        ("arrays={", "is no YAML"),
+    ],
+)
+def test_a_setting_that_the_source_does_not_have_is_refused(clone, tmp_path, typed, reason):
+    np.savez(tmp_path / "digits.npz", **halves())
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "digits.npz", name="mine", settings=(typed,))
 
 
 @pytest.mark.parametrize(
@@ -422,7 +467,10 @@ def encrypted() -> bytes:
         (lambda: zipped(**{"/x.png": PICTURE}), "outside of the archive: refused"),
         (lambda: zipped(**{"a\\..\\..\\x.png": PICTURE}), "outside of the archive: refused"),
         (encrypted, "is encrypted"),
-        (lambda: zipped(**{"a/1.png": PICTURE, "b/2.png": PICTURE})[:-30], "is nothing that images are read"),
+        (
+            lambda: zipped(**{"a/1.png": PICTURE, "b/2.png": PICTURE})[:-30],
+            r"it ends in \.zip, but is damaged",
+        ),
         (lambda: zipped(**{"a/inner.zip": zipped(**{"a/1.png": PICTURE})}), "has no picture"),
         (lambda: zipped(**{"a/1.png": BOMB, "b/1.png": BOMB}), "unpacks to more than 268,435,456 bytes"),
         (lambda: lzma.compress(b"no tar"), "is nothing that images are read from"),

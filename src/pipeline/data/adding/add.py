@@ -18,7 +18,7 @@ from pipeline.data.adding.conf_file import check_name, name_for, text_of, update
 from pipeline.data.adding.detect import detect
 from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
-from pipeline.data.adding.wishes import Wishes, reader_of
+from pipeline.data.adding.wishes import Wishes, reader_of, settings_of
 from pipeline.data.batches import Listing, is_address
 from pipeline.data.sources.folder import list_files
 from pipeline.errors import PipelineError
@@ -35,7 +35,9 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
     Raises:
         PipelineError: nothing can be made of the path, or the file is there already and other images are.
     """
-    path = wishes.path if is_address(wishes.path) else _as_in_conf(here / wishes.path, workspace.home)
+    path = wishes.path
+    if not is_address(path):
+        path = _as_in_conf(here / Path(path).expanduser(), workspace.home)
     name = name_for(path) if wishes.name is None else wishes.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
@@ -45,13 +47,15 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
     values = before or _defaults(name, kind, path)
     if before is None and kind == "idx" and any((workspace.home / path).glob("emnist*")):
         values["sources"][0]["transpose"] = True
+    settings = settings_of(wishes, values)
+    values = values | {"sources": [values["sources"][0] | settings, *values["sources"][1:]]}
     module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
     kept = workspace.scratch / "data" / f"{name}.json"
     index = read_index(kept) if before else None
     files = _stamps(path, workspace.home, kind)
     is_known = before and index and index.state == _state(before)
-    asks_more = wished or wishes.test_fraction is not None
+    asks_more = wished or settings or wishes.test_fraction is not None
     if before and is_known and files and index and index.files == files and not asks_more:
         yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
         return
@@ -82,8 +86,9 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
     write_text(conf, kept_text or anew)
     write_index(kept, after)
     yield f"Wrote conf/data/{name}.yaml. Next:"
+    recipe = " experiment=folder" if found.collected.rows.sizes else ""
     given = " preprocess.validation_split=given" if found.data.validation_images else ""
-    yield f"  python -m pipeline data={name}{given}"
+    yield f"  python -m pipeline data={name}{recipe}{given}"
 
 
 # --- what is there already --------------------------------------------------------------------------
@@ -91,7 +96,7 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
 
 def _as_in_conf(path: Path, home: Path) -> str:
     """Relative to the repository if it lies there, else absolute."""
-    whole = Path(os.path.normpath(path.expanduser().absolute()))
+    whole = Path(os.path.normpath(path.absolute()))
     return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
 
 
@@ -108,12 +113,12 @@ def _existing(conf: Path, path: str, wishes: Wishes) -> dict[str, Any] | None:
         found = DataSection.model_validate(values).model_dump(mode="json")
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise PipelineError(
-            f"conf/data/{conf.name} is there, and is no file of a data set ({str(error).splitlines()[0]}): "
+            f"conf/data/{conf.name} exists, and is no file of a data set ({str(error).splitlines()[0]}): "
             "mend it, choose another --name, or have it written anew with --force."
         ) from None
     if found["sources"][0].get("path") != path:
         raise PipelineError(
-            f"conf/data/{conf.name} is there, and is of other data: choose another --name, or write over it "
+            f"conf/data/{conf.name} exists and is of other data: choose another --name, or write over it "
             "with --force."
         )
     return found

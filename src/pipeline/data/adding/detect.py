@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.data.batches import is_address
 from pipeline.data.formats import idx
 from pipeline.data.layout import TABLES
+from pipeline.data.sources import csv
 from pipeline.errors import PipelineError
 
 _NO_DATA = {
@@ -68,21 +69,29 @@ def detect(given: str, home: Path) -> str:
         return "archive"
     if _is_table(path):
         return "csv"
+    called = next((end for kind in _ENDINGS.values() for end in kind if path.name.lower().endswith(end)), "")
+    hint = f" (it ends in {called}, but is damaged or something else)" if called else ""
     raise PipelineError(
-        f"{path} is nothing that images are read from: give a folder of pictures, an archive of one, or a "
-        "CSV, NPZ, Parquet, IDX or MATLAB file."
+        f"{path} is nothing that images are read from{hint}: give a folder of pictures, an archive of one, "
+        "or a CSV, NPZ, Parquet, IDX or MATLAB file."
     )
 
 
 def _of_folder(folder: Path) -> str:
-    """By the files that lie in it, unless it has folders of classes."""
-    files = [path.name.lower() for path in folder.iterdir() if path.is_file()]
+    """By the files that lie in it."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    has_folders = any(path.is_dir() for path in folder.iterdir())
+    files = [name.lower() for name in names]
     if any(idx.raw_name(name) for name in files):
         return "idx"
     if any(name in TABLES for name in files):
         return "folder"
     for kind, endings in _ENDINGS.items():
-        if kind != "archive" and any(name.endswith(endings) for name in files):
+        found = [name for name in names if name.lower().endswith(endings)]
+        # Beside folders of classes there may be tables of anything.
+        if kind == "csv" and has_folders and not any(csv.has_images(folder / name) for name in found):
+            continue
+        if kind != "archive" and found:
             return kind
     inner = {path.suffix.lower() for path in folder.glob("*/*") if path.is_file()}
     return "parquet" if inner == {".parquet"} else "folder"

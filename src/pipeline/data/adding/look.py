@@ -86,7 +86,7 @@ def look(
 
     try:
         listing = Listing()
-        seen = survey(batches(listing), listing)
+        seen = survey(batches(listing), listing, data.reader)
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
         values = values | {"reader": values["reader"] | found | reader_of(wishes)}
         data = DataSection.model_validate(values)
@@ -110,8 +110,12 @@ def _pinned(
     classes = [name for name in known if name in there]
     classes += [name for name in collected.classes if name not in set(known)]
     if len(classes) < 2:
-        named = f"one class, {classes[0]!r}" if classes else "no image in a class"
-        raise PipelineError(f"it has {named}: a classifier tells at least two apart, each in its own folder")
+        if not classes:
+            raise PipelineError(
+                "it has no image in a class: put the images of each class into a folder, or add a table, "
+                "metadata.csv, with the columns file_name and label"
+            )
+        raise PipelineError(f"it has one class, {classes[0]!r}: a classifier tells at least two apart")
     if len(classes) > _MOST_CLASSES:
         raise PipelineError(f"it has {len(classes):,} classes, more than {_MOST_CLASSES:,}")
     number = np.array([classes.index(name) for name in collected.classes], np.int32)

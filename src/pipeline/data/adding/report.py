@@ -9,6 +9,7 @@ from pipeline.console import count
 from pipeline.data.collect import Collected
 
 _CLASSES, _NAMED = 30, 10  # that are listed one by one
+_LONGEST = 40  # characters of a name in a table
 
 
 def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArray[np.int8]) -> Iterator[str]:
@@ -16,7 +17,7 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
     counts = np.zeros((len(classes), 3), np.int64)
     np.add.at(counts, (labels, sides), 1)
     shown = [index for index, side in enumerate(("train", "validation", "test")) if counts[:, index].any()]
-    names = [repr(name) if not name.isprintable() else name for name in classes[:_CLASSES]]
+    names = [_short(repr(name) if not name.isprintable() else name) for name in classes[:_CLASSES]]
     width = max(len(name) for name in (*names, "in all"))
     header = "".join(f"{side:>12}" for side in np.array(["train", "validation", "test"])[shown])
     yield f"  {'class':<{width}}{header}"
@@ -26,6 +27,10 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
         rest = counts[_CLASSES:].sum(axis=1)
         yield f"  and {len(rest):,} more classes of {rest.min():,} to {rest.max():,} images"
     yield f"  {'in all':<{width}}" + "".join(f"{counts[:, index].sum():>12,}" for index in shown)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def skipped(collected: Collected) -> Iterator[str]:

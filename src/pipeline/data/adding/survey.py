@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.config.section import ReaderSection
 from pipeline.data.batches import Batch, Listing
-from pipeline.data.reader import describe
+from pipeline.data.reader import PictureError, describe, read_picture
 from pipeline.errors import PipelineError
 
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 _LARGEST = 256  # pixels of a side that are kept where all pictures have one size
 _SMALL = 40
+_NAMED = 5  # pictures that can't be read, where none can
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Survey:
         if others:
             text = (
                 f"{min(heights)} to {max(heights)} pixels high, {min(widths)} to {max(widths)} wide, "
-                f"{most:,} of {_size(size)}"
+                f"most often {_size(size)} ({most:,})"
             )
         modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.most_common())
         return [f"Sizes: {text}. Modes: {modes}."]
@@ -59,13 +61,19 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}×{size[1]}"
 
 
-def survey(batches: Iterable[Batch], listing: Listing) -> Survey:
+def survey(batches: Iterable[Batch], listing: Listing, reader: ReaderSection) -> Survey:
     """Look at every picture's header.
+
+    Args:
+        batches: of the source.
+        listing: what it notes while it is read.
+        reader: says why a picture can't be read.
 
     Raises:
         PipelineError: there is no picture.
     """
     found = Survey()
+    unread: list[tuple[str, str]] = []
     for batch in batches:
         if isinstance(batch.content, np.ndarray):
             shape = batch.content.shape
@@ -73,11 +81,21 @@ def survey(batches: Iterable[Batch], listing: Listing) -> Survey:
             found.sizes[shape[1], shape[2]] += shape[0]
             found.modes["L" if len(shape) == 3 else "RGB"] += shape[0]
             continue
-        for content in batch.content:
+        for name, content in zip(batch.names, batch.content, strict=True):
             if described := describe(content):
                 found.sizes[described[0]] += 1
                 found.modes[described[1]] += 1
+            elif len(unread) < _NAMED:
+                unread.append((name, _why(content, reader)))
     if not found.sizes:
-        why = "".join(f"\n  {name} {reason}" for name, reason in listing.skipped[:5])
-        raise PipelineError(f"it has no picture in PNG, JPEG, GIF, BMP, WebP or TIFF.{why}")
+        why = "".join(f"\n  {name} {reason}" for name, reason in [*unread, *listing.skipped][:_NAMED])
+        raise PipelineError(f"it has no picture in PNG, JPEG, GIF, BMP, WebP or TIFF, and no pixels.{why}")
     return found
+
+
+def _why(content: bytes | str, reader: ReaderSection) -> str:
+    try:
+        read_picture(content, reader)
+    except PictureError as error:
+        return error.reason
+    return "can't be read"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LABELS = ("label", "labels", "class", "target", "category", "emotion", "digit")
 _FILES = ("file_name", "filename", "file", "image", "path", "filepath", "image_path", "id")
 _SPLIT = ("split", "usage", "subset")
+_NUMBERS = ("", "unnamed: 0", "id", "index")  # of the rows, as pandas and Kaggle write them
+_FEWEST_PIXELS = 16
 _ROWS = 2000  # at a time
 _LONGEST_LINE = 10_000_000  # characters
 _MOST_COLUMNS = 3 * 224 * 224 + 10
@@ -44,22 +46,34 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
     for path, name, opened_file in tables(source.path, data, home, (".csv", ".csv.gz")):
         with opened_file as file, _text(file, name, data.max_bytes) as lines:
             header = _header(lines, name)
-            if not _has_labels(header, source.label_column):
+            label = _label_column(header, source.label_column, is_alone=path is None)
+            if label is None:
                 if path is None:
                     raise PipelineError(
-                        f"{name} has no column of labels: it has {', '.join(header[:5])}, ...; say which in "
-                        "label_column beside the path"
+                        f"{name} has no column of labels: it has {', '.join(header[:9])}; say which with "
+                        "--set label_column=NAME"
                     )
                 listing.skipped.append((name, "has no column of labels"))
                 continue
             found += 1
             split = split_of(PurePosixPath(name).stem) if path else None
-            yield from _rows(lines, header, source, split, name, (path or Path(home, source.path)).parent)
+            yield from _rows(lines, header, label, split, name, (path or Path(home, source.path)).parent)
     if not found:
         raise PipelineError("it has no CSV file with a column of labels")
 
 
 load = loader(batches)
+
+
+def has_images(path: Path) -> bool:
+    """Whether a file is a table with labels beside pixels or names of files."""
+    try:
+        with path.open("rb") as file, _text(file, path.name, 10**9) as lines:
+            header = _header(lines, path.name)
+    except PipelineError:
+        return False
+    has_pixels = len(header) >= _FEWEST_PIXELS
+    return _label_column(header, None) is not None and (has_pixels or _column(header, _FILES) is not None)
 
 
 @contextmanager
@@ -114,33 +128,35 @@ def _header(lines: _Lines, name: str) -> list[str]:
     raise PipelineError(f"{name} is empty")
 
 
-def _has_labels(header: Sequence[str], chosen: str | None) -> bool:
-    return _label_column(header, chosen) is not None
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    """The place of the first of the names that the header has."""
+    lowered = [column.lower() for column in header]
+    return next((lowered.index(name) for name in names if name in lowered), None)
 
 
-def _label_column(header: Sequence[str], chosen: str | None) -> int | None:
+def _label_column(header: Sequence[str], chosen: str | None, *, is_alone: bool = False) -> int | None:
+    """The place of the column with the class; of a table of files that is alone, its only other column."""
     if chosen is not None:
         return header.index(chosen) if chosen in header else None
-    lowered = [column.lower() for column in header]
-    for name in _LABELS:
-        if name in lowered:
-            return lowered.index(name)
-    is_file = any(column in _FILES for column in lowered)
-    return None if re.fullmatch(r"pixel.?\d+|\d+x\d+", lowered[0]) or is_file else 0
+    named = _column(header, _LABELS)
+    if named is not None:
+        return named
+    others = [at for at, name in enumerate(header) if name.lower() not in (*_FILES, *_SPLIT, *_NUMBERS)]
+    if _column(header, _FILES) is not None:
+        return others[0] if is_alone and len(others) == 1 else None
+    is_pixel = not others or re.fullmatch(r"pixel.?\d+|\d+x\d+", header[others[0]].lower())
+    return None if is_pixel else others[0]
 
 
 def _rows(
-    lines: _Lines, header: list[str], source: CsvSource, split: Split | None, name: str, folder: Path
+    lines: _Lines, header: list[str], label: int, split: Split | None, name: str, folder: Path
 ) -> Iterator[Batch]:
-    label = _label_column(header, source.label_column)
-    assert label is not None
-    lowered = [column.lower() for column in header]
-    file_column = next((lowered.index(column) for column in _FILES if column in lowered), None)
-    splits = next((lowered.index(column) for column in _SPLIT if column in lowered), None)
-    if file_column is not None and len(header) < 16:
+    file_column, splits = _column(header, _FILES), _column(header, _SPLIT)
+    if file_column is not None and len(header) < _FEWEST_PIXELS:
         yield from _of_files(lines, label, file_column, splits, name, split, folder)
         return
-    pixels = [at for at in range(len(header)) if at not in (label, splits)]
+    numbers = _column(header, _NUMBERS)
+    pixels = [at for at in range(len(header)) if at not in (label, splits, numbers)]
     shape = shape_of(len(pixels), name)
     iterator, row = iter(lines), 0
     while chunk := list(islice(iterator, _ROWS)):

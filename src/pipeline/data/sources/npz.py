@@ -29,7 +29,7 @@ class NpzSource(LocalSource):
 
     kind: Literal["npz"]
     # Which array is what, where the names do not say: {train_images: NAME, train_labels: NAME, ...}; in a
-    # folder the name of the file.
+    # folder the name of the file, or NAME_ARRAY if the file has several.
     arrays: dict[str, str] | None = None
 
 
@@ -103,6 +103,7 @@ class _Member:
 def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:
     if not re.match(r"https?://", source.path) and local_path(source.path, home).is_dir():
         found: dict[str, _Member] = {}
+        several: dict[str, _Member] = {}
         for path in sorted(local_path(source.path, home).iterdir()):
             if path.suffix == ".npy":
                 found[path.stem] = _Member(path.name, _opener(path), path.stat().st_size)
@@ -110,7 +111,9 @@ def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStac
                 inner = _zipped(stack.enter_context(path.open("rb")), path.name, stack)
                 if len(inner) == 1:
                     [found[path.stem]] = inner.values()
-        return found
+                else:
+                    several |= {f"{path.stem}_{name}": member for name, member in inner.items()}
+        return found or several
     return _zipped(stack.enter_context(opened(source.path, data, home)), source.path, stack)
 
 
@@ -155,7 +158,7 @@ def _roles(source: NpzSource, members: Mapping[str, _Member]) -> dict[tuple[Spli
             roles.setdefault((split_of(name), kind), name)
     if not roles:
         raise PipelineError(
-            f"its arrays are called {', '.join(members) or 'nothing'}: say in `arrays` beside the path which "
-            "is train_images, train_labels, test_images and test_labels"
+            f"its arrays are called {', '.join(members) or 'nothing'}: say which is which, as in "
+            "--set 'arrays={images: NAME, labels: NAME}', or with train_images, train_labels, test_images ..."
         )
     return roles

@@ -65,7 +65,8 @@ def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
     label = chosen if chosen else next((lowered[column] for column in _LABELS if column in lowered), None)
     if label is None or label not in schema.names:
         raise PipelineError(
-            f"{name} has no column of labels: it has {', '.join(schema.names[:9])}; say which in label_column"
+            f"{name} has no column of labels: it has {', '.join(schema.names[:9])}; say which with "
+            "--set label_column=NAME"
         )
     for column in schema.names:
         kind = schema.field(column).type
