@@ -170,6 +170,14 @@ def test_many_are_read_by_several_processes_in_the_same_order(predictor, tmp_pat
     assert found == expected.tolist()
 
 
+def test_so_are_they_where_one_of_many_has_an_error_before_it_is_read(predictor, tmp_path):
+    with (tmp_path / "input").open("w", newline="") as file:
+        csv.writer(file).writerows([300 if number == 600 else 200, *[0] * 23] for number in range(700))
+    found = labels(predictor, tmp_path / "input")
+    assert found.pop(600) == "has a pixel that is not from 0 to 255"
+    assert found == ["left"] * 699
+
+
 def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, capsys):
     bad = {
         "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",

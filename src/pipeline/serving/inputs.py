@@ -34,8 +34,10 @@ class Item:
     """One image to be."""
 
     name: str
-    # An encoded picture, or the path of its file, or pixels, or why there is none.
-    content: "bytes | str | NDArray[Any] | PipelineError"
+    # An encoded picture, or the path of its file, or pixels.
+    content: bytes | str | NDArray[Any] = b""
+    # Why there is nothing.
+    error: str = ""
 
     def read(self, reader: ReaderSection) -> NDArray[np.uint8]:
         """The image, uint8 of the shape that `reader` makes.
@@ -43,8 +45,8 @@ class Item:
         Raises:
             PipelineError: there is none, or it can't be read.
         """
-        if isinstance(self.content, PipelineError):
-            raise self.content
+        if self.error:
+            raise PipelineError(self.error)
         if isinstance(self.content, np.ndarray):
             return read_pixels(self.content, reader)
         return read_picture(self.content, reader)
@@ -86,7 +88,7 @@ def _of_path(path: str, reader: ReaderSection) -> Iterator[Item]:
             else:  # The shell's `<(command)`.
                 yield from _of_file(path, io.BytesIO(file.read()), None, reader)
     except OSError as error:
-        yield Item(path, PipelineError(f"{path} can't be read: {error.strerror}"))
+        yield Item(path, error=f"can't be read: {error.strerror}")
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -125,7 +127,8 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
         else:
             yield Item(name, str(path) if path else file.read())
     except PipelineError as error:
-        yield Item(name, error)
+        # A picture's reason does without its name, which stands before it.
+        yield Item(name, error=getattr(error, "reason", "") or str(error))
 
 
 def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
@@ -153,12 +156,12 @@ def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]
                 if _is_hidden(member.filename):
                     continue
                 if member.file_size > _MAX_PICTURE:
-                    yield Item(place, PictureError(place, f"unpacks to {member.file_size:,} bytes"))
+                    yield Item(place, error=f"unpacks to {member.file_size:,} bytes")
                     continue
                 try:
                     yield Item(place, archive.read(member))
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                    yield Item(place, PictureError(place, f"is damaged: {error}"))
+                    yield Item(place, error=f"is damaged: {error}")
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise PipelineError(f"{name} is not a whole archive: {error}") from None
 
@@ -195,7 +198,7 @@ def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
                 if not member.isfile() or _is_hidden(member.name):
                     continue
                 if member.size > _MAX_PICTURE:
-                    yield Item(place, PictureError(place, f"has {member.size:,} bytes"))
+                    yield Item(place, error=f"has {member.size:,} bytes")
                     continue
                 content = archive.extractfile(member)
                 yield Item(place, content.read() if content else b"")
@@ -216,32 +219,30 @@ def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Ite
         text.seek(0)
         for number, row in enumerate(csv.reader(text, dialect), start=1):
             if number == 1 and len(row) not in (pixels, pixels + 1):
-                raise _wrong_columns(name, row, pixels)  # As a list of files and labels has.
+                raise PictureError(name, _wrong_columns(row, pixels))  # As a list of files and labels has.
             if number == 1 and not all(cell.strip().isdigit() for cell in row[1:]):
                 continue  # The names of the columns.
-            yield Item(f"{name}:{number}", _of_row(f"{name}:{number}", row, pixels, reader))
+            yield _of_row(f"{name}:{number}", row, pixels, reader)
     except csv.Error as error:
         raise PipelineError(f"{name} is no table: {error}") from None
     finally:
         text.detach()
 
 
-def _of_row(
-    name: str, row: Sequence[str], pixels: int, reader: ReaderSection
-) -> "NDArray[np.uint8] | PipelineError":
+def _of_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection) -> Item:
     if len(row) not in (pixels, pixels + 1):
-        return _wrong_columns(name, row, pixels)
+        return Item(name, error=_wrong_columns(row, pixels))
     try:
         levels = np.array([int(cell) for cell in row[len(row) - pixels :]])
     except ValueError as error:
-        return PictureError(name, f"has a pixel that is no whole number: {error}")
+        return Item(name, error=f"has a pixel that is no whole number: {error}")
     if levels.min() < 0 or levels.max() > 255:
-        return PictureError(name, "has a pixel that is not from 0 to 255")
-    return levels.astype(np.uint8).reshape(reader.image_shape)
+        return Item(name, error="has a pixel that is not from 0 to 255")
+    return Item(name, levels.astype(np.uint8).reshape(reader.image_shape))
 
 
-def _wrong_columns(name: str, row: Sequence[str], pixels: int) -> PictureError:
-    return PictureError(name, f"has {len(row)} columns; an image has {pixels} pixels")
+def _wrong_columns(row: Sequence[str], pixels: int) -> str:
+    return f"has {len(row)} columns; an image has {pixels} pixels"
 
 
 def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
