@@ -1,5 +1,6 @@
 """Collecting: the rows of a source become the raw arrays, in one order and split by one rule everywhere."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,8 @@ def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
     """
     collected = collect(batches, source, data)
     found = len(collected.labels)
-    again = f"`pipeline add-data {source.path} --name {data.name} --update` says what changed and pins it"
+    command = f"pipeline add-data {shlex.quote(source.path)} --name {data.name} --update"
+    again = f"`{command}` says what changed and pins it"
     if source.images is not None and found != source.images:
         raise PipelineError(
             f"{source.path} has {found:,} images now, but {source.images:,} are pinned: {again}"

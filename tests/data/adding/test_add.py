@@ -137,6 +137,14 @@ def test_a_table_of_something_else_does_not_hide_the_folders_of_classes(clone, p
     assert clone.conf("pets")["sources"][0]["kind"] == "folder"
 
 
+def test_the_command_that_mends_a_change_can_be_pasted(clone, pets, tmp_path):
+    clone.add(pets.rename(tmp_path / "my pets"), name="mine")
+    save(tmp_path / "my pets" / "cat" / "more.png", 99)
+    for refused in (lambda: clone.add(tmp_path / "my pets", name="mine"), lambda: clone.fetch("mine")):
+        with pytest.raises(PipelineError, match=r"add-data '/.*/my pets' --name mine --update"):
+            refused()
+
+
 def test_a_long_name_does_not_widen_the_table(clone, pets):
     (pets / "cat").rename(pets / ("cat " * 30))
     lines = clone.add(pets)

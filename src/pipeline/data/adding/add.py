@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
         ]
         if not wishes.update:
             raise PipelineError(
-                f"Nothing was written. `pipeline add-data {wishes.path} --name {name} --update` pins what is "
-                "there now."
+                f"Nothing was written. `pipeline add-data {shlex.quote(wishes.path)} --name {name} --update` "
+                "pins what is there now."
             )
     anew = text_of(found.data, found.what)
     kept_text = updated(conf.read_text(encoding="utf-8"), found.data, anew) if before else None
