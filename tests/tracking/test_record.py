@@ -8,7 +8,7 @@ from harness import BEST, config, epochs, lay_out
 from pipeline.artifacts.history import History, Trained, write_history
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.tracking.identity import read_run
-from pipeline.tracking.record import Record
+from pipeline.tracking.record import Record, unsent
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_a_training_that_goes_on_is_running_again(workspace):
     assert (again.id, again.state.status, again.state.error) == (record.id, "RUNNING", "")
     assert (kept["status"], kept["error"]) == ("RUNNING", "")
     again.release()
+
+
+def test_a_run_whose_process_died_is_sent_as_killed(workspace):
+    record = started(workspace)
+    assert list(unsent(workspace)) == [], "it is being trained"
+    record.release()
+    [dead] = unsent(workspace)
+    assert (dead.id, dead.state.status, dead.state.error) == (record.id, "KILLED", "its process died")
 
 
 def test_who_sends_the_run_meanwhile_sees_its_result_once_the_training_has_ended(workspace):
