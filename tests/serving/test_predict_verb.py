@@ -152,6 +152,19 @@ def test_a_pipe_in_a_folder_is_not_waited_for(predictor, tmp_path):
     assert refused
 
 
+def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(predictor, tmp_path):
+    with tarfile.open(tmp_path / "cut.tar", "w") as archive:
+        for name in ("1.png", "2.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(png(LEFT))
+            archive.addfile(member, io.BytesIO(png(LEFT)))
+    with tarfile.open(tmp_path / "cut.tar") as archive:
+        lost = archive.getmembers()[1].offset
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:lost])
+    read, refused = labels(predictor, tmp_path / "cut.tar")
+    assert (read, "is not a whole archive" in refused) == ("left", True)
+
+
 def test_items_keep_the_order_in_which_they_were_named(predictor, tmp_path):
     for number, image in enumerate((LEFT, RIGHT, RIGHT, LEFT)):
         (tmp_path / str(number)).write_bytes(png(image))

@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from pipeline.data.arrays import Arrays, Readable
 from pipeline.data.formats import idx
+from pipeline.data.formats.tar import WholeMember
 from pipeline.errors import PipelineError
 
 
@@ -33,7 +34,7 @@ def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
     # A streaming tarfile only reads.
     capped = cast(IO[bytes], _Capped(file, name, max_bytes))
     try:
-        with tarfile.open(fileobj=capped, mode="r|") as archive:
+        with tarfile.open(fileobj=capped, mode="r|", tarinfo=WholeMember) as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.config.section import ReaderSection
 from pipeline.data.formats import idx
 from pipeline.data.formats.npy import open_npy, read_npy, read_npz
+from pipeline.data.formats.tar import WholeMember
 from pipeline.data.reader import PictureError, read_picture, read_pixels
 from pipeline.errors import PipelineError
 
@@ -192,7 +193,7 @@ def _is_tar(file: IO[bytes]) -> bool:
 def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
     """The plain files; links and devices are left out, and nothing is unpacked to the disk."""
     try:
-        with tarfile.open(fileobj=file) as archive:
+        with tarfile.open(fileobj=file, tarinfo=WholeMember) as archive:
             for member in archive:
                 place = f"{name}/{member.name}"
                 if not member.isfile() or _is_hidden(member.name):

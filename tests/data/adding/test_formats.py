@@ -486,6 +486,26 @@ def test_an_archive_that_is_unsafe_or_damaged_is_refused(clone, tmp_path, conten
     assert not (clone.workspace.root / "conf" / "data" / "mine.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    "damage", ["cut between two members", "cut in a header", "a bit flipped in a header"]
+)
+def test_a_tar_whose_rest_is_lost_is_refused(clone, pets, tmp_path, damage):
+    archived(pets, tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        header = archive.getmembers()[-2].offset
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    if damage == "cut between members":
+        del content[header:]
+    elif damage == "cut in a header":
+        del content[header + 100 :]
+    else:
+        content[header + 3] ^= 1
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(PipelineError, match=f"no whole zip or tar archive: .* after {header:,} bytes"):
+        clone.add(tmp_path / "a.tar", name="mine")
+    assert not (clone.workspace.root / "conf" / "data" / "mine.yaml").exists()
+
+
 def test_links_in_a_tar_are_skipped_and_said(clone, pets, tmp_path):
     archived(pets, tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar", "a") as archive:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, opened
 from pipeline.data.collect import loader
+from pipeline.data.formats.tar import WholeMember
 from pipeline.data.layout import TABLES
 from pipeline.data.reader import BEGINNINGS
 from pipeline.errors import PipelineError
@@ -62,11 +63,11 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
                 listing.skipped.append((name, _LINK))
                 continue
             with archive.open(member) as content:
-                yield from _content(name, content, listing, limit)
+                yield from _content(name, content, member.file_size, listing, limit)
 
 
 def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
-    with tarfile.open(fileobj=file, mode="r|*") as archive:
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=WholeMember) as archive:
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]
             name = _safe(member.name)
@@ -77,7 +78,7 @@ def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
             elif not member.isfile():
                 listing.skipped.append((name, _LINK if member.issym() or member.islnk() else "is a device"))
             elif content := archive.extractfile(member):
-                yield from _content(name, content, listing, limit)
+                yield from _content(name, content, member.size, listing, limit)
 
 
 def _safe(name: str) -> str:
@@ -87,18 +88,18 @@ def _safe(name: str) -> str:
     return path.as_posix()
 
 
-def _content(name: str, file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
+def _content(
+    name: str, file: IO[bytes], size: int, listing: Listing, limit: int
+) -> Iterator[tuple[str, bytes, int]]:
     """A picture as it is packed; a table is noted, and of other files only the beginning is read."""
     begin = file.read(16)
     is_table = PurePosixPath(name).name in TABLES
     if not is_table and not begin.startswith(BEGINNINGS):
         # The reader says why it is none.
         yield name, begin, 16
-        return
-    content = begin + file.read(limit + 1 - len(begin))
-    if len(content) > limit:
+    elif size > limit:
         listing.skipped.append((name, f"unpacks to more than {limit:,} bytes"))
     elif is_table:
-        listing.tables[name] = content
+        listing.tables[name] = begin + file.read()
     else:
-        yield name, content, len(content)
+        yield name, begin + file.read(), size
