@@ -40,10 +40,11 @@ from pipeline.trials.trial import run_trial
 SEEDS = {"baseline": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3, "fashion_best": 3}
 DOCS = REPOSITORY / "docs"
 TRAINED = HERE / "trained"
-# What a training's numbers depend on beside its values.
+# What a training's numbers depend on beside its values, which have the digests of the model's own module and of
+# the backend's.
 CODE = (
     "src/pipeline/training",
-    "src/pipeline/models",
+    "src/pipeline/models/__init__.py",
     "src/pipeline/stages/train.py",
     "src/pipeline/stages/preprocess.py",
     "src/pipeline/artifacts/processed.py",
@@ -143,7 +144,8 @@ def keep(name: str, seed: int, result: Result) -> None:
 
 def inputs(config: Config) -> str:
     """A digest of what decides about a training: its values and its code."""
-    values = config.model_dump_json(exclude={"name", "tracking"})
+    # Whatever the sources do, the arrays that they give are pinned.
+    values = config.model_dump_json(exclude={"name": True, "tracking": True, "modules": {"sources"}})
     return hashlib.sha256(f"{values}\n{_code()}".encode()).hexdigest()
 
 

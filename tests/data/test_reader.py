@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -302,3 +303,8 @@ def test_an_empty_page_is_refused(level):
 def test_a_digit_in_colour_has_three_equal_channels():
     found = read_picture(encoded(seven()), settings(image_size=(28, 28), prepare="digit"))
     np.testing.assert_array_equal(found, np.repeat(np.asarray(seven())[:, :, None], 3, axis=2))
+
+
+def test_its_refusal_passes_between_processes():
+    error = pickle.loads(pickle.dumps(PictureError("a.png", "is empty")))
+    assert (type(error), str(error), error.reason) == (PictureError, "a.png is empty", "is empty")

@@ -33,8 +33,12 @@ class PictureError(PipelineError):
     """A picture that can't be read; `reason` is the sentence without the picture's name."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} {reason}")
+        # Both, or it could not pass between processes.
+        super().__init__(name, reason)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 def read_picture(source: bytes | str | Path, settings: ReaderSection) -> NDArray[np.uint8]:
