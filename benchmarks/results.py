@@ -40,8 +40,8 @@ from pipeline.trials.trial import run_trial
 SEEDS = {"baseline": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3, "fashion_best": 3}
 DOCS = REPOSITORY / "docs"
 TRAINED = HERE / "trained"
-# What a training's numbers depend on beside its values, which have the digests of the model's own module and of
-# the backend's.
+# What a training's numbers depend on beside its values, which have the digests of the model's own module
+# and of the backend's.
 CODE = (
     "src/pipeline/training",
     "src/pipeline/models/__init__.py",
