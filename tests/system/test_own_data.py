@@ -34,7 +34,7 @@ def test_a_folder_of_letters_is_added_trained_and_extended_by_a_class(fresh):
     made_letters.write(letters, "ABCDE", 80)
     before = fresh.changes()
     said = fresh.run(*ADD.split(), "--image-size", "32x32")
-    assert said.endswith("Next:\n  python -m pipeline data=letters\n")
+    assert said.endswith("Next:\n  python -m pipeline data=letters experiment=folder\n")
     assert set(fresh.changes().splitlines()) - set(before.splitlines()) == {"?? conf/data/letters.yaml"}
     options = ["train.epochs=20"]
     trained = fresh.run(*TRAIN.split(), *options)
