@@ -123,6 +123,12 @@ def test_the_recipe_for_own_pictures_has_settled_statistics_after_the_steps_of_f
     assert np.abs(at_rest - in_training).mean() < 0.2 * in_training.mean()
 
 
+@pytest.mark.parametrize(("side", "features"), [(8, 128), (32, 4 * 4 * 128), (128, 128), (224, 128)])
+def test_the_recipe_for_own_pictures_takes_small_and_large_ones(side, features):
+    network = build(compose(CONF, ["experiment=folder"]).model, (side, side, 3), 5)
+    assert network.get_layer("logits").kernel.shape == (features, 5)
+
+
 @pytest.mark.parametrize(("side", "features"), [(28, 7 * 7 * 64), (64, 16 * 16 * 64), (96, 64), (224, 64)])
 def test_the_dense_layer_of_a_cnn_does_not_grow_with_large_images(side, features):
     config = compose(CONF, ["model=cnn"]).model
