@@ -114,9 +114,9 @@ def test_without_normalisation_the_convolutions_have_a_bias_instead():
 
 def test_the_recipe_for_own_pictures_has_settled_statistics_after_the_steps_of_few_pictures():
     keras.utils.set_random_seed(0)
-    network = build(compose(CONF, ["experiment=folder"]).model, (8, 8, 3), 3)
+    network = build(compose(CONF, ["experiment=folder"]).model, (32, 32, 3), 3)
     features = keras.Model(network.input, network.get_layer("features").output)
-    pixels = np.random.default_rng(0).random((16, 8 * 8 * 3), np.float32)
+    pixels = np.random.default_rng(0).random((16, 32 * 32 * 3), np.float32)
     for _ in range(60):  # 100 pictures, until early stopping could give up
         in_training = features(pixels, training=True).numpy()
     at_rest = features(pixels, training=False).numpy()
