@@ -69,16 +69,19 @@ def test_more_images_that_did_not_help_are_not_said_to_help():
 
 
 @pytest.mark.parametrize(
-    "groups",
+    ("group", "says"),
     [
-        [trials(lambda share: 0.1 * share**-0.5, shares=(0.5, 1.0))],
-        [trials(lambda share: 0.0 if share == 1 else 0.1)],
+        (trials(lambda share: 0.1 * share**-0.5, shares=(0.5, 1.0)), ""),
+        (
+            trials(lambda share: 0.0 if share == 1 else 0.1),
+            "Twice the images: no forecast, since a share of 1 already leaves no error.",
+        ),
     ],
 )
-def test_of_two_shares_or_without_an_error_there_is_no_law(tmp_path, groups):
-    report = sweep(*groups)
+def test_of_two_shares_or_without_an_error_there_is_no_law(tmp_path, group, says):
+    report = sweep(group)
     [curve] = curves(rank(report))
-    assert (curve.exponent, curve.expected(2), curve.text) == (None, None, "")
+    assert (curve.exponent, curve.expected(2), curve.text) == (None, None, says)
     draw(tmp_path, report)
     assert imread(tmp_path / "learning_curve.png").shape[1] == 880
 

@@ -37,11 +37,14 @@ class Curve:
 
     @property
     def text(self) -> str:
-        """What twice the largest share is expected to bring, in a sentence; "" without a law."""
+        """What twice the largest share is expected to bring, in a sentence; "" with too few shares."""
+        if len(self.shares) < _FEWEST:
+            return ""
         largest = self.shares[-1]
         twice = self.expected(2 * largest)
         if twice is None or self.exponent is None:
-            return ""
+            perfect = self.shares[self.errors.index(min(self.errors))]
+            return f"Twice the images: no forecast, since a share of {perfect:g} already leaves no error."
         images = "all images" if largest == 1 else f"a share of {largest:g}"
         now = f"{self.value(self.errors[-1])} with {images}"
         of = f" ({self.label})" if self.label else ""
