@@ -16,7 +16,7 @@ use_threads(1)
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}
-LARGEST = {"mlp_best": 79_510, "baseline": 79_510, "cnn_fast": 100_000, "cnn_best": 200_000}
+LARGEST = {"mlp_best": 79_510, "baseline": 79_510, "cnn_fast": 100_000, "folder": 300_000}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
