@@ -141,7 +141,8 @@ def test_early_stopping_without_validation_images_is_refused():
         ("data=mist", "conf/data has no option 'mist'. Did you mean mnist?"),
         (
             "model=transformer",
-            "conf/model has no option 'transformer'. There are: cnn, cnn_deep, cnn_fine, cnn_large,",
+            "conf/model has no option 'transformer'. There are: cnn, cnn_deep, cnn_fine, cnn_large, "
+            "cnn_photo, mlp",
         ),
         ("experiment=smok", "Did you mean smoke?"),
         ("model=null", "model=null is refused"),

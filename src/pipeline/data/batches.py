@@ -1,6 +1,7 @@
 """What sources of local files have in common: their settings, and the pieces in which they are read."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -115,6 +116,11 @@ def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Bat
             names, contents, size = [], [], 0
     if names:
         yield Batch(names, contents)
+
+
+def update_command(path: str, name: str) -> str:
+    """What pins the changes of a source anew, as it is typed in a shell."""
+    return f"pipeline add-data {shlex.quote(path)} --name {name} --update"
 
 
 def is_address(path: str) -> bool:

@@ -1,6 +1,5 @@
 """Collecting: the rows of a source become the raw arrays, in one order and split by one rule everywhere."""
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import Arrays, Chosen
-from pipeline.data.batches import Batch, Listing, LocalSource
+from pipeline.data.batches import Batch, Listing, LocalSource, update_command
 from pipeline.data.decode import DIGEST_BYTES, Rows, decode
 from pipeline.data.layout import arrange, natural_order
 from pipeline.errors import PipelineError
@@ -128,8 +127,7 @@ def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
     """
     collected = collect(batches, source, data)
     found = len(collected.labels)
-    command = f"pipeline add-data {shlex.quote(source.path)} --name {data.name} --update"
-    again = f"`{command}` says what changed and pins it"
+    again = f"`{update_command(source.path, data.name)}` says what changed and pins it"
     if source.images is not None and found != source.images:
         raise PipelineError(
             f"{source.path} has {found:,} images now, but {source.images:,} are pinned: {again}"

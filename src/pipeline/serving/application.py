@@ -52,10 +52,10 @@ def create_application(service: Service, access: Access, background: Background 
     page = _Page(files("pipeline.serving").joinpath("page.html").read_text(encoding="utf-8"))
 
     async def show_card(request: Request) -> Response:
-        path = service.served.source.card
+        served = service.served
+        path = served.source.card
         if path is None:
             raise HTTPException(404, "This model has no card: evaluate writes it.")
-        served = service.served
         text = await asyncio.to_thread(card.page, path, served.source.name)
         if served.predictor.description.weights_sha256 not in text:
             raise HTTPException(404, "The card is that of another model by now: restart the server.")

@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pipeline.data.adding.detect import detect
 from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
 from pipeline.data.adding.wishes import Wishes, reader_of, settings_of
-from pipeline.data.batches import Listing, is_address
+from pipeline.data.batches import Listing, is_address, update_command
 from pipeline.data.sources.folder import list_files
 from pipeline.errors import PipelineError
 
@@ -77,8 +76,7 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
         ]
         if not wishes.update:
             raise PipelineError(
-                f"Nothing was written. `pipeline add-data {shlex.quote(wishes.path)} --name {name} --update` "
-                "pins what is there now."
+                f"Nothing was written. `{update_command(wishes.path, name)}` pins what is there now."
             )
     anew = text_of(found.data, found.what)
     kept_text = updated(conf.read_text(encoding="utf-8"), found.data, anew) if before else None

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from pipeline.config.schema import DataSection
+from pipeline.data.batches import update_command
 from pipeline.errors import PipelineError
 
 _NAME = re.compile(r"[A-Za-z_][\w-]{0,99}", re.ASCII)
@@ -15,7 +17,7 @@ _WORDS = ("null", "true", "false", "yes", "no", "on", "off", "nan", "inf", "none
 
 _TEXT = """\
 # {what}. Written by: pipeline add-data {path}
-# After a change of the pictures, or of the reader below: pipeline add-data {path} --name {name} --update
+# After a change of the pictures, or of the reader below: {update}
 name: {name}
 classes: {classes} # in the order of the labels; pinned
 sources: # tried in this order until one gives the bytes pinned below
@@ -75,9 +77,11 @@ def text_of(data: DataSection, what: str) -> str:
         if "${" in name or not re.sub(r"[\n\t]", "", name).isprintable():
             raise PipelineError(f"The class {name!r} can't be named in conf/: rename it.")
     values = data.model_dump(mode="json")
+    path = data.sources[0].model_dump()["path"].replace("\n", "?")  # A comment is one line.
     text = _TEXT.format(
         what=what,
-        path=_shell(data.sources[0].model_dump()["path"]),
+        path=shlex.quote(path),
+        update=update_command(path, data.name),
         name=data.name,
         classes=_quoted(values["classes"]),
         sources="\n".join(_source(source) for source in values["sources"]),
@@ -168,9 +172,3 @@ def _quoted(value: Any) -> str:
     return re.sub(
         r"[\x7f-\x9f\u2028\u2029]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False)
     )
-
-
-def _shell(path: str) -> str:
-    import shlex
-
-    return shlex.quote(path).replace("\n", "?")

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path, opened, split_of
+from pipeline.data.batches import Batch, Listing, LocalSource, Split, is_address, local_path, opened, split_of
 from pipeline.data.collect import loader
 from pipeline.data.formats.npy import npy_pieces
 from pipeline.data.pixels import as_levels, without_one_channel
@@ -101,7 +101,7 @@ class _Member:
 
 
 def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:
-    if not re.match(r"https?://", source.path) and local_path(source.path, home).is_dir():
+    if not is_address(source.path) and local_path(source.path, home).is_dir():
         found: dict[str, _Member] = {}
         several: dict[str, _Member] = {}
         for path in sorted(local_path(source.path, home).iterdir()):
