@@ -8,6 +8,7 @@ import getpass
 import importlib
 import locale
 import os
+import platform
 import sys
 import time
 import warnings
@@ -21,6 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import PipelineError
+
+# What is fastest on one processor rounds otherwise than what is fastest on the next. All of x86-64 since 2013
+# have AVX2, and compute alike with it, bit for bit: no wider registers, no approximations of a maker's own.
+_X86 = platform.machine() == "x86_64"
+_ALIKE = {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
+_XLA_ALIKE = " ".join(["--xla_cpu_enable_platform_dependent_math=false", *["--xla_cpu_max_isa=AVX2"] * _X86])
 
 # Without it, a card adds up the parts of a sum in the order in which they are done.
 CARD_FLAGS = "--xla_gpu_deterministic_ops=true"
@@ -56,6 +63,7 @@ _SETTINGS = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
+    **(_ALIKE if _X86 else {}),
 }
 
 # What Keras and TensorFlow import if it is installed: for wrappers, galleries, data frames and LiteRT.
@@ -70,26 +78,32 @@ class Target:
     device: str = "cpu"
     devices: int = 1
     threads: int = 1
+    precision: str = "float32"
 
     @property
     def settings(self) -> dict[str, str]:
         """The environment variables that decide about it, which are read when the libraries are imported."""
+        # bfloat16 pays only with instructions that few processors have.
+        alike = "AVX2" if _X86 and self.precision == "float32" else "DEFAULT"
         if self.backend == "tensorflow":
             # With TensorFlow, trainings are on the processor.
             return {
                 **{name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")},
                 "CUDA_VISIBLE_DEVICES": "-1",
+                "XLA_FLAGS": _XLA_ALIKE,
+                "ONEDNN_MAX_CPU_ISA": alike,
             }
         flags = {
             "gpu": CARD_FLAGS,
-            "cpu": f"--xla_force_host_platform_device_count={self.devices}",
+            "cpu": f"--xla_force_host_platform_device_count={self.devices} {_XLA_ALIKE}",
         }
         return {
             "KERAS_BACKEND": "jax",
             "JAX_PLATFORMS": "cuda" if self.device == "gpu" else "cpu",
             "XLA_FLAGS": flags[self.device],
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else it takes three quarters of the card at once
-            **({"NPROC": str(self.threads)} if self.device == "cpu" else {}),  # XLA's threads
+            # XLA's threads, and its matrices.
+            **({"NPROC": str(self.threads), "ONEDNN_MAX_CPU_ISA": alike} if self.device == "cpu" else {}),
         }
 
 
@@ -223,6 +237,8 @@ def use(target: Target) -> None:
         PipelineError: this process already computes with something else, or the devices are not there.
     """
     if target.backend == "tensorflow":
+        # Of a process that imported Keras before it knew what to train.
+        os.environ.update(target.settings)
         use_threads(target.threads)
     else:
         _use_jax(target)
@@ -270,24 +286,6 @@ def _jax_devices(target: Target) -> list[Any]:
             f"train.device is {target.device}, and JAX finds none here. docs/gpu.md says what a GPU needs; "
             "train.device=cpu trains on the processor, which is another run with other last bits."
         ) from None
-
-
-@contextmanager
-def quick_compilation(target: Target) -> Iterator[None]:
-    """Have JAX compile for a processor without its optimizations meanwhile, for what is computed only once.
-
-    An initializer is compiled for each shape of weights: a second or two for a millisecond's work.
-    """
-    if target.backend != "jax" or target.device != "cpu":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def device_tags(target: Target) -> dict[str, str]:

@@ -13,7 +13,9 @@ from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.history import Epoch, History, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
+from pipeline.results.change import differs_by_rounding
 from pipeline.results.change_report import report
+from pipeline.tracking.lineage import processor
 
 SIZE = 60_000  # bytes that a report may have
 LABELS = np.arange(200) % 4
@@ -191,3 +193,47 @@ def test_what_can_not_be_compared_with_is_refused(workspace):
     git(workspace, "commit", "--quiet", "--message=Without")
     with pytest.raises(PipelineError, match=r"no params\.yaml and dvc\.lock"):
         report("HEAD", workspace)
+
+
+def locked(workspace, **changes):
+    """Write a dvc.lock whose stage `train` has these changes."""
+    train = {
+        "cmd": "train",
+        "deps": [{"path": "src/loop.py", "md5": "1"}],
+        "params": {"params.yaml": {"seed": 0}},
+        "outs": [{"path": "models/history.csv", "md5": "1"}, {"path": "models/model.keras", "md5": "1"}],
+    }
+    stages = {"fetch": {"cmd": "fetch"}, "train": train | changes, "evaluate": {"cmd": "evaluate"}}
+    if "outs" in changes:  # which evaluate reads
+        stages["evaluate"]["deps"] = changes["outs"]
+    workspace.dvc_lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+OTHER_OUTS = [{"path": "models/history.csv", "md5": "1"}, {"path": "models/model.keras", "md5": "2"}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"outs": OTHER_OUTS, "deps": [{"path": "src/loop.py", "md5": "2"}]},
+        {"outs": OTHER_OUTS, "params": {"params.yaml": {"seed": 1}}},
+        {"outs": OTHER_OUTS, "cmd": "train harder"},
+    ],
+    ids=["nothing", "code", "value", "command"],
+)
+def test_other_bytes_of_other_inputs_are_no_news(workspace, changes):
+    locked(workspace)
+    git(workspace, "commit", "--quiet", "--all", "--message=Locked")
+    locked(workspace, **changes)
+    assert differs_by_rounding(workspace) == ""
+
+
+def test_other_bytes_of_the_same_inputs_are_said_with_their_files_and_this_processor(workspace):
+    locked(workspace)
+    git(workspace, "commit", "--quiet", "--all", "--message=Locked")
+    locked(workspace, outs=OTHER_OUTS)
+    sentence = differs_by_rounding(workspace)
+    assert "The stage train made other bytes than the last commit has" in sentence
+    assert "values: models/model.keras." in sentence
+    assert processor() in sentence

@@ -146,3 +146,16 @@ def test_make_alone_lists_the_targets(fresh):
     lines = fresh.run("make").splitlines()
     assert {line.split()[1] for line in lines} >= {"setup", "repro", "ui", "test", "lint"}
     assert not (fresh.root / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_a_training_that_gave_other_weights_than_the_commit_has_of_it_is_told(smoke):
+    told = "The stage train made other bytes than the last commit has of the same code, data and values"
+    assert told not in smoke.run("pipeline", "repro")
+    digest = smoke.digests()["models/model.keras"]
+    text = smoke.workspace.dvc_lock.read_text()
+    # As if the commit were made on another machine, where evaluate then read those weights.
+    smoke.workspace.dvc_lock.write_text(text.replace(digest, "0" * 32))
+    smoke.git("commit", "--quiet", "--all", "--message=Elsewhere")
+    assert told in smoke.run("pipeline", "repro")
+    assert smoke.digests()["models/model.keras"] == digest

@@ -80,8 +80,13 @@ class Description(Section):
 class Classifier:
     """A model that is ready to compute, in one thread: the same images give the same bits."""
 
-    def __init__(self, description: Description, content: bytes) -> None:
+    def __init__(self, description: Description, content: bytes, fast: bool = False) -> None:
         """Prepare to compute with the checked bytes of a file; `load` reads and checks one.
+
+        Args:
+            description: what the file says of itself.
+            content: the file.
+            fast: convolutions take half the time, and their last bits depend on the kind of processor.
 
         Raises:
             PipelineError: ONNX Runtime can't compute it.
@@ -93,6 +98,9 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # What fails raises.
+        if not fast:
+            # One level below all: without the layout that is as wide as the processor's registers.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         self.description = description
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -140,8 +148,12 @@ def write(path: Path, model: "onnx.ModelProto", description: Description) -> Non
         temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, fast: bool = False) -> Classifier:
     """Read what `write` wrote; no other file is read, whatever this one says.
+
+    Args:
+        path: the file.
+        fast: see `Classifier`.
 
     Raises:
         PipelineError: the file is missing, is no whole ONNX file, has parts elsewhere, is not from here, or
@@ -163,7 +175,7 @@ def load(path: Path) -> Classifier:
     _refuse_other_interface(path, model, description)
     _refuse_huge(path, model)
     try:
-        return Classifier(description, content)
+        return Classifier(description, content, fast)
     except PipelineError as error:
         raise PipelineError(f"{path} can't be used. {error}") from None
 

@@ -9,13 +9,14 @@ import typer
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.cli.app import app, repository, tracking_of
-from pipeline.console import say
+from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 
 
 @app.command()
 def repro() -> None:
     """Run what changed (`dvc repro`), bring MLflow up to date, and say what was reached."""
+    from pipeline.results.change import differs_by_rounding
     from pipeline.trials.repro import repro
 
     workspace = repository()
@@ -25,6 +26,8 @@ def repro() -> None:
     if code := repro():
         raise typer.Exit(code)
     _sync(workspace)
+    if sentence := differs_by_rounding(workspace):
+        warn(sentence)
 
 
 @app.command()

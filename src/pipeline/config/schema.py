@@ -119,7 +119,7 @@ class TrainSection(Section):
     @property
     def target(self) -> Target:
         """What the training computes with."""
-        return Target(self.backend, self.device, self.devices, self.threads)
+        return Target(self.backend, self.device, self.devices, self.threads, self.precision)
 
     @model_validator(mode="after")
     def _only_adamw_decays(self) -> Self:

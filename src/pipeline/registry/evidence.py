@@ -246,7 +246,7 @@ def _members(
 
 def _milliseconds(path: Path) -> float:
     """The median time of a prediction of one image, in one thread."""
-    classifier = load(path)
+    classifier = load(path, fast=True)
     image = np.zeros((1, *classifier.description.image_shape), np.uint8)
     seconds = []
     for _ in range(_WARM_UP + _TIMED):

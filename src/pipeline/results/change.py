@@ -18,7 +18,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.stages.__main__ import STAGES
-from pipeline.tracking.lineage import git
+from pipeline.tracking.lineage import git, processor
 from pipeline.tracking.occasion import Occasion, occasions_of
 
 _ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
@@ -156,6 +156,25 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
         came = f"computed here, {when}" if when else "from the cache"
         found.append((stage, ", ".join([*keys, *differs]) or "unchanged", came))
     return found
+
+
+def differs_by_rounding(workspace: Workspace) -> str:
+    """Which stage made other bytes than the commit has of the same inputs, as a sentence; empty: none."""
+    committed = git(workspace.root, "show", "HEAD:./dvc.lock")
+    if committed is None or not workspace.dvc_lock.exists():
+        return ""
+    base = _yaml(committed).get("stages", {})
+    now = _yaml(workspace.dvc_lock.read_text(encoding="utf-8")).get("stages", {})
+    for stage in (stage for stage in STAGES if stage in base and stage in now and base[stage] != now[stage]):
+        if any(base[stage].get(part) != now[stage].get(part) for part in ("cmd", "deps", "params")):
+            return ""
+        paths = [out["path"] for out in now[stage].get("outs", []) if out not in base[stage].get("outs", [])]
+        return (
+            f"The stage {stage} made other bytes than the last commit has of the same code, data and values: "
+            f"{', '.join(paths)}. Equal ones are promised with the packages of requirements.lock, on every "
+            f"x86-64 processor that has AVX2; this is {processor()}."
+        )
+    return ""
 
 
 def _yaml(text: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Predictor:
         Raises:
             PipelineError: the file is missing, damaged, has parts in other files, or is not from here.
         """
-        return cls(load(path))
+        return cls(load(path, fast=True))
 
     @property
     def description(self) -> Description:

@@ -16,11 +16,12 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
 from pipeline.config.section import ModelSection, ReaderSection
 from pipeline.console import say, track_epochs
-from pipeline.environment import quick_compilation, use
+from pipeline.environment import use
 from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla, thaw
+from pipeline.training.backends import quick_compilation
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.onnx_process import Export, exporter
 

@@ -103,7 +103,7 @@ def environment_tags() -> dict[str, str]:
     """The machine and the versions of the packages, as a run's tags have them."""
     tags = {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "package.python": platform.python_version(),
     }
     for package in PACKAGES:
@@ -114,8 +114,8 @@ def environment_tags() -> dict[str, str]:
     return tags
 
 
-def _processor() -> str:
-    """The processor's name: other processors may round other bits."""
+def processor() -> str:
+    """The name of this machine's processor; one of another make may round otherwise."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

@@ -1,9 +1,12 @@
 """Backends: the arithmetic of the fit loop, one module for each backend of Keras."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.config.schema import TrainSection
+from pipeline.environment import Target
 
 if TYPE_CHECKING:
     import keras
@@ -32,3 +35,21 @@ def program_of(
     module = importlib.import_module(f"{__name__}.{config.backend}")
     program: Program = module.Program.of(network, config, steps, head, image_shape, class_weights)
     return program
+
+
+@contextmanager
+def quick_compilation(target: Target) -> Iterator[None]:
+    """Have JAX compile for a processor without its optimizations meanwhile, for what is computed only once.
+
+    An initializer is compiled for each shape of weights: a second or two for a millisecond's work.
+    """
+    if target.backend != "jax" or target.device != "cpu":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -25,6 +25,15 @@ class Program(program.Program):
         self._rest = tf.function(self._over_batches, autograph=False)
         self._test = tf.function(self._test_batch, autograph=False)
 
+    def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        """What computes in place of a layer: where all processors round alike, if there is such a way."""
+        copied = super().layer(precision, layer)
+        if type(layer) is keras.layers.BatchNormalization and _is_usual(layer):
+            return _BatchNormalization.from_config(copied.get_config())
+        if getattr(copied, "activation", None) is keras.activations.gelu:
+            copied.activation = _gelu
+        return copied
+
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
         """Put images in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
         images, labels = train
@@ -89,3 +98,27 @@ class Program(program.Program):
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
+
+
+def _is_usual(layer: keras.layers.BatchNormalization) -> bool:
+    last = len(layer.input.shape) - 1
+    return layer.scale and layer.center and not layer.renorm and layer.axis in (-1, last)
+
+
+class _BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # Keras is not typed.
+    """Keras's, without TensorFlow's rsqrt: each maker's processors approximate that otherwise."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        pixels = tf.cast(inputs, tf.float32)
+        mean, variance = self.moving_mean.value, self.moving_variance.value
+        if training and self.trainable:
+            mean, variance = tf.nn.moments(pixels, list(range(len(pixels.shape) - 1)))
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        scale = self.gamma / tf.sqrt(variance + self.epsilon)
+        return tf.cast(pixels * scale + (self.beta - mean * scale), self.compute_dtype)
+
+
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    """Keras's, whose complement of the error function is approximated likewise."""
+    return 0.5 * x * (1 + tf.math.erf(x * np.float32(np.sqrt(0.5))))

@@ -1,0 +1,43 @@
+"""The same bytes on another processor: an Intel of 2013 as QEMU has it, exact where others approximate."""
+
+import hashlib
+import shutil
+import sys
+
+import pytest
+from clones import smoke_clone_of
+
+FILES = (
+    "models/model.keras",
+    "models/model.onnx",
+    "models/history.csv",
+    "models/run.json",
+    "reports/metrics.json",
+    "reports/probabilities.npy",
+    "reports/figures/confusion.png",
+)
+# By XLA; by TensorFlow's own operations, with normalisation, distortion and an incomplete batch; by JAX.
+TRAININGS = {
+    "mlp": (),
+    "cnn": ("model=cnn", "model.activation=gelu", "train.augment.rotation=10", "train.batch_size=96"),
+    "jax": ("train.backend=jax",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", TRAININGS.values(), ids=TRAININGS)
+def test_an_emulated_processor_makes_the_same_bytes_as_this_one(template, tmp_path, overrides):
+    if not (emulator := shutil.which("qemu-x86_64")):
+        pytest.fail("QEMU is missing: `apt-get install qemu-user`")
+    clone = smoke_clone_of(template, tmp_path / "clone")
+    clone.pipeline(*overrides)
+    native = digests(clone)
+    for path in FILES:
+        (clone.root / path).unlink()
+    for stage in ("train", "evaluate"):
+        clone.run(emulator, "-cpu", "Haswell", sys.executable, "-m", "pipeline.stages", stage)
+    assert digests(clone) == native
+
+
+def digests(clone):
+    return {path: hashlib.md5((clone.root / path).read_bytes()).hexdigest() for path in FILES}
