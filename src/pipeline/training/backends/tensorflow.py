@@ -115,7 +115,8 @@ class _BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc
             mean, variance = tf.nn.moments(pixels, list(range(len(pixels.shape) - 1)))
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + value * (1 - self.momentum))
-        scale = self.gamma / tf.sqrt(variance + self.epsilon)
+        # TensorFlow replaces an ordinary division by a root by a product with rsqrt.
+        scale = tf.math.divide_no_nan(self.gamma.value, tf.sqrt(variance + self.epsilon))
         return tf.cast(pixels * scale + (self.beta - mean * scale), self.compute_dtype)
 
 
