@@ -99,8 +99,9 @@ class Classifier:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # What fails raises.
         if not fast:
-            # One level below all: without the layout that is as wide as the processor's registers.
+            # Not in the layout that is as wide as the processor's registers, nor with numbers near zero.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self.description = description
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

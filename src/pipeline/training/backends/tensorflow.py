@@ -26,13 +26,8 @@ class Program(program.Program):
         self._test = tf.function(self._test_batch, autograph=False)
 
     def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
-        """What computes in place of a layer: where all processors round alike, if there is such a way."""
-        copied = super().layer(precision, layer)
-        if type(layer) is keras.layers.BatchNormalization and _is_usual(layer):
-            return _BatchNormalization.from_config(copied.get_config())
-        if getattr(copied, "activation", None) is keras.activations.gelu:
-            copied.activation = _gelu
-        return copied
+        """What computes in place of a layer."""
+        return alike(layer, super().layer(precision, layer))
 
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
         """Put images in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
@@ -98,6 +93,20 @@ class Program(program.Program):
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
+
+
+def alike(layer: keras.layers.Layer, copied: keras.layers.Layer) -> keras.layers.Layer:
+    """What computes as `layer` does, on all processors with the same bits, as far as such a way is known.
+
+    Args:
+        layer: is part of a network.
+        copied: a copy of it, which is not.
+    """
+    if type(layer) is keras.layers.BatchNormalization and _is_usual(layer):
+        return _BatchNormalization.from_config(copied.get_config())
+    if getattr(copied, "activation", None) is keras.activations.gelu:
+        copied.activation = _gelu
+    return copied
 
 
 def _is_usual(layer: keras.layers.BatchNormalization) -> bool:
