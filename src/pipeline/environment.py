@@ -26,8 +26,12 @@ from pipeline.errors import PipelineError
 # What is fastest on one processor rounds otherwise than what is fastest on the next. All of x86-64 since 2013
 # have AVX2, and compute alike with it, bit for bit: no wider registers, no approximations of a maker's own.
 _X86 = platform.machine() == "x86_64"
-_ALIKE = {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
 _XLA_ALIKE = " ".join(["--xla_cpu_enable_platform_dependent_math=false", *["--xla_cpu_max_isa=AVX2"] * _X86])
+_ALIKE = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+}
 
 # Without it, a card adds up the parts of a sum in the order in which they are done.
 CARD_FLAGS = "--xla_gpu_deterministic_ops=true"
@@ -35,25 +39,15 @@ CARD_FLAGS = "--xla_gpu_deterministic_ops=true"
 # Whatever else a user set for these is not for the pipeline.
 _FOREIGN = (
     *("KERAS_", "TF_", "TENSORFLOW_", "XLA_", "JAX_", "CUDA_", "NVIDIA_", "ONEDNN_", "DNNL_"),
-    *(
-        "OMP_",
-        "GOMP_",
-        "KMP_",
-        "MKL_",
-        "OPENBLAS_",
-        "GOTO_",
-        "BLIS_",
-        "NUMEXPR_",
-        "NPY_",
-        "SCIPY_",
-        "SKLEARN_",
-    ),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NUMEXPR_"),
+    *("NPY_", "SCIPY_", "SKLEARN_"),
     *("MPL", "MATPLOTLIB", "LC_", "LANG", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT"),
 )
 # Where caches lie, how much is logged, and which of several equal cards is meant: no result depends on these.
 _KEPT = ("KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
 _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",
+    "XLA_FLAGS": _XLA_ALIKE,
     "TF_ENABLE_ONEDNN_OPTS": "1",  # convolutions take a third less time; off by default on some processors
     "OMP_NUM_THREADS": "1",  # NumPy's and SciPy's; TensorFlow's are train.threads
     "OPENBLAS_NUM_THREADS": "1",
@@ -84,14 +78,13 @@ class Target:
     def settings(self) -> dict[str, str]:
         """The environment variables that decide about it, which are read when the libraries are imported."""
         # bfloat16 pays only with instructions that few processors have.
-        alike = "AVX2" if _X86 and self.precision == "float32" else "DEFAULT"
+        widest = _SETTINGS.get("ONEDNN_MAX_CPU_ISA", "DEFAULT") if self.precision == "float32" else "DEFAULT"
         if self.backend == "tensorflow":
             # With TensorFlow, trainings are on the processor.
             return {
-                **{name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")},
+                **{name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")},
                 "CUDA_VISIBLE_DEVICES": "-1",
-                "XLA_FLAGS": _XLA_ALIKE,
-                "ONEDNN_MAX_CPU_ISA": alike,
+                "ONEDNN_MAX_CPU_ISA": widest,
             }
         flags = {
             "gpu": CARD_FLAGS,
@@ -103,7 +96,7 @@ class Target:
             "XLA_FLAGS": flags[self.device],
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else it takes three quarters of the card at once
             # XLA's threads, and its matrices.
-            **({"NPROC": str(self.threads), "ONEDNN_MAX_CPU_ISA": alike} if self.device == "cpu" else {}),
+            **({"NPROC": str(self.threads), "ONEDNN_MAX_CPU_ISA": widest} if self.device == "cpu" else {}),
         }
 
 
