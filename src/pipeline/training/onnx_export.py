@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.onnx_file import BATCH, INPUT, OUTPUT, Classifier, Description
 from pipeline.errors import PipelineError
-from pipeline.training.backends.tensorflow import alike
 from pipeline.training.onnx_form import put_in_one_form
+from pipeline.training.portable import portable
 
 LARGEST_DIFFERENCE = 1e-5  # in a probability, between Keras and ONNX Runtime
 
@@ -33,7 +33,7 @@ def export(
         PipelineError: ONNX has no operation for a layer, or the results differ.
     """
     expected = _by_keras(model, images, description.image_shape)
-    exported = _exported(_alike(model, images[:1].reshape(-1, *description.image_shape)))
+    exported = _exported(_portable(model, images[:1].reshape(-1, *description.image_shape)))
     _replace_erfc(exported.graph)
     put_in_one_form(exported, INPUT, OUTPUT)
     classifier = Classifier(description, exported.SerializeToString())
@@ -55,11 +55,11 @@ def _by_keras(model: keras.Model, images: NDArray[np.uint8], shape: tuple[int, .
     )
 
 
-def _alike(model: keras.Model, image: NDArray[np.uint8]) -> keras.Model:
+def _portable(model: keras.Model, image: NDArray[np.uint8]) -> keras.Model:
     """`model` of layers whose constants, which become weights, all processors compute alike."""
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return alike(layer, type(layer).from_config(layer.get_config()))
+        return portable(layer, type(layer).from_config(layer.get_config()))
 
     copied = keras.models.clone_model(model, clone_function=copy, recursive=True)
     copied.set_weights(model.get_weights())
