@@ -102,6 +102,27 @@ def test_what_an_option_of_the_sweep_changed_is_part_of_it(repository):
     assert dump(compose(repository.root / "conf", ["experiment=mine"])) == dump(config)
 
 
+@pytest.mark.parametrize("overrides", [[], ["data=letters"]], ids=["of config.yaml", "chosen"])
+def test_the_pins_of_ones_own_data_stay_in_their_file_alone(repository, overrides):
+    # It leaves out what a source has by default, such as its `labels`, as `pipeline add-data` writes it.
+    text = (repository.root / "conf" / "data" / "digits.yaml").read_text()
+    source = "  - kind: folder\n    path: letters\n    images: 40\n    test_below: [0.2, 0.3]\n"
+    before, rest = text.partition("sources:")[0], text.partition("reader:")[2]
+    before = before.replace("name: digits", "name: letters")
+    letters = repository.root / "conf" / "data" / "letters.yaml"
+    letters.write_text(f"{before}sources:\n{source}    unreadable: skip\nreader:{rest}")
+    file = repository.root / "conf" / "config.yaml"
+    if not overrides:
+        file.write_text(file.read_text().replace("data: mnist", "data: letters"))
+    swept(repository, *overrides, "seed=1")
+    adopt("smoke-1", repository, "mine")
+    assert yaml.safe_load(experiment(repository)).keys() == {"defaults", "seed"}
+    # So that images which are added later are those of the experiment as well.
+    letters.write_text(letters.read_text().replace("images: 40", "images: 50"))
+    composed = compose(repository.root / "conf", ["experiment=mine"])
+    assert composed.data == compose(repository.root / "conf", ["data=letters"]).data
+
+
 def test_settings_of_hydra_and_of_the_sweep_are_not_part_of_it(repository):
     config = swept(repository, "experiment=smoke", "hydra/launcher=basic", "hydra.verbose=true", "seed=2")
     adopt("smoke-1", repository, "mine")

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline.artifacts.workspace import Workspace, write_text
-from pipeline.config.compose import compose, unresolved, with_device
+from pipeline.config.compose import complete, compose, unresolved, with_device
 from pipeline.config.messages import validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
@@ -213,13 +214,20 @@ _Dumper.add_representer(
 
 
 def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which option of each group Hydra composes with, and the values, which need not be valid."""
+    """Which option of each group Hydra composes with, and the values, which need not be valid.
+
+    If they are, they have what files in conf/ may leave out, as a run's configuration does: else a list with
+    such an item, as data.sources, would seem to be another one, and be written into the experiment.
+    """
     from omegaconf import OmegaConf
 
     composed = unresolved(conf, overrides)
     values = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     plain: Any = OmegaConf.to_container(values, resolve=True)
-    return dict(composed.hydra.runtime.choices), with_device(plain)
+    plain = with_device(plain)
+    with suppress(PipelineError):
+        plain = complete(plain, "conf/").trial.model_dump(mode="json", exclude={"modules"})
+    return dict(composed.hydra.runtime.choices), plain
 
 
 def _check(text: str, name: str, config: Config, conf: Path) -> None:
