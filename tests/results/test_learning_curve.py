@@ -68,6 +68,19 @@ def test_more_images_that_did_not_help_are_not_said_to_help():
     assert curve.text == "Twice the images: no better val_accuracy is expected than 85.00 % with all images."
 
 
+@pytest.mark.filterwarnings("error")
+def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_path):
+    # By the law through them, twice the images would bring 42.33 %: less than all of them brought already.
+    reached = {0.125: 0.3208, 0.25: 0.2765, 0.5: 0.2522, 1.0: 0.4504}
+    group = list(trials(lambda share: 1 - reached[share], "val_macro_f1"))
+    report = sweep(group, objectives=("val_macro_f1",))
+    [curve] = curves(rank(report))
+    assert curve.exponent == pytest.approx(-0.087, abs=0.001)
+    assert curve.text.startswith("Twice the images: no forecast beside 0.4504 with all images, since ")
+    draw(tmp_path, report)
+    assert imread(tmp_path / "learning_curve.png").shape[1] == 880
+
+
 @pytest.mark.parametrize(
     ("group", "says"),
     [

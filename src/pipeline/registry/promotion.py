@@ -79,11 +79,7 @@ def promote(
                 said = f"{candidate.name} is {alias} of {name} already: version {champion.version}."
                 return Promoted((), True, str(champion.version), said)
             if lost and not force:
-                raise PipelineError(
-                    f"By the journal, {alias} of {name} is version {lost.version} of the run {lost.run}, and "
-                    f"MLflow has no such version: there is nothing to compare with. `pipeline sync`, then "
-                    f"`pipeline promote {lost.run} --force --reason lost`, registers it again."
-                )
+                raise PipelineError(f"{_lost(lost, name)} There is nothing to compare with.")
             now = _champion(candidate, champion, Path(temporary) / "champion", repository)
             judged = candidate.judged()
             slices = members(settings.slices, judged, repository)
@@ -146,6 +142,8 @@ def rollback(
                 f"No version of {name} was {alias} before version {last.version}; --to names one."
             )
         if number == last.version:
+            if lost := model.has_lost(alias):
+                raise PipelineError(_lost(lost, name))
             return f"Version {number} is {alias} of {name} already."
         version = model.versions.get(number)
         if version is None:
@@ -159,6 +157,16 @@ def rollback(
         return (
             f"{alias} of {name} is version {number} again ({stored.run.info.run_name}), after {last.version}."
         )
+
+
+def _lost(entry: Entry, name: str) -> str:
+    """That MLflow lacks the version which has an alias by the journal, and how to get it back."""
+    return (
+        f"By the journal, {entry.alias} of {name} is version {entry.version} of the run {entry.run}, and "
+        "MLflow has no such version. Get that run back (`pipeline sync` does if its model is in models/; a "
+        "sweep's command, or `python -m pipeline` with the run's values, restores it from DVC's cache), then "
+        f"`pipeline promote {entry.run} --force --reason lost` registers it again."
+    )
 
 
 def earlier(entries: Sequence[Entry], alias: str) -> str | None:

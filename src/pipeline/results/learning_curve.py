@@ -28,12 +28,21 @@ class Curve:
     spreads: tuple[float | None, ...]  # the standard deviation over the seeds
     exponent: float | None  # None: too few shares, or one without an error
     at_one: float | None  # the law's error with all images
+    scatter: float = 0.0  # the standard deviation of the errors' logarithms around the law
 
     def expected(self, share: float) -> float | None:
         """The error by the law."""
         if self.exponent is None or self.at_one is None:
             return None
         return self.at_one * float(share**self.exponent)
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether the results are further from the law than what twice the images would bring by it.
+
+        Then a forecast would say more of chance than of the images, and may be worse than what was reached.
+        """
+        return self.exponent is not None and 0 < -self.exponent * math.log(2) < self.scatter
 
     @property
     def text(self) -> str:
@@ -50,6 +59,11 @@ class Curve:
         of = f" ({self.label})" if self.label else ""
         if self.exponent >= 0:
             return f"Twice the images: no better {self.objective} is expected than {now}{of}."
+        if self.is_scattered:
+            return (
+                f"Twice the images: no forecast beside {now}{of}, since the results vary by more than twice "
+                "the images would bring: more seeds, epochs or shares may tell."
+            )
         return (
             f"Twice the images: {self.objective} {self.value(twice)} is expected, after {now}{of}; the error "
             f"goes with their number to the power of {self.exponent:.2f}."
@@ -86,7 +100,10 @@ def _curve(objective: str, label: str, members: Sequence[tuple[float, Setting]])
     errors = [1 - mean if objective in _SHARES_OF_ONE else mean for mean in means if mean is not None]
     spreads = tuple(setting.sd(objective) for _, setting in members)
     exponent = at_one = None
+    scatter = 0.0
     if len(shares) >= _FEWEST and min(errors) > 0:
         exponent, intercept = np.polyfit(np.log(shares), np.log(errors), 1).tolist()
         at_one = math.exp(intercept)
-    return Curve(objective, label, shares, tuple(errors), spreads, exponent, at_one)
+        off = np.log(errors) - intercept - exponent * np.log(shares)
+        scatter = math.sqrt(float(off @ off) / (len(shares) - 2))
+    return Curve(objective, label, shares, tuple(errors), spreads, exponent, at_one, scatter)

@@ -125,7 +125,8 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
                     f"{alias} of {name} is {where}, and the journal says version {entry.version}: the next "
                 )
                 text += "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
-                problems.append(Problem("registry", text, name=name))
+                # Without the name, by which a repair would take the journal, which is whole, for damaged.
+                problems.append(Problem("registry", text))
     return problems
 
 

@@ -15,11 +15,16 @@ _COLOURS = (BLUE, ORANGE, GREY, LIGHT_BLUE)
 
 
 def learning_curve(found: Sequence[Curve]) -> Figure:
-    """The error by the share of the training images, the law through it, and twice the images (hollow)."""
+    """The error by the share of the training images, the law through it, and twice the images (hollow).
+
+    What has no forecast has no hollow point.
+    """
     shown = found[:_MOST]
     title = f"{found[0].objective} by the share of the training images"
     subtitle = "No law: it takes three shares, each with an error"
-    if (twice := found[0].expected(2 * found[0].shares[-1])) is not None:
+    if found[0].is_scattered:
+        subtitle = "No forecast: the results vary by more than twice the images would bring"
+    elif (twice := found[0].expected(2 * found[0].shares[-1])) is not None:
         subtitle = (
             f"Twice the images (hollow): {found[0].value(twice)} is expected; the error goes with their "
             f"number to the power of {found[0].exponent:.2f}"
@@ -43,8 +48,9 @@ def learning_curve(found: Sequence[Curve]) -> Figure:
         )
         twice = 2 * curve.shares[-1]
         if (expected := curve.expected(twice)) is not None:
-            along = np.geomspace(curve.shares[0], twice, 50)
+            along = np.geomspace(curve.shares[0], curve.shares[-1] if curve.is_scattered else twice, 50)
             axes.plot(along, [curve.expected(share) or 0.0 for share in along], color=colour, lw=1.4, ls="--")
+        if expected is not None and not curve.is_scattered:
             axes.plot(twice, expected, "o", color=colour, ms=8, mfc="white", mew=1.8)
             axes.annotate(
                 curve.value(expected),

@@ -1,0 +1,58 @@
+"""A store that was lost, with the registered versions: what the verbs say of it, and leave as it is."""
+
+import pytest
+
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
+from pipeline.errors import PipelineError
+from pipeline.registry.journal import Entry, path_of
+from pipeline.registry.promotion import rollback
+from pipeline.registry.registered import registered
+from pipeline.verification.cache import Cache
+from pipeline.verification.repair import repair
+from pipeline.verification.runs import check_registry
+
+TRACKING = TrackingSection(uri=None, experiment="tests", run_name=None, timeout=5.0)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Its journal says that version 1 is champion, and MLflow has no version."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    workspace = Workspace(tmp_path)
+    with registered("letters", TRACKING, workspace) as model:
+        model.journal.begin()
+        who = {"who": "me", "action": "promote", "alias": "champion", "before": None, "version": "1"}
+        made = {"run": "letters-mlp-4bf76b", "run_id": "4bf76b", "model_sha256": "ab" * 32}
+        model.journal.append(Entry(**model.journal.next, **who, **made))
+    return workspace
+
+
+def test_a_version_that_is_lost_is_no_champion_to_go_back_to_and_its_journal_stays(repository):
+    for to in ("1", None):
+        with pytest.raises(PipelineError) as refused:
+            rollback("letters", "champion", to, TRACKING, repository)
+        if to:
+            assert "MLflow has no such version" in str(refused.value)
+            assert "`pipeline promote letters-mlp-4bf76b --force --reason lost`" in str(refused.value)
+
+    journal = path_of(TRACKING, repository, "letters")
+    before = journal.read_bytes()
+    problems = check_registry(TRACKING, repository)
+    assert ["champion of letters is no version" in problem.text for problem in problems] == [True]
+    assert repair(problems, Cache(repository), TRACKING, repository.root / "downloaded") == []
+    assert journal.read_bytes() == before
+    assert not journal.with_suffix(".damaged").exists()
+
+
+def test_a_journal_that_is_damaged_is_restored_from_the_copy_in_mlflow(repository):
+    journal = path_of(TRACKING, repository, "letters")
+    before = journal.read_text()
+    journal.write_text(before.replace('"who":"me"', '"who":"you"'))
+    problems = check_registry(TRACKING, repository)
+    [said] = repair(problems, Cache(repository), TRACKING, repository.root / "downloaded")
+    assert said.startswith("journal of letters: restored from MLflow's copy")
+    assert journal.read_text() == before
