@@ -38,6 +38,11 @@ def test_a_stage_writes_into_the_folder_it_is_given(tmp_path):
     assert (tmp_path / "data" / "raw" / "train_images.npy").exists()
 
 
+def test_a_stage_that_is_none_is_a_sentence(tmp_path):
+    with pytest.raises(PipelineError, match="no stage 'evalute' to run: the stages are fetch, preprocess"):
+        run_stage("evalute", compose("experiment=smoke"), tmp_path)
+
+
 def test_a_stage_does_not_write_behind_the_back_of_dvc(tmp_path):
     (tmp_path / "dvc.yaml").touch()
     with pytest.raises(PipelineError, match="dvc repro"):

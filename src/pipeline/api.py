@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace, here
@@ -98,8 +98,13 @@ def run_stage(
         on_epoch: called by `train` after each epoch.
 
     Raises:
-        PipelineError: the stage failed, or `folder` is a clone, whose files are DVC's to write.
+        PipelineError: the stage failed, or there is no such stage, or `folder` is a clone, whose files are
+            DVC's to write.
     """
+    if stage not in get_args(Stage):
+        raise PipelineError(
+            f"There is no stage {stage!r} to run: the stages are {', '.join(get_args(Stage))}."
+        )
     workspace = Workspace(Path(folder).absolute())
     if workspace.dvc_yaml.exists():
         raise PipelineError(f"{workspace.root} has a dvc.yaml: its stages are run by `dvc repro`.")

@@ -4,13 +4,14 @@ import csv
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
@@ -34,7 +35,7 @@ class Evaluated:
     name: str
     id: str  # MLflow's, of the training
     params: Mapping[str, str]
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # those of the training are of the epoch whose weights the model has
     tags: Mapping[str, str]
     predictions: tuple[tuple[str, str], ...]  # per test image, its label and what it was taken for
 
@@ -166,7 +167,15 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
         name,
         training.info.run_id,
         training.data.params | run.data.params,
-        training.data.metrics | run.data.metrics,
+        training.data.metrics | run.data.metrics | _of_best_epoch(training, client),
         training.data.tags | run.data.tags,
         predictions,
     )
+
+
+def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
+    """The figures of the epoch whose weights the model has: as a metric MLflow has them of the last one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(client.download_artifacts(training.info.run_id, "history.csv", folder))
+        best = asdict(read_history(path).best)
+    return {key: value for key, value in best.items() if key != "epoch" and value is not None}
