@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from made_up import sweep, trial
 
-from pipeline.results.leaderboard import columns, lines, next_steps, rank, show
+from pipeline.results.leaderboard import caution, columns, lines, next_steps, rank, show
 
 
 def seeds(accuracies, **differs):
@@ -141,3 +141,13 @@ def test_the_table_for_mlflow_has_every_trial_whole():
 def test_keys_that_end_alike_keep_their_whole_names():
     [line] = lines(rank(sweep([trial(**{"train.seed": "1", "preprocess.seed": "2", "model.name": "mlp"})])))
     assert "train.seed=1, preprocess.seed=2, name=mlp:" in line
+
+
+def test_ranks_by_other_validation_images_are_not_passed_for_a_comparison():
+    splits = [trial(**{"preprocess.validation_split": split}) for split in ("last", "hash")]
+    said = caution(rank(sweep(splits)))
+    assert "other values of preprocess.validation_split may have other validation images" in said
+    assert caution(rank(sweep([trial(rate="0.1"), trial(rate="0.2")]))) == ""
+    # One that alone has a result is not ranked; and the size of a network is not measured by images.
+    assert caution(rank(sweep([splits[0], replace(splits[1], state="failed")]))) == ""
+    assert caution(rank(sweep(splits, objectives=("parameters",)))) == ""

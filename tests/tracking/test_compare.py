@@ -106,6 +106,17 @@ def test_runs_with_different_test_images_are_not_paired(repository):
         client(repository).set_tag(run.info.run_id, "data.test", run.data.tags["data.test"])
 
 
+def test_runs_with_different_validation_images_are_not_compared_by_them(repository):
+    said = "Their validation images differ: val_accuracy and val_loss can't be compared."
+    assert said not in compare(["better", "better-not"], config().tracking, repository)
+    [run] = [run for run in runs(repository) if run.info.run_name == "better-not"]
+    client(repository).set_tag(run.info.run_id, "data.validation", "another")
+    try:
+        assert said in compare(["better", "better-not"], config().tracking, repository)
+    finally:
+        client(repository).set_tag(run.info.run_id, "data.validation", run.data.tags["data.validation"])
+
+
 def test_a_run_is_found_by_its_name_its_ids_and_their_beginnings(repository):
     [run] = [run for run in runs(repository) if run.info.run_name == "better"]
     names = ["better", run.info.run_id, run.info.run_id[:9], run.data.tags["pipeline.id"][:9]]

@@ -49,6 +49,9 @@ def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspa
     ]
     lines = _tables([run.name for run in runs], rows)
     first, *others = runs
+    # As in a sweep over preprocess.validation_split: who has the easier images seems to be better.
+    if len({run.tags.get("data.validation") for run in runs}) > 1:
+        lines += ["", "Their validation images differ: val_accuracy and val_loss can't be compared."]
     return [*lines, "", *(_verdict(first, other, len(others)) for other in others)]
 
 

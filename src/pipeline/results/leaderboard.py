@@ -13,6 +13,13 @@ from pipeline.results.report import SIGN, Report, Trial
 if TYPE_CHECKING:
     from rich.table import Table
 
+# What settings with other validation images may differ in.
+_CHOOSE_VALIDATION = (
+    "data",
+    "preprocess.validation_fraction",
+    "preprocess.validation_split",
+    "preprocess.seed",
+)
 _MOST_LINES = 20  # of settings, and of trials without a result, that a person is shown
 
 
@@ -124,6 +131,21 @@ def next_steps(board: Leaderboard) -> list[str]:
     first, *others = (shlex.quote(str(setting.trials[0].run)) for setting in board.settings[:2])
     steps = [f"Next: pipeline adopt {first}"]
     return [*steps, *(f"      pipeline compare {first} {other}" for other in others)]
+
+
+def caution(board: Leaderboard) -> str:
+    """What to know before the ranks are believed, in a sentence; "" if there is nothing.
+
+    Another choice of the validation images is another measure, by which the easier images would win.
+    """
+    keys = [key for key in board.keys if key in _CHOOSE_VALIDATION]
+    measured = {tuple(map(setting.differs.get, keys)) for setting in board.settings}
+    if len(measured) < 2 or all(name == "parameters" for name in board.objectives):
+        return ""
+    return (
+        f"Settings with other values of {', '.join(keys)} may have other validation images: their ranks are "
+        "no comparison."
+    )
 
 
 def _without_result(board: Leaderboard) -> list[str]:

@@ -193,6 +193,8 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     _restore_lost(report, sweep)
     board = leaderboard.rank(report)
     leaderboard.show(board)
+    if caution := leaderboard.caution(board):
+        say(caution)
     for curve in curves(board):
         if curve.text:
             say(curve.text)
