@@ -145,7 +145,8 @@ def test_lines_that_share_a_value_lie_side_by_side_the_better_ones_higher():
 def test_each_hyperparameter_has_a_panel_with_each_trial():
     report = SWEEPS["a-grid"]
     panels = by_hyperparameter(report, rank(report)).axes
-    assert [axes.get_title() for axes in panels] == ["model", "learning_rate"]
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["model (bars: medians)", "learning_rate (bars: medians)"]
     for axes in panels:
         points = [line for line in axes.lines if line.get_marker() == "o"]
         assert len(points) == 12

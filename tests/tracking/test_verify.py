@@ -292,19 +292,22 @@ def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository,
 def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
     found = [
         repository.root / "models" / ".model.keras.999999999.tmp",
-        repository.scratch / "locks" / "train-abc.lock",
         repository.scratch / "trials" / "0123456789abcdef",
     ]
-    found[2].mkdir(parents=True)
+    found[1].mkdir(parents=True)
+    # A lock is a file that stays, whether or not somebody holds it: each sweep has some.
+    lock = repository.scratch / "sweeps" / "abc" / "sent.lock"
     of_a_package = repository.scratch / "environments" / "0123" / "lib" / "package" / "x.lock"
-    for path in (*found[:2], of_a_package):
+    for path in (found[0], lock, of_a_package):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     code, said = verified(repository, capsys)
     assert code == 0
     assert all(str(path) in said for path in found)
+    assert "sent.lock" not in said
     assert all(path.exists() for path in found)
     verified(repository, capsys, clean=True)
     assert not any(path.exists() for path in found)
+    assert lock.exists()
     assert of_a_package.exists()
     assert "Left over" not in verified(repository, capsys)[1]

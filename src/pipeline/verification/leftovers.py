@@ -14,21 +14,19 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
 
 
 def left_overs(workspace: Workspace) -> list[tuple[str, Path]]:
-    """What it is, and where: half-written files, locks that nobody holds, folders of trials that ended."""
-    return [*_temporary(workspace), *_locks(workspace), *_trials(workspace)]
+    """What it is, and where: half-written files, and folders of trials whose process died."""
+    return [*_temporary(workspace), *_trials(workspace)]
 
 
 def clean(workspace: Workspace, found: list[tuple[str, Path]]) -> None:
     """Remove them, unless a process has begun to use them meanwhile."""
     for what, path in found:
-        if what == _LOCK:
-            _remove_if_free(path)
-        elif what == _HALF:
+        if what == _HALF:
             remove(path)
     remove_abandoned(workspace.scratch / "trials")
 
 
-_HALF, _LOCK, _TRIAL = "half-written file", "lock of a dead process", "workspace of a dead trial"
+_HALF, _TRIAL = "half-written file", "workspace of a dead trial"
 
 
 def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
@@ -38,15 +36,6 @@ def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
         match = _TEMPORARY.fullmatch(path.name)
         if match and not is_alive(int(match[1])):
             yield _HALF, path
-
-
-def _locks(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    trials = workspace.scratch / "trials"
-    for path in _scratch(workspace):
-        # The store's lock stays, and a trial's goes with it.
-        is_lock = path.suffix == ".lock" and path.name != "store.lock" and path.parent != trials
-        if is_lock and path.is_file() and not _is_held(path):
-            yield _LOCK, path
 
 
 def _scratch(workspace: Workspace) -> Iterator[Path]:
@@ -69,11 +58,3 @@ def _is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _remove_if_free(path: Path) -> None:
-    try:
-        with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
-    except Timeout:
-        pass  # it is in use now

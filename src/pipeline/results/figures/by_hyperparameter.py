@@ -42,6 +42,7 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
             half = min(0.25 / scale.levels, 0.05)
             for x, ys in found.items():
                 axes.hlines(median(ys), x - half, x + half, color=INK, lw=2, zorder=5)
+            name += " (bars: medians)"
         _label_level(axes, scale, WIDTH / across)
         axes.set(title=name, xlim=(-0.04, 1.04), ylim=(NO_VALUE * 1.4 if ended else -0.06, 1.06))
         axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
