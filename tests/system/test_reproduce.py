@@ -86,10 +86,11 @@ def changed_value(clone, old):
 
 
 def changed_pixels(clone, old):
-    line = "watched = _watch(pieces, "
-    lines = patch(
-        clone, PREPROCESS, line, 'watched = _watch((piece ^ np.uint8(split == "test") for piece in pieces), '
+    line = "seen[split].watch(raw.images(split, chosen[split]))"
+    other = (
+        'seen[split].watch(piece ^ np.uint8(split == "test") for piece in raw.images(split, chosen[split]))'
     )
+    lines = patch(clone, PREPROCESS, line, other)
     return replace(old, code=replace(old.code, patch=lines))
 
 
