@@ -33,6 +33,9 @@ def network(seed=0, body=("dense",)):
             features = layers.MaxPooling2D()(layers.Activation("gelu")(layers.BatchNormalization()(features)))
         elif part == "dense":
             features = layers.Dense(9, activation="relu")(layers.Flatten()(features))
+        elif part == "operation":
+            # Of no layer, so that Keras's own gelu is exported.
+            features = keras.ops.gelu(layers.Dense(9)(layers.Flatten()(features)), approximate=False)
         elif part == "recurrent":
             features = layers.LSTM(5)(layers.Reshape((8, 8))(features))
         elif part == "activations":
@@ -46,7 +49,13 @@ def put(model, images, path):
     write(path, exported, DESCRIPTION)
 
 
-BODIES = [("dense",), ("convolution", "convolution", "dense"), ("recurrent",), ("activations",)]
+BODIES = [
+    ("dense",),
+    ("convolution", "convolution", "dense"),
+    ("recurrent",),
+    ("activations",),
+    ("operation",),
+]
 
 
 @pytest.mark.parametrize("body", BODIES, ids="-".join)
