@@ -26,8 +26,8 @@ from pipeline.errors import PipelineError
 # What is fastest on one processor rounds otherwise than what is fastest on the next. All of x86-64 since 2013
 # have AVX2, and compute alike with it, bit for bit: no wider registers, no approximations of a maker's own.
 _X86 = platform.machine() == "x86_64"
-_XLA_ALIKE = " ".join(["--xla_cpu_enable_platform_dependent_math=false", *["--xla_cpu_max_isa=AVX2"] * _X86])
-_ALIKE = {
+_XLA_ALIKE = "--xla_cpu_enable_platform_dependent_math=false" + (" --xla_cpu_max_isa=AVX2" if _X86 else "")
+_X86_ALIKE = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
@@ -57,7 +57,7 @@ _SETTINGS = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
-    **(_ALIKE if _X86 else {}),
+    **(_X86_ALIKE if _X86 else {}),
 }
 
 # What Keras and TensorFlow import if it is installed: for wrappers, galleries, data frames and LiteRT.

@@ -161,10 +161,9 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
 def differs_by_rounding(workspace: Workspace) -> str:
     """Which stage made other bytes than the commit has of the same inputs, as a sentence; empty: none."""
     committed = git(workspace.root, "show", "HEAD:./dvc.lock")
-    if committed is None or not workspace.dvc_lock.exists():
+    if committed is None:
         return ""
-    base = _yaml(committed).get("stages", {})
-    now = _yaml(workspace.dvc_lock.read_text(encoding="utf-8")).get("stages", {})
+    base, now = _yaml(committed).get("stages", {}), of_workspace(workspace).lock
     for stage in (stage for stage in STAGES if stage in base and stage in now and base[stage] != now[stage]):
         if any(base[stage].get(part) != now[stage].get(part) for part in ("cmd", "deps", "params")):
             return ""

@@ -154,10 +154,8 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
     name = run.info.run_name
     if REPORTS_TAG not in run.data.tags:
         raise PipelineError(f"The run {name} ({run.info.status}) was not evaluated: it has no results.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(client.download_artifacts(run.info.run_id, "predictions.csv", folder))
-        with path.open(encoding="utf-8", newline="") as file:
-            predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
+    with _artifact(run, "predictions.csv", client) as path, path.open(encoding="utf-8", newline="") as file:
+        predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
     training = run
     if EVALUATION_TAG in run.data.tags:
         # What it does not say itself is as its training says.
@@ -175,7 +173,13 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
 
 def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
     """The figures of the epoch whose weights the model has: as a metric MLflow has them of the last one."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(client.download_artifacts(training.info.run_id, "history.csv", folder))
+    with _artifact(training, "history.csv", client) as path:
         best = asdict(read_history(path).best)
     return {key: value for key, value in best.items() if key != "epoch" and value is not None}
+
+
+@contextmanager
+def _artifact(run: "Run", name: str, client: "MlflowClient") -> Iterator[Path]:
+    """A copy of a file of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(client.download_artifacts(run.info.run_id, name, folder))
