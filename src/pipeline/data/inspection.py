@@ -25,7 +25,7 @@ class Inspection:
     def watch(self, pieces: Iterable[Images]) -> Iterator[Images]:
         """Pass the images on, uint8 (some, pixels) each, and note what they are."""
         for piece in pieces:
-            noted = {
+            noted: dict[str, NDArray[Any]] = {
                 "fingerprints": fingerprints_of([piece]),
                 "hashes": self.hasher.hashes(piece),
                 "brightness": piece.mean(axis=1, dtype=np.float32),
