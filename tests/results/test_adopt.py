@@ -11,6 +11,7 @@ from pipeline.config.compose import compose
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.results.adopt import adopt
+from pipeline.results.download import Training
 from pipeline.trials.outcome import key_of
 
 STAGE = "{filters: 4, kernel_size: 3, convolutions: 1, stride: 1, pool: true}"
@@ -202,3 +203,28 @@ def test_what_would_not_be_the_trials_configuration_is_refused(repository):
     with pytest.raises(PipelineError, match="conf/ has changed since the sweep smoke-sweep-3f2a"):
         adopt("smoke-1", repository)
     assert untouched(repository) == before
+
+
+def as_mlflow_has_it(monkeypatch, name, config, run_id="f" * 32):
+    training = Training(name, run_id, config.model_dump(mode="json"), {})
+    monkeypatch.setattr("pipeline.results.adopt.find_training", lambda *_: training)
+
+
+@pytest.mark.parametrize("overrides", [["seed=1"], ["data=digits", "model=cnn_fine", "train.epochs=2"]])
+def test_a_run_that_is_of_no_sweep_is_adopted_by_the_options_that_are_nearest(
+    repository, monkeypatch, overrides
+):
+    """Also where conf/ names no experiment: `name` refers to data.name, which is missing in data/idx.yaml."""
+    config = compose(repository.root / "conf", overrides)
+    as_mlflow_has_it(monkeypatch, "a run", config)
+    adopt("a run", repository, "mine")
+    assert compose(repository.root / "conf", ["experiment=mine"]) == config
+    chosen = [override for override in overrides if override.startswith(("data", "model"))]
+    assert all(f"override /{option.replace('=', ': ')}\n" in experiment(repository) for option in chosen)
+
+
+def test_a_trial_is_adopted_as_such_by_the_name_that_mlflow_shows(repository, monkeypatch):
+    config = swept(repository, "experiment=smoke", "seed=1")
+    as_mlflow_has_it(monkeypatch, "seed=1-0000", config, f"{1:032x}")
+    adopt("seed=1", repository, "mine")
+    assert "Trial 1 of 1" in experiment(repository)

@@ -1,5 +1,6 @@
 """A run becomes an experiment: a short file in conf/ that composes to its configuration."""
 
+import math
 import re
 import shlex
 import shutil
@@ -14,7 +15,7 @@ import yaml
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import complete, compose, unresolved, with_device
-from pipeline.config.messages import validate
+from pipeline.config.messages import refused_by_hydra, validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
@@ -120,7 +121,7 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
 
 
 def _of_mlflow(run: str, repository: Workspace) -> _Source:
-    """A training that MLflow has.
+    """A training that MLflow has, where a trial of a sweep may have another name than it has in the sweep.
 
     Raises:
         PipelineError: MLflow can't be reached, has no such training or several, or its values are not those
@@ -128,6 +129,8 @@ def _of_mlflow(run: str, repository: Workspace) -> _Source:
     """
     conf = repository.root / "conf"
     found = find_training(run, compose(conf).tracking, repository)
+    if trial := _of_sweep(found.id, repository):
+        return trial
     try:
         config = validate(found.values, Config, where=f"The configuration of {found.name}")
     except PipelineError as error:
@@ -153,8 +156,11 @@ def _nearest(group: str, config: Config, conf: Path) -> str:
     """The option of a group whose values are the most like those of `config`."""
     wanted = set(map(repr, leaves(config.model_dump(mode="json")[group])))
 
-    def alike(option: str) -> int:
-        _, values = _composed(conf, [f"{group}={option}"])
+    def alike(option: str) -> float:
+        try:
+            _, values = _composed(conf, [f"{group}={option}"])
+        except PipelineError:  # Such as data/idx.yaml, which is there to be copied and filled in.
+            return math.inf
         return len(wanted ^ set(map(repr, leaves(values[group]))))
 
     return min(sorted(path.stem for path in (conf / group).glob("*.yaml")), key=alike)
@@ -218,12 +224,19 @@ def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
 
     If they are, they have what files in conf/ may leave out, as a run's configuration does: else a list with
     such an item, as data.sources, would seem to be another one, and be written into the experiment.
+
+    Raises:
+        PipelineError: a value refers to one that is missing.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     composed = unresolved(conf, overrides)
     values = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    plain: Any = OmegaConf.to_container(values, resolve=True)
+    try:
+        plain: Any = OmegaConf.to_container(values, resolve=True)
+    except OmegaConfBaseException as error:
+        raise PipelineError(refused_by_hydra(error)) from None
     plain = with_device(plain)
     with suppress(PipelineError):
         plain = complete(plain, "conf/").trial.model_dump(mode="json", exclude={"modules"})
