@@ -79,7 +79,8 @@ def test_images_are_scaled_as_the_backbone_scales_them_in_keras(backbone):
     pixels = np.random.default_rng(0).random((2, 32 * 32 * 3), np.float32)
     features = keras.Model(network.inputs, network.get_layer("dropout").output)(pixels)
     expected = original(pixels.reshape(2, *SHAPE) * 255, training=False)
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-6)
+    # Sums of many terms, of which some nearly cancel; the weights are random, and so is how large they are.
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "can't be loaded"), (b"no weights", "can't be loaded")])
