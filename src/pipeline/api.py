@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -114,17 +115,22 @@ def run_stage(
         if stage == "train":
             import_keras(config.train.target)
         module = importlib.import_module(f"pipeline.stages.{stage}")
-    if stage == "train":
-        from pipeline.artifacts.onnx_file import RunName
-        from pipeline.tracking.identity import complete, identify, write_run
+    # TensorFlow rewrites functions, and leaves their bytecode among the system's temporary files.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        if stage == "train":
+            from pipeline.artifacts.onnx_file import RunName
+            from pipeline.tracking.identity import complete, identify, write_run
 
-        # By it evaluate knows the model; the code is not part of such a run's id.
-        run = identify(config, workspace, {})
-        named = RunName(id=run["id"], name=run["name"])
-        trained = module.run(config, workspace, on_epoch, named)
-        write_run(workspace.run, complete(run, trained, workspace.model))
-    else:
-        module.run(config, workspace)
+            # By it evaluate knows the model; the code is not part of such a run's id.
+            run = identify(config, workspace, {})
+            named = RunName(id=run["id"], name=run["name"])
+            trained = module.run(config, workspace, on_epoch, named)
+            write_run(workspace.run, complete(run, trained, workspace.model))
+        else:
+            module.run(config, workspace)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def load_run(name: str) -> Run:

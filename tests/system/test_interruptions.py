@@ -4,6 +4,8 @@ import os
 import random
 import re
 import signal
+import time
+from contextlib import suppress
 
 import pytest
 from clones import executed, smoke_clone_of, until
@@ -168,3 +170,29 @@ def test_a_trial_of_dvcs_queue_that_is_killed_leaves_nothing(smoke, start, tmp_p
     assert [run.info.status for run in smoke.mlflow_runs()] == ["FINISHED", "KILLED"]
     assert smoke.digests() == before
     assert list(temporary.iterdir()) == list((smoke.root / ".pipeline" / "runs").iterdir()) == []
+
+
+def written(folder) -> bool:
+    """Whether there is a file anywhere below it, which may come and go meanwhile."""
+    return any(names for _, _, names in os.walk(folder))
+
+
+@pytest.mark.parametrize("command", [("pipeline", "sync"), ("python", "-m", "pipeline")])
+def test_what_is_killed_while_it_sends_a_run_leaves_no_temporary_file_after_the_next_command(
+    smoke, start, tmp_path, command
+):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    smoke.environment |= {"TMPDIR": str(temporary)}
+    # The run is rebuilt, from the model in the workspace or from that which DVC's cache has.
+    (smoke.root / "mlflow.db").unlink()
+    sending = start(smoke, *command)
+    # What is logged lies there for milliseconds.
+    while sending.process.poll() is None and not written(temporary):
+        time.sleep(0.001)
+    for number in smoke.processes():
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    until(lambda: not smoke.processes())
+    smoke.run("pipeline", "history")
+    assert list(temporary.rglob("*")) == []

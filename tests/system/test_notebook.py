@@ -8,7 +8,12 @@ from clones import Clone, smoke_clone_of
 
 
 def run(clone: Clone, code: str) -> list[str]:
-    return clone.run("python", "-c", code).splitlines()
+    """What `code` prints; it leaves nothing among the system's temporary files."""
+    temporary = clone.root.with_name("temporary")
+    temporary.mkdir(exist_ok=True)
+    shown = clone.run("python", "-c", code, TMPDIR=str(temporary)).splitlines()
+    assert [str(path) for path in temporary.rglob("*")] == []
+    return shown
 
 
 @pytest.mark.slow
@@ -28,7 +33,7 @@ def test_the_notebook_and_the_examples_run_and_train_nothing_twice(template, tmp
     examples = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     shown = run(
         clone,
-        examples + "\nprint(sorted(path.name for path in __import__('pathlib').Path(folder).iterdir()))",
+        examples + "\nimport os, shutil\nprint(sorted(os.listdir(folder)))\nshutil.rmtree(folder)",
     )
     assert shown[-1] == "['data', 'models', 'reports']"
     *_, best = clone.mlflow_runs()

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sqlite3
+import tempfile
 import threading
 import time
 import traceback
@@ -171,13 +172,24 @@ def _files(folder, named):
 
 
 def forked(action, before=lambda process: None):
-    """Run `action` in a fork of this process, after `before` was given its number; its exit code."""
+    """Run `action` in a fork of this process, after `before` was given its number; its exit code.
+
+    The temporary files of a fork that is killed are removed, as those of a command are by the next one.
+    """
     reader, writer = os.pipe()
-    process = _fork(lambda: (os.close(writer), os.read(reader, 1), action()))
-    before(process)
-    os.close(reader)
-    os.close(writer)
-    return _exit_code(process)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def act():
+            os.close(writer)
+            os.read(reader, 1)
+            tempfile.tempdir = folder
+            action()
+
+        process = _fork(act)
+        before(process)
+        os.close(reader)
+        os.close(writer)
+        return _exit_code(process)
 
 
 def together(*actions):

@@ -2,6 +2,7 @@
 
 from pipeline.cli.app import app
 from pipeline.errors import exit_on_error
+from pipeline.processes.temporary import temporary_files_apart
 
 # Each registers its verbs; `pipeline --help` lists them in this order.
 # isort: off
@@ -11,5 +12,5 @@ from pipeline.cli import data, training, runs, models, promotion, verification, 
 
 def main() -> None:
     """Entry point of the console script."""
-    with exit_on_error():
+    with exit_on_error(), temporary_files_apart():
         app()

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from pipeline.artifacts.workspace import Workspace
-from pipeline.processes.lock import temporary_folder
 from pipeline.processes.system import die_with_parent, name_process
+from pipeline.processes.temporary import temporary_folder
 
 _MAX_DESCRIPTORS = 3  # standard output, standard error, one more
 _NUMBER = struct.Struct("i")

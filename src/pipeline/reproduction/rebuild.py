@@ -13,7 +13,8 @@ from pipeline.artifacts.workspace import Workspace, remove, write_text
 from pipeline.config.params import dump_values
 from pipeline.console import EpochTrack, say, track_epochs
 from pipeline.errors import PipelineError
-from pipeline.processes.lock import locked, temporary_folder
+from pipeline.processes.lock import locked
+from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.recorded import Origin
 from pipeline.trials.layout import share_cache
 

@@ -7,7 +7,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
-from pipeline.processes.lock import temporary_folder
+from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.links import INPUTS, RESULTS, Link, compare
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import Recorded, recorded_here, recorded_in_mlflow

@@ -18,7 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from pipeline.artifacts.workspace import Workspace
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.processes.lock import temporary_folder
+from pipeline.processes.temporary import temporary_folder
 from pipeline.serving.application import create_application
 from pipeline.serving.connection import LimitedProtocol
 from pipeline.serving.guard import Access

@@ -16,8 +16,8 @@ from pipeline.artifacts.workspace import Workspace, here
 from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
-from pipeline.processes.lock import temporary_files_apart
 from pipeline.processes.system import die_with_parent
+from pipeline.processes.temporary import temporary_files_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,8 @@ from pipeline.config.schema import Config
 from pipeline.console import count, say
 from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.fork_server import Fork, ForkServer
-from pipeline.processes.lock import locked, temporary_files_apart
+from pipeline.processes.lock import locked
+from pipeline.processes.temporary import temporary_files_apart
 from pipeline.results import leaderboard, publish
 from pipeline.results.learning_curve import curves
 from pipeline.results.live import watching

@@ -10,7 +10,7 @@ from pipeline.artifacts.workspace import Workspace, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.processes.lock import temporary_folder
+from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import origin_in_mlflow
 from pipeline.verification.cache import Cache

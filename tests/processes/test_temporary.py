@@ -1,0 +1,102 @@
+"""Temporary files go with the process that made them, or with the next one; nobody else's do."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.processes.temporary import temporary_files_apart, temporary_folder
+
+WAITING = """
+import signal, tempfile
+from pathlib import Path
+from pipeline.processes.temporary import temporary_files_apart
+with temporary_files_apart():
+    Path(tempfile.mkdtemp(), "leaderboard.csv").touch()
+    print("there", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """A folder of its own for the system's temporary files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+@pytest.fixture
+def waiting(system):
+    """A process that has written temporary files."""
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"there\n"
+        yield process
+        process.kill()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_not_what_a_living_one_has(system, waiting):
+    [of_other] = names(system)
+    with temporary_folder() as own:
+        assert names(system) == sorted([of_other, own.name])
+    assert names(system) == [of_other]
+    waiting.send_signal(signal.SIGKILL)
+    waiting.wait()
+    assert names(system) == [of_other]
+    with temporary_folder() as own:
+        assert names(system) == [own.name]
+    assert names(system) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["pipeline-test", "pipeline-training", "pipeline~", "pipeline~old", "pipeline~abcd1234.bak"]
+)
+def test_what_a_person_calls_pipeline_something_is_left_alone(system, name):
+    """A clone or notes in /tmp, beside the folders of this package."""
+    (system / name).mkdir()
+    (system / name / "README.md").touch()
+    # The name is that of such a folder, but it is a file, or a link.
+    (system / "pipeline~abcd1234").touch()
+    (system / "pipeline~abcd5678").symlink_to(system / name)
+    with temporary_folder():
+        pass
+    assert names(system) == sorted([name, "pipeline~abcd1234", "pipeline~abcd5678"])
+    assert (system / name / "README.md").exists()
+
+
+def test_a_new_folder_that_another_process_took_for_a_left_over_is_made_once_more(system, monkeypatch):
+    made, make = [], tempfile.mkdtemp
+
+    def taken(**arguments):
+        made.append(make(**arguments))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken)
+    with temporary_folder() as folder:
+        assert [str(folder)] == made[1:]
+        assert folder.exists()
+
+
+def test_temporary_files_are_apart_inside_and_where_they_were_after(system):
+    with temporary_files_apart():
+        assert str(Path(tempfile.mkdtemp()).parent) == os.environ["TMPDIR"] != str(system)
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(system)
+    assert names(system) == []
+
+
+def test_that_there_is_no_place_for_temporary_files_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(PipelineError, match="TMPDIR"), temporary_folder():
+        pass
