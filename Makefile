@@ -66,8 +66,8 @@ mutations: .venv/dev ## put small faults into the code and see whether the tests
 	@python -m benchmarks.mutations
 
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
 
 clean: ## remove .venv and what tools leave behind; data, models, caches and runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info

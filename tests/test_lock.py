@@ -1,0 +1,43 @@
+"""The lock files: the same packages for every Python that pyproject.toml allows."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def locked(name):
+    """The lines of each package."""
+    return re.split(r"\n(?=\S)", (ROOT / name).read_text(encoding="utf-8").strip())
+
+
+def versions(name):
+    return dict(package.split(" ", 1)[0].split("==") for package in locked(name))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_all_pythons_get_one_version_of_a_package_which_is_the_one_that_is_tested(name):
+    counts = Counter(package.split("==")[0] for package in locked(name))
+
+    assert [package for package, times in counts.items() if times > 1] == []
+    assert not [
+        package
+        for package in locked(name)
+        if "python_" in package.splitlines()[0].replace("platform_python_", "")
+    ]
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_packages_are_locked_by_hashes_and_without_addresses(name):
+    for package in locked(name):
+        assert re.match(
+            r"[a-z0-9._-]+(\[[a-z0-9,]+\])?==\S+( ; .+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n|$))+$",
+            package,
+        )
+
+
+def test_the_tests_run_with_the_packages_of_the_pipeline():
+    assert versions("requirements.lock").items() <= versions("requirements-dev.lock").items()
