@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.config.section import Fraction, SourceSection
 from pipeline.data.download import download
@@ -52,6 +52,24 @@ class LocalSource(SourceSection):
     unreadable: Literal["refuse", "skip"] = "refuse"
 
 
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError("needs one group, in parentheses, which is the class")
+    return text
+
+
+class PictureSource(LocalSource):
+    """Pictures in folders."""
+
+    # A regular expression that is searched for in a picture's path, whose group is the class; None: its
+    # folder is, or a table says it.
+    label_pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some images of a source, as it has them."""
@@ -74,6 +92,8 @@ class Listing:
     folders: list[str] = field(default_factory=list)
     # Tables beside the images that say what they are: {path: content}.
     tables: dict[str, bytes] = field(default_factory=dict)
+    # What a path is searched for, to find its class.
+    pattern: str | None = None
     # What is no picture of the data set, and why.
     skipped: list[tuple[str, str]] = field(default_factory=list)
     # How many images there will be; None: not known.

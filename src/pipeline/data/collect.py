@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.data.arrays import Arrays, Chosen
 from pipeline.data.batches import Batch, Listing, LocalSource, update_command
 from pipeline.data.decode import DIGEST_BYTES, Rows, decode
+from pipeline.data.labels import without_points
 from pipeline.data.layout import arrange, natural_order
 from pipeline.errors import PipelineError
 
@@ -62,11 +63,11 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh
     listing = Listing()
     rows = decode(batches(listing), data.reader, listing, skip=source.unreadable == "skip", what=source.path)
     skipped, description = rows.skipped, ""
-    labels: Sequence[Any] = rows.labels
     splits = [-1 if split is None else _SPLITS.index(split) for split in rows.splits]
     is_set = bool(rows.labels) and rows.labels[0] is None
+    labels: Sequence[Any] = rows.labels if is_set else without_points(rows.labels, data.classes)
     if is_set:
-        layout = arrange(rows.names, listing)
+        layout = arrange(rows.names, listing, data.classes)
         description = layout.description
         skipped = skipped + list(layout.unplaced.items())
         kept = [index for index, name in enumerate(rows.names) if name in layout.places]

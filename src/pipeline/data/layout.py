@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.data.batches import SPLIT_NAMES, Listing, Split
+from pipeline.data.formats.delimited import separator_of
+from pipeline.data.labels import without_points
 from pipeline.errors import PipelineError
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -40,17 +43,24 @@ class Layout:
     description: str
 
 
-def arrange(files: Sequence[str], listing: Listing) -> Layout:
+def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ()) -> Layout:
     """Find the class and the split of each file.
 
     Args:
         files: their paths with "/", in any order; none is hidden.
         listing: the folders and tables beside them.
+        known: names of classes that tables may have, whatever they are.
 
     Raises:
         PipelineError: two folders can't be told apart, or a table lacks a column or names what is not there.
     """
-    rows = _from_tables(listing.tables)
+    if listing.pattern:
+        rows = {file: match[1] for file in files if (match := re.search(listing.pattern, file)) and match[1]}
+        teller = "their names"
+    else:
+        rows = _from_tables(listing.tables)
+        rows = dict(zip(rows, map(str, without_points(list(rows.values()), known)), strict=True))
+        teller = ", ".join(sorted(listing.tables))
     folder_of = {folder: _parts(folder) for folder in {file.rpartition("/")[0] for file in files}}
     folders = {_parts(folder) for folder in listing.folders}
     folders |= {folder[:depth] for folder in folder_of.values() for depth in range(1, len(folder) + 1)}
@@ -74,7 +84,7 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
         if label is not None:
             places[file] = place(_normal(label), split)
         elif rows:
-            unplaced[file] = f"is not in {' or '.join(sorted(listing.tables))}"
+            unplaced[file] = "has no class in its name" if listing.pattern else f"is not in {teller}"
         else:
             unplaced[file] = "is in no folder of a class"
     if missing := [name for name in rows if name not in places]:
@@ -84,7 +94,7 @@ def arrange(files: Sequence[str], listing: Listing) -> Layout:
         names = {folder[where] for folder in folders if len(folder) == where + 1}
         named |= _apart(names)
     splits = ", ".join(sorted(top)) if by_split else ""
-    described = f"labelled by {', '.join(sorted(listing.tables))}" if rows else "one folder for each class"
+    described = f"labelled by {teller}" if rows else "one folder for each class"
     return Layout(
         places, unplaced, natural_order(named), f"{described}{f', below {splits}' if splits else ''}"
     )
@@ -168,6 +178,7 @@ def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:
         text = content.decode("utf-8-sig")
         if path.endswith(".jsonl"):
             return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        separator = separator_of(text.partition("\n")[0])
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
     except (ValueError, csv.Error, OSError) as error:
         raise PipelineError(f"{path} can't be read as a table: {error}") from None

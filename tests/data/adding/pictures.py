@@ -1,5 +1,6 @@
-"""Made pictures."""
+"""Made pictures and tables."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,3 +12,26 @@ def save(path: Path, seed: int, size=(9, 9), format="PNG") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, format)
+
+
+def write(path: Path, rows, separator=",", end="\n") -> Path:
+    """A table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator, lineterminator=end).writerows(rows)
+    return path
+
+
+def dog_breeds(folder: Path) -> dict[Path, int]:
+    """As Kaggle has them; the test pictures have no labels."""
+    rows, labelled = [["id", "breed"]], {}
+    for number in range(24):
+        path = folder / ("train" if number < 20 else "test") / f"{number:032x}.png"
+        save(path, number)
+        if number < 20:
+            rows.append([path.stem, ("boxer", "pug")[number % 2]])
+            labelled[path] = number % 2
+    write(folder / "labels.csv", rows)
+    write(folder / "sample_submission.csv", [["id", "boxer", "pug"], [f"{20:032x}", 0.5, 0.5]])
+    write(folder / "prices.csv", [["id", "price"], ["boxer", 500], ["pug", 700]])
+    return labelled

@@ -41,6 +41,7 @@ _COMMENTS = {
     "images": "that it has; pinned",
     "test_below": "per class: those whose digest, as a fraction, is below are for testing; pinned",
     "labels": "what the source calls the classes above, which you may rename",
+    "label_pattern": "is searched for in a picture's path; its group is the class",
     "transpose": "height and width are exchanged, as EMNIST has them",
     "unreadable": "skip or refuse pictures that can't be read",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.data.batches import is_address
 from pipeline.data.formats import idx
+from pipeline.data.formats.delimited import ENDINGS, SEPARATORS, TAB_ENDINGS
 from pipeline.data.layout import TABLES
 from pipeline.data.sources import csv
 from pipeline.errors import PipelineError
@@ -30,7 +31,7 @@ _ENDINGS = {
     "parquet": (".parquet",),
     "npz": (".npz", ".npy"),
     "mat": (".mat",),
-    "csv": (".csv", ".csv.gz"),
+    "csv": (*ENDINGS, *TAB_ENDINGS),
     "archive": (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst"),
 }
 
@@ -64,6 +65,10 @@ def detect(given: str, home: Path) -> str:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+        if "[Content_Types].xml" in names:
+            raise PipelineError(
+                f"{path} is a workbook of Excel: save its table as CSV in UTF-8, and give that."
+            )
         return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
     if tarfile.is_tarfile(path):
         return "archive"
@@ -93,8 +98,11 @@ def _of_folder(folder: Path) -> str:
             continue
         if kind != "archive" and found:
             return kind
-    inner = {path.suffix.lower() for path in folder.glob("*/*") if path.is_file()}
-    return "parquet" if inner == {".parquet"} else "folder"
+    # As in a clone of a repository of Hugging Face, with .git.
+    inner = {path.suffix.lower() for path in folder.glob("[!.]*/*") if path.is_file()}
+    if inner == {".parquet"} or (not inner and any(folder.glob("[!.]*/*/*.parquet"))):
+        return "parquet"
+    return "csv" if csv.labels_pictures(folder) else "folder"
 
 
 def _by_name(address: str) -> str:
@@ -109,7 +117,7 @@ def _by_name(address: str) -> str:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether the first line has several names or numbers with commas between."""
+    """Whether the first line has several names or numbers with a separator between."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -118,4 +126,5 @@ def _is_table(path: Path) -> bool:
             first = begin.decode("utf-8-sig", "ignore").partition("\n")[0]
         except (OSError, EOFError, zlib.error):
             return False
-    return "," in first and first.replace("\r", "").isprintable()
+    has_several = any(separator in first for separator in SEPARATORS)
+    return has_several and first.replace("\r", "").replace("\t", "").isprintable()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal
 
-from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, opened
+from pipeline.data.batches import Batch, Listing, PictureSource, in_batches, is_hidden, opened
 from pipeline.data.collect import loader
 from pipeline.data.formats.tar import WholeMember
 from pipeline.data.layout import TABLES
@@ -23,7 +23,7 @@ _LARGEST = 2**28  # bytes of a picture's file
 _LINK = "is a link"
 
 
-class ArchiveSource(LocalSource):
+class ArchiveSource(PictureSource):
     """`path` is the archive, or its address."""
 
     kind: Literal["archive"]
@@ -32,6 +32,7 @@ class ArchiveSource(LocalSource):
 def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
     """The pictures of the archive, in its order."""
     limit = min(data.max_bytes, _LARGEST)
+    listing.pattern = source.label_pattern
     with opened(source.path, data, home) as file:
         try:
             read = _of_zip if zipfile.is_zipfile(file) else _of_tar

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.data.batches import Batch, Listing, LocalSource, in_batches, is_hidden, local_path
+from pipeline.data.batches import Batch, Listing, PictureSource, in_batches, is_hidden, local_path
 from pipeline.data.collect import loader
 from pipeline.data.layout import TABLES
 from pipeline.errors import PipelineError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
 
-class FolderSource(LocalSource):
+class FolderSource(PictureSource):
     """`path` is the folder."""
 
     kind: Literal["folder"]
@@ -30,7 +30,7 @@ def batches(source: FolderSource, data: "DataSection", home: Path, listing: List
         if name.rpartition("/")[2] in TABLES:
             listing.tables[name] = (folder / name).read_bytes()
             del files[name]
-    listing.total = len(files)
+    listing.total, listing.pattern = len(files), source.label_pattern
     yield from in_batches((name, f"{folder}/{name}", 0) for name in files)
 
 

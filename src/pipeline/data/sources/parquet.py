@@ -98,6 +98,8 @@ def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str
     values = column.to_pylist()
     if isinstance(values[0] if values else 0, str):
         return [str(value) for value in values]
+    if all(isinstance(value, float) and value.is_integer() for value in values):
+        values = [int(value) for value in values]
     if not all(isinstance(value, int) for value in values):
         raise PipelineError(f"{name}: its labels are {column.type}; they must be whole numbers or texts")
     if names is None:

@@ -1,0 +1,93 @@
+"""Tables as text, gzipped or not: their lines, within limits, and the names of their columns."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from pipeline.errors import PipelineError
+
+ENDINGS = (".csv", ".csv.gz")
+# Read where there is none of the others.
+TAB_ENDINGS = (".tsv", ".tsv.gz")
+SEPARATORS = (",", ";", "\t")
+_LONGEST_LINE = 10_000_000  # characters
+_MOST_COLUMNS = 3 * 224 * 224 + 10
+
+
+class Lines:
+    """Lines of a text that is not longer than it may be; empty ones are left out."""
+
+    def __init__(self, text: io.TextIOWrapper, name: str, max_bytes: int) -> None:
+        self._text, self._name, self._left = text, name, max_bytes
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(_LONGEST_LINE):
+            self._left -= len(line)
+            if self._left < 0 or len(line) == _LONGEST_LINE:
+                raise PipelineError(
+                    f"{self._name} unpacks to more than data.max_bytes, or has a line without end"
+                )
+            if line.strip():
+                yield line
+
+
+@contextmanager
+def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
+    """The lines of a file.
+
+    Args:
+        file: can be read from any place.
+        name: to call it in a refusal.
+        max_bytes: that it may unpack to.
+
+    Raises:
+        PipelineError: it is no text in UTF-8, no table, or exceeds the limits.
+    """
+    # A row may hold an image as one text.
+    csv.field_size_limit(_LONGEST_LINE)
+    try:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if packed else file as unpacked:
+            text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline=None)
+            yield Lines(text, name, max_bytes)
+            text.detach()
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+    except UnicodeDecodeError:
+        raise PipelineError(f"{name} is no text in UTF-8: save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise PipelineError(f"{name} is no table: {error}") from None
+
+
+def separator_of(line: str) -> str:
+    """What parts the columns: a comma if the first line has one, else a semicolon or a tab, as of Excel."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    return next((separator for separator in SEPARATORS if separator in bare), ",")
+
+
+def header_of(lines: Lines, name: str) -> tuple[list[str], str]:
+    """The names of the columns, by the first line, and what parts them.
+
+    Raises:
+        PipelineError: there is no line, or it has no such names.
+    """
+    for line in lines:
+        separator = separator_of(line)
+        try:
+            header = [column.strip() for column in next(csv.reader([line], delimiter=separator))]
+        except csv.Error as error:
+            raise PipelineError(f"{name}: its first line is no row of a table: {error}") from None
+        if len(header) > _MOST_COLUMNS:
+            raise PipelineError(f"{name} has {len(header):,} columns, more than any image has pixels")
+        if all(re.fullmatch(r"[-\d.]+", column) for column in header):
+            raise PipelineError(
+                f"{name} has no names of columns in its first line: write one: label,pixel0,pixel1,..."
+            )
+        return header, separator
+    raise PipelineError(f"{name} is empty")

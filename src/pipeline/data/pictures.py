@@ -1,0 +1,119 @@
+"""The pictures below a folder, found by names that may lack the folder or the ending, as tables have them."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.data.batches import Split, is_hidden, split_of
+from pipeline.errors import PipelineError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class Pictures:
+    """All below one folder, listed when the first is searched for.
+
+    Args:
+        folder: whatever lies outside of it is not found.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._named: set[str] = set()
+        self._was_searched = False
+
+    def find(self, name: str, split: Split | None = None) -> str | None:
+        """The path of a picture below the folder, with "/"; None: there is none.
+
+        Args:
+            name: the end of its path, with or without the ending of its format.
+            split: which it is of; None: any but the test pictures, which often have no labels.
+
+        Raises:
+            PipelineError: it may be one of several.
+        """
+        name = name.replace("\\", "/")
+        found = [path for path in self._by_stem.get(_stem(name), ()) if _is_called(path, name)]
+        if len(found) > 1:
+            # As in Kaggle's CIFAR-10: train/1.png has a label, test/1.png has none.
+            suitable = [path for path in found if _suits(split_above(path), split)]
+            if len(suitable) != 1:
+                raise PipelineError(
+                    f"{name} may be {found[0]} or {found[1]}: write such a path into the table, or give the "
+                    "folder that has only the right ones"
+                )
+            found = suitable
+        self._was_searched |= bool(found)
+        self._named.update(found)
+        return found[0] if found else None
+
+    def locate(self, folder: Path, name: str, split: Split | None) -> tuple[str, Path, Split | None]:
+        """Where the picture is that a table names: at that path below the table's folder, or found.
+
+        Args:
+            folder: of the table, which is the folder of all pictures or below it.
+            name: as for `find`, and so is `split`.
+
+        Returns:
+            What to call it, the path, and of one that was found the split that folders say.
+
+        Raises:
+            ValueError: it lies outside of the folder.
+            PipelineError: it may be one of several.
+        """
+        path = folder / name
+        path.resolve().relative_to(folder.resolve())
+        if path.is_file():
+            self._named.add(path.relative_to(self._folder).as_posix())
+        elif found := self.find(name, split):
+            path = self._folder / found
+            path.resolve().relative_to(self._folder.resolve())
+            return found, path, split_above(found)
+        return name, path, None
+
+    def unnamed(self) -> Iterator[str]:
+        """Those that were neither found nor noted, if any was searched for."""
+        if self._was_searched:
+            yield from (path for paths in self._by_stem.values() for path in paths if path not in self._named)
+
+    @property
+    def are_in_folders(self) -> bool:
+        """Whether they lie in several folders beside those of splits, which may be classes."""
+        folders = {path.rpartition("/")[0] for paths in self._by_stem.values() for path in paths}
+        return (
+            len({tuple(part for part in folder.split("/") if not split_of(part)) for folder in folders}) > 1
+        )
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for folder, folders, files in os.walk(self._folder):
+            folders[:] = sorted(inner for inner in folders if not is_hidden(inner))
+            inside = Path(folder).relative_to(self._folder)
+            for file in sorted(files):
+                if file.lower().endswith(_ENDINGS) and not is_hidden(file):
+                    found.setdefault(_stem(file), []).append((inside / file).as_posix())
+        return found
+
+
+def split_above(path: str) -> Split | None:
+    """Which split the folders above a picture are called by."""
+    return next((split for part in path.split("/")[:-1] if (split := split_of(part))), None)
+
+
+def _suits(found: Split | None, wanted: Split | None) -> bool:
+    return found == wanted if wanted else found != "test"
+
+
+def _bare(path: str) -> str:
+    """Without the ending of a picture."""
+    return path.rpartition(".")[0] if path.lower().endswith(_ENDINGS) else path
+
+
+def _stem(path: str) -> str:
+    return _bare(path).rpartition("/")[2]
+
+
+def _is_called(path: str, name: str) -> bool:
+    return any(f"/{known}".endswith(f"/{name}") for known in (path, _bare(path)))
