@@ -12,7 +12,9 @@ from pipeline.config.schema import DataSection
 from pipeline.console import count
 from pipeline.data.adding import report
 from pipeline.data.adding.index import Index
+from pipeline.data.adding.space import refuse_if_too_large
 from pipeline.data.adding.survey import survey
+from pipeline.data.adding.unlabelled import refuse_without_classes
 from pipeline.data.adding.wishes import Wishes, reader_of
 from pipeline.data.arrays import canonical
 from pipeline.data.batches import Batch, Listing, LocalSource
@@ -90,6 +92,8 @@ def look(
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
         values = values | {"reader": values["reader"] | found | reader_of(wishes)}
         data = DataSection.model_validate(values)
+        if fresh or wishes.image_size:
+            refuse_if_too_large(seen.sizes.total(), data.reader, workspace.home)
         collected = collect(batches, source, data, fresh=fresh)
         return _pinned(wishes, values, collected, seen.lines(), index)
     except PipelineError as error:
@@ -109,13 +113,8 @@ def _pinned(
     there = set(collected.classes)
     classes = [name for name in known if name in there]
     classes += [name for name in collected.classes if name not in set(known)]
-    if len(classes) < 2:
-        if not classes:
-            raise PipelineError(
-                "it has no image in a class: put the images of each class into a folder, or add a table, "
-                "metadata.csv, with the columns file_name and label"
-            )
-        raise PipelineError(f"it has one class, {classes[0]!r}: a classifier tells at least two apart")
+    if not known or len(classes) < 2:
+        refuse_without_classes(collected, classes)
     if len(classes) > _MOST_CLASSES:
         raise PipelineError(f"it has {len(classes):,} classes, more than {_MOST_CLASSES:,}")
     number = np.array([classes.index(name) for name in collected.classes], np.int32)
