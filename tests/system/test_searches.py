@@ -107,8 +107,13 @@ def test_a_space_that_can_not_be_searched_is_refused_before_anything_starts(smok
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_in_conf_run(smoke, name):
     output = smoke.pipeline("-m", f"sweep={name}", "sweep.n_trials=3")
-    assert "3 trials: 0 known, 3 to run, 2 at a time (hydra/launcher=joblib)." in output
-    assert [trial["state"] for trial in trials_of(smoke)] == ["done"] * 3
+    states = [trial["state"] for trial in trials_of(smoke)]
+    # A grid has as many as its values make, and of the default ones there is the clone's own training.
+    assert len(states) == 3 or "optuna" not in (CONF / "sweep" / f"{name}.yaml").read_text()
+    known = states.count("known")
+    assert f"{len(states)} trials: {known} known, {len(states) - known} to run" in output
+    assert set(states) <= {"known", "done"}
+    assert known < 2
 
 
 @pytest.mark.slow
