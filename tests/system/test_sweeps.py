@@ -17,7 +17,8 @@ FOUR = ("train.learning_rate=0.01,0.003", "seed=0,1")
 
 
 def sweep_of(clone, *overrides):
-    return ("python", "-m", "pipeline", "-m", *overrides)
+    """A sweep of two trials at a time, however many cores there are."""
+    return ("python", "-m", "pipeline", "-m", *overrides, "hydra.launcher.n_jobs=2")
 
 
 def stages_run(clone) -> Counter:
@@ -51,7 +52,9 @@ def name_of(number: int) -> str:
 def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored(smoke):
     # The clone was reproduced with 0.001 and the seed 0.
     first = smoke.pipeline("-m", "train.learning_rate=0.001,0.01", "seed=0,1")
-    assert "4 trials: 1 known, 3 to run, 2 at a time (hydra/launcher=joblib)." in first
+    assert re.search(
+        r"^4 trials: 1 known, 3 to run, [1-3] at a time \(hydra/launcher=joblib\)\.$", first, re.M
+    )
     assert stages_run(smoke) == {"fetch": 0, "preprocess": 0, "train": 3, "evaluate": 3}
     assert states(smoke) == ["known", "done", "done", "done"]
     # Settings are ranked, not seeds.
