@@ -10,6 +10,7 @@ import pytest
 
 import servers
 from pipeline.environment import prepare_environment
+from pipeline.processes.temporary import temporary_files_apart
 
 # As for the stages, whatever is set on the machine; tests that import Keras by themselves read no keras.json.
 prepare_environment(Path(tempfile.gettempdir()))
@@ -17,6 +18,14 @@ os.environ["KERAS_HOME"] = os.devnull
 # A shell has what is started with `&` ignore Ctrl-C, and all that those start in turn.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files_apart(tmp_path_factory):
+    """What TensorFlow, and processes that tests kill, leave among temporary files goes with the tests."""
+    tmp_path_factory.getbasetemp()  # Not among them: pytest keeps it.
+    with temporary_files_apart():
+        yield
 
 
 @pytest.fixture(scope="session")
