@@ -47,6 +47,9 @@ class Job:
     stop_at_failure: bool
     server: str  # the address of the fork server on the driver's machine
 
+    # The process that started this one; and whether a trial is under way here, which has to be cleared up.
+    _parent: ClassVar[int] = 0
+    _at_work: ClassVar[bool] = False
     # What this process uses for one trial after the other.
     _own_server: ClassVar[ForkServer | None] = None
     _worker: ClassVar[Worker | None] = None
@@ -59,12 +62,19 @@ class Job:
         if os.getpid() == self.driver:
             self._run_next(name)
             return
-        _leave_signals_to_driver()
+        parent = Job._parent = Job._parent or os.getppid()
+        _leave_signals_to_driver(parent)
+        if os.getppid() != parent or (parent == 1 and self.driver != 1):
+            # The driver died between two trials: those still queued here are the next driver's.
+            os._exit(128 + signal.SIGTERM)
         try:
+            Job._at_work = True
             self._run_next(name)
         except SystemExit as end:
             # Its workspace is gone. A launcher would hand the exception to the driver, which is dead.
             os._exit(int(end.code or 0))
+        finally:
+            Job._at_work = False
 
     def _run_next(self, name: str) -> None:
         folder = Folder(self.folder)
@@ -125,13 +135,15 @@ class Job:
         return server, Job._worker
 
 
-def _leave_signals_to_driver() -> None:
+def _leave_signals_to_driver(parent: int) -> None:
     """Have signals to the whole group mean nothing here while the driver lives: it says whether to stop."""
-    parent = os.getppid()
 
     def end_without_driver(number: int, frame: FrameType | None) -> None:
         if os.getppid() != parent:
-            sys.exit(128 + number)
+            if Job._at_work:
+                sys.exit(128 + number)
+            # Between two trials the launcher catches what is raised, and goes on with the next.
+            os._exit(128 + number)
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

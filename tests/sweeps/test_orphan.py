@@ -1,0 +1,74 @@
+"""A launcher's process whose driver was killed between two trials."""
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+# As joblib's: what a trial raises, and what is raised between two, is caught, and the next one begins.
+PROCESS = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+from hydra.core.hydra_config import HydraConfig
+from pipeline.sweeps.job import Job
+
+class Noted(Job):
+    def run(self, name, folder):
+        with (folder.root / "ran").open("a") as file:
+            file.write(".")
+
+HydraConfig.get = staticmethod(lambda: SimpleNamespace(job=SimpleNamespace(num=0)))
+root, driver, first = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+job = Noted(root, root, {"1": None}, driver, False, "")
+(root / "ready").touch()
+while first == "after" and not (root / "killed").exists():
+    time.sleep(0.02)
+for _ in range(300):
+    try:
+        job(None)
+        time.sleep(0.1)
+    except BaseException:
+        pass
+"""
+DRIVER = """
+import os, subprocess, sys
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2], str(os.getpid()), sys.argv[3]])
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+@pytest.mark.parametrize("first", ["before", "after"])
+def test_it_begins_no_trial_and_ends(tmp_path, first):
+    """Whether it ran one already or was only about to: the same command runs them all anew."""
+    command = [sys.executable, "-c", DRIVER, PROCESS, str(tmp_path), first]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        process = int(driver.stdout.readline())
+        wait_for(tmp_path / ("ran" if first == "before" else "ready"))
+        driver.kill()
+    (tmp_path / "killed").touch()
+    deadline = time.monotonic() + 60
+    while is_running(process):
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.05)
+    ran = tmp_path / "ran"
+    assert not ran.exists() if first == "after" else len(ran.read_text()) < 20
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(process: int) -> bool:
+    """Whether it is there, and not only waits to be noticed by whoever inherited it."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes() != b""
+    return False
