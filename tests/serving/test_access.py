@@ -6,7 +6,9 @@ import pytest
 from in_thread import running, settings
 
 from photos import png
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
+from pipeline.serving.server import serve
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -72,6 +74,39 @@ def test_other_machines_may_ask_only_by_name_and_with_a_token(host):
     with pytest.raises(PipelineError, match="PIPELINE_TOKEN has 5 characters"):
         settings(host=host, hosts=("example.org",), token="short").access()
     assert "example.org" in settings(host=host, hosts=("Example.org",), token=TOKEN).access().hosts
+
+
+def test_names_are_understood_or_refused_and_never_let_nobody_in():
+    """What a Host or an Origin header never says would keep everybody out without a word."""
+    names = settings(hosts=("Example.org", "fd00::1", "[fd00::2]", "192.0.2.1"), host="::1").access().hosts
+    assert {"example.org", "[fd00::1]", "[fd00::2]", "192.0.2.1", "[::1]", "localhost"} <= names
+    for name in (
+        "https://example.org",
+        "example.org:8000",
+        "example.org:*",
+        "a.org,b.org",
+        "",
+        "example.org/",
+    ):
+        with pytest.raises(PipelineError, match=r"--allowed-hosts .* leave out https://"):
+            settings(hosts=(name,)).access()
+    assert "https://example.org:8443" in settings(origins=("https://Example.org:8443",)).access().origins
+    for site in (
+        "example.org",
+        "https://example.org/",
+        "https://example.org/page",
+        "*",
+        "https://*.example.org",
+    ):
+        with pytest.raises(PipelineError, match=r"--allow-origin .* https://NAME"):
+            settings(origins=(site,)).access()
+
+
+@pytest.mark.parametrize("host", ["no.such.host.example.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_not_mended_by_another_port(host, tmp_path):
+    with pytest.raises(PipelineError, match=rf"--host {host} is no address of this machine") as refusal:
+        serve(settings(host=host, hosts=("example.org",), token=TOKEN), Workspace(tmp_path))
+    assert "--port" not in str(refusal.value)
 
 
 def test_the_page_runs_its_own_script_only(client):

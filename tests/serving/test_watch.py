@@ -11,6 +11,7 @@ from in_thread import DESCRIPTION, running, until, write_onnx
 from photos import png
 from pipeline.errors import PipelineError
 from pipeline.serving import watch
+from pipeline.serving.held import Held
 from pipeline.serving.reference import Resolved
 
 
@@ -33,9 +34,15 @@ def registry(onnx_file):
 
 
 @pytest.fixture
-def client(served, registry, monkeypatch):
+def held(tmp_path):
+    return Held(tmp_path)
+
+
+@pytest.fixture
+def client(served, registry, held, monkeypatch):
     monkeypatch.setattr(watch, "SECONDS", 0.05)
-    background = functools.partial(watch.watch, find=registry.find)
+    held.begin(served.source)
+    background = functools.partial(watch.watch, find=registry.find, keep=held.put)
     with running(served, background=background) as found:
         yield found
 
@@ -54,7 +61,7 @@ def counted(client, name: str) -> int:
     return int(found.split()[1])
 
 
-def test_another_version_takes_over_and_no_request_is_lost(client, registry, digits, tmp_path):
+def test_another_version_takes_over_and_no_request_is_lost(client, registry, held, digits, tmp_path):
     versions, stop = [], threading.Event()
 
     def ask():
@@ -77,6 +84,8 @@ def test_another_version_takes_over_and_no_request_is_lost(client, registry, dig
     assert {version for _, version in versions[before + 3 :]} == {"4"}
     assert counted(client, "model_switches_total") == 1
     assert client.get("/v2/models/digits").json["versions"] == ["4"]
+    # A process that starts now begins with it.
+    assert held.get() == registry.source
     # And back: a rollback is a switch like any other.
     registry.source = Resolved(registry.source.path, "digits", "3")
     until(lambda: client.get("/model").json["version"] == "3")

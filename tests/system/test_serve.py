@@ -207,12 +207,71 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
     until(lambda: smoke.processes() == [])
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_that_is_closed_ends_it_after_the_requests_in_flight(smoke, start, workers):
+    running, port = serve(smoke, start, "--workers", workers)
+    picture = png(255 * np.eye(8, dtype=np.uint8))
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+        )
+        time.sleep(0.2)
+        os.killpg(running.process.pid, signal.SIGHUP)
+        time.sleep(0.5)
+        raw.sendall(picture)
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+    assert running.end() == 0
+    assert "Traceback" not in running.output
+    until(lambda: smoke.processes() == [])
+
+
+def children(process: int) -> list[int]:
+    """Those that answer: all but multiprocessing's own tracker."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def test_a_process_that_takes_the_place_of_another_has_the_model_of_the_others(smoke, start):
+    running, port = serve(smoke, start, "--workers", "2")
+    name = asked(port, "GET", "/model")[1]["run"]
+    # As a training does it that is under way.
+    smoke.workspace.onnx.unlink()
+    smoke.workspace.onnx.write_bytes(b"half a file")
+    first = children(running.process.pid)
+    os.kill(first[0], signal.SIGKILL)
+
+    def whole():
+        """Another process is there, and one of the two that answer is not the one that was there before."""
+        now = children(running.process.pid)
+        return len(now) == 2 and first[0] not in now
+
+    until(whole)
+    os.kill(first[1], signal.SIGKILL)  # so that whatever answers from now on is new
+
+    def answered():
+        with suppress(ConnectionError):
+            return asked(port, "GET", "/model")[1]
+
+    until(answered)
+    until(lambda: len(children(running.process.pid)) == 2)
+    assert answered()["run"] == name
+    assert running.process.poll() is None, running.output
+    # None goes on, and keeps the port, without the process that looks after them.
+    os.kill(running.process.pid, signal.SIGKILL)
+    until(lambda: not listens(port))
+    until(lambda: smoke.processes() == [])
+
+
 def test_what_can_not_be_served_is_refused_in_a_sentence(smoke, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refusal = smoke.run("pipeline", "serve", "--port", str(port), code=1)
     assert f"error: 127.0.0.1, port {port}, can't be used (address already in use)" in refusal
     assert "PIPELINE_TOKEN" in smoke.run("pipeline", "serve", "--host", "0.0.0.0", code=1)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        refusal = smoke.run("pipeline", "serve", "--host", "[::1]", "--port", str(port), code=1)
+    assert f"error: ::1, port {port}, can't be used (address already in use)" in refusal
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"text")
     refusal = smoke.run("pipeline", "serve", "--model", str(broken), "--port", str(free_port()), code=1)

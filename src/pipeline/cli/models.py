@@ -70,5 +70,6 @@ def serve(
     workspace = repository()
     token = os.environ.get("PIPELINE_TOKEN") or None
     names, sites = tuple(allowed_hosts or ()), tuple(allow_origin or ())
+    host = host.strip("[]").lower()  # as an address has it, [::1]
     settings = Settings(model, host, port, workers, names, sites, token, max_body, batch_ms)
     serve(settings, workspace)

@@ -1,13 +1,17 @@
 """The server: `pipeline serve`."""
 
+import errno
 import functools
 import ipaddress
 import logging
+import os
+import re
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +22,12 @@ from uvicorn.supervisors import Multiprocess
 from pipeline.artifacts.workspace import Workspace
 from pipeline.console import say
 from pipeline.errors import PipelineError
+from pipeline.processes.system import die_with_parent
 from pipeline.processes.temporary import temporary_folder
 from pipeline.serving.application import create_application
 from pipeline.serving.connection import LimitedProtocol
 from pipeline.serving.guard import Access
+from pipeline.serving.held import Held
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.reference import Resolved, resolve
 from pipeline.serving.served import Served
@@ -52,7 +58,7 @@ class Settings:
         """Who may ask.
 
         Raises:
-            PipelineError: the server would be open to others, without saying to whom.
+            PipelineError: the server would be open to others, without saying to whom, or a name is none.
         """
         if not _is_loopback(self.host):
             if not self.hosts or not self.token:
@@ -66,10 +72,9 @@ class Settings:
                     "`openssl rand -hex 16` prints."
                 )
         body = self.body_mib * 2**20
-        names = (*_LOCAL, *self.hosts, *((self.host,) if _is_loopback(self.host) else ()))
-        return Access(
-            frozenset(name.lower() for name in names), frozenset(self.origins), self.token, body, 16 * body
-        )
+        own = (self.host,) if _is_loopback(self.host) else ()
+        names = frozenset((*_LOCAL, *map(_host, (*self.hosts, *own))))
+        return Access(names, frozenset(map(_origin, self.origins)), self.token, body, 16 * body)
 
 
 def serve(settings: Settings, workspace: Workspace) -> None:
@@ -84,44 +89,69 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     served = Served.load(resolved)
     _allow_many_connections()
     say(f"{_named(served)} answers at {_address(settings)} (Ctrl-C ends it).")
-    with closing(listener), temporary_folder() as folder:
-        counts = folder / "counts" if settings.workers > 1 else None
-        start = functools.partial(application, settings, access, counts, workspace, resolved)
-        if counts:
-            Multiprocess(configure(start, settings.workers), sockets=[listener]).run()
+    hang_up = signal.getsignal(signal.SIGHUP)
+    with closing(listener):
+        if settings.workers > 1:
+            with temporary_folder() as folder:
+                Held(folder).begin(resolved)
+                start = functools.partial(_process, settings, access, workspace, folder, os.getpid())
+                processes = Multiprocess(configure(start, settings.workers), sockets=[listener])
+                _end_at(hang_up)
+                processes.run()
             return
         # uvicorn raises them again when it has ended, as if it had not.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        uvicorn.Server(configure(functools.partial(start, served))).run(sockets=[listener])
+        _end_at(hang_up)
+        start = functools.partial(_application, settings, access, workspace, served)
+        uvicorn.Server(configure(start)).run(sockets=[listener])
 
 
-def application(
-    settings: Settings,
-    access: Access,
-    counts: Path | None,
-    workspace: Workspace,
-    resolved: Resolved,
-    served: Served | None = None,
+def _end_at(hang_up: object) -> None:
+    """Have a terminal that is closed end the server as SIGTERM does, unless it was to be ignored (nohup)."""
+    ignored = hang_up == signal.SIG_IGN
+    signal.signal(
+        signal.SIGHUP,
+        signal.SIG_IGN if ignored else lambda number, frame: os.kill(os.getpid(), signal.SIGTERM),
+    )
+
+
+def _process(
+    settings: Settings, access: Access, workspace: Workspace, folder: Path, parent: int
 ) -> Starlette:
-    """The application of one process; each loads the model for itself, unless it is given.
+    """The application of one process of several, which loads the model for itself.
 
     Args:
         settings: as given to `serve`.
         access: as `settings` has it.
-        counts: the file in which all processes count; None: there is only one.
         workspace: whose models are meant.
-        resolved: the model file.
-        served: the model, if it was loaded in this process.
+        folder: with what the processes share.
+        parent: the process that looks after it.
     """
-    served = served or Served.load(resolved)
+    # That tells it when to end; if that is killed, nobody else would, and the port stayed taken.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    die_with_parent()
+    if os.getppid() != parent:
+        sys.exit(1)  # It was killed before this one could hear of it.
+    held = Held(folder)
+    served = Served.load(held.get())
+    return _application(settings, access, workspace, served, folder / "counts", held.put)
+
+
+def _application(
+    settings: Settings,
+    access: Access,
+    workspace: Workspace,
+    served: Served,
+    counts: Path | None = None,
+    keep: Callable[[Resolved], None] | None = None,
+) -> Starlette:
     metrics = Metrics(served.classes, settings.workers, counts)
     service = Service(served, metrics, settings.batch_ms / 1000)
     background = None
     if settings.model and "@" in settings.model and not Path(settings.model).is_file():
-        background = functools.partial(
-            watch, find=functools.partial(resolve, settings.model, workspace, with_card=True)
-        )
+        find = functools.partial(resolve, settings.model, workspace, with_card=True)
+        background = functools.partial(watch, find=find, keep=keep)
     return create_application(service, access, background)
 
 
@@ -155,11 +185,40 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = (error.strerror or str(error)).lower()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise PipelineError(
+                f"--host {host} is no address of this machine ({reason}): name one that it has, such as "
+                "127.0.0.1, or 0.0.0.0 for all of them."
+            ) from None
+        # Ports below 1024 are often the administrator's.
+        other = port + 1 if 1024 <= port < 65535 else 8000
         raise PipelineError(
             f"{host}, port {port}, can't be used ({reason}): name another one, `pipeline serve --port "
-            f"{port + 1 if port < 65535 else port - 1}`."
+            f"{other}`."
         ) from None
     return listener
+
+
+def _host(name: str) -> str:
+    """A name as the Host header has it, without the port."""
+    bare = name.strip("[]").lower()
+    with suppress(ValueError):
+        return f"[{bare}]" if ipaddress.ip_address(bare).version == 6 else bare
+    if not re.fullmatch(r"[^\s/:*,@\[\]]+", bare):
+        raise PipelineError(
+            f"--allowed-hosts {name} is no name of a server: leave out https:// and the port, as in "
+            "models.example.org, and give each further name an --allowed-hosts of its own."
+        )
+    return bare
+
+
+def _origin(site: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/*,]+", site):
+        raise PipelineError(
+            f"--allow-origin {site} is no site: name it as browsers do, https://NAME or https://NAME:PORT, "
+            "without a path, and give each further site an --allow-origin of its own."
+        )
+    return site.lower()
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,7 +15,9 @@ SECONDS = 2.0  # between two looks at the registry
 _log = logging.getLogger("pipeline.serving")
 
 
-async def watch(service: Service, find: Callable[[], Resolved]) -> None:
+async def watch(
+    service: Service, find: Callable[[], Resolved], keep: Callable[[Resolved], None] | None = None
+) -> None:
     """Look for another version for as long as the server runs, and switch to it.
 
     A version that can't be used, or answers for other classes or images, is refused, and the present one
@@ -24,6 +26,7 @@ async def watch(service: Service, find: Callable[[], Resolved]) -> None:
     Args:
         service: whose model is replaced.
         find: where the model is now; is called in a thread.
+        keep: is told what answers from now on.
     """
     # Always the same one: MLflow keeps connections for each.
     thread, loop = ThreadPoolExecutor(1, "watch"), asyncio.get_running_loop()
@@ -56,6 +59,8 @@ async def watch(service: Service, find: Callable[[], Resolved]) -> None:
             refused = source.version
             continue
         service.served, refused = successor, None
+        if keep:
+            keep(source)
         service.metrics.count("model_switches_total")
         say(f"Version {source.version} of {source.name} answers now.")
 
