@@ -7,7 +7,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from pipeline.config.compose import compose, compose_each
 from pipeline.errors import PipelineError
+from pipeline.results.report import Report, Trial
 from pipeline.sweeps.plan import grid, parse
+from pipeline.sweeps.sweep import plan_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -98,3 +100,19 @@ def test_composing_many_at_once_gives_what_composing_each_does(overrides):
     neighbours = [["seed=9"], overrides, ["model=cnn"], overrides]
     found = [composed.trial for composed in compose_each(CONF, neighbours)]
     assert found == [compose(CONF, each) for each in neighbours]
+
+
+def test_what_will_run_is_said_and_what_was_pruned_before_will_not():
+    def said(*states):
+        trials = tuple(Trial(number, state=state) for number, state in enumerate(states, start=1))
+        return plan_of(
+            Report("3f2a", "sweep", (), "optuna", "joblib", (), {}, {}, 0, trials=trials), workers=2
+        )
+
+    assert said("known", "waiting", "waiting", "waiting") == (
+        "4 trials: 1 known, 3 to run, 2 at a time (hydra/launcher=joblib)."
+    )
+    assert said("known", "pruned", "waiting") == (
+        "3 trials: 1 known, 1 pruned, 1 to run, 1 at a time (hydra/launcher=joblib)."
+    )
+    assert said("known", "pruned") == "2 trials: 1 known, 1 pruned, 0 to run."

@@ -168,7 +168,7 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
         folder.forget(name)
     report = sweep.report()
     report.write(folder.root)
-    say(_plan(report, workers))
+    say(plan_of(report, workers))
     arrived: list[int] = []
     failure: PipelineError | None = None
     try:
@@ -242,12 +242,16 @@ def _restore_lost(report: Report, sweep: Sweep) -> None:
         restore([config for config in configs if key_of(config) in keys], repository, folder.code)
 
 
-def _plan(report: Report, workers: int) -> str:
-    total, known = len(report.trials), sum(trial.state == "known" for trial in report.trials)
-    text = f"{count(total, 'trial')}: {known} known, {total - known} to run"
-    if total == known:
-        return f"{text}."
-    return f"{text}, {min(workers, total - known)} at a time (hydra/launcher={report.launcher})."
+def plan_of(report: Report, workers: int) -> str:
+    """What will run, `workers` at a time, and what will not, since it is over."""
+    states = [trial.state for trial in report.trials]
+    known, pruned = states.count("known"), states.count("pruned")
+    left = len(states) - known - pruned
+    before = f"{known} known, {pruned} pruned" if pruned else f"{known} known"
+    text = f"{count(len(states), 'trial')}: {before}, {left} to run"
+    return (
+        f"{text}, {min(workers, left)} at a time (hydra/launcher={report.launcher})." if left else f"{text}."
+    )
 
 
 def _now() -> int:
