@@ -4,9 +4,10 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
-from harness import BEST, client, config, epochs, lay_out, report, runs, train
+from harness import BEST, client, config, dataset, epochs, lay_out, report, runs, train
 from test_parent_run import SWEEP, plan
 
+from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
@@ -170,6 +171,34 @@ def test_numbers_of_evaluations_with_other_settings_are_left_out(repository):
     finally:
         [run] = [run for run in runs(repository) if run.info.run_name == "raw"]
         client(repository).delete_tag(run.info.run_id, "pipeline.reports_sha256")
+
+
+def test_the_test_images_are_those_of_the_evaluation_not_those_that_the_training_knew(tmp_path, empty_store):
+    """As after a label was mended: the old run is evaluated on it, a new one is trained beside it."""
+    workspace = lay_out(Workspace(tmp_path))
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+
+    def evaluated(settings):
+        with tracking.evaluation(settings, workspace):
+            report(workspace)
+            workspace.predictions.write_text("label,predicted\na,a\nb,b\n")
+
+    def pinned(name, labels):
+        pins = config().data.model_dump()["sha256"] | {"test_labels": 64 * labels}
+        return config(seed=int(name == "new"), data={"sha256": pins}, tracking={"run_name": name})
+
+    train(pinned("old", "c"), workspace)
+    evaluated(pinned("old", "c"))
+    write_dataset(workspace, dataset(test="d"))
+    evaluated(pinned("old", "d"))
+    train(pinned("new", "d"), workspace)
+    evaluated(pinned("new", "d"))
+    _, rows, verdict = shown(workspace, "old", "new")
+    assert rows["data.sha256.test_labels"] == "cccccccc dddddddd"
+    assert "different test images" in verdict
+    _, rows, verdict = shown(workspace, "old evaluated", "new")
+    assert "data.sha256.test_labels" not in rows
+    assert "right on the same of 2 test images" in verdict
 
 
 def test_a_sweeps_name_stands_for_its_best_trials(repository):

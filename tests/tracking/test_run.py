@@ -13,6 +13,7 @@ from harness import (
     client,
     config,
     curve,
+    dataset,
     digests,
     epochs,
     evaluate,
@@ -27,6 +28,7 @@ from harness import (
 
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import load
+from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.messages import validate
 from pipeline.config.schema import Config
@@ -257,6 +259,20 @@ def test_an_evaluation_with_other_settings_is_a_run_below_the_training_which_sta
     assert len(runs(workspace)) == 2
     [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
     assert training.data.metrics == before.data.metrics
+
+
+def test_an_evaluation_on_other_test_images_is_named_after_them(workspace):
+    """As when a label was mended, of which the training knows nothing."""
+    train(config(), workspace)
+    evaluate(config(), workspace)
+    write_dataset(workspace, dataset(test="d"))
+    evaluate(config(), workspace, accuracy=0.5)
+    evaluate(config(evaluate={"tta_shift": 1}), workspace, accuracy=0.5)
+    [training] = [run for run in runs(workspace) if "mlflow.parentRunId" not in run.data.tags]
+    others = {run.info.run_name for run in runs(workspace)} - {training.info.run_name}
+    images = f"on test images {digests(workspace)['test'][:8]}"
+    name = training.info.run_name
+    assert others == {f"{name} evaluated {images}", f"{name} evaluated with tta_shift=1 {images}"}
 
 
 def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):

@@ -9,7 +9,7 @@ from pipeline.console import table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.significance import mcnemar, show_p
-from pipeline.results.lookup import Evaluated, look_up
+from pipeline.results.lookup import TEST_PINS, TEST_TAG, Evaluated, look_up
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
 _TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors", "test_tta_accuracy")
@@ -35,10 +35,13 @@ def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspa
     if len(runs) < 2:
         raise PipelineError("There is one run to compare: name another, or a sweep.")
     params = dict.fromkeys(key for run in runs for key in run.params)
+    # Where one was evaluated anew since, the test images are the same, whatever its configuration pinned.
+    one_test = len({run.tags.get(TEST_TAG) for run in runs}) == 1
+    hidden = ("tracking.", TEST_PINS) if one_test else ("tracking.",)
     rows = [
         (key, [_brief(run.params.get(key, "–")) for run in runs])
         for key in params
-        if not key.startswith("tracking.") and len({run.params.get(key) for run in runs}) > 1
+        if not key.startswith(hidden) and len({run.params.get(key) for run in runs}) > 1
     ]
     # Numbers of evaluations with other settings can't be compared.
     differ = {key for key, _ in rows}
@@ -93,7 +96,7 @@ def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
     """The paired test, corrected for the number of `tests`, and what it means."""
     pair = f"{first.name} and {second.name}"
     labels, others = ([label for label, _ in run.predictions] for run in (first, second))
-    if labels != others or first.tags.get("data.test") != second.tags.get("data.test"):
+    if labels != others or first.tags.get(TEST_TAG) != second.tags.get(TEST_TAG):
         return f"{pair} were evaluated on different test images: no test can pair them."
     found = mcnemar(first.right, second.right)
     if not found.only_first + found.only_second:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 TRIALS_SHOWN = 5  # of a sweep
+TEST_TAG = "data.test"  # a digest of the images and labels that a run was evaluated on
+TEST_PINS = "data.sha256.test_"  # the keys of those that its configuration named
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,14 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
         # What it does not say itself is as its training says.
         parent = run.data.tags.get(PARENT_TAG)
         training = next((other for other in runs if other.info.run_id == parent), run)
+    params = training.data.params
+    if run.data.tags.get(TEST_TAG) != training.data.tags.get(TEST_TAG):
+        # But for its test images: those that the training's configuration pins are others.
+        params = {key: value for key, value in params.items() if not key.startswith(TEST_PINS)}
     return Evaluated(
         name,
         training.info.run_id,
-        training.data.params | run.data.params,
+        params | run.data.params,
         training.data.metrics | run.data.metrics | _of_best_epoch(training, client),
         training.data.tags | run.data.tags,
         predictions,

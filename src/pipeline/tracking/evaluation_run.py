@@ -1,4 +1,4 @@
-"""An evaluation in MLflow: on the run of its training or, with other settings, on a run below that."""
+"""An evaluation in MLflow: on the run of its training or, with other settings or images, on a run below."""
 
 import hashlib
 import json
@@ -147,5 +147,9 @@ class Evaluation:
                 "mlflow.runColor": store.new_colour(digest),
             }
         )
-        name = f"{training.name} evaluated with {', '.join(changed)}"
+        how = [f"with {', '.join(changed)}"] if changed else []
+        # Such as after a label was mended: nothing of the training changed.
+        test = self._data_tags.get("data.test", "")
+        how += [f"on test images {test[:8]}"] if training.tags.get("data.test", test) != test else []
+        name = f"{training.name} evaluated {' '.join(how)}"
         return store.client.create_run(store.experiment, self._moment, tags, name)
