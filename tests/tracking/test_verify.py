@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -16,6 +17,7 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.registry.journal import path_of
 from pipeline.registry.promotion import promote
 from pipeline.tracking import session as tracking
+from pipeline.tracking import stored
 from pipeline.tracking.identity import identify
 from pipeline.verification.cache import Cache
 from pipeline.verification.verify import Wanted, verify
@@ -118,6 +120,10 @@ def place(repository, path):
     return Cache(repository).place(output.md5)
 
 
+def own_run(repository):
+    return client(repository).get_model_version("digits", "1").run_id
+
+
 def in_mlruns(repository, name):
     [path] = (repository.root / "mlruns").rglob(name)
     return path
@@ -127,6 +133,24 @@ def test_what_is_as_recorded_passes(repository, capsys):
     code, said = verified(repository, capsys, everything=True)
     assert code == 0, said
     assert "Everything is as recorded." in said
+
+
+def test_a_file_that_a_server_lost_is_named_where_it_was(tmp_path, monkeypatch):
+    """Not where it would have been downloaded to, which is gone by then."""
+    uri = "mlflow-artifacts:/1/2/artifacts"
+    info = SimpleNamespace(run_name="one", run_id="2", experiment_id="1", artifact_uri=uri)
+    tags = stored.files_tag("evaluation", {"metrics.json": 64 * "0"})
+    monkeypatch.setattr(stored, "logged_model_of", lambda *_: None)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda artifact_uri, dst_path: dst_path)
+    run = SimpleNamespace(info=info, data=SimpleNamespace(tags=tags))
+    found = stored.fetch(None, run, tmp_path)
+    assert found.problems == [f"metrics.json of the run one is missing: {uri}/metrics.json"]
+
+
+def test_the_advice_repairs_what_was_found(repository, capsys):
+    flip(in_mlruns(repository, "probabilities.npy"))
+    assert "`pipeline verify --repair` mends" in verified(repository, capsys)[1]
+    assert "`pipeline verify --all --repair` mends" in verified(repository, capsys, everything=True)[1]
 
 
 SABOTAGE = {
@@ -182,6 +206,14 @@ SABOTAGE = {
         ),
         "Version 1 of digits is not the model of its run",
     ),
+    "a metric set by hand": (
+        lambda repository: client(repository).log_metric(own_run(repository), "test_accuracy", 0.99),
+        "is 0.99 in MLflow, and 0.95 in its metrics.json",
+    ),
+    "the run of the champion was deleted": (
+        lambda repository: client(repository).delete_run(own_run(repository)),
+        "champion of digits is of the run smoke-",
+    ),
     "an alias set by hand": (
         lambda repository: client(repository).delete_registered_model_alias("digits", "champion"),
         "champion of digits is no version, and the journal says version 1",
@@ -209,6 +241,7 @@ def test_it_is_found_and_named(repository, capsys, name):
             "a file more in a folder",
             "a version of another model",
             "an alias set by hand",
+            "the run of the champion was deleted",
         )
     ],
 )

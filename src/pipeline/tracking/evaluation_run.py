@@ -23,6 +23,12 @@ EVALUATION_TAG = "pipeline.evaluation"
 REPORTS_TAG = "pipeline.reports_sha256"
 
 
+def results_in(path: Path) -> dict[str, float]:
+    """The numbers of a file metrics.json that MLflow shows: what is of the training was sent by epoch."""
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return {key: metrics[key] for key in metrics if key.startswith(("test_", "generalisation_"))}
+
+
 class Evaluation:
     """The reports of a record, and the settings that they were made with."""
 
@@ -68,9 +74,7 @@ class Evaluation:
     @cached_property
     def results(self) -> dict[str, float]:
         """The numbers, by the names that MLflow shows."""
-        metrics = json.loads(self._files.metrics.read_text(encoding="utf-8"))
-        # What is of the training was sent by epoch.
-        return {key: metrics[key] for key in metrics if key.startswith(("test_", "generalisation_"))}
+        return results_in(self._files.metrics)
 
     def show(self, store: "Store", training: MlflowRun, model: str | None) -> None:
         """Have MLflow show the evaluation, unless it does.

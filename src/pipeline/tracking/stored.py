@@ -50,6 +50,7 @@ class Broken:
     name: str  # among the artifacts
     owner: str  # the id of the run, or of the logged model
     digest: str  # the SHA-256 that it should have
+    place: str  # where MLflow has it
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Stored:
     def problems(self) -> list[str]:
         """A sentence for each."""
         return [*([self.lost] if self.lost else []), *(found.text for found in self.broken)]
+
+    @property
+    def broken_names(self) -> set[str]:
+        """Those files of the run, among its artifacts, that are not as they were recorded."""
+        return {found.name for found in self.broken if found.owner == self.run.info.run_id}
 
     def model_file(self, suffix: str) -> Path | None:
         """The model's file with this ending, such as ".onnx"."""
@@ -92,28 +98,34 @@ def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True)
     wanted: list[Broken] = []
     files, model_folder = _at_hand(run.info.artifact_uri, folder / "run", remote), None
     if files:
-        wanted += _wanted(files, _digests(run.data.tags), f"of the run {name}", run_id)
+        wanted += _wanted(files, run.info.artifact_uri, _digests(run.data.tags), f"of the run {name}", run_id)
     if model:
         model_folder = _at_hand(model.artifact_location, folder / "model", remote)
         # A run that is older than the tag has the digest of the Keras model.
         older = {"data/model.keras": run.data.tags.get("pipeline.model_sha256", "")}
         if model_folder:
             digests = _digests(model.tags) or older
-            wanted += _wanted(model_folder, digests, f"of the model of {name}", str(model.model_id))
+            uri, what = model.artifact_location, f"of the model of {name}"
+            wanted += _wanted(model_folder, uri, digests, what, str(model.model_id))
     has_lost = not model and "pipeline.model_sha256" in run.data.tags
     lost = f"MLflow has no model of the run {name}." if has_lost else ""
     return Stored(run, files or folder, model, model_folder, len(wanted), _broken(wanted), lost)
 
 
-def _wanted(folder: Path, digests: Mapping[str, str], what: str, owner: str) -> list[Broken]:
-    return [Broken(f"{path} {what}", folder / path, path, owner, digest) for path, digest in digests.items()]
+def _wanted(folder: Path, uri: str, digests: Mapping[str, str], what: str, owner: str) -> list[Broken]:
+    # Not where it was downloaded to, which is gone when somebody reads of it.
+    place = str(folder) if _is_here(uri) else uri
+    return [
+        Broken(f"{path} {what}", folder / path, path, owner, digest, f"{place}/{path}")
+        for path, digest in digests.items()
+    ]
 
 
 def _broken(wanted: Sequence[Broken]) -> list[Broken]:
     with ThreadPoolExecutor(_THREADS) as threads:
         found = threads.map(lambda one: sha256(one.path) if one.path.is_file() else None, wanted)
         return [
-            replace(one, text=f"{one.text} is {'missing' if digest is None else 'damaged'}: {one.path}")
+            replace(one, text=f"{one.text} is {'missing' if digest is None else 'damaged'}: {one.place}")
             for one, digest in zip(wanted, found, strict=True)
             if digest != one.digest
         ]
@@ -130,7 +142,7 @@ def _digests(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _at_hand(uri: str, folder: Path, remote: bool) -> Path | None:
     """A folder with the artifacts at `uri`; None: they are elsewhere, and were not to be downloaded."""
-    if urlsplit(uri).scheme in ("", "file"):
+    if _is_here(uri):
         return Path(unquote(urlsplit(uri).path))
     if not remote:
         return None
@@ -138,3 +150,7 @@ def _at_hand(uri: str, folder: Path, remote: bool) -> Path | None:
 
     folder.mkdir(parents=True, exist_ok=True)
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+
+
+def _is_here(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("", "file")

@@ -26,6 +26,7 @@ class Problem:
     run: str = ""  # MLflow's id of the run or of the logged model that names the file
     digest: str = ""  # that the file should have: MD5 in the cache and the workspace, else SHA-256
     stage: str = ""  # whose output in dvc.lock it is
+    value: float | None = None  # that the metric `name` of `run` should have
 
 
 def digests(paths: Iterable[Path], algorithm: str, description: str) -> dict[Path, str | None]:

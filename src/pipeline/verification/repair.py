@@ -68,6 +68,12 @@ def repair(
         downloaded,
     )
     for problem in problems:
+        if problem.value is not None:
+            # Now, since MLflow shows the latest value: what was there stays in the metric's history.
+            client = open_store(tracking, cache.workspace).client
+            client.log_metric(problem.run, problem.name, problem.value)
+            lines.append(f"{problem.name} in MLflow: restored as metrics.json has it")
+    for problem in problems:
         if problem.area == "registry" and problem.name:
             how = _restore_journal(problem.name, cache.workspace, tracking)
             lines.append(f"journal of {problem.name}: {how}")

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,11 @@ from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, check_copies, folder_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
 from pipeline.tracking.store import open_store, search
-from pipeline.tracking.stored import fetch
+from pipeline.tracking.stored import Stored, fetch
 from pipeline.verification.problems import Problem
 
 if TYPE_CHECKING:
@@ -96,7 +98,23 @@ def check_mlflow(
         ]
         if stored.lost:
             problems.append(Problem("mlflow", stored.lost, run=run.info.run_id))
+        problems += _metrics_shown(stored)
     return problems, checked
+
+
+def _metrics_shown(stored: Stored) -> Iterator[Problem]:
+    """Metrics of an evaluation that MLflow shows otherwise than the file of the run has them."""
+    run, path = stored.run, stored.folder / "metrics.json"
+    # A file that is not as recorded says nothing; nor does one of a run whose reports are still under way.
+    if REPORTS_TAG not in run.data.tags or not path.is_file() or "metrics.json" in stored.broken_names:
+        return
+    for key, value in results_in(path).items():
+        shown = run.data.metrics.get(key)
+        if shown is None or not math.isclose(shown, value, rel_tol=1e-9):
+            said = "missing" if shown is None else f"{shown:g}"
+            text = f"{key} of the run {run.info.run_name} is {said} in MLflow, "
+            text += f"and {value:g} in its metrics.json."
+            yield Problem("mlflow", text, name=key, run=run.info.run_id, value=value)
 
 
 def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Problem]:
@@ -126,6 +144,13 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
                 )
                 text += "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
                 # Without the name, by which a repair would take the journal, which is whole, for damaged.
+                problems.append(Problem("registry", text))
+            run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
+            if run and run.info.lifecycle_stage == "deleted":
+                text = (
+                    f"{alias} of {name} is of the run {run.info.run_name}, which was deleted in MLflow: "
+                    f"`mlflow runs restore --run-id {run.info.run_id}` brings it back."
+                )
                 problems.append(Problem("registry", text))
     return problems
 

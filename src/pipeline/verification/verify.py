@@ -44,7 +44,8 @@ def verify(workspace: Workspace, tracking: TrackingSection, wanted: Wanted) -> i
     for line in _left(workspace, wanted.clean):
         say(line)
     if problems:
-        advice = "" if wanted.repair else " `pipeline verify --repair` mends what it can."
+        command = "pipeline verify --all --repair" if wanted.everything else "pipeline verify --repair"
+        advice = "" if wanted.repair else f" `{command}` mends what it can."
         say(f"{count(len(problems), 'thing')} not as recorded.{advice}")
         return BROKEN
     say("Everything is as recorded.")
