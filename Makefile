@@ -120,8 +120,9 @@ endef
 .venv/runtime .venv/dev: .venv/%: requirements.lock requirements-dev.lock pyproject.toml
 	@if [ "$$(cat .venv/made-for 2>/dev/null)" != "$(HERE)" ]; then \
 	  echo "Setting up .venv from the lock file (a few minutes, once):"; \
+	  rm -rf .venv && \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13")' && \
-	  rm -rf .venv && $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
+	  $(PYTHON) -m venv .venv && echo "$(HERE)" > .venv/made-for; fi
 ifneq ($(strip $(EXTRAS)),)
 	@python -c "$$requirements_of_extras" "$(EXTRAS)" > .venv/extras.txt
 endif

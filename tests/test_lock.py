@@ -1,6 +1,9 @@
-"""The lock files: the same packages for every Python that pyproject.toml allows."""
+"""What make installs: the same packages for every Python that pyproject.toml allows."""
 
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -41,3 +44,21 @@ def test_packages_are_locked_by_hashes_and_without_addresses(name):
 
 def test_the_tests_run_with_the_packages_of_the_pipeline():
     assert versions("requirements.lock").items() <= versions("requirements-dev.lock").items()
+
+
+def test_an_environment_that_was_copied_with_a_clone_is_built_anew(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        (tmp_path / name).touch()
+    python = Path(sys.base_prefix, "bin", "python3")
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / ".venv/made-for").write_text("/another/place\n")
+    path = f"{python.parent}:/usr/bin:/bin"
+
+    # It ends at the installation, for which this is no whole clone.
+    made = subprocess.run(
+        ["make", ".venv/runtime"], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True
+    )
+
+    assert (tmp_path / ".venv/made-for").read_text() == f"{tmp_path}\n", made.stderr
