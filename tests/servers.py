@@ -68,10 +68,10 @@ def postgresql():
     if not (found[-1] / "pg_ctl").exists():
         pytest.fail("needs PostgreSQL: apt-get install postgresql")
     port = free_port()
-    # It refuses to run as root.
+    # It refuses to run as root; the user that it then has may not enter the tests' own TMPDIR.
     user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
     folder = subprocess.run(
-        ["mktemp", "-d"], capture_output=True, text=True, check=True, user=user
+        ["mktemp", "-d", "-p", "/tmp"], capture_output=True, text=True, check=True, user=user
     ).stdout.strip()
 
     def run(program, *arguments):
