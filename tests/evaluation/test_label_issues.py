@@ -20,7 +20,7 @@ def predictions(labels, classes=3):
     return Predictions(tuple(map(str, range(classes))), np.array(labels, np.int32), scores.astype(np.float32))
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 @pytest.mark.parametrize("classes", [3, 5], ids=["all-classes-occur", "two-classes-never-occur"])
 def test_planted_wrong_labels_are_found_the_least_probable_first(classes):
     labels = np.arange(300) % 3

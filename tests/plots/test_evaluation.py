@@ -64,7 +64,7 @@ def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, high
     ],
     ids=["ten", "two-in-colour", "hundred", "two-images", "two-channels", "five-channels"],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, classes, images, options):
     files = draw_all(tmp_path / "figures", guesses(classes, images), **options)
     assert set(files) == NAMES

@@ -50,7 +50,7 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize("report", SWEEPS.values(), ids=SWEEPS)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path, report):
     draw(tmp_path, report)
     assert {path.stem for path in tmp_path.iterdir()} == NAMES

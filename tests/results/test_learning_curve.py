@@ -68,7 +68,7 @@ def test_more_images_that_did_not_help_are_not_said_to_help():
     assert curve.text == "Twice the images: no better val_accuracy is expected than 85.00 % with all images."
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_path):
     # By the law through them, twice the images would bring 42.33 %: less than all of them brought already.
     reached = {0.125: 0.3208, 0.25: 0.2765, 0.5: 0.2522, 1.0: 0.4504}
@@ -99,7 +99,7 @@ def test_of_two_shares_or_without_an_error_there_is_no_law(tmp_path, group, says
     assert imread(tmp_path / "learning_curve.png").shape[1] == 880
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_the_figure_is_drawn_for_such_sweeps_only(tmp_path):
     draw(tmp_path / "curve", sweep(trials(lambda share: 0.03 * share**-0.8, spread=0.002)))
     assert imread(tmp_path / "curve" / "learning_curve.png").shape[1] == 880

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -94,7 +94,7 @@ class OnServer(Case):
     def artifacts(self):
         import sqlite3
 
-        with sqlite3.connect(self.server.folder / "server.db") as connection:
+        with closing(sqlite3.connect(self.server.folder / "server.db")) as connection, connection:
             [[number]] = connection.execute(
                 "SELECT experiment_id FROM experiments WHERE name = ?", (self.experiment,)
             ).fetchall()
