@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from servers import PATIENCE
+
 # What a proxy does to the chosen request: whether the server gets it, and whether the client gets a 500.
 BREAKS = {
     "not sent": (False, False),
@@ -56,10 +58,10 @@ class Proxy:
                     breaks = proxy._breaks(request)
                     meets = proxy.meet and sum(one.startswith(proxy.meet) for one in proxy.requests) <= 2
                 if meets and request.startswith(proxy.meet):
-                    proxy._both.wait(60)
+                    proxy._both.wait(PATIENCE)
                 forwarded, answers = BREAKS[proxy.how] if breaks else (True, False)
                 if forwarded:
-                    server = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+                    server = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
                     server.request(self.command, self.path, body, dict(self.headers))
                     answer = server.getresponse()
                     status, content = answer.status, answer.read()
