@@ -201,6 +201,31 @@ def test_a_worker_that_is_told_to_end_before_it_began_ends():
         assert not worker.alive
 
 
+def test_where_jax_trains_tensorflow_is_imported_only_for_a_worker_that_needs_it():
+    with start_fork_server(Workspace(REPOSITORY), "jax") as importing:
+        forked = Worker(importing.address, Target("jax"))  # By the process without Keras, once it is ready.
+        idle = children(int(parent_of(forked.pid))) - {str(forked.pid)}
+        assert len(idle) == 1
+        assert not has_tensorflow(*idle)
+        worker = Worker(importing.address)
+        assert parent_of(worker.pid) in idle
+        assert has_tensorflow(*idle)
+        worker.stop()
+        forked.stop()
+
+
+def parent_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().split()[3]
+
+
+def children(pid):
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def has_tensorflow(pid):
+    return "libtensorflow" in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server, tmp_path):
     with (tmp_path / "log").open("w") as log:
         for _ in range(20):
@@ -215,8 +240,7 @@ def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server,
 def test_where_the_process_with_keras_was_killed_a_worker_is_refused():
     with start_fork_server(Workspace(REPOSITORY)) as server:
         worker = Worker(server.address)
-        with_keras = int(Path(f"/proc/{worker.pid}/stat").read_text().split()[3])
-        os.kill(with_keras, signal.SIGKILL)
+        os.kill(int(parent_of(worker.pid)), signal.SIGKILL)
         worker.wait()
         with pytest.raises(OSError):
             Worker(server.address)

@@ -35,13 +35,14 @@ _SECONDS_BETWEEN_SIGNALS = 10.0
 class ForkServer:
     """A handle to such processes, which end with the one that started them."""
 
-    def __init__(self, code: Workspace, module: str, pools: Sequence[str]) -> None:
+    def __init__(self, code: Workspace, module: str, pools: Sequence[str], *arguments: str) -> None:
         """Start them.
 
         Args:
             code: has the package that they import.
             module: run with the numbers of the listening sockets, in the order of `pools`; does the imports.
             pools: the names of the processes, by what they have imported.
+            arguments: what `module` is told after the numbers.
         """
         self._open = ExitStack()
         # The names of sockets may be no longer than a hundred characters: a workspace's may be.
@@ -54,7 +55,7 @@ class ForkServer:
                 listener.listen()
                 numbers.append(listener.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, numbers)],
+                [sys.executable, "-m", module, *map(str, numbers), *arguments],
                 env=os.environ | {"PYTHONPATH": str(code.root / "src")},
                 stdin=subprocess.DEVNULL,
                 pass_fds=numbers,

@@ -130,7 +130,7 @@ class Job:
             Job._worker = Worker(server, target)
         except OSError:
             # It died, or this is another machine than the driver's.
-            own = Job._own_server = start_fork_server(Folder(self.folder).code)
+            own = Job._own_server = start_fork_server(Folder(self.folder).code, target.backend)
             server, Job._worker = own.address, Worker(own.address, target)
         return server, Job._worker
 

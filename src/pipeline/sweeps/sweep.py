@@ -147,7 +147,7 @@ def _opened(sweep: Sweep) -> Iterator[ForkServer]:
                     target = folder.code.root / path.relative_to(repository.root)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, target)
-                with start_fork_server(folder.code) as server:
+                with start_fork_server(folder.code, sweep.config.train.backend) as server:
                     sweep.begin(folder)
                     yield server
             finally:

@@ -6,6 +6,7 @@ them side by side: Keras for the workers, DVC for the trials and what publishes.
 
 import importlib
 import os
+import select
 import socket
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,18 @@ from pipeline.processes.system import die_with_parent
 DVC, KERAS = "dvc", "keras"
 
 
-def start_fork_server(code: Workspace) -> ForkServer:
-    """A fork server with the package in `code` and the pools DVC and KERAS."""
-    return ForkServer(code, __name__, (DVC, KERAS))
+def start_fork_server(code: Workspace, backend: str = "tensorflow") -> ForkServer:
+    """A fork server with the package in `code` and the pools DVC and KERAS.
+
+    Args:
+        code: has the package.
+        backend: of the trainings, as far as it is known. If it is not TensorFlow, Keras is imported only once
+            somebody asks for a worker with it: those of JAX are of the other pool.
+    """
+    return ForkServer(code, __name__, (DVC, KERAS), backend)
 
 
-def _main(others: socket.socket, workers: socket.socket) -> None:
+def _main(others: socket.socket, workers: socket.socket, backend: str) -> None:
     """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
     prepare_environment(here().scratch / "home")
     _import(_BY_BOTH)
@@ -34,6 +41,8 @@ def _main(others: socket.socket, workers: socket.socket) -> None:
     else:
         die_with_parent()
         others.close()
+        if backend != "tensorflow":
+            select.select([workers], [], [])
         with quiet_tensorflow():
             import_keras()
         _import(_BY_WORKERS)
@@ -101,4 +110,5 @@ _BY_OTHERS = (
 
 if __name__ == "__main__":
     die_with_parent()
-    _main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))
+    first, second, backend = sys.argv[1:]
+    _main(socket.socket(fileno=int(first)), socket.socket(fileno=int(second)), backend)
