@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace, remove, write_text
@@ -20,6 +21,7 @@ from pipeline.trials.layout import share_cache
 
 # What git and DVC are told by the shell that this runs in is about another repository.
 _FOREIGN = ("GIT_", "DVC_", "PYTHON")
+_JAX = "jax", "jaxlib"  # What backend jax needs beside the packages that every environment has.
 _EPOCH = re.compile(r"Epoch (?P<number>\d+) of (?P<total>\d+): (?P<note>.*)")  # a line of the stage train
 
 
@@ -36,8 +38,9 @@ def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -
         own_packages: whether to use those of the lock file of the run's commit, not today's.
 
     Raises:
-        PipelineError: the code can't be had, or a stage failed.
+        PipelineError: the code or the packages can't be had, or a stage failed.
     """
+    _refuse_without_backend(origin, own_packages)
     with temporary_folder() as folder:
         clone = _check_out(origin, repository, folder / "repository")
         config = dict(origin.config)
@@ -45,10 +48,54 @@ def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -
         config["tracking"] = {**config["tracking"], "uri": None}
         write_text(clone.params, dump_values(config))
         share_cache(clone, "config.local", repository, autostage=False)
-        python = _environment_of(clone, repository) if own_packages else Path(sys.executable)
+        python = Path(sys.executable)
+        if own_packages:
+            python = _environment_of(clone, repository, packages_of(origin, clone.root))
         _repro(clone, python, "fetch", "preprocess")
         _repro(clone, python, "--force", "--no-run-cache", "--no-commit", "train", "evaluate")
         yield clone
+
+
+def _refuse_without_backend(origin: Origin, own_packages: bool) -> None:
+    """Say at once what the training would only say after the clone and the environment are made."""
+    train = origin.config["train"]
+    if train.get("backend") != "jax":
+        return
+    if own_packages and train["device"] == "gpu":
+        raise PipelineError(
+            f"{origin.label} was trained on a GPU, and no lock file has the packages of CUDA: install JAX "
+            "for it as docs/gpu.md says, and leave out --environment."
+        )
+    if not own_packages and find_spec("jax") is None:
+        raise PipelineError(
+            f"{origin.label} was trained with JAX, which is not installed: `make setup EXTRAS=jax` installs "
+            "it for processors, and docs/gpu.md says how to install it for a GPU."
+        )
+
+
+def packages_of(origin: Origin, root: Path) -> str:
+    """What the lock files of a run's commit have for it, as pip reads it.
+
+    Args:
+        origin: of the run.
+        root: the repository as the run's code was.
+
+    Raises:
+        PipelineError: there is no lock file, or none that has the backend's packages.
+    """
+    lock_file = root / "requirements.lock"
+    if not lock_file.exists():
+        raise PipelineError("The run's commit has no requirements.lock to make its environment from.")
+    packages = lock_file.read_text(encoding="utf-8")
+    if origin.config["train"].get("backend") != "jax":
+        return packages
+    extras = root / "requirements-dev.lock"
+    text = extras.read_text(encoding="utf-8") if extras.exists() else ""
+    # A package is its line and those below that are indented: its digests.
+    found = re.findall(rf"^(?:{'|'.join(_JAX)})==.*\n(?:[ \t].*\n?)*", text, re.MULTILINE)
+    if len(found) < len(_JAX):
+        raise PipelineError("The run was trained with JAX, which the lock files of its commit don't have.")
+    return "\n".join([packages.rstrip("\n"), *found])
 
 
 def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
@@ -128,15 +175,14 @@ def _show(lines: Iterable[str]) -> None:
                 say(line.rstrip("\n"))
 
 
-def _environment_of(clone: Workspace, repository: Workspace) -> Path:
-    """The Python of an environment with the packages of the clone's lock file, made once for each lock file.
+def _environment_of(clone: Workspace, repository: Workspace, packages: str) -> Path:
+    """The Python of an environment with such packages, made once for all runs that have the same.
 
     Raises:
-        PipelineError: there is no lock file, or its packages can't be installed.
+        PipelineError: they can't be installed.
     """
-    lock_file = clone.root / "requirements.lock"
-    if not lock_file.exists():
-        raise PipelineError("The run's commit has no requirements.lock to make its environment from.")
+    lock_file = clone.root.with_name("packages.lock")
+    write_text(lock_file, packages)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     key = hashlib.sha256(version.encode() + lock_file.read_bytes()).hexdigest()[:16]
     folder = repository.scratch / "environments" / key
