@@ -165,6 +165,22 @@ def test_the_card_says_what_is_known_and_leaves_out_what_is_not(evaluated):
     assert "None" not in text
 
 
+def test_the_card_of_a_model_of_jax_says_what_computed_it_and_what_its_reproduction_takes(
+    config, evaluated, workspace
+):
+    plain = evaluated.model_card.read_text()
+    assert "JAX" not in plain
+    assert "computed with" not in plain
+    train = config.train.model_copy(update={"backend": "jax", "devices": 2, "precision": "bfloat16"})
+    described = json.loads(workspace.run.read_text())
+    described["config"] = {"train": train.model_dump(mode="json")}
+    workspace.run.write_text(json.dumps(described))
+    run(config, workspace)
+    card = workspace.model_card.read_text()
+    assert "| computed with | JAX on 2 CPUs, in bfloat16 |" in card
+    assert "That takes JAX on 2 CPUs, in bfloat16: see docs/gpu.md." in card.split("## Reproduce")[1]
+
+
 def test_without_a_subset_for_it_the_card_has_no_limits(config, workspace):
     run(with_settings(config, robustness=0), workspace)
     assert "## Limits" not in workspace.model_card.read_text()

@@ -136,6 +136,8 @@ class Card:
             for name in ("optimizer", "learning_rate", "schedule", "batch_size")
             if name in train
         ]
+        if (computed := _computed_with(train)) is not None:
+            rows.append(("computed with", computed))
         changed = [f"{name} {value:g}" for name, value in train.get("augment", {}).items() if value]
         if changed:
             rows.append(("augmentation", ", ".join(changed)))
@@ -228,10 +230,22 @@ class Card:
 
     def _reproduction(self) -> str:
         weights = self.description.weights_sha256
+        computed = _computed_with(self.run.get("config", {}).get("train", {}))
+        needs = f" That takes {computed}: see docs/gpu.md." if computed else ""
         return (
             f"## Reproduce\n\n```console\n$ pipeline reproduce {self.run['name']}\n```\n\n"
-            f"trains it again; the digest of its weights is `{weights}`."
+            f"trains it again; the digest of its weights is `{weights}`.{needs}"
         )
+
+
+def _computed_with(train: Mapping[str, Any]) -> str | None:
+    """What a training computed with, where it is more than the one processor that all have."""
+    if train.get("backend", "tensorflow") == "tensorflow":
+        return None
+    devices = train["devices"]
+    precision = "" if train["precision"] == "float32" else f", in {train['precision']}"
+    name, device = train["backend"].upper(), train["device"].upper()
+    return f"{name} on {devices} {device}{'s' if devices > 1 else ''}{precision}"
 
 
 def _interval(name: str, metrics: Mapping[str, float]) -> str:
