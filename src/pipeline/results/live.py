@@ -114,7 +114,8 @@ class _Board:
         if trial.has_result:
             values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
             return ", ".join([*values, _time(trial.seconds or 0)])
-        return f"{trial.state}{': ' if trial.error else ''}{trial.error}"
+        # What follows on the line is not another sentence.
+        return f"{trial.state}{': ' if trial.error else ''}{trial.error}".removesuffix(".")
 
 
 def _time(seconds: float) -> str:
