@@ -67,6 +67,14 @@ def test_where_the_fault_is_follows_from_who_set_the_value(conf):
     assert refused(conf, "seed=1").startswith("The configuration in conf/ is refused.\n")
 
 
+def test_values_that_do_not_go_together_are_not_blamed_on_conf_alone(conf):
+    said = refused(conf, "train.backend=jax", "train.devices=64")
+    assert said.startswith("The configuration in conf/ with what the command line sets is refused.\ntrain: ")
+    path = conf / "train" / "default.yaml"
+    path.write_text(path.read_text().replace("weight_decay: 0.0", "weight_decay: 0.5"))
+    assert refused(conf, "seed=1").startswith("The configuration in conf/ is refused.\ntrain: ")
+
+
 @pytest.mark.parametrize(
     "head",
     ["", "# A licence\n# @package _global_\n", "---\n# @package _global_\n", "\ufeff# @package _global_\n"],

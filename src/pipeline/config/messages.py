@@ -39,7 +39,11 @@ def validate(
         news = [fault for fault in faults if fault["type"] != "too_short" or not _is_above(fault, faults)]
         keys = [_key(fault) for fault in news]
         is_typed = all(any(f"{key}.".startswith(f"{name}.") for name in typed) for key in keys)
+        # Values that don't go together may be the section's as the files have it, and the command line's.
+        is_mixed = any(name.startswith(f"{key}.") for key in keys for name in typed)
         heading = "The command line" if is_typed else f"The configuration in {where}"
+        if is_mixed and not is_typed:
+            heading += " with what the command line sets"
         lines = [_sentence(fault, key) for fault, key in zip(news, keys, strict=True)]
         raise PipelineError(f"{heading} is refused.\n" + "\n".join(lines)) from None
 
