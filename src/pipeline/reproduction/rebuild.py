@@ -156,7 +156,7 @@ def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
         assert process.stdout
         _show(process.stdout)
     if process.returncode:
-        raise PipelineError("The run could not be rebuilt: the stage said why above.")
+        raise PipelineError("The run could not be rebuilt: the reason is above.")
 
 
 def _show(lines: Iterable[str]) -> None:

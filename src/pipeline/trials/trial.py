@@ -45,7 +45,7 @@ class FailedError(PipelineError):
 
     def __init__(self, config: Config, code: int) -> None:
         self.signal = signal.Signals(-code).name if code < 0 else ""
-        why = f"its process was ended by {self.signal}" if self.signal else "the stage said why above"
+        why = f"its process was ended by {self.signal}" if self.signal else "the reason is above"
         super().__init__(f"{config.name} (seed {config.seed}) failed: {why}.")
 
 

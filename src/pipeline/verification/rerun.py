@@ -105,7 +105,7 @@ def _repro(stage: str, cache: Cache) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
     code = subprocess.run(command, cwd=cache.workspace.root, env=os.environ | {"PATH": path}).returncode
-    return "could not be made again: the stage said why above" if code else ""
+    return "could not be made again: the reason is above" if code else ""
 
 
 def _equal(stage: str, lost: Sequence[Problem]) -> str:

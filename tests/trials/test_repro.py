@@ -1,0 +1,34 @@
+"""`dvc repro` in a process of ours says what ended a stage that could say nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repro")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -KILL $$", "its process was ended by SIGKILL, as the system does if there is no memory left."),
+        ("bash -c 'kill -SEGV $$'; exit $?", "its process was ended by SIGSEGV."),
+        ("exit 3", None),
+    ],
+)
+def test_a_stage_that_is_killed_is_said_to_be(repository, command, said):
+    (repository / "dvc.yaml").write_text(f"stages:\n  train:\n    cmd: {command!r}\n")
+
+    program = "import sys; from pipeline.trials.repro import repro; sys.exit(repro())"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == ([f"error: failed to reproduce 'train': {said}"] if said else [])
