@@ -37,10 +37,10 @@ client.set_registered_model_alias("digits", "champion", "1")
 """
 
 
-def serve(clone, start, *options):
-    """A server that answers, and its port."""
+def serve(clone, start, *options, under=()):
+    """A server that answers, and its port; `under` is what its command begins with."""
     port = free_port()
-    running = start(clone, "pipeline", "serve", "--port", str(port), *options)
+    running = start(clone, *under, "pipeline", "serve", "--port", str(port), *options)
 
     def answers():
         assert running.process.poll() is None, running.output
@@ -223,6 +223,14 @@ def test_a_terminal_that_is_closed_ends_it_after_the_requests_in_flight(smoke, s
     assert running.end() == 0
     assert "Traceback" not in running.output
     until(lambda: smoke.processes() == [])
+
+
+def test_under_nohup_it_outlives_its_terminal(smoke, start):
+    running, port = serve(smoke, start, under=["nohup"])
+    os.killpg(running.process.pid, signal.SIGHUP)
+    time.sleep(1)
+    assert asked(port, "GET", "/v2/health/ready")[0] == 200
+    assert running.end() == 0
 
 
 def children(process: int) -> list[int]:
