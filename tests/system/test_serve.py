@@ -230,6 +230,7 @@ def test_under_nohup_it_outlives_its_terminal(smoke, start):
     os.killpg(running.process.pid, signal.SIGHUP)
     time.sleep(1)
     assert asked(port, "GET", "/v2/health/ready")[0] == 200
+    running.process.terminate()
     assert running.end() == 0
 
 
