@@ -3,10 +3,10 @@
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
+
+from proc import is_running
 
 # As joblib's: what a trial raises, and what is raised between two, is caught, and the next one begins.
 PROCESS = """
@@ -65,10 +65,3 @@ def wait_for(path):
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def is_running(process: int) -> bool:
-    """Whether it is there, and not only waits to be noticed by whoever inherited it."""
-    with suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_bytes() != b""
-    return False

@@ -58,6 +58,21 @@ def asked(port, method, path, body=None, headers=None):
     return response.status, json.loads(response.read())
 
 
+def assert_last_request_is_answered(running, port, picture, end):
+    """The head has come and the body has not when `end` is called: it is answered all the same."""
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+        )
+        time.sleep(0.2)
+        end(running.process.pid)
+        time.sleep(0.5)
+        raw.sendall(picture)
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+    assert running.end() == 0
+    assert "Traceback" not in running.output
+
+
 def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
     running, port = serve(smoke, start)
     ask = partial(asked, port)
@@ -83,19 +98,8 @@ def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_an
     assert "onnxruntime" in maps
     assert "tensorflow" not in maps
 
-    # The head has come, the body has not: it is answered all the same.
     picture = png(images[0])
-    with socket.create_connection(("127.0.0.1", port)) as raw:
-        raw.sendall(
-            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
-        )
-        time.sleep(0.2)
-        os.kill(running.process.pid, signal.SIGTERM)
-        time.sleep(0.5)
-        raw.sendall(picture)
-        assert raw.recv(100).startswith(b"HTTP/1.1 200")
-    assert running.end() == 0
-    assert "Traceback" not in running.output
+    assert_last_request_is_answered(running, port, picture, lambda process: os.kill(process, signal.SIGTERM))
 
 
 PYFUNC = """
@@ -211,17 +215,7 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
 def test_a_terminal_that_is_closed_ends_it_after_the_requests_in_flight(smoke, start, workers):
     running, port = serve(smoke, start, "--workers", workers)
     picture = png(255 * np.eye(8, dtype=np.uint8))
-    with socket.create_connection(("127.0.0.1", port)) as raw:
-        raw.sendall(
-            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
-        )
-        time.sleep(0.2)
-        os.killpg(running.process.pid, signal.SIGHUP)
-        time.sleep(0.5)
-        raw.sendall(picture)
-        assert raw.recv(100).startswith(b"HTTP/1.1 200")
-    assert running.end() == 0
-    assert "Traceback" not in running.output
+    assert_last_request_is_answered(running, port, picture, lambda process: os.killpg(process, signal.SIGHUP))
     until(lambda: smoke.processes() == [])
 
 

@@ -6,9 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.data.batches import Split, is_hidden, split_of
+from pipeline.data.reader import ENDINGS
 from pipeline.errors import PipelineError
-
-_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class Pictures:
@@ -20,6 +19,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._resolved: dict[Path, Path] = {}
         self._named: set[str] = set()
         self._was_searched = False
 
@@ -63,14 +63,19 @@ class Pictures:
             PipelineError: it may be one of several.
         """
         path = folder / name
-        path.resolve().relative_to(folder.resolve())
+        self._refuse_outside(path, folder)
         if path.is_file():
             self._named.add(path.relative_to(self._folder).as_posix())
         elif found := self.find(name, split):
             path = self._folder / found
-            path.resolve().relative_to(self._folder.resolve())
+            self._refuse_outside(path, self._folder)
             return found, path, split_above(found)
         return name, path, None
+
+    def _refuse_outside(self, path: Path, folder: Path) -> None:
+        if folder not in self._resolved:
+            self._resolved[folder] = folder.resolve()
+        path.resolve().relative_to(self._resolved[folder])
 
     def unnamed(self) -> Iterator[str]:
         """Those that were neither found nor noted, if any was searched for."""
@@ -92,7 +97,7 @@ class Pictures:
             folders[:] = sorted(inner for inner in folders if not is_hidden(inner))
             inside = Path(folder).relative_to(self._folder)
             for file in sorted(files):
-                if file.lower().endswith(_ENDINGS) and not is_hidden(file):
+                if file.lower().endswith(ENDINGS) and not is_hidden(file):
                     found.setdefault(_stem(file), []).append((inside / file).as_posix())
         return found
 
@@ -108,7 +113,7 @@ def _suits(found: Split | None, wanted: Split | None) -> bool:
 
 def _bare(path: str) -> str:
     """Without the ending of a picture."""
-    return path.rpartition(".")[0] if path.lower().endswith(_ENDINGS) else path
+    return path.rpartition(".")[0] if path.lower().endswith(ENDINGS) else path
 
 
 def _stem(path: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.registry.gate import Facts, Judged
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
-from pipeline.tracking.mlflow_run import ID_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, TEST_TAG
 from pipeline.tracking.occasion_tags import OCCASION_TAG
 from pipeline.tracking.store import search
 from pipeline.tracking.stored import Stored, fetch
@@ -80,7 +80,7 @@ class Evidence:
     @property
     def test(self) -> str:
         """The digest of the test split that it was evaluated on."""
-        return str(self.run.data.tags.get("data.test", "unknown"))
+        return str(self.run.data.tags.get(TEST_TAG, "unknown"))
 
     @property
     def onnx(self) -> Path:

@@ -184,7 +184,7 @@ def _environment_of(clone: Workspace, repository: Workspace, packages: str) -> P
     lock_file = clone.root.with_name("packages.lock")
     write_text(lock_file, packages)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    key = hashlib.sha256(version.encode() + lock_file.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256((version + packages).encode()).hexdigest()[:16]
     folder = repository.scratch / "environments" / key
     with locked(
         folder.with_suffix(".lock"), waiting="Waiting for another process that makes this environment."

@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.results.download import download_run
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import Code, code_of
+from pipeline.tracking.mlflow_run import TEST_TAG
 from pipeline.tracking.occasion import Occasion, occasions_of
 
 
@@ -69,7 +70,7 @@ def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspac
     """
     label, tags, files = download_run(name, tracking, workspace, folder)
     config = _config_in(files, label)
-    return _recorded(label, read_run(files.run), config, tags.get("data.test", ""), files, workspace)
+    return _recorded(label, read_run(files.run), config, tags.get(TEST_TAG, ""), files, workspace)
 
 
 def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Origin:

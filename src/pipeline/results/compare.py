@@ -9,7 +9,8 @@ from pipeline.console import table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.significance import mcnemar, show_p
-from pipeline.results.lookup import TEST_PINS, TEST_TAG, Evaluated, look_up
+from pipeline.results.lookup import TEST_PINS, Evaluated, look_up
+from pipeline.tracking.mlflow_run import TEST_TAG
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
 _TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors", "test_tta_accuracy")

@@ -16,7 +16,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
 from pipeline.tracking.run import SWEEP_TAG
 from pipeline.tracking.store import open_store, search, unreachable
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 TRIALS_SHOWN = 5  # of a sweep
-TEST_TAG = "data.test"  # a digest of the images and labels that a run was evaluated on
-TEST_PINS = "data.sha256.test_"  # the keys of those that its configuration named
+TEST_PINS = "data.sha256.test_"  # the keys of the test images that a configuration names
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """The model in hand: what each process of a server starts with, also one that takes the place of another."""
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from pipeline.artifacts.workspace import atomic, write_text
 from pipeline.serving.reference import Resolved
+
+_RESOLVED = TypeAdapter(Resolved)
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,8 @@ class Held:
 
     def put(self, source: Resolved) -> None:
         """Have the processes that start from now on begin with `source`."""
-        write_text(self.folder / "held.json", json.dumps(asdict(source), default=str))
+        write_text(self.folder / "held.json", _RESOLVED.dump_json(source).decode())
 
     def get(self) -> Resolved:
         """What was put last."""
-        found = json.loads((self.folder / "held.json").read_text(encoding="utf-8"))
-        accuracy, card = found["test_accuracy"], found["card"]
-        return Resolved(
-            Path(found["path"]),
-            found["name"],
-            found["version"],
-            (accuracy[0], accuracy[1], accuracy[2]) if accuracy else None,
-            Path(card) if card else None,
-        )
+        return _RESOLVED.validate_json((self.folder / "held.json").read_bytes())

@@ -21,12 +21,11 @@ from pipeline.config.section import ReaderSection
 from pipeline.data.formats import idx
 from pipeline.data.formats.npy import open_npy, read_npy, read_npz
 from pipeline.data.formats.tar import WholeMember
-from pipeline.data.reader import PictureError, read_picture, read_pixels
+from pipeline.data.reader import ENDINGS, PictureError, read_picture, read_pixels
 from pipeline.errors import PipelineError
 
 MAX_BYTES = 2**31  # that an array may unpack to
 _MAX_PICTURE = 2**28  # bytes of a picture in an archive
-_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 STANDARD_INPUT = "-"
 
 
@@ -73,7 +72,7 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
     elif Path(path).is_dir():
         for file in _below(path):
             # Ten thousand pictures are opened by the processes that read them.
-            if file.lower().endswith(_ENDINGS) or not Path(file).is_file():
+            if file.lower().endswith(ENDINGS) or not Path(file).is_file():
                 yield Item(file, file)
             else:
                 yield from _of_path(file, reader)

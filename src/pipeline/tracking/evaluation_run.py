@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import sha256
 from pipeline.config.section import leaves
-from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, MlflowRun, named_data, shortened
+from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, TEST_TAG, MlflowRun, named_data, shortened
 from pipeline.tracking.record import Record
 from pipeline.tracking.stored import digests_below, files_tag
 
@@ -153,7 +153,7 @@ class Evaluation:
         )
         how = [f"with {', '.join(changed)}"] if changed else []
         # Such as after a label was mended: nothing of the training changed.
-        test = self._data_tags.get("data.test", "")
-        how += [f"on test images {test[:8]}"] if training.tags.get("data.test", test) != test else []
+        test = self._data_tags.get(TEST_TAG, "")
+        how += [f"on test images {test[:8]}"] if training.tags.get(TEST_TAG, test) != test else []
         name = f"{training.name} evaluated {' '.join(how)}"
         return store.client.create_run(store.experiment, self._moment, tags, name)

@@ -18,6 +18,7 @@ ID_TAG = "pipeline.id"
 NAME_TAG = "pipeline.name"  # as models/run.json has it
 LABEL_TAG = "pipeline.label"  # what MLflow called the run at first
 ERROR_TAG = "pipeline.error"
+TEST_TAG = "data.test"  # a digest of the images and labels that it was evaluated on
 NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}

@@ -67,12 +67,7 @@ def repair(
         tracking,
         downloaded,
     )
-    for problem in problems:
-        if problem.value is not None:
-            # Now, since MLflow shows the latest value: what was there stays in the metric's history.
-            client = open_store(tracking, cache.workspace).client
-            client.log_metric(problem.run, problem.name, problem.value)
-            lines.append(f"{problem.name} in MLflow: restored as metrics.json has it")
+    lines += _restore_metrics(problems, cache, tracking)
     for problem in problems:
         if problem.area == "registry" and problem.name:
             how = _restore_journal(problem.name, cache.workspace, tracking)
@@ -147,6 +142,16 @@ def _restore_file(problem: Problem, cache: Cache) -> str:
 def _copy(source: Path, place: Path) -> None:
     with atomic(place) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _restore_metrics(problems: Sequence[Problem], cache: Cache, tracking: TrackingSection) -> Iterator[str]:
+    """Have MLflow show metrics as the files of their runs have them."""
+    if shown := [problem for problem in problems if problem.value is not None]:
+        client = open_store(tracking, cache.workspace).client
+        for problem in shown:
+            # Now, since MLflow shows the latest value: what was there stays in the metric's history.
+            client.log_metric(problem.run, problem.name, problem.value)
+            yield f"{problem.name} in MLflow: restored as metrics.json has it"
 
 
 def _restore_artifacts(
