@@ -63,6 +63,13 @@ def put_zip(path):
         archive.writestr("__MACOSX/._left", b"nothing")
 
 
+def zip_with_a_name_that_is_no_text():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("ä.png", png(LEFT))
+    return file.getvalue().replace("ä".encode(), b"\xff\xff")
+
+
 def put_tar(path):
     with tarfile.open(path, "w:gz") as archive:
         for name, image in (("../../left.png", LEFT), ("right.png", RIGHT)):
@@ -201,6 +208,7 @@ def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, caps
         "objects.npy": npy(np.array([print], object)),
         "labels.npz": npz(labels=np.arange(3)),
         "cut.zip": b"PK\x03\x04" + bytes(50),
+        "name.zip": zip_with_a_name_that_is_no_text(),
         "short.csv": b"1,2,3\n4,5,6\n",
         "high.csv": b",".join([b"300"] * 24),
     }

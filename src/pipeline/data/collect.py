@@ -60,7 +60,7 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh
     Raises:
         PipelineError: a picture or a label can't be read, or the files are laid out in no known way.
     """
-    listing = Listing()
+    listing = Listing(total=source.images)
     rows = decode(batches(listing), data.reader, listing, skip=source.unreadable == "skip", what=source.path)
     skipped, description = rows.skipped, ""
     splits = [-1 if split is None else _SPLITS.index(split) for split in rows.splits]

@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from math import prod
 from typing import IO, Any
 
@@ -70,11 +71,13 @@ def decode(
         PipelineError: a picture can't be read, and is not to be skipped, or an array is no image.
     """
     rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (for as long as they are used)
+    batches = iter(batches)
+    first = list(islice(batches, 1))  # Before it, a source does not know how many images it has.
     with track(listing.total, f"Reading {what}") as progress:
 
         def pictures() -> Iterator[tuple[tuple[Batch, int], tuple[list[bytes | str], int], int]]:
             start = 0
-            for batch in batches:
+            for batch in chain(first, batches):
                 if isinstance(batch.content, np.ndarray):
                     _note(batch, start, _write(batch.content, rows, start), rows, skip, progress)
                 else:

@@ -21,6 +21,7 @@ from pipeline.config.section import ReaderSection
 from pipeline.data.formats import idx
 from pipeline.data.formats.npy import open_npy, read_npy, read_npz
 from pipeline.data.formats.tar import WholeMember
+from pipeline.data.formats.zip import members
 from pipeline.data.reader import ENDINGS, PictureError, read_picture, read_pixels
 from pipeline.errors import PipelineError
 
@@ -146,24 +147,35 @@ def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator
 
 def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            if members and all(member.filename.endswith(".npy") for member in members):
-                yield from _of_npz(name, file, [member.filename[:-4] for member in members], reader)
-                return
-            for member in members:
-                place = f"{name}/{member.filename}"
-                if _is_hidden(member.filename):
-                    continue
-                if member.file_size > _MAX_PICTURE:
-                    yield Item(place, error=f"unpacks to {member.file_size:,} bytes")
-                    continue
-                try:
-                    yield Item(place, archive.read(member))
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                    yield Item(place, error=f"is damaged: {error}")
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        arrays = _arrays_of(file)
+        if arrays:
+            yield from _of_npz(name, file, arrays, reader)
+            return
+        for archive, member in members(file):
+            place = f"{name}/{member.filename}"
+            if member.is_dir() or _is_hidden(member.filename):
+                continue
+            if member.file_size > _MAX_PICTURE:
+                yield Item(place, error=f"unpacks to {member.file_size:,} bytes")
+                continue
+            try:
+                yield Item(place, archive.read(member))
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                yield Item(place, error=f"is damaged: {error}")
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
         raise PipelineError(f"{name} is not a whole archive: {error}") from None
+
+
+def _arrays_of(file: IO[bytes]) -> list[str]:
+    """The arrays in a zip that has nothing else."""
+    found = []
+    for _, member in members(file):
+        if member.is_dir():
+            continue
+        if not member.filename.endswith(".npy"):
+            return []
+        found.append(member.filename.removesuffix(".npy"))
+    return found
 
 
 def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:

@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import lzma
+import shutil
 import struct
 import tarfile
 import threading
@@ -409,6 +410,17 @@ def test_an_archive_gives_what_its_folder_gives(clone, pets, tmp_path, name):
     clone.fetch("mine")
 
 
+@pytest.mark.parametrize("name", ["pets", "pets.zip"])
+def test_the_progress_says_how_many_there_are(clone, pets, tmp_path, name, capsys):
+    shutil.make_archive(str(tmp_path / "pets"), "zip", pets)
+    (pets / ".hidden.png").touch()
+    path = pets if name == "pets" else tmp_path / name
+    clone.add(path, name="mine")
+    assert f"Reading {path} 30 of 30" in capsys.readouterr().out
+    clone.fetch("mine")
+    assert f"Reading {path} 30 of 30" in capsys.readouterr().out
+
+
 def test_the_order_of_the_members_means_nothing(clone, tmp_path):
     pictures = {
         f"{label}/{number}.png": png(np.full((4, 4), 20 * label + number, np.uint8))
@@ -460,9 +472,14 @@ def encrypted() -> bytes:
     return bytes(content)
 
 
+def with_a_name_that_is_no_text() -> bytes:
+    return zipped(**{"ä/1.png": PICTURE}).replace("ä".encode(), b"\xff\xff")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (with_a_name_that_is_no_text, "a name in its table of contents is no UTF-8"),
         (lambda: zipped(**{"../x.png": PICTURE}), "outside of the archive: refused"),
         (lambda: zipped(**{"/x.png": PICTURE}), "outside of the archive: refused"),
         (lambda: zipped(**{"a\\..\\..\\x.png": PICTURE}), "outside of the archive: refused"),

@@ -5,11 +5,13 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from itertools import islice
 from pathlib import Path
 
 from pipeline.data.batches import is_address
 from pipeline.data.formats import idx
 from pipeline.data.formats.delimited import ENDINGS, SEPARATORS, TAB_ENDINGS
+from pipeline.data.formats.zip import members
 from pipeline.data.layout import TABLES
 from pipeline.data.sources import csv
 from pipeline.errors import PipelineError
@@ -27,6 +29,7 @@ _NO_DATA = {
 }
 if sys.version_info < (3, 14):
     _NO_DATA[b"\x28\xb5\x2f\xfd"] = "is packed by zstd, which Python reads from 3.14 on"
+_MEMBERS = 1000  # of a zip, by which it is known
 _ENDINGS = {
     "parquet": (".parquet",),
     "npz": (".npz", ".npy"),
@@ -63,13 +66,7 @@ def detect(given: str, home: Path) -> str:
     if begin.startswith((b"\x93NUMPY", b"\x00\x00\x08")):
         raise PipelineError(f"{path} is one array: give the folder that has the other ones too.")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if "[Content_Types].xml" in names:
-            raise PipelineError(
-                f"{path} is a workbook of Excel: save its table as CSV in UTF-8, and give that."
-            )
-        return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
+        return _of_zip(path)
     if tarfile.is_tarfile(path):
         return "archive"
     if _is_table(path):
@@ -103,6 +100,18 @@ def _of_folder(folder: Path) -> str:
     if inner == {".parquet"} or (not inner and any(folder.glob("[!.]*/*/*.parquet"))):
         return "parquet"
     return "csv" if csv.labels_pictures(folder) else "folder"
+
+
+def _of_zip(path: Path) -> str:
+    """By the names of its first members."""
+    try:
+        with path.open("rb") as file:
+            names = {member.filename for _, member in islice(members(file), _MEMBERS)}
+    except (zipfile.BadZipFile, NotImplementedError):
+        return "archive"  # whose reader says what is wrong with it
+    if "[Content_Types].xml" in names:
+        raise PipelineError(f"{path} is a workbook of Excel: save its table as CSV in UTF-8, and give that.")
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
 
 
 def _by_name(address: str) -> str:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from pipeline.data.batches import Batch, Listing, PictureSource, in_batches, is_hidden, opened
 from pipeline.data.collect import loader
 from pipeline.data.formats.tar import WholeMember
+from pipeline.data.formats.zip import members
 from pipeline.data.layout import TABLES
 from pipeline.data.reader import BEGINNINGS
 from pipeline.errors import PipelineError
@@ -48,23 +49,24 @@ load = loader(batches)
 
 
 def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        listing.total = sum(not member.is_dir() for member in members)
-        for member in members:
-            name = _safe(member.filename)
-            if is_hidden(name):
-                continue
-            if member.is_dir():
-                listing.folders.append(name)
-                continue
-            if member.flag_bits & 1:
-                raise PipelineError(f"{name} in it is encrypted: unpack it yourself, and give the folder")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                listing.skipped.append((name, _LINK))
-                continue
-            with archive.open(member) as content:
-                yield from _content(name, content, member.file_size, listing, limit)
+    if listing.total is None:
+        listing.total = sum(
+            not (member.is_dir() or is_hidden(member.filename)) for _, member in members(file)
+        )
+    for archive, member in members(file):
+        name = _safe(member.filename)
+        if is_hidden(name):
+            continue
+        if member.is_dir():
+            listing.folders.append(name)
+            continue
+        if member.flag_bits & 1:
+            raise PipelineError(f"{name} in it is encrypted: unpack it yourself, and give the folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            listing.skipped.append((name, _LINK))
+            continue
+        with archive.open(member) as content:
+            yield from _content(name, content, member.file_size, listing, limit)
 
 
 def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
