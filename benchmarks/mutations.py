@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,19 +58,21 @@ class Mutant:
     before: str  # the part of it that is changed
     after: str
     source: str
+    which: int  # of those of the module that look alike, from top to bottom
 
     @property
     def row(self) -> str:
         """How the page shows it."""
         cells = (f"`{self.module}`", f"`{self.line}`", f"`{self.before}` → `{self.after}`")
-        return " | ".join(cell.replace("|", r"\|") for cell in cells)
+        which = f" ({self.which})" if self.which > 1 else ""
+        return " | ".join(cell.replace("|", r"\|") for cell in cells) + which
 
 
 def mutants(module: str) -> Iterator[Mutant]:
     """Every mutant of a module, from top to bottom."""
     text = (REPOSITORY / "src" / "pipeline" / f"{module}.py").read_text(encoding="utf-8")
     tree, lines = ast.parse(text), text.splitlines()
-    number = 0
+    number, alike = 0, Counter[tuple[str, str, str]]()
     while True:
         mutated = copy.deepcopy(tree)
         mutation = _Mutation(number)
@@ -78,7 +81,9 @@ def mutants(module: str) -> Iterator[Mutant]:
             return
         line, before, after = mutation.found
         code = lines[line - 1].partition("  #")[0].strip()
-        yield Mutant(module, code, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
+        alike[code, before, after] += 1
+        source = ast.unparse(ast.fix_missing_locations(mutated))
+        yield Mutant(module, code, before, after, source, alike[code, before, after])
         number += 1
 
 
@@ -255,7 +260,7 @@ def _preload() -> None:
 
 _Scores = dict[str, tuple[int, int, int]]  # by module: mutants, of these tried, of these not noticed
 _SCORE = re.compile(r"^\| `([a-z_/]+)` \| (\d+) \| (\d+) \| (\d+) \|", re.MULTILINE)
-_SURVIVOR = re.compile(r"^\| (`[a-z_/]+` \| `.*` \| `.*` → `.*`) \| (.*) \|$", re.MULTILINE)
+_SURVIVOR = re.compile(r"^\| (`[a-z_/]+` \| `.*` \| `.*` → `.*`(?: \(\d+\))?) \| (.*) \|$", re.MULTILINE)
 
 
 def _read_page() -> tuple[_Scores, dict[str, str]]:
@@ -288,7 +293,7 @@ whole suite. Written by `python -m benchmarks.mutations`, but for the reasons.
 
 Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), leaving out those that do
 the same as the code they were made of. Where fewer were tried than there are, they are a sample
-(`--sample`), chosen by a digest.
+(`--sample`), chosen by a digest. A number after a mutant says which of those that look alike it is.
 
 {not_run}| module | mutants | tried | not noticed | of these the same | noticed |
 |---|---|---|---|---|---|
