@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -246,8 +247,8 @@ def _copy(root: Path) -> None:
 
 def _preload() -> None:
     """Import what the tests would import anew for each mutant, but none of the package."""
-    import pytest  # noqa: F401
-
+    for name in ("pytest", "dvc.repo", "mlflow", "scipy.stats", "sklearn.metrics"):
+        import_module(name)
     sys.path.insert(0, str(REPOSITORY / "src"))
     from pipeline.environment import import_keras, quiet_tensorflow
 
