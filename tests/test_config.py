@@ -12,7 +12,15 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.compose import compose, compose_each, from_hydra
-from pipeline.config.params import dump, dump_values, experiment_of, read_params, view
+from pipeline.config.params import (
+    dump,
+    dump_values,
+    experiment_of,
+    read_params,
+    refuse_edited,
+    unedited_values,
+    view,
+)
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
@@ -448,6 +456,33 @@ def test_the_same_conf_gives_the_same_text_in_the_order_of_the_schema():
     )
 
 
+# As the versions before this one wrote them: texts that look like numbers, lists, a long line.
+WRITTEN = """\
+# Composed from conf/ by the stage `compose`: edit conf/, not this file.
+# For one run:  dvc exp run -S train.learning_rate=0.01   or   python -m pipeline train.learning_rate=0.01
+# content: 886c556f12f631d7
+seed: 0
+name: on a line that is as long as it may be and not one letter longer it says what these are, in one
+  breath
+data:
+  classes:
+    - é
+    - '0x1F'
+  sources:
+    - kind: url
+train:
+  learning_rate: 1.0e-05
+"""
+
+
+def test_params_are_written_as_they_always_were_lest_git_and_dvc_see_a_change(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(WRITTEN, encoding="utf-8")
+    values = unedited_values(path)
+    assert values["data"] == {"classes": ["é", "0x1F"], "sources": [{"kind": "url"}]}
+    assert dump_values(values) == WRITTEN
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -487,6 +522,18 @@ def test_a_merge_that_params_is_left_in_is_told_from_an_edit(tmp_path):
     with pytest.raises(PipelineError, match=r"git checkout --ours params\.yaml dvc\.lock") as error:
         read_params(path)
     assert "edited by hand" not in str(error.value)
+
+
+def test_an_edit_is_not_lost_and_what_dvc_left_without_a_header_is_none(tmp_path):
+    path = tmp_path / "params.yaml"
+    refuse_edited(path)
+    path.write_text("seed: 7\n")
+    refuse_edited(path)
+    written(compose(CONF), tmp_path)
+    refuse_edited(path)
+    rewrite(path, "epochs: 10\n", "epochs: 11\n")
+    with pytest.raises(PipelineError, match="edited by hand"):
+        refuse_edited(path)
 
 
 def test_params_of_an_older_version_are_refused_with_the_command_that_composes_them(tmp_path):
