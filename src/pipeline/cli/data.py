@@ -28,10 +28,10 @@ def add_data(
 ) -> None:
     """Look at your own images, and describe them in conf/data/NAME.yaml, which `data=NAME` then chooses."""
     from pipeline.data.adding.add import add_data as add
-    from pipeline.data.adding.wishes import Wishes
+    from pipeline.data.adding.options import AddOptions
 
     workspace = repository()
     typed = tuple(settings or ())
-    wishes = Wishes(path, name, image_size, colour, resize, test_fraction, typed, force, update)
-    for line in add(wishes, workspace, Path.cwd()):
+    options = AddOptions(path, name, image_size, colour, resize, test_fraction, typed, force, update)
+    for line in add(options, workspace, Path.cwd()):
         say(line)

@@ -9,7 +9,7 @@ from pictures import save
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.data.adding.add import add_data
-from pipeline.data.adding.wishes import Wishes
+from pipeline.data.adding.options import AddOptions
 from pipeline.stages import fetch
 
 REPOSITORY = Path(__file__).parents[3]
@@ -22,8 +22,8 @@ class Clone:
         self.workspace = Workspace(root)
         shutil.copytree(REPOSITORY / "conf", root / "conf")
 
-    def add(self, path: Path | str, **wishes) -> list[str]:
-        return list(add_data(Wishes(str(path), **wishes), self.workspace, self.workspace.root))
+    def add(self, path: Path | str, **options) -> list[str]:
+        return list(add_data(AddOptions(str(path), **options), self.workspace, self.workspace.root))
 
     def conf(self, name: str) -> dict:
         return yaml.safe_load((self.workspace.root / "conf" / "data" / f"{name}.yaml").read_text())
@@ -32,9 +32,9 @@ class Clone:
         fetch.run(compose(self.workspace.root / "conf", [f"data={name}", *overrides]), self.workspace)
         return {path.stem: np.load(path) for path in self.workspace.raw.glob("*.npy")}
 
-    def added(self, path: Path, **wishes) -> dict[str, np.ndarray]:
+    def added(self, path: Path, **options) -> dict[str, np.ndarray]:
         """Add, then fetch."""
-        self.add(path, name="mine", **wishes)
+        self.add(path, name="mine", **options)
         return self.fetch("mine")
 
 

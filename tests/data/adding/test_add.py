@@ -521,7 +521,7 @@ from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.data.adding.add import add_data
-from pipeline.data.adding.wishes import Wishes
+from pipeline.data.adding.options import AddOptions
 from pipeline.stages import fetch
 from PIL import Image
 def peak():
@@ -529,7 +529,7 @@ def peak():
         int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")
     )
 before, root = peak(), Path(sys.argv[1])
-list(add_data(Wishes(sys.argv[2], name="photos", image_size=sys.argv[3]), Workspace(root), root))
+list(add_data(AddOptions(sys.argv[2], name="photos", image_size=sys.argv[3]), Workspace(root), root))
 fetch.run(compose(root / "conf", ["data=photos"]), Workspace(root))
 print(before, peak())
 """

@@ -18,36 +18,36 @@ from pipeline.data.adding.conf_file import check_name, name_for, text_of, update
 from pipeline.data.adding.detect import detect
 from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
-from pipeline.data.adding.wishes import Wishes, reader_of, settings_of
+from pipeline.data.adding.options import AddOptions, reader_of, settings_of
 from pipeline.data.batches import Listing, is_address, update_command
 from pipeline.data.sources.folder import list_files
 from pipeline.errors import PipelineError
 
 
-def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
+def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[str]:
     """Describe a source in lines, and write its file in conf/data.
 
     Args:
-        wishes: what was typed.
+        options: what was typed.
         workspace: the repository.
         here: the current folder, to which a relative path is relative.
 
     Raises:
         PipelineError: nothing can be made of the path, or the file is there already and other images are.
     """
-    path = wishes.path
+    path = options.path
     if not is_address(path):
         path = _as_in_conf(here / Path(path).expanduser(), workspace.home)
-    name = name_for(path) if wishes.name is None else wishes.name
+    name = name_for(path) if options.name is None else options.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
-    wished = reader_of(wishes)
-    before = _existing(conf, path, wishes)
+    wished = reader_of(options)
+    before = _existing(conf, path, options)
     kind = before["sources"][0]["kind"] if before else detect(path, workspace.home)
     values = before or _defaults(name, kind, path)
     if before is None and kind == "idx" and any((workspace.home / path).glob("emnist*")):
         values["sources"][0]["transpose"] = True
-    settings = settings_of(wishes, values)
+    settings = settings_of(options, values)
     values = values | {"sources": [values["sources"][0] | settings, *values["sources"][1:]]}
     module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
@@ -55,12 +55,12 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
     index = read_index(kept) if before else None
     files = _stamps(path, workspace.home, kind)
     is_known = before and index and index.state == _state(before)
-    asks_more = wished or settings or wishes.test_fraction is not None
+    asks_more = wished or settings or options.test_fraction is not None
     if before and is_known and files and index and index.files == files and not asks_more:
         yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
         return
 
-    found = look(wishes, values, module, workspace, index, fresh=before is None)
+    found = look(options, values, module, workspace, index, fresh=before is None)
     yield from found.lines(path)
     after = Index(_state(found.values), files, found.index)
     if before and _state(before) == _state(found.values):
@@ -74,9 +74,9 @@ def add_data(wishes: Wishes, workspace: Workspace, here: Path) -> Iterator[str]:
             f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; which ones "
             "changed is not known here, since this clone did not pin them"
         ]
-        if not wishes.update:
+        if not options.update:
             raise PipelineError(
-                f"Nothing was written. `{update_command(wishes.path, name)}` pins what is there now."
+                f"Nothing was written. `{update_command(options.path, name)}` pins what is there now."
             )
     anew = text_of(found.data, found.what)
     kept_text = updated(conf.read_text(encoding="utf-8"), found.data, anew) if before else None
@@ -99,13 +99,13 @@ def _as_in_conf(path: Path, home: Path) -> str:
     return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
 
 
-def _existing(conf: Path, path: str, wishes: Wishes) -> dict[str, Any] | None:
+def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | None:
     """What an earlier add-data wrote of the same path, by edits of a person as it may be."""
     if not conf.exists():
-        if wishes.update:
+        if options.update:
             raise PipelineError(f"There is no conf/data/{conf.name} to update: leave --update away.")
         return None
-    if wishes.force:
+    if options.force:
         return None
     try:
         values = yaml.load(conf.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)

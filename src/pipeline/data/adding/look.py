@@ -12,10 +12,10 @@ from pipeline.config.schema import DataSection
 from pipeline.console import count
 from pipeline.data.adding import report
 from pipeline.data.adding.index import Index
+from pipeline.data.adding.options import AddOptions, reader_of
 from pipeline.data.adding.space import refuse_if_too_large
 from pipeline.data.adding.survey import survey
 from pipeline.data.adding.unlabelled import refuse_without_classes
-from pipeline.data.adding.wishes import Wishes, reader_of
 from pipeline.data.arrays import canonical
 from pipeline.data.batches import Batch, Listing, LocalSource
 from pipeline.data.collect import Collected, arranged, chosen_by_digest, collect, limits_for
@@ -72,7 +72,7 @@ class Found:
 
 
 def look(
-    wishes: Wishes,
+    options: AddOptions,
     values: dict[str, Any],
     module: Any,
     workspace: Workspace,
@@ -90,18 +90,18 @@ def look(
         listing = Listing()
         seen = survey(batches(listing), listing, data.reader)
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
-        values = values | {"reader": values["reader"] | found | reader_of(wishes)}
+        values = values | {"reader": values["reader"] | found | reader_of(options)}
         data = DataSection.model_validate(values)
-        if fresh or wishes.image_size:
+        if fresh or options.image_size:
             refuse_if_too_large(seen.sizes.total(), data.reader, workspace.home)
         collected = collect(batches, source, data, fresh=fresh)
-        return _pinned(wishes, values, collected, seen.lines(), index)
+        return _pinned(options, values, collected, seen.lines(), index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None
 
 
 def _pinned(
-    wishes: Wishes, values: dict[str, Any], collected: Collected, sizes: list[str], index: Index | None
+    options: AddOptions, values: dict[str, Any], collected: Collected, sizes: list[str], index: Index | None
 ) -> Found:
     """With the classes in their order, the rule for test images, and the digests of the raw arrays.
 
@@ -121,9 +121,9 @@ def _pinned(
     labels = number[collected.labels]
     below: list[float] | None = None
     if not (collected.splits == 2).any():
-        fraction = _TEST_FRACTION if wishes.test_fraction is None else wishes.test_fraction
+        fraction = _TEST_FRACTION if options.test_fraction is None else options.test_fraction
         below = limits_for(collected, labels, len(classes), fraction)
-        if wishes.test_fraction is None and source.get("test_below") and _are_known(collected, index):
+        if options.test_fraction is None and source.get("test_below") and _are_known(collected, index):
             # No image changes sides because others came.
             before = dict(zip(known, source["test_below"], strict=True))
             below = [before.get(name, limit) for name, limit in zip(classes, below, strict=True)]

@@ -17,7 +17,7 @@ _OURS = LocalSource.model_fields.keys() - {"unreadable"}  # found by looking, an
 
 
 @dataclass(frozen=True)
-class Wishes:
+class AddOptions:
     """What was typed; None: nothing."""
 
     path: str
@@ -31,22 +31,22 @@ class Wishes:
     update: bool = False
 
 
-def reader_of(wishes: Wishes) -> dict[str, Any]:
+def reader_of(options: AddOptions) -> dict[str, Any]:
     """What the options say of the reader.
 
     Raises:
         PipelineError: an option has no value of its kind.
     """
     wished: dict[str, Any] = {}
-    if wishes.image_size is not None:
-        match = re.fullmatch(r"([1-9]\d{0,3})(?:[x×]([1-9]\d{0,3}))?", wishes.image_size)
+    if options.image_size is not None:
+        match = re.fullmatch(r"([1-9]\d{0,3})(?:[x×]([1-9]\d{0,3}))?", options.image_size)
         if not match:
             raise PipelineError(
-                f"--image-size {wishes.image_size} is no size: write height and width in pixels, as in 64x64"
+                f"--image-size {options.image_size} is no size: write height and width in pixels, as in 64x64"
             )
         wished["image_size"] = [int(match[1]), int(match[2] or match[1])]
     for key in ("colour", "resize"):
-        value = getattr(wishes, key)
+        value = getattr(options, key)
         if value is not None:
             allowed = get_args(ReaderSection.model_fields[key].annotation)
             if value not in allowed:
@@ -55,11 +55,11 @@ def reader_of(wishes: Wishes) -> dict[str, Any]:
     return wished
 
 
-def settings_of(wishes: Wishes, values: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any]:
     """What `--set` says of the source, by key.
 
     Args:
-        wishes: what was typed.
+        options: what was typed.
         values: of the file in conf/data.
 
     Raises:
@@ -67,7 +67,7 @@ def settings_of(wishes: Wishes, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     source = values["sources"][0]
     settings: dict[str, Any] = {}
-    for typed in wishes.settings:
+    for typed in options.settings:
         key, is_pair, value = typed.partition("=")
         if not is_pair or key in _OURS:
             raise PipelineError(f"--set {typed}: write a setting of the source, as in label_column=breed")
