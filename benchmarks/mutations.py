@@ -294,7 +294,9 @@ whole suite. Written by `python -m benchmarks.mutations`, but for the reasons.
 
 Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), leaving out those that do
 the same as the code they were made of. Where fewer were tried than there are, they are a sample
-(`--sample`), chosen by a digest. A number after a mutant says which of those that look alike it is.
+(`--sample`), chosen by a digest. For most of those that were not noticed at first a test was written, so a
+share is of what is noticed now; of mutants that were not tried, fewer may be. A number after a mutant says
+which of those that look alike it is.
 
 {not_run}| module | mutants | tried | not noticed | of these the same | noticed |
 |---|---|---|---|---|---|

@@ -12,7 +12,15 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from pipeline.evaluation.metrics import ClassMetrics, Predictions, calibrate, measure, measure_classes, wilson
+from pipeline.evaluation.metrics import (
+    ClassMetrics,
+    Predictions,
+    calibrate,
+    is_unbalanced,
+    measure,
+    measure_classes,
+    wilson,
+)
 
 
 def predictions(labels, scores, classes=("a", "b", "c")):
@@ -38,12 +46,18 @@ def test_the_interval_is_the_published_one(right, of, low, high):
     assert wilson(right, of) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_the_interval_stays_within_0_and_1_whatever_is_rounded():
+    of = np.arange(1, 2000)
+    assert wilson(0 * of, of)[0].min() == 0
+    assert wilson(of, of)[1].max() == 1
+
+
 def test_a_perfect_model_has_perfect_metrics():
     perfect = predictions([0, 1, 2, 1], one_hot([0, 1, 2, 1]))
     metrics = measure(perfect, bins=15)
     assert metrics["accuracy"] == metrics["macro_f1"] == metrics["accuracy_high"] == 1
     assert metrics["errors"] == 0
-    assert metrics["nll"] == pytest.approx(0, abs=1e-12)
+    assert metrics["nll"] == log_loss([0, 1, 2, 1], one_hot([0, 1, 2, 1]))
     assert metrics["ece"] == 0
     assert measure_classes(perfect)[1] == ClassMetrics("b", precision=1, recall=1, f1=1, support=2)
 
@@ -69,6 +83,16 @@ def test_the_calibration_error_weighs_each_bins_gap_by_its_images():
     assert calibration.accuracy == pytest.approx([np.nan, np.nan, 0.5, np.nan, 1], nan_ok=True)
     assert calibration.confidence == pytest.approx([np.nan, np.nan, 0.525, np.nan, 0.95], nan_ok=True)
     assert calibration.error == pytest.approx(0.5 * 0.025 + 0.5 * 0.05, rel=1e-6)
+
+
+def test_a_bin_has_its_upper_edge_and_not_its_lower_one():
+    assert calibrate(predictions([0], [[0.5, 0.25, 0.25]]), bins=2).counts.tolist() == [1, 0]
+
+
+def test_a_class_of_one_image_counts():
+    found = measure_classes(predictions([0, 1, 1], one_hot([0, 1, 2])))
+    assert astuple(found[0]) == ("a", 1, 1, 1, 1)
+    assert astuple(found[1]) == ("b", 1, 0.5, pytest.approx(2 / 3), 2)
 
 
 def test_certainty_falls_into_the_last_bin_whatever_the_number_of_bins():
@@ -100,6 +124,11 @@ def test_the_mean_of_the_images_losses_is_the_likelihood(rng):
     guesses = predictions(rng.integers(0, 3, 50), rng.dirichlet(np.ones(3), 50))
     assert guesses.losses.mean() == pytest.approx(measure(guesses, bins=15)["nll"], rel=1e-12)
     assert math.isfinite(predictions([1], [[1, 0, 0]]).losses[0])
+
+
+def test_classes_are_unbalanced_if_one_has_more_than_twice_the_images_of_another():
+    assert not is_unbalanced([5, 10, 7])
+    assert is_unbalanced([5, 11, 7])
 
 
 def test_the_confusion_has_true_classes_down_and_predicted_ones_across():
