@@ -104,7 +104,7 @@ def test_names_are_understood_or_refused_and_never_let_nobody_in():
 
 @pytest.mark.parametrize("host", ["no.such.host.example.invalid", "192.0.2.1"])
 def test_an_address_of_another_machine_is_not_mended_by_another_port(host, tmp_path):
-    with pytest.raises(PipelineError, match=rf"--host {host} is no address of this machine") as refusal:
+    with pytest.raises(PipelineError, match=rf"--host {host} is not an address of this machine") as refusal:
         serve(settings(host=host, hosts=("example.org",), token=TOKEN), Workspace(tmp_path))
     assert "--port" not in str(refusal.value)
 
@@ -142,7 +142,7 @@ def test_no_file_can_be_named(client, path):
 def test_methods_that_mean_nothing_are_refused(client):
     answer = client.get("/predict")
     assert answer.status == 405
-    assert answer.json["error"] == "/predict is asked with POST, not GET."
+    assert answer.json["error"] == "/predict takes POST, not GET."
     assert client.ask("DELETE", "/model").status == 405
 
 

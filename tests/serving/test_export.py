@@ -33,7 +33,7 @@ def workspace(tmp_path_factory):
 def test_each_format_is_written_and_was_checked(workspace, tmp_path, form):
     path = tmp_path / "exported"
     line = export(None, form, path, workspace)
-    assert line.startswith(f"Wrote {path}: over 200 images no probability differs by more than")
+    assert line.startswith(f"Wrote {path}: on 200 images, no probability differs by more than")
     assert [found.name for found in tmp_path.iterdir()] == ["exported"]
     assert path.is_dir() == (form == "saved-model")
     if form == "onnx":

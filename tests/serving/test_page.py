@@ -209,7 +209,7 @@ def test_a_file_that_can_not_be_read_gets_its_sentence(page):
 
 def test_the_model_is_introduced(page):
     assert page.text("version") == "version 3"
-    assert page.text("accuracy") == "96.0 % of test images right (95.0–97.0)"
+    assert page.text("accuracy") == "96.0 % test accuracy (95.0–97.0)"
     assert not page.find("card").is_displayed()
 
 

@@ -169,7 +169,7 @@ def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(predictor, t
         lost = archive.getmembers()[1].offset
     (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:lost])
     read, refused = labels(predictor, tmp_path / "cut.tar")
-    assert (read, "is not a whole archive" in refused) == ("left", True)
+    assert (read, "is not a complete archive" in refused) == ("left", True)
 
 
 def test_items_keep_the_order_in_which_they_were_named(predictor, tmp_path):

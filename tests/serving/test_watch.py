@@ -108,7 +108,7 @@ def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
     answer = client.post("/predict", png(digits[0][7]))
     assert (answer.json["label"], answer.json["model"]["version"]) == (str(digits[1][7]), "3")
     [record] = [record.message for record in caplog.records if "is refused" in record.message]
-    assert "Version 4 of digits is refused, version 3 goes on" in record
+    assert "Version 4 of digits is refused, version 3 stays in use" in record
     # The next one has its chance.
     shutil.copy(onnx_file, tmp_path / "five.onnx")
     registry.source = Resolved(tmp_path / "five.onnx", "digits", "5")

@@ -76,7 +76,7 @@ def assert_last_request_is_answered(running, port, picture, end):
 def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
     running, port = serve(smoke, start)
     ask = partial(asked, port)
-    assert f"answers at http://127.0.0.1:{port}" in running.output
+    assert f" at http://127.0.0.1:{port} (" in running.output
     about = ask("GET", "/model")[1]
     metrics = json.loads(smoke.workspace.metrics.read_text())
     assert about["test_accuracy"][0] == metrics["test_accuracy"]
@@ -203,7 +203,7 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
     assert "data:image/png;base64," in card
 
     MlflowClient(store).set_registered_model_alias("digits", "champion", "2")
-    until(lambda: running.output.count("Version 2 of digits answers now.") == 2)
+    until(lambda: running.output.count("Version 2 of digits is now in use.") == 2)
     for _ in range(8):
         assert asked(port, "GET", "/v2/models/digits/versions/2")[0] == 200
     running.process.terminate()

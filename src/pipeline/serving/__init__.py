@@ -1,1 +1,1 @@
-"""Serving: the trained model answers."""
+"""Serving: use the trained model, from the shell and over HTTP."""

@@ -1,4 +1,4 @@
-"""The HTTP application: what can be asked of a server."""
+"""The HTTP application: the routes of a server and the answers that they give."""
 
 import asyncio
 import base64
@@ -30,12 +30,12 @@ Background = Callable[[Service], Awaitable[None]]
 
 
 def create_application(service: Service, access: Access, background: Background | None = None) -> Starlette:
-    """The application of one process.
+    """Create the application of one process.
 
     Args:
-        service: answers.
-        access: who may ask.
-        background: runs beside the requests, from the start to the end.
+        service: The service that answers the requests.
+        access: Who may send requests, and how much at once.
+        background: A task that runs for as long as the server does.
     """
 
     @asynccontextmanager
@@ -55,10 +55,10 @@ def create_application(service: Service, access: Access, background: Background 
         served = service.served
         path = served.source.card
         if path is None:
-            raise HTTPException(404, "This model has no card: evaluate writes it.")
+            raise HTTPException(404, "This model has no card: the stage evaluate writes it.")
         text = await asyncio.to_thread(card.page, path, served.source.name)
         if served.predictor.description.weights_sha256 not in text:
-            raise HTTPException(404, "The card is that of another model by now: restart the server.")
+            raise HTTPException(404, "The card now describes another model: restart the server.")
         return HTMLResponse(text, headers={"Content-Security-Policy": card.POLICY})
 
     async def metrics(request: Request) -> Response:
@@ -112,7 +112,7 @@ def create_application(service: Service, access: Access, background: Background 
 
 
 class _Page:
-    """The page, which runs its own script only, and talks to its own server only."""
+    """The HTML page, which may run only its own script and connect only to its own server."""
 
     def __init__(self, html: str) -> None:
         def hashes(tag: str) -> str:
@@ -138,7 +138,7 @@ class _Page:
 
 
 async def _predict(request: Request, service: Service) -> Response:
-    """One picture as the body, or several as files of a form."""
+    """Answer for one picture, sent as the body, or for several, sent as the files of a form."""
     served, seen = service.served, "seen" in request.query_params
     if not _is_form(request):
         [answer] = await service.answer(served, [await request.body()])
@@ -149,7 +149,7 @@ async def _predict(request: Request, service: Service) -> Response:
         uploads = [upload for _, upload in form.multi_items() if isinstance(upload, UploadFile)]
         pictures = [await upload.read() for upload in uploads]
     if not pictures:
-        raise HTTPException(400, "The form has no files: send each picture as one, `-F file=@seven.png`.")
+        raise HTTPException(400, "The form has no files: send each picture as a file, `-F file=@seven.png`.")
     answers = await service.answer(served, pictures)
     items = [
         {"file": upload.filename}
@@ -161,7 +161,7 @@ async def _predict(request: Request, service: Service) -> Response:
 
 
 async def _explain(request: Request, service: Service) -> Response:
-    """The answer for one picture, what the model sees of it, and what spoke for the answer."""
+    """Answer for one picture, with the image as the model sees it and its occlusion map."""
     served = service.served
     if _is_form(request):
         raise HTTPException(415, "Send one picture as the body, not a form.")
@@ -179,7 +179,7 @@ def _is_form(request: Request) -> bool:
 
 
 def described(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
-    """An answer as JSON, with the image as the model saw it if `seen`."""
+    """Return an answer as JSON; if `seen`, it includes the image as the model saw it."""
     found: dict[str, Any] = {
         "label": answer.label,
         "probability": answer.probability,
@@ -205,9 +205,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text, path = error.detail, request.url.path
     if error.status_code == 405:
-        text = f"{path} is asked with {(error.headers or {}).get('Allow')}, not {request.method}."
+        text = f"{path} takes {(error.headers or {}).get('Allow')}, not {request.method}."
     elif text == "Not Found":
-        text = f"There is nothing at {path}: / has a page to try the model, POST /predict takes pictures."
+        text = f"There is nothing at {path}. Try the model at /, or POST a picture to /predict."
     return JSONResponse({"error": text}, error.status_code, error.headers)
 
 

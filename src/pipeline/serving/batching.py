@@ -1,4 +1,4 @@
-"""Batching: pictures that wait at the same time are computed together, in threads of their own."""
+"""Batching: classify the pictures that wait at the same time together, in separate threads."""
 
 import asyncio
 import threading
@@ -14,12 +14,12 @@ from pipeline.data.reader import PictureError
 from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
-_MOST = 64  # images that are computed together
-_LARGE = 2**14  # bytes of an encoded picture that takes long to read; fewer may unpack to many pixels
+_MOST = 64  # images in one batch
+_LARGE = 2**14  # bytes of an encoded picture that takes long to read (fewer may still have many pixels)
 
 
 class OverloadedError(PipelineError):
-    """More pictures wait than can be answered soon."""
+    """Too many pictures are waiting for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,19 @@ _Queue = SimpleQueue[_Job | None]
 
 
 class Batcher:
-    """Answers pictures that come in one by one.
+    """Classifies in batches the pictures that arrive one by one.
 
-    A thread takes the first picture that waits, reads it, and takes those that wait behind it until
-    `seconds` have passed; then it computes all of them at once. Nobody is waited for: a picture that comes
-    alone is computed alone. Large pictures have two threads of their own, or small ones would wait while
-    they are read; small ones have one, since a second would only fight with it for the interpreter. What that
-    one can't read is left to them, who say why or find it large.
+    A thread takes the first picture in the queue, reads it, and then reads those behind it until the queue
+    is empty or `seconds` have passed; then it classifies all of them at once. It never waits for pictures to
+    arrive: one that comes alone is classified alone. Large pictures have two threads of their own, so that
+    small ones need not wait while a large one is read. Small ones have a single thread, since a second would
+    only compete with it for the interpreter lock. A picture that this thread can't read is passed on to the
+    threads for large ones: it may have too many pixels, and if not, they report why it can't be read.
 
     Args:
-        seconds: how long a picture may wait for others to be read that are computed with it.
-        waiting: how many pictures may wait; more are refused.
-        on_batch: is called in the event loop with the size of each batch.
+        seconds: How long a picture may wait while others of the same batch are read.
+        waiting: How many pictures may wait; any more are refused.
+        on_batch: Called in the event loop with the size of each batch.
     """
 
     def __init__(
@@ -61,13 +62,17 @@ class Batcher:
     async def answer(
         self, served: Served, pictures: Sequence[bytes | NDArray[np.uint8]]
     ) -> list[Answer | PictureError]:
-        """What `served` says of each picture: encoded bytes, or an image of the model's shape.
+        """Return what `served` answers for each picture.
+
+        Args:
+            served: The model to use.
+            pictures: Encoded pictures, or images of the model's shape.
 
         Raises:
-            OverloadedError: too many pictures wait already.
+            OverloadedError: If too many pictures are waiting already.
         """
         if self._waiting + len(pictures) > self._room:
-            raise OverloadedError("The server has more to do than it can do now: try again in a second.")
+            raise OverloadedError("The server is overloaded: try again in a second.")
         jobs = [_Job(served, picture, self._loop.create_future()) for picture in pictures]
         self._waiting += len(jobs)
         for job in jobs:
@@ -76,7 +81,7 @@ class Batcher:
         return [await job.done for job in jobs]
 
     def close(self) -> None:
-        """End the threads once they have computed what waits."""
+        """End the threads once they have answered for the pictures that are waiting."""
         self._small.put(None)
 
     def _work(self, queue: _Queue) -> None:
@@ -93,7 +98,7 @@ class Batcher:
     def _collect(
         self, job: _Job | None, queue: _Queue
     ) -> tuple[list[tuple[_Job, NDArray[np.uint8]]], list[tuple[_Job, "Answer | Exception"]]]:
-        """The images that are computed together, and the pictures that can't be read."""
+        """Return the images of the next batch, and the pictures that can't be read with the errors."""
         batch: list[tuple[_Job, NDArray[np.uint8]]] = []
         refused: list[tuple[_Job, Answer | Exception]] = []
         small = queue is self._small
@@ -104,7 +109,7 @@ class Batcher:
             except Exception as error:
                 if small and isinstance(error, PictureError):
                     self._large.put(job)
-                else:  # Whoever asked gets it.
+                else:  # The caller of `answer` gets the error.
                     refused.append((job, error))
             if len(batch) >= _MOST or time.monotonic() >= end:
                 break
@@ -134,6 +139,6 @@ def _classified(
 ) -> "list[tuple[_Job, Answer | Exception]]":
     try:
         answers = served.classify(np.stack([image for _, image in members]))
-    except Exception as error:  # Whoever asked gets it.
+    except Exception as error:  # The callers of `answer` get the error.
         return [(job, error) for job, _ in members]
     return [(job, answer) for (job, _), answer in zip(members, answers, strict=True)]

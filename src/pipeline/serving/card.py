@@ -1,4 +1,4 @@
-"""The model card as a page, with its pictures inside."""
+"""Render the model card as an HTML page with embedded pictures."""
 
 import base64
 import html
@@ -14,11 +14,13 @@ POLICY = (
 
 
 def page(path: Path, name: str) -> str:
-    """The card at `path` as HTML, without its front matter; markup in it is shown as text.
+    """Return the card at `path` as HTML, without its front matter.
+
+    HTML in the card is shown as text. Its pictures are embedded if they are PNG files below its folder.
 
     Args:
-        path: Markdown; its pictures are PNG files below its folder.
-        name: the model's.
+        path: The Markdown file of the card.
+        name: The name of the model.
     """
     from markdown_it import MarkdownIt
 

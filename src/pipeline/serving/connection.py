@@ -1,36 +1,36 @@
-"""Connections: closed when the client takes too long, whatever it is doing, or its head is too long."""
+"""HTTP connections with limits on the time of each exchange and on the size of a request's head."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_SECONDS = 10.0  # for the head of a request, and for the rest of a body that was refused
+HEAD_SECONDS = 10.0  # for the head of a request, or for the rest of a body that was refused
 EXCHANGE_SECONDS = 90.0  # from the head of a request to the end of its answer
 _HEAD_BYTES = 2**16
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's, which by itself limits only the time between two requests."""
+    """uvicorn's protocol with more limits: by itself, it limits only the time between two requests."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._deadline: asyncio.TimerHandle | None = None
-        self._head_bytes: int | None = None  # of a head that has begun and not ended
-        self._refusal: str | None = None  # of what came after the requests that are being answered
+        self._head_bytes: int | None = None  # received of an incomplete head
+        self._refusal: str | None = None  # to send once all earlier requests are answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
+        """Start the time limit when a client connects."""
         super().connection_made(transport)
         self._limit(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
+        """Cancel the time limit when the connection ends."""
         self._unlimit()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request has come."""
+        """Process a part of a request, and check the size of its head."""
         if self._refusal:
             return
         before = self.cycle
@@ -45,28 +45,28 @@ class LimitedProtocol(HttpToolsProtocol):
             self._limit(HEAD_SECONDS)
 
     def on_message_begin(self) -> None:
-        """A head has begun."""
+        """Start counting the bytes of a head."""
         super().on_message_begin()
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """A head has ended."""
+        """Stop counting the bytes of the head."""
         self._head_bytes = None
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, and close, after the requests before it have their answers."""
+        """Refuse an invalid request and close the connection, once earlier requests are answered."""
         answered = self.cycle is None or self.cycle.response_complete
         if answered or (self.cycle.more_body and not self.pipeline):
             super().send_400_response(msg)
             return
         if self.cycle.more_body:
-            # The last one that waits is the broken one itself.
+            # The last request in the queue is the invalid one itself.
             self.pipeline.popleft()
         self._refusal = msg
 
     def on_response_complete(self) -> None:
-        """The answer was handed to the transport."""
+        """Send a pending refusal, or set the time limit of what comes next, after an answer."""
         self._unlimit()
         if self._refusal and not self.pipeline:
             super().send_400_response(self._refusal)
@@ -77,13 +77,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._limit(EXCHANGE_SECONDS)
 
     def timeout_keep_alive_handler(self) -> None:
-        """No other request has come; a client that does not read what was sent is not waited for longer."""
+        """Close an idle connection; one whose client does not read what was sent is aborted soon."""
         super().timeout_keep_alive_handler()
         self._limit(HEAD_SECONDS)
 
     @property
     def _partial(self) -> bool:
-        """Whether something was sent since the last answer, that is not a whole request yet."""
+        """Whether part of a request, and not yet all of its head, was received since the last answer."""
         return self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
 
     def _limit(self, seconds: float) -> None:

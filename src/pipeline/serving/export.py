@@ -1,4 +1,4 @@
-"""`pipeline export`: the model in a format of other tools, checked on real images before it gets its name."""
+"""`pipeline export`: write the model in another format, and check it on real images."""
 
 import shutil
 import tempfile
@@ -26,30 +26,34 @@ _LARGEST_DIFFERENCE = 1e-5
 def export(ref: str | None, form: Format, path: Path, workspace: Workspace) -> str:
     """Write a model in another format.
 
+    The file gets its name only after its predictions were compared with those of the evaluated model.
+
     Args:
-        ref: None: the workspace's model. A run or a version in the registry.
-        form: the format.
-        path: of the file, or of the folder of a SavedModel; there must be nothing.
-        workspace: has images to check the result on.
+        ref: A run, or a version in the registry; None for the workspace's model.
+        form: The format to write.
+        path: The file to write, or the folder of a SavedModel; it must not exist.
+        workspace: The workspace whose images are used to check the result.
 
     Returns:
         A line that says what was written and how it was checked.
 
     Raises:
-        PipelineError: there is no such model, something is at `path`, there are no images of the data set, or
-            the result does not compute the same.
+        PipelineError: If there is no such model, `path` exists, there are no images of the model's data set,
+            or the predictions differ.
     """
     if path.exists():
-        raise PipelineError(f"There is something at {path} already: delete it, or name another path.")
+        raise PipelineError(f"There is already something at {path}: delete it, or choose another path.")
     if ref is not None and Path(ref).is_file():
-        raise PipelineError(f"{ref} is a file: a model is exported from the workspace or by its run's name.")
+        raise PipelineError(
+            f"{ref} is a file: export the workspace's model, or name a run or a registered version."
+        )
     if not path.absolute().parent.is_dir():
-        raise PipelineError(f"There is no folder {path.absolute().parent}.")
+        raise PipelineError(f"There is no folder {path.absolute().parent}: create it first.")
     source = resolve(ref, workspace).path
     classifier = load(source)
     images = _images(classifier, workspace)
     expected = classifier.probabilities(images)
-    # Beside its place, so that it is renamed and not copied.
+    # In the same folder as `path`, so that the result is renamed and not copied.
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
         made = Path(folder) / f"model{_SUFFIXES[form]}"
         if form == "onnx":
@@ -60,35 +64,35 @@ def export(ref: str | None, form: Format, path: Path, workspace: Workspace) -> s
         difference = float(np.abs(found - expected).max())
         if not difference <= _LARGEST_DIFFERENCE or (found.argmax(1) != expected.argmax(1)).any():
             raise PipelineError(
-                f"The {form} export does not compute what the model does: over {len(images)} images a "
-                f"probability differs by {difference:.2g}. Nothing was written."
+                f"The {form} export does not compute what the model does: on {len(images)} images, "
+                f"probabilities differ by up to {difference:.2g}. Nothing was written."
             )
         made.rename(path)
-    return f"Wrote {path}: over {len(images)} images no probability differs by more than {difference:.1g}."
+    return f"Wrote {path}: on {len(images)} images, no probability differs by more than {difference:.1g}."
 
 
 def _images(classifier: Classifier, workspace: Workspace) -> NDArray[np.uint8]:
-    """Some images of the data set that the model is for."""
+    """Return some test images of the model's data set, uint8 (n, *image_shape)."""
     description = classifier.description
     dataset = read_dataset(workspace)
     if (dataset.name, dataset.image_shape) != (description.data, description.image_shape):
         raise PipelineError(
-            f"The model is for {description.data}, but data/processed has {dataset.name}: choose that in "
-            "conf/ and run `dvc repro`, so that the export can be checked on its images."
+            f"The model is for {description.data}, but data/processed has {dataset.name}: choose the model's "
+            "data set in conf/ and run `dvc repro`, so that the export can be checked on its images."
         )
     images, _ = read_split(workspace, "test")
     return np.ascontiguousarray(images[:_IMAGES]).reshape(-1, *dataset.image_shape)
 
 
 def _by_tensorflow(form: Format, source: Path, made: Path, images: NDArray[np.uint8]) -> Probabilities:
-    """Write `made`, and compute with what was written."""
+    """Write the export to `made`, and return its probabilities for `images`."""
     from pipeline.environment import import_keras, quiet_tensorflow
 
     with quiet_tensorflow():
         import_keras()
         from pipeline.artifacts import model_file
     model = model_file.load(source)
-    # Keras refuses to export what was never called.
+    # Keras refuses to export a model that was never called.
     model(images[:1])
     compute: Mapping[Format, Callable[[], Probabilities]] = {
         "keras": lambda: _keras(source, made, images),
@@ -96,7 +100,7 @@ def _by_tensorflow(form: Format, source: Path, made: Path, images: NDArray[np.ui
         "litert": lambda: _litert(model, made, images),
     }
     with warnings.catch_warnings(), quiet_tensorflow():
-        # TensorFlow's interpreter is to move to a package of its own.
+        # TensorFlow warns that its interpreter will move to a separate package.
         warnings.simplefilter("ignore")
         return compute[form]()
 
@@ -124,7 +128,7 @@ def _litert(model: Any, made: Path, images: NDArray[np.uint8]) -> Probabilities:
     interpreter.allocate_tensors()
     [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []
-    # Its batch is of one image.
+    # The exported model takes one image at a time.
     for image in images:
         interpreter.set_tensor(taken["index"], image[None])
         interpreter.invoke()

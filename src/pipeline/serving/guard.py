@@ -1,4 +1,4 @@
-"""The guard: refuses what nobody should ask, before anything is computed, and counts what was asked."""
+"""Middleware that refuses requests that are not allowed or too large, and counts all requests."""
 
 import asyncio
 import hmac
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.serving.metrics import Metrics
 
 BODY_SECONDS = 30.0  # for a whole body
-_OPEN = frozenset({"/", "/health", "/v2/health/live", "/v2/health/ready"})  # asked without a token
+_OPEN = frozenset({"/", "/health", "/v2/health/live", "/v2/health/ready"})  # need no token
 _ROUTES = {"/predict": "predict", "/explain": "explain"}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -24,17 +24,17 @@ _log = logging.getLogger("pipeline.serving")
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask, and how much at once."""
+    """Who may send requests, and how much at once."""
 
     hosts: frozenset[str]  # as the Host header names this server, without the port
-    origins: frozenset[str]  # of pages that may ask besides the server's own
+    origins: frozenset[str]  # of other sites whose pages may send requests
     token: str | None
     body_bytes: int  # of one request
     total_bytes: int  # of all requests that are being read or answered
 
 
 class Guard:
-    """ASGI middleware around everything."""
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
         self._app, self._access, self._metrics = app, access, metrics
@@ -42,7 +42,7 @@ class Guard:
         self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Pass a request on to the application, or refuse it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -61,11 +61,11 @@ class Guard:
         except _ClientLeftError:
             exchange.status = 499
         except Exception:
-            # With the traceback, but nothing of what was sent.
+            # Log the traceback, but nothing of what the client sent.
             _log.exception("A request could not be answered")
             if exchange.status:
                 raise
-            await _refuse(500, "The server failed; its log says how.")(scope, receive, exchange.send)
+            await _refuse(500, "The server failed: see its log.")(scope, receive, exchange.send)
         finally:
             self._bytes -= exchange.bytes
             self._metrics.request(_route(scope["path"]), exchange.status, time.perf_counter() - began)
@@ -74,47 +74,45 @@ class Guard:
         headers, access = Headers(scope=scope), self._access
         host = headers.get("host", "")
         if _name(host) not in access.hosts:
-            return _refuse(
-                421, f"This server does not answer to the name {_name(host)!r}: see --allowed-hosts."
-            )
+            return _refuse(421, f"{_name(host)!r} is not a name of this server: see --allowed-hosts.")
         origin = headers.get("origin")
         own = origin is None or origin.partition("://")[2] == host
         if not own and origin not in access.origins:
-            return _refuse(403, f"Pages of {origin} may not ask this server: see --allow-origin.")
+            return _refuse(403, f"Pages of {origin} may not use this server: see --allow-origin.")
         if self._token and scope["path"] not in _OPEN and scope["method"] != "OPTIONS":
             given = headers.get("authorization", "").encode("latin-1")
             if not hmac.compare_digest(given, self._token):
                 return _refuse(
                     401,
-                    "This server wants its token: Authorization: Bearer TOKEN.",
+                    "This server requires a token: send the header Authorization: Bearer TOKEN.",
                     {"WWW-Authenticate": "Bearer"},
                 )
         length = headers.get("content-length", "0")
         if len(length) > len(str(access.body_bytes)) or int(length) > access.body_bytes:
             return _refuse(413, self._too_large)
         if headers.get("content-encoding", "identity") != "identity":
-            return _refuse(415, "Compressed bodies are not read: send the bytes as they are.")
+            return _refuse(415, "Compressed bodies are not supported: send the body uncompressed.")
         return None
 
     @property
     def _too_large(self) -> str:
-        return f"The body is larger than {self._access.body_bytes / 2**20:g} MiB, the most that is read."
+        return f"The body is larger than {self._access.body_bytes / 2**20:g} MiB, the limit of this server."
 
     def take(self, size: int, total: int) -> None:
-        """Account for `size` more bytes of a body that has `total` now.
+        """Account for `size` more bytes of a body, of which `total` have arrived so far.
 
         Raises:
-            _RefusedBodyError: it is too large, or all bodies together are.
+            _RefusedBodyError: If the body is too large, or all bodies together are.
         """
         self._bytes += size
         if total > self._access.body_bytes:
             raise _RefusedBodyError(413, self._too_large)
         if self._bytes > self._access.total_bytes:
-            raise _RefusedBodyError(503, "The server has more to do than it can do now: try again.")
+            raise _RefusedBodyError(503, "The server is overloaded: try again.")
 
 
 class _Exchange:
-    """One request and its answer."""
+    """A request and its response, with the bytes received and the status sent."""
 
     def __init__(self, guard: Guard, receive: Receive, send: Send) -> None:
         self._guard, self._receive, self._send = guard, receive, send
@@ -123,7 +121,7 @@ class _Exchange:
         self.bytes, self.status = 0, 0
 
     async def receive(self) -> Message:
-        """The next part of the body."""
+        """Receive the next part of the body."""
         if self._ended:
             return await self._receive()
         now = asyncio.get_running_loop().time()
@@ -143,7 +141,7 @@ class _Exchange:
         return message
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """A part of the answer."""
+        """Send a part of the response, with the security headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -160,7 +158,7 @@ class _RefusedBodyError(Exception):
 
 
 class _ClientLeftError(Exception):
-    """The client has gone before its request was whole."""
+    """The client disconnected before its request was complete."""
 
 
 def _refuse(status: int, text: str, headers: dict[str, str] | None = None) -> ASGIApp:
@@ -168,7 +166,7 @@ def _refuse(status: int, text: str, headers: dict[str, str] | None = None) -> AS
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
+    """Return the name in a Host header, without the port."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdecimal() else host).lower()
 

@@ -1,4 +1,4 @@
-"""The model in hand: what each process of a server starts with, also one that takes the place of another."""
+"""The model in use, shared by the processes of one server, including those started later."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -14,28 +14,28 @@ _RESOLVED = TypeAdapter(Resolved)
 
 @dataclass(frozen=True)
 class Held:
-    """The model in use, in a folder that all processes of one server share.
+    """The model in use, recorded in a folder that all processes of one server share.
 
-    A process that starts later has the same model as the others, whatever became of the file that was named
-    and whichever version was in use at first.
+    A process that starts later loads the same model as the others, even if the original file was replaced
+    or another version has taken over since.
 
     Args:
-        folder: is there, and ends with the server.
+        folder: An existing folder, which is removed with the server.
     """
 
     folder: Path
 
     def begin(self, source: Resolved) -> None:
-        """Keep a copy of the file: a training may replace it, or write half of it, at any time."""
+        """Record a copy of the file of `source`, since a training may replace the file at any time."""
         copy = self.folder / "model.onnx"
         with atomic(copy) as temporary:
             shutil.copyfile(source.path, temporary)
         self.put(replace(source, path=copy))
 
     def put(self, source: Resolved) -> None:
-        """Have the processes that start from now on begin with `source`."""
+        """Record `source` as the model that processes load from now on."""
         write_text(self.folder / "held.json", _RESOLVED.dump_json(source).decode())
 
     def get(self) -> Resolved:
-        """What was put last."""
+        """Return the model that was recorded last."""
         return _RESOLVED.validate_json((self.folder / "held.json").read_bytes())

@@ -1,4 +1,4 @@
-"""What is asked about: pictures in files, folders and archives, arrays and tables, one after the other."""
+"""Inputs of `pipeline predict`: pictures in files, folders and archives, arrays and tables."""
 
 import csv
 import io
@@ -25,26 +25,26 @@ from pipeline.data.formats.zip import members
 from pipeline.data.reader import ENDINGS, PictureError, read_picture, read_pixels
 from pipeline.errors import PipelineError
 
-MAX_BYTES = 2**31  # that an array may unpack to
+MAX_BYTES = 2**31  # of an array, once it is unpacked
 _MAX_PICTURE = 2**28  # bytes of a picture in an archive
 STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to be."""
+    """One input, from which an image is read."""
 
     name: str
-    # An encoded picture, or the path of its file, or pixels.
+    # An encoded picture, the path of its file, or pixels.
     content: bytes | str | NDArray[Any] = b""
-    # Why there is nothing.
+    # Why there is no content; empty if there is.
     error: str = ""
 
     def read(self, reader: ReaderSection) -> NDArray[np.uint8]:
-        """The image, uint8 of the shape that `reader` makes.
+        """Read the image, uint8 of the shape that `reader` makes.
 
         Raises:
-            PipelineError: there is none, or it can't be read.
+            PipelineError: If there is no content, or it can't be read.
         """
         if self.error:
             raise PipelineError(self.error)
@@ -54,12 +54,16 @@ class Item:
 
 
 def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
-    """What `paths` hold: files, folders with all below them, archives; "-" is the standard input.
+    """Return an iterator over the items in `paths`.
 
-    What a file is, its content says. An item that can't be read is an item; the others follow.
+    A file's type is recognized by its content. What can't be read is an item with an error.
+
+    Args:
+        paths: Files, folders, which are searched recursively, and archives; "-" is the standard input.
+        reader: How pictures become images.
 
     Raises:
-        PipelineError: there is nothing at one of the paths; before the first item.
+        PipelineError: At once, if one of the paths does not exist.
     """
     missing = [path for path in paths if path != STANDARD_INPUT and not Path(path).exists()]
     if missing:
@@ -72,7 +76,7 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
         yield from _of_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
     elif Path(path).is_dir():
         for file in _below(path):
-            # Ten thousand pictures are opened by the processes that read them.
+            # Pictures are opened by the processes that decode them: there may be many thousands.
             if file.lower().endswith(ENDINGS) or not Path(file).is_file():
                 yield Item(file, file)
             else:
@@ -86,17 +90,17 @@ def _of_path(path: str, reader: ReaderSection) -> Iterator[Item]:
         with Path(path).open("rb") as file:
             if file.seekable():
                 yield from _of_file(path, file, Path(path), reader)
-            else:  # The shell's `<(command)`.
+            else:  # Such as the shell's `<(command)`.
                 yield from _of_file(path, io.BytesIO(file.read()), None, reader)
     except OSError as error:
         yield Item(path, error=f"can't be read: {error.strerror}")
 
 
 def _below(folder: str) -> Iterator[str]:
-    """The files in a folder and in those below it, numbers in their order; hidden ones are left out."""
+    """Yield the files in a folder and its subfolders in natural order, except hidden ones."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        path = str(Path(root) / "_")[:-1]  # Ten thousand paths would take a fifth of a second.
+        path = str(Path(root) / "_")[:-1]  # One Path for each file would be slow: 0.2 s for ten thousand.
         for name in sorted((name for name in files if not name.startswith(".")), key=_natural):
             yield path + name
 
@@ -106,7 +110,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSection) -> Iterator[Item]:
-    """What a file holds, by how it begins; a picture if it is nothing else."""
+    """Yield the items in a file, whose type is told by its first bytes; by default it is a picture."""
     head = file.read(512)
     file.seek(0)
     try:
@@ -128,12 +132,12 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
         else:
             yield Item(name, str(path) if path else file.read())
     except PipelineError as error:
-        # A picture's reason does without its name, which stands before it.
+        # The reason of a PictureError leaves out the name, which the item has already.
         yield Item(name, error=getattr(error, "reason", "") or str(error))
 
 
 def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
-    """One image, or many along the first axis; an axis of one channel is left out."""
+    """Yield the single image, or the images along the first axis; an axis of one channel is dropped."""
     if reader.colour == "grey" and array.shape[-1:] == (1,) and array.ndim > len(reader.image_shape):
         array = array[..., 0]
     if array.shape == reader.image_shape:
@@ -142,7 +146,7 @@ def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator
         yield from (Item(f"{name}[{number}]", image) for number, image in enumerate(array))
     else:
         shape = ", ".join(map(str, reader.image_shape))
-        raise PictureError(name, f"has the shape {array.shape}; images are ({shape}) or (n, {shape})")
+        raise PictureError(name, f"has the shape {array.shape}; it must be ({shape}) or (n, {shape})")
 
 
 def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
@@ -163,11 +167,11 @@ def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
                 yield Item(place, error=f"is damaged: {error}")
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+        raise PipelineError(f"{name} is not a complete archive: {error}") from None
 
 
 def _arrays_of(file: IO[bytes]) -> list[str]:
-    """The arrays in a zip that has nothing else."""
+    """Return the names of the arrays in a zip file, or an empty list if it has any other files."""
     found = []
     for _, member in members(file):
         if member.is_dir():
@@ -179,7 +183,7 @@ def _arrays_of(file: IO[bytes]) -> list[str]:
 
 
 def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:
-    """The arrays of images in an NPZ file: those of labels have fewer axes."""
+    """Yield the images in an NPZ file; arrays with fewer axes, such as labels, are skipped."""
     axes = len(reader.image_shape)
     found = False
     for member in members:
@@ -202,7 +206,7 @@ def _is_tar(file: IO[bytes]) -> bool:
 
 
 def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
-    """The plain files; links and devices are left out, and nothing is unpacked to the disk."""
+    """Yield the regular files; links and devices are skipped, and nothing is unpacked to the disk."""
     try:
         with tarfile.open(fileobj=file, tarinfo=WholeMember) as archive:
             for member in archive:
@@ -215,7 +219,7 @@ def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
                 content = archive.extractfile(member)
                 yield Item(place, content.read() if content else b"")
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+        raise PipelineError(f"{name} is not a complete archive: {error}") from None
 
 
 def _is_hidden(name: str) -> bool:
@@ -223,7 +227,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
-    """The rows of a CSV file: the pixels of an image each, after a label if there is one column more."""
+    """Yield the rows of a CSV file: the pixels of an image each, with or without a label before them."""
     pixels = prod(reader.image_shape)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
     try:
@@ -231,12 +235,12 @@ def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Ite
         text.seek(0)
         for number, row in enumerate(csv.reader(text, dialect), start=1):
             if number == 1 and len(row) not in (pixels, pixels + 1):
-                raise PictureError(name, _wrong_columns(row, pixels))  # As a list of files and labels has.
+                raise PictureError(name, _wrong_columns(row, pixels))  # Such as a list of files and labels.
             if number == 1 and not all(cell.strip().isdigit() for cell in row[1:]):
-                continue  # The names of the columns.
+                continue  # The header.
             yield _of_row(f"{name}:{number}", row, pixels, reader)
     except csv.Error as error:
-        raise PipelineError(f"{name} is no table: {error}") from None
+        raise PipelineError(f"{name} is not a valid CSV file: {error}") from None
     finally:
         text.detach()
 
@@ -247,7 +251,7 @@ def _of_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection) -
     try:
         levels = np.array([int(cell) for cell in row[len(row) - pixels :]])
     except ValueError as error:
-        return Item(name, error=f"has a pixel that is no whole number: {error}")
+        return Item(name, error=f"has a pixel that is not a whole number: {error}")
     if levels.min() < 0 or levels.max() > 255:
         return Item(name, error="has a pixel that is not from 0 to 255")
     return Item(name, levels.astype(np.uint8).reshape(reader.image_shape))
@@ -258,7 +262,7 @@ def _wrong_columns(row: Sequence[str], pixels: int) -> str:
 
 
 def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items, at most `size` at a time; the first alone, so that an answer is there soon."""
+    """Yield the items in lists of at most `size`; the first one alone, so that its answer comes soon."""
     chunk: list[Item] = []
     most = 1
     for item in found:

@@ -1,4 +1,4 @@
-"""Metrics: counts in the text format of Prometheus, summed over the processes that serve."""
+"""Metrics in the text format of Prometheus, summed over the processes of a server."""
 
 import fcntl
 import mmap
@@ -17,7 +17,7 @@ _STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 499, 500, 503, 0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _PLAIN = {
-    "pictures_unlike_total": "Pictures unlike those that the model was trained on.",
+    "pictures_unlike_total": "Pictures unlike the training images.",
     "pictures_refused_total": "Pictures that could not be read.",
     "model_switches_total": "Switches to another version of the model.",
     "model_refusals_total": "Versions of the model that were refused.",
@@ -25,12 +25,12 @@ _PLAIN = {
 
 
 class Metrics:
-    """What one process counts; each has a row of its own in a table that all of them read.
+    """The counters of one process, which are a row of a table that all processes of the server share.
 
     Args:
-        classes: the labels.
-        processes: how many share the table.
-        file: where the table is, created if it is missing; None: in memory, for one process.
+        classes: The labels.
+        processes: The number of processes that share the table.
+        file: The file of the table, created if it is missing; None keeps it in memory, for one process.
     """
 
     def __init__(self, classes: Sequence[str], processes: int = 1, file: Path | None = None) -> None:
@@ -50,7 +50,7 @@ class Metrics:
         self._row = self._table[self._free_row(processes)]
 
     def _free_row(self, processes: int) -> int:
-        """The first row that no living process has; the lock ends with the process."""
+        """Lock and return the first row that no process uses; the lock ends with the process."""
         assert self._file is not None
         for row in range(processes):
             try:
@@ -58,7 +58,7 @@ class Metrics:
             except OSError:
                 continue
             return row
-        # One that is about to end and its successor may share the last row for a moment.
+        # For a moment, a process that is about to end may share the last row with its replacement.
         return processes - 1
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -67,7 +67,7 @@ class Metrics:
         self._observe("request_seconds", route, bisect_left(_SECONDS, seconds), seconds)
 
     def batch(self, size: int) -> None:
-        """Count images that were computed together."""
+        """Count a batch of images."""
         self._observe("batch_size", "", bisect_left(_SIZES, size), size)
 
     def picture(self, label: str, unlike: bool) -> None:
@@ -77,14 +77,14 @@ class Metrics:
             self._add(("pictures_unlike_total",))
 
     def count(self, name: str, number: int = 1) -> None:
-        """Count something else."""
+        """Add `number` to a counter without labels."""
         self._add((name,), number)
 
     def text(self, model: dict[str, str]) -> str:
-        """All of it, as Prometheus reads it.
+        """Return all metrics in the format of Prometheus.
 
         Args:
-            model: the labels of the model in use.
+            model: The labels of the metric that describes the model in use.
         """
         sums = self._table.sum(axis=0)
 
@@ -96,17 +96,17 @@ class Metrics:
     def _lines(self, value: _Value, model: dict[str, str]) -> Iterator[str]:
         yield from _head("model_info", "gauge", "The model in use.")
         yield f"pipeline_model_info{_labels(model)} 1"
-        yield from _head("requests_total", "counter", "Requests, by what was asked and how it was answered.")
+        yield from _head("requests_total", "counter", "Requests, by route and status.")
         for route, status in product(ROUTES, _STATUSES):
             if number := value("requests_total", route, status):
                 labels = _labels({"route": route, "status": str(status or "other")})
                 yield f"pipeline_requests_total{labels} {number:.0f}"
-        yield from _head("request_seconds", "histogram", "Seconds from a request's head to its answer.")
+        yield from _head("request_seconds", "histogram", "Seconds from the head of a request to its answer.")
         for route in ROUTES:
             yield from self._histogram("request_seconds", {"route": route}, _SECONDS, value)
-        yield from _head("batch_size", "histogram", "Images that were computed together.")
+        yield from _head("batch_size", "histogram", "Images in a batch.")
         yield from self._histogram("batch_size", {}, _SIZES, value)
-        yield from _head("pictures_total", "counter", "Pictures that were answered, by their label.")
+        yield from _head("pictures_total", "counter", "Pictures that were classified, by label.")
         for label in self._classes:
             yield f"pipeline_pictures_total{_labels({'label': label})} {value('pictures_total', label):.0f}"
         for name, text in _PLAIN.items():

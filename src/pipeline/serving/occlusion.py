@@ -1,4 +1,4 @@
-"""Occlusion: which parts of an image spoke for the answer, by hiding one after the other."""
+"""Occlusion maps: find the parts of an image that support an answer by hiding one after the other."""
 
 from collections.abc import Callable
 
@@ -12,19 +12,19 @@ _HIDDEN = 2  # cells along each side of what is hidden at once
 def occlusion(
     image: NDArray[np.uint8], label: int, probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """How much less the model believes in `label` where a part of the image is hidden.
+    """Compute how much the log-odds of `label` fall when parts of the image are hidden.
 
-    A square of two by two cells is hidden behind the image's median colour; a cell has the mean over the
-    squares that hide it of the loss in log-odds.
+    The image is divided into cells. Squares of two by two cells are filled with the image's median colour,
+    one at a time; the value of a cell is the mean loss in log-odds over the squares that cover it.
 
     Args:
         image: uint8 (height, width) or (height, width, channels).
-        label: the class that is asked about.
-        probabilities: the model.
+        label: The index of the class.
+        probabilities: Maps images, uint8 (n, *image_shape), to probabilities, float32 (n, classes).
 
     Returns:
-        float32 (rows, columns), at most 14 each: positive where the image speaks for the label, negative
-        where it speaks against it.
+        float32 (rows, columns), at most 14 each: positive where the image supports the label, negative where
+        it contradicts it.
     """
     height, width = image.shape[:2]
     rows, columns = (max(1, round(side * _CELLS / max(height, width))) for side in (height, width))

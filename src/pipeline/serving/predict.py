@@ -1,4 +1,4 @@
-"""`pipeline predict`: a label for each picture, as a table, as JSON lines or as CSV."""
+"""`pipeline predict`: print a label for each picture, as a table, as JSON lines or as CSV."""
 
 import csv
 import functools
@@ -22,30 +22,30 @@ from pipeline.serving.predictor import Predictor
 
 Format = Literal["table", "jsonl", "csv"]
 _CHUNK = 128
-_FEW = 256  # items that are read before other processes would have started
+_FEW = 256  # items that are read sooner than other processes could start
 
-# The images that could be read, and for each item why it could not, or nothing.
+# The images that could be read, and the error of each item, empty if it could be read.
 _Images = tuple[NDArray[np.uint8], list[str]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one item: labels with their probabilities, the likeliest first; or why nothing is."""
+    """The answer for one item: the likeliest labels with their probabilities, or an error."""
 
     name: str
     best: tuple[tuple[str, float], ...] = ()
-    # None: the model's file does not say how that is told.
+    # None if the model file has no measure of it.
     unlike: bool | None = None
     error: str = ""
 
 
 def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[Answer]:
-    """An answer for each item, in their order, in bounded memory.
+    """Yield an answer for each item, in order and in bounded memory.
 
     Args:
-        predictor: that computes.
-        found: the items.
-        top: how many labels each answer has.
+        predictor: The model to use.
+        found: The items.
+        top: The number of labels in each answer.
     """
     read = functools.partial(_images, reader=predictor.description.reader)
     chunks = ((chunk, chunk, len(chunk)) for chunk in in_chunks(found, _CHUNK))
@@ -78,26 +78,26 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
             images.append(item.read(reader))
             errors.append("")
         except PipelineError as error:
-            # Pictures in archives have no name of their own.
+            # The reason leaves out the name, which the answer has already.
             errors.append(getattr(error, "reason", "") or str(error))
-    # One array passes between processes much faster than many.
+    # Sending one array to another process is much faster than sending many.
     return np.array(images, np.uint8), errors
 
 
 def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format | None) -> bool:
-    """Print an answer for each item of `paths`, as soon as it is there, for as long as somebody reads them.
+    """Print an answer for each item of `paths` as soon as it is known, until the reader closes the pipe.
 
     Args:
-        predictor: that computes.
-        paths: of files and folders; "-" is the standard input.
-        top: how many labels each answer has.
-        form: None: a table at a terminal, JSON lines in a pipe.
+        predictor: The model to use.
+        paths: Files and folders; "-" is the standard input.
+        top: The number of labels in each answer.
+        form: The output format; None chooses a table at a terminal and JSON lines in a pipe.
 
     Returns:
         Whether every item could be read.
 
     Raises:
-        PipelineError: a path does not exist.
+        PipelineError: If a path does not exist.
     """
     form = form or ("table" if sys.stdout.isatty() else "jsonl")
     classes = predictor.description.classes
@@ -150,7 +150,7 @@ class _Csv:
 
 
 class _Table:
-    """Lines of a width that fits most names: a table that waits for the longest would not stream."""
+    """A table with columns wide enough for most names, so that lines can be printed at once."""
 
     def __init__(self, top: int, classes: Sequence[str]) -> None:
         self._name = max(16, min(40, shutil.get_terminal_size().columns * 2 // 5))
@@ -166,10 +166,10 @@ class _Table:
             listed = ", ".join(f"{other} {_percent(value)}" for other, value in others)
             text = f"{label:<{self._label}}  {_percent(value):>11}  {listed}".rstrip()
             if answer.unlike:
-                text += "   unlike the training images: do not rely on it"
+                text += "   unlike the training images: do not rely on this"
         print(f"{name:<{self._name}}  {text}", flush=True)
 
 
 def _percent(probability: float) -> str:
-    """No answer is certain, and none is impossible."""
+    """Format a probability, but never as 0 % or 100 %."""
     return ">99.9%" if probability > 0.9995 else "<0.1%" if probability < 0.0005 else f"{probability:.1%}"

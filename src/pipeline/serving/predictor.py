@@ -1,4 +1,4 @@
-"""The predictor: the model file that was evaluated, ready to answer; needs neither TensorFlow nor MLflow."""
+"""Prediction with the evaluated model file, without TensorFlow or MLflow."""
 
 from pathlib import Path
 
@@ -10,27 +10,28 @@ from pipeline.evaluation.unlike import scores as unlike_scores
 
 
 class Predictor:
-    """Answers for images; may be used by several threads at once."""
+    """A loaded model; several threads may use it at once."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
 
     @classmethod
     def load(cls, path: Path) -> "Predictor":
-        """The predictor of an ONNX file that the stage train wrote.
+        """Load an ONNX file that the stage train wrote.
 
         Raises:
-            PipelineError: the file is missing, damaged, has parts in other files, or is not from here.
+            PipelineError: If the file is missing or damaged, has parts in other files, or was not written by
+                this pipeline.
         """
         return cls(load(path, fast=True))
 
     @property
     def description(self) -> Description:
-        """What the file says of itself."""
+        """The description of the model in the file."""
         return self._classifier.description
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the model makes of `images`: the same images give the same bits.
+        """Return the probabilities of the classes; the same images always give the same bits.
 
         Args:
             images: uint8 (n, height, width) or (n, height, width, channels), as the description says.
@@ -39,18 +40,21 @@ class Predictor:
             float32 (n, classes), rows that sum to one.
 
         Raises:
-            PipelineError: the images have another dtype or shape.
+            PipelineError: If the images have another dtype or shape.
         """
         return self._classifier.probabilities(images)
 
     def unlike(
         self, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
     ) -> NDArray[np.bool_] | None:
-        """Which images are unlike those of the training; None: the file does not say how to tell.
+        """Tell which images are unlike the training images.
 
         Args:
             images: uint8 (n, *image_shape).
-            probabilities: theirs, float32 (n, classes).
+            probabilities: The model's probabilities for `images`, float32 (n, classes).
+
+        Returns:
+            bool (n,), or None if the model file has no measure of it.
         """
         unlike = self.description.unlike
         if unlike is None:

@@ -1,6 +1,6 @@
-"""KServe's Open Inference Protocol, version 2: what its clients ask over HTTP.
+"""The HTTP routes of KServe's Open Inference Protocol, version 2.
 
-Tensors come and go as JSON, or as bytes behind it (the extension for binary tensor data).
+Tensors are sent as JSON, or as bytes after it (the extension for binary tensor data).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from pipeline.serving.served import Answer, Served
 from pipeline.serving.service import MOST_ITEMS, Service
 
 _LENGTH = "Inference-Header-Content-Length"
-_JSON_BYTES = 4 * 2**20  # parsed in some 50 ms; more pixels than that can come as bytes
+_JSON_BYTES = 4 * 2**20  # parsed in about 50 ms; larger tensors can be sent as binary data
 _DATATYPES = {"probabilities": "FP32", "label": "BYTES"}
 
 
@@ -63,7 +63,7 @@ class _InferRequest(_Message):
 
 
 def routes(service: Service) -> list[Route]:
-    """What the protocol asks for."""
+    """Return the routes of the protocol."""
 
     async def live(request: Request) -> Response:
         return JSONResponse({"live": True})
@@ -98,9 +98,9 @@ def _asked_for(request: Request, service: Service) -> Served:
     served = service.served
     name, version = request.path_params["name"], request.path_params.get("version")
     if name != served.source.name:
-        raise HTTPException(404, f"There is no model {name!r} here; this server has {served.source.name!r}.")
+        raise HTTPException(404, f"There is no model {name!r} on this server, only {served.source.name!r}.")
     if version is not None and version != (served.source.version or "1"):
-        raise HTTPException(404, f"There is no version {version!r} of {name!r} here.")
+        raise HTTPException(404, f"There is no version {version!r} of {name!r} on this server.")
     return served
 
 
@@ -119,7 +119,7 @@ def _metadata(served: Served) -> dict[str, Any]:
 async def _infer(request: Request, service: Service) -> Response:
     served = _asked_for(request, service)
     message, rest = _parsed(await request.body(), request.headers.get(_LENGTH))
-    # Lists of numbers take a while to become an array.
+    # In a thread, since it takes a while to convert lists of numbers to an array.
     images = await asyncio.to_thread(_images, message.inputs[0], rest, served)
     answers = await service.answer(served, list(images))
     found = [answer for answer in answers if isinstance(answer, Answer)]
@@ -127,7 +127,7 @@ async def _infer(request: Request, service: Service) -> Response:
 
 
 def _parsed(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]:
-    """The JSON in front, and the bytes behind it."""
+    """Split a body into the JSON, parsed, and the binary data after it."""
     size = len(body)
     if length is not None:
         size = int(length) if re.fullmatch(r"[0-9]{1,12}", length) else -1
@@ -136,7 +136,7 @@ def _parsed(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]
     if size > _JSON_BYTES:
         raise HTTPException(
             413,
-            f"The JSON has more than {_JSON_BYTES // 2**20} MiB: send fewer images, or send them as binary "
+            f"The JSON is larger than {_JSON_BYTES // 2**20} MiB: send fewer images, or send them as binary "
             "tensor data.",
         )
     try:
@@ -145,15 +145,15 @@ def _parsed(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]
         [first, *_] = error.errors(include_url=False, include_input=False)
         place = ".".join(map(str, first["loc"]))
         raise HTTPException(
-            400, f"The request is not as the protocol has it: {place}: {first['msg']}."
+            400, f"The request does not follow the protocol: {place}: {first['msg']}."
         ) from None
 
 
 def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint8]:
-    """uint8 (n, *image_shape).
+    """Return the images in a tensor, uint8 (n, *image_shape).
 
     Raises:
-        HTTPException: with 400, the tensor is something else.
+        HTTPException: With status 400, if the tensor is not valid for this model.
     """
     wanted = [-1, *served.image_shape]
     if tensor.name != "images" or tensor.datatype != "UINT8":
@@ -166,21 +166,21 @@ def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint
         raise HTTPException(400, f"The images have the shape {tensor.shape}; it must be {wanted}.")
     number = tensor.shape[0]
     if not 1 <= number <= MOST_ITEMS:
-        raise HTTPException(400, f"There are {number} images; a request has 1 to {MOST_ITEMS}.")
+        raise HTTPException(400, f"There are {number} images; a request must have 1 to {MOST_ITEMS}.")
     size = tensor.parameters.binary_data_size
     if size is not None:
         if size != prod(tensor.shape) or size != len(rest):
             raise HTTPException(
                 400,
                 f"The shape {tensor.shape} needs {prod(tensor.shape)} bytes; binary_data_size is {size}, and "
-                f"{len(rest)} bytes came.",
+                f"{len(rest)} bytes were sent.",
             )
         return np.frombuffer(rest, np.uint8).reshape(tensor.shape)
     return _whole_numbers(tensor.data or [], tensor.shape)
 
 
 def _whole_numbers(data: Sequence[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Nested or flat lists of pixels."""
+    """Convert nested or flat lists of pixels to an array of `shape`."""
     try:
         array = np.asarray(data)
     except ValueError:
@@ -192,7 +192,7 @@ def _whole_numbers(data: Sequence[Any], shape: Sequence[int]) -> NDArray[np.uint
         )
     if array.min() < 0 or array.max() > 255:
         raise HTTPException(
-            400, f"The data has pixels from {array.min()} to {array.max()}; 0 to 255 are meant."
+            400, f"The data has pixels from {array.min()} to {array.max()}; they must be from 0 to 255."
         )
     return array.astype(np.uint8).reshape(shape)
 

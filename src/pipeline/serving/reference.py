@@ -1,4 +1,4 @@
-"""Which model is meant: the workspace's, a file, a run, or a version in MLflow's registry."""
+"""Find the model to use: the workspace's, a file, a run, or a version in MLflow's registry."""
 
 import json
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
     from pipeline.config.schema import TrackingSection
 
-# Of the test images that a model reads right: the fraction, and its 95 % interval.
 Part = Literal["model.onnx", "model.keras"]
+# The test accuracy, and the ends of its 95 % interval.
 Accuracy = tuple[float, float, float]
 _ACCURACY = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model file, and what is known about it beside it."""
+    """A model file, and what is known about the model from elsewhere."""
 
-    path: Path  # of the file, as a rule the ONNX file
+    path: Path  # of the model file, usually the ONNX file
     name: str
     version: str | None = None  # in the registry
     test_accuracy: Accuracy | None = None
@@ -38,18 +38,18 @@ def resolve(
     *,
     with_card: bool = False,
 ) -> Resolved:
-    """The model that `ref` stands for.
+    """Find the model that `ref` names, and download it if it is in MLflow.
 
     Args:
-        ref: None: the workspace's. A file; the name or id of a run in MLflow, or its beginning; NAME@ALIAS
-            or NAME/VERSION in MLflow's registry.
-        workspace: whose model and whose MLflow is meant.
-        tracking: where MLflow is; None: as params.yaml says, which is read only if it is needed.
-        part: which of the model's two files is wanted.
-        with_card: whether the card is wanted, which MLflow has to send with its pictures.
+        ref: A file; the name or id of a run in MLflow, or the beginning of either; NAME@ALIAS or NAME/VERSION
+            in MLflow's registry; None for the workspace's model.
+        workspace: The workspace whose model and MLflow store are used.
+        tracking: The settings of MLflow; None reads them from params.yaml if they are needed.
+        part: Which of the model's two files to find.
+        with_card: Whether to download the card, with its pictures, too.
 
     Raises:
-        PipelineError: there is no such model, or MLflow can't be reached.
+        PipelineError: If there is no such model, or MLflow can't be reached.
     """
     if ref is None:
         return _of_workspace(workspace, workspace.onnx if part == "model.onnx" else workspace.model)
@@ -57,9 +57,7 @@ def resolve(
         raise PipelineError("The name of the model is empty.")
     path = Path(ref)
     if path.suffix == ".keras":
-        raise PipelineError(
-            f"{ref} would be a Keras model: name the ONNX file that training writes beside it."
-        )
+        raise PipelineError(f"{ref} is a Keras model: name the ONNX file that training writes next to it.")
     if path.is_file():
         return Resolved(path, path.stem)
     if path.suffix == ".onnx":
@@ -86,7 +84,7 @@ def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
     except (OSError, ValueError, KeyError, TypeError):
         metrics = {}
     if metrics.get("weights_sha256") != weights:
-        # It was not evaluated yet; the reports are of the model before.
+        # The model has not been evaluated yet: the reports are about the previous one.
         return Resolved(path, name)
     card = workspace.model_card
     low_to_high: Accuracy = (accuracy[0], accuracy[1], accuracy[2])
@@ -115,7 +113,7 @@ def _accuracy(metrics: "Mapping[str, float]") -> Accuracy | None:
 
 
 def _downloaded(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:
-    """A file of a logged model, fetched once: it never changes."""
+    """Download a file of a logged model, once, since it never changes."""
     import shutil
     import tempfile
 

@@ -1,4 +1,4 @@
-"""The model in use: what it is called, and what it says of pictures."""
+"""The model in use, and its answers for pictures."""
 
 import io
 from dataclasses import dataclass
@@ -15,34 +15,34 @@ from pipeline.errors import PipelineError
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.reference import Resolved
 
-_SMALL = 2**18  # pixels that are read at once
-_DRAWN = 64  # pixels along the longer side of images that are drawn by hand
+_SMALL = 2**18  # pixels of a picture that is quick to read
+_DRAWN = 64  # pixels along the longer side of images that can be drawn by hand
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says of one image."""
+    """The model's answer for one image."""
 
     image: NDArray[np.uint8]  # as the model saw it
     label: str
     probability: float
     probabilities: NDArray[np.float32]  # (classes,)
-    unlike: bool | None  # the images that the model was trained on; None: not known
+    unlike: bool | None  # whether it is unlike the training images; None if not known
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model file in use."""
+    """A loaded model file, and what is known about the model."""
 
     predictor: Predictor
     source: Resolved
 
     @classmethod
     def load(cls, source: Resolved) -> "Served":
-        """Load the file and let it answer once: what is loaded at the first picture is loaded now.
+        """Load the file and classify a picture, so that everything is loaded before the first request.
 
         Raises:
-            PipelineError: the file can't be used.
+            PipelineError: If the file can't be used.
         """
         served = cls(Predictor.load(source.path), source)
         height, width = served.image_shape[:2]
@@ -50,7 +50,7 @@ class Served:
         Image.fromarray(np.diag(np.full(max(height, width), 255, np.uint8))).save(buffer, "PNG")
         [answer] = served.classify(served.read(buffer.getvalue())[None])
         if not np.isfinite(answer.probabilities).all():
-            raise PipelineError(f"{source.path} answers with probabilities that are no numbers.")
+            raise PipelineError(f"{source.path} gives probabilities that are not finite numbers.")
         return served
 
     @property
@@ -65,7 +65,7 @@ class Served:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What each answer says about the model that gave it."""
+        """The name, version and run of the model, which are part of each answer."""
         run = self.predictor.description.run
         return {"name": self.source.name, "version": self.source.version, "run": run.name}
 
@@ -75,17 +75,21 @@ class Served:
         return reader.model_copy(update={"max_pixels": min(reader.max_pixels, _SMALL)})
 
     def read(self, picture: bytes | NDArray[np.uint8], small: bool = False) -> NDArray[np.uint8]:
-        """The image that the model takes, of an encoded picture or of an image already.
+        """Read the image that the model takes.
+
+        Args:
+            picture: An encoded picture; an image is returned as it is.
+            small: Whether to refuse pictures that take long to read.
 
         Raises:
-            PictureError: it can't be read, or is to be small and has so many pixels that reading takes long.
+            PictureError: If the picture can't be read, or `small` is true and it has too many pixels.
         """
         if not isinstance(picture, bytes):
             return picture
         return read_picture(picture, self._reader_of_small if small else self.predictor.description.reader)
 
     def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
-        """The answers for uint8 (n, *image_shape)."""
+        """Return the answers for images, uint8 (n, *image_shape)."""
         probabilities = self.predictor.probabilities(images)
         unlike = self.predictor.unlike(images, probabilities)
         best = probabilities.argmax(axis=1)
@@ -101,7 +105,7 @@ class Served:
         ]
 
     def about(self) -> dict[str, Any]:
-        """What the page says of the model."""
+        """Return a description of the model for clients and for the page."""
         description = self.predictor.description
         reader = description.reader
         height, width = reader.image_size
@@ -109,7 +113,7 @@ class Served:
             "data": description.data,
             "classes": list(self.classes),
             "image_shape": list(self.image_shape),
-            # Nobody draws photographs.
+            # Whether images can be drawn by hand: photographs can't.
             "drawn": reader.colour == "grey" and max(height, width) <= _DRAWN,
             "background": reader.background,
             "test_accuracy": self.source.test_accuracy,

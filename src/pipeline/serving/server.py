@@ -1,4 +1,4 @@
-"""The server: `pipeline serve`."""
+"""`pipeline serve`: start the HTTP server, with one process or several."""
 
 import errno
 import functools
@@ -37,12 +37,12 @@ from pipeline.serving.watch import watch
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _LEAST_TOKEN = 16  # characters
 _CONNECTIONS = 1000
-_GRACE_SECONDS = 30  # for the requests in flight, once the server is to end
+_GRACE_SECONDS = 30  # for the requests in flight when the server shuts down
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is started with."""
+    """The options of `pipeline serve`."""
 
     model: str | None
     host: str
@@ -55,21 +55,22 @@ class Settings:
     batch_ms: float
 
     def access(self) -> Access:
-        """Who may ask.
+        """Check the options that restrict access, and return the limits for the guard.
 
         Raises:
-            PipelineError: the server would be open to others, without saying to whom, or a name is none.
+            PipelineError: If other machines could connect without a name or a token, or a name is invalid.
         """
         if not _is_loopback(self.host):
             if not self.hosts or not self.token:
                 raise PipelineError(
-                    f"--host {self.host} lets other machines ask. That needs --allowed-hosts NAME, the name "
-                    "by which they know this server, and a token in the environment variable PIPELINE_TOKEN."
+                    f"--host {self.host} lets other machines connect. That requires --allowed-hosts NAME, "
+                    "the name by which they address this server, and a token in the environment variable "
+                    "PIPELINE_TOKEN."
                 )
             if len(self.token) < _LEAST_TOKEN:
                 raise PipelineError(
-                    f"PIPELINE_TOKEN has {len(self.token)} characters; {_LEAST_TOKEN} are the least, such as "
-                    "`openssl rand -hex 16` prints."
+                    f"PIPELINE_TOKEN has {len(self.token)} characters and needs at least {_LEAST_TOKEN}: use "
+                    "the output of `openssl rand -hex 16`."
                 )
         body = self.body_mib * 2**20
         own = (self.host,) if _is_loopback(self.host) else ()
@@ -78,17 +79,17 @@ class Settings:
 
 
 def serve(settings: Settings, workspace: Workspace) -> None:
-    """Serve a model until SIGTERM or Ctrl-C, and end after the requests in flight.
+    """Serve a model until SIGTERM or Ctrl-C, and finish the requests in flight.
 
     Raises:
-        PipelineError: there is no such model, the port is in use, or others could ask without a token.
+        PipelineError: If there is no such model, the port is in use, or others could connect without a token.
     """
     access = settings.access()
     listener = _listen(settings.host, settings.port)
     resolved = resolve(settings.model, workspace, with_card=True)
     served = Served.load(resolved)
     _allow_many_connections()
-    say(f"{_named(served)} answers at {_address(settings)} (Ctrl-C ends it).")
+    say(f"Serving {_named(served)} at {_address(settings)} (Ctrl-C to stop).")
     hang_up = signal.getsignal(signal.SIGHUP)
     with closing(listener):
         if settings.workers > 1:
@@ -99,7 +100,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
                 _end_at(hang_up)
                 processes.run()
             return
-        # uvicorn raises them again when it has ended, as if it had not.
+        # uvicorn raises these signals again after its shutdown, which would kill the process.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         _end_at(hang_up)
@@ -108,7 +109,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
 
 
 def _end_at(hang_up: object) -> None:
-    """Have a terminal that is closed end the server as SIGTERM does, unless it was to be ignored (nohup)."""
+    """Treat SIGHUP, from a closed terminal, like SIGTERM, unless it was ignored before (nohup)."""
     ignored = hang_up == signal.SIG_IGN
     signal.signal(
         signal.SIGHUP,
@@ -119,20 +120,21 @@ def _end_at(hang_up: object) -> None:
 def _process(
     settings: Settings, access: Access, workspace: Workspace, folder: Path, parent: int
 ) -> Starlette:
-    """The application of one process of several, which loads the model for itself.
+    """Load the model and create the application, in one of several processes.
 
     Args:
-        settings: as given to `serve`.
-        access: as `settings` has it.
-        workspace: whose models are meant.
-        folder: with what the processes share.
-        parent: the process that looks after it.
+        settings: The options of the server.
+        access: The access limits from `settings`.
+        workspace: The workspace whose models are used.
+        folder: The folder that the processes share.
+        parent: The id of the process that supervises this one.
     """
-    # That tells it when to end; if that is killed, nobody else would, and the port stayed taken.
+    # The parent tells this process to end. If the parent is killed, this one must end too, or it would keep
+    # the port in use.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     die_with_parent()
     if os.getppid() != parent:
-        sys.exit(1)  # It was killed before this one could hear of it.
+        sys.exit(1)  # The parent was killed before `die_with_parent` took effect.
     held = Held(folder)
     served = Served.load(held.get())
     return _application(settings, access, workspace, served, folder / "counts", held.put)
@@ -156,7 +158,7 @@ def _application(
 
 
 def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Config:
-    """uvicorn's configuration for the application that `start` makes in each process."""
+    """Return uvicorn's configuration; `start` creates the application in each process."""
     return uvicorn.Config(
         start,
         factory=True,
@@ -175,7 +177,7 @@ def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Confi
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # Named as TCP, or asyncio would not turn Nagle's algorithm off: 40 ms for each answer.
+    # Without IPPROTO_TCP, asyncio would leave Nagle's algorithm on, which delays each answer by 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -187,27 +189,27 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise PipelineError(
-                f"--host {host} is no address of this machine ({reason}): name one that it has, such as "
+                f"--host {host} is not an address of this machine ({reason}): use one that is, such as "
                 "127.0.0.1, or 0.0.0.0 for all of them."
             ) from None
-        # Ports below 1024 are often the administrator's.
+        # Ports below 1024 often require privileges.
         other = port + 1 if 1024 <= port < 65535 else 8000
         raise PipelineError(
-            f"{host}, port {port}, can't be used ({reason}): name another one, `pipeline serve --port "
+            f"{host}, port {port}, can't be used ({reason}): choose another port, `pipeline serve --port "
             f"{other}`."
         ) from None
     return listener
 
 
 def _host(name: str) -> str:
-    """A name as the Host header has it, without the port."""
+    """Return a name as it appears in the Host header, without the port."""
     bare = name.strip("[]").lower()
     with suppress(ValueError):
         return f"[{bare}]" if ipaddress.ip_address(bare).version == 6 else bare
     if not re.fullmatch(r"[^\s/:*,@\[\]]+", bare):
         raise PipelineError(
-            f"--allowed-hosts {name} is no name of a server: leave out https:// and the port, as in "
-            "models.example.org, and give each further name an --allowed-hosts of its own."
+            f"--allowed-hosts {name} is not a host name: leave out https:// and the port, as in "
+            "models.example.org, and repeat --allowed-hosts for each further name."
         )
     return bare
 
@@ -215,8 +217,8 @@ def _host(name: str) -> str:
 def _origin(site: str) -> str:
     if not re.fullmatch(r"https?://[^\s/*,]+", site):
         raise PipelineError(
-            f"--allow-origin {site} is no site: name it as browsers do, https://NAME or https://NAME:PORT, "
-            "without a path, and give each further site an --allow-origin of its own."
+            f"--allow-origin {site} is not an origin: write https://NAME or https://NAME:PORT, without a "
+            "path, and repeat --allow-origin for each further site."
         )
     return site.lower()
 

@@ -1,4 +1,4 @@
-"""The service: what one process that serves has: the model in use, and what computes with it."""
+"""The service of one server process: the model in use, and the threads that compute with it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from pipeline.serving.served import Answer, Served
 
 MOST_ITEMS = 64  # of one request
 _WAITING = 512  # pictures, of all requests
-_EXPLAINED = 8  # pictures that may wait for their map
+_EXPLAINED = 8  # pictures whose maps may be pending
 
 
 class Service:
     """Answers with the model in use, which may be replaced between two requests.
 
     Args:
-        served: the model at first.
-        metrics: where all is counted.
-        batch_seconds: how long a picture may wait for others that are computed with it.
+        served: The model to start with.
+        metrics: The counters to update.
+        batch_seconds: How long a picture may wait while others of the same batch are read.
     """
 
     def __init__(self, served: Served, metrics: Metrics, batch_seconds: float) -> None:
@@ -32,15 +32,15 @@ class Service:
         self.ready = False
 
     def start(self) -> None:
-        """Begin to compute; inside an event loop."""
+        """Start the threads; call this inside an event loop."""
         self._batcher = Batcher(seconds=self._batch_seconds, waiting=_WAITING, on_batch=self.metrics.batch)
-        # Of its own: a map takes as long as 200 answers, which need not wait for it.
+        # In a separate thread, so that answers need not wait for a map, which takes as long as 200 of them.
         self._explainer = ThreadPoolExecutor(1, "explain")
         self._explaining = 0
         self.ready = True
 
     def stop(self) -> None:
-        """Compute nothing new."""
+        """Stop accepting work, and end the threads."""
         self.ready = False
         self._batcher.close()
         self._explainer.shutdown(wait=False, cancel_futures=True)
@@ -48,10 +48,10 @@ class Service:
     async def answer(
         self, served: Served, pictures: Sequence[bytes | NDArray[np.uint8]]
     ) -> list[Answer | PictureError]:
-        """What `served` says of each picture, counted.
+        """Return what `served` answers for each picture, and count the answers.
 
         Raises:
-            OverloadedError: too many wait already.
+            OverloadedError: If too many pictures are waiting already.
         """
         answers = await self._batcher.answer(served, pictures)
         for answer in answers:
@@ -62,7 +62,7 @@ class Service:
         return answers
 
     async def explain(self, served: Served, answer: Answer) -> list[list[float]] | None:
-        """The map of what spoke for an answer, as rows; None: too many wait for theirs."""
+        """Return the occlusion map of an answer, as rows, or None if too many maps are pending."""
         if self._explaining >= _EXPLAINED:
             return None
         self._explaining += 1

@@ -1,4 +1,4 @@
-"""The watch: another version of the model takes over between two requests, if it can."""
+"""Watch the registry, and switch to another version of the model between two requests."""
 
 import asyncio
 import logging
@@ -11,24 +11,24 @@ from pipeline.serving.reference import Resolved
 from pipeline.serving.served import Served
 from pipeline.serving.service import Service
 
-SECONDS = 2.0  # between two looks at the registry
+SECONDS = 2.0  # between two checks of the registry
 _log = logging.getLogger("pipeline.serving")
 
 
 async def watch(
     service: Service, find: Callable[[], Resolved], keep: Callable[[Resolved], None] | None = None
 ) -> None:
-    """Look for another version for as long as the server runs, and switch to it.
+    """Check for another version for as long as the server runs, and switch to it.
 
-    A version that can't be used, or answers for other classes or images, is refused, and the present one
-    goes on; so it does while the registry can't be reached.
+    A version that can't be loaded, or has other classes or another image size, is refused, and the current
+    one stays in use. It also stays in use while the registry can't be reached.
 
     Args:
-        service: whose model is replaced.
-        find: where the model is now; is called in a thread.
-        keep: is told what answers from now on.
+        service: The service whose model is replaced.
+        find: Finds the model that the registry names now; it is called in a thread.
+        keep: Called with each new model, once it is in use.
     """
-    # Always the same one: MLflow keeps connections for each.
+    # Always the same thread, since MLflow keeps connections for each.
     thread, loop = ThreadPoolExecutor(1, "watch"), asyncio.get_running_loop()
     refused: str | None = None
     said = ""
@@ -38,7 +38,7 @@ async def watch(
             source = await loop.run_in_executor(thread, find)
         except PipelineError as error:
             if str(error) != said:
-                _log.warning("The model goes on, but is not watched: %s", error)
+                _log.warning("The model stays in use, but is not watched for new versions: %s", error)
                 said = str(error)
             continue
         said = ""
@@ -49,7 +49,7 @@ async def watch(
             _refuse_another_kind(successor, service.served)
         except PipelineError as error:
             _log.warning(
-                "Version %s of %s is refused, version %s goes on: %s",
+                "Version %s of %s is refused, version %s stays in use: %s",
                 source.version,
                 source.name,
                 service.served.source.version,
@@ -62,12 +62,12 @@ async def watch(
         if keep:
             keep(source)
         service.metrics.count("model_switches_total")
-        say(f"Version {source.version} of {source.name} answers now.")
+        say(f"Version {source.version} of {source.name} is now in use.")
 
 
 def _refuse_another_kind(successor: Served, present: Served) -> None:
     if successor.classes != present.classes or successor.image_shape != present.image_shape:
         raise PipelineError(
-            f"it tells {len(successor.classes)} classes of images of {successor.image_shape} apart, not the "
-            f"{len(present.classes)} of {present.image_shape} that this server was started for."
+            f"it has {len(successor.classes)} classes and images of {successor.image_shape}, but this server "
+            f"was started with {len(present.classes)} classes and images of {present.image_shape}."
         )
