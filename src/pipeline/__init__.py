@@ -1,4 +1,4 @@
-"""Train, evaluate and track an image classifier: Hydra configures, DVC caches, MLflow shows.
+"""Train, evaluate and track an image classifier with Hydra, DVC and MLflow.
 
 For notebooks and scripts; docs/api.md has examples. Everything else in this package may change.
 """
@@ -12,7 +12,7 @@ __all__ = ["PipelineError", "Run", "compose", "load_run", "run", "run_stage"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is used: `import pipeline` comes before every stage.
+    # Imported on first use, since every stage imports this package.
     if name in __all__:
         from pipeline import api
 

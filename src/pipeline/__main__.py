@@ -1,7 +1,7 @@
 """The Hydra application: `python -m pipeline [overrides]`, `-m` for a sweep, `--help`, `--cfg job`.
 
-Each run is a trial: a workspace of its own that shares the DVC cache; the repository's stays as it is.
-A sweep is in the hands of `pipeline.sweeps`.
+Each run is a trial in its own workspace, which shares the DVC cache; the repository's files stay unchanged.
+Sweeps are run by `pipeline.sweeps`.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.trials.outcome import Outcome
 
-# Hydra's own script knows `python FILE` and an executable, not `python -m`.
+# Hydra's own completion script supports `python FILE` and executables, but not `python -m`.
 _BASH_COMPLETION = r"""
 _pipeline_completion() {
     local typed=${COMP_LINE:0:COMP_POINT} words
@@ -36,7 +36,7 @@ complete -o nospace -o default -F _pipeline_completion python python3
 
 
 def main() -> None:
-    """Hand the command line to Hydra, after a check that says what is wrong in one sentence."""
+    """Check the command line, reporting a mistake in one sentence, and hand it to Hydra."""
     with exit_on_error():
         repository = here()
         repository.refuse_foreign_environment(Path.cwd())
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _check(conf: Path, arguments: list[str]) -> None:
-    """Refuse what Hydra would answer with a traceback, and values that are wrong."""
+    """Refuse invalid values, and arguments that would make Hydra print a traceback."""
     from hydra._internal.utils import get_args_parser
 
     from pipeline.config.compose import compose, unresolved
@@ -68,11 +68,11 @@ def _check(conf: Path, arguments: list[str]) -> None:
         if getattr(options, name)
     ]
     if len(commands) > 1:
-        raise PipelineError(f"{' and '.join(commands)} exclude each other.")
+        raise PipelineError(f"{' and '.join(commands)} cannot be combined.")
     if options.resolve and not (options.cfg or options.help):
-        raise PipelineError("--resolve goes with --cfg.")
+        raise PipelineError("--resolve needs --cfg.")
     if options.package and not options.cfg:
-        raise PipelineError("--package goes with --cfg.")
+        raise PipelineError("--package needs --cfg.")
     shows = options.help or options.hydra_help or options.cfg or options.info or options.shell_completion
     if shows or options.config_path or options.config_name:
         refuse_unsafe_yaml(conf)
@@ -83,15 +83,15 @@ def _check(conf: Path, arguments: list[str]) -> None:
     parsed = parse([*searched, *options.overrides])
     if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
         if any(part.key_or_group == "hydra.searchpath" for part in parse(options.overrides)):
-            raise PipelineError("With -m, name the folder by --config-dir in place of hydra.searchpath.")
-        # The sweeper validates each trial; the first values of all lists need not be one.
+            raise PipelineError("With -m, name the folder with --config-dir instead of hydra.searchpath.")
+        # The sweeper validates each trial; the first values of all lists need not make a valid one.
         unresolved(conf, first_values(parsed))
     else:
         compose(conf, [*searched, *options.overrides])
 
 
 def _hydra_application(repository: Workspace, conf: Path) -> int:
-    """Run what Hydra makes of the command line; the number of trials that failed."""
+    """Let Hydra run the command line, and return the number of failed trials."""
     import hydra
 
     failures = 0
@@ -107,7 +107,7 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
             with run_trial(config, repository) as trial:
                 say(_summary(Outcome.read(trial.run, trial.history), trial))
         except Exception as error:
-            # Raised through Hydra it would come out as a traceback.
+            # Hydra would print a traceback if this were raised.
             if (sentence := explain(error)) is None:
                 raise
             print(f"error: {sentence}", file=sys.stderr)

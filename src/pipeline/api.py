@@ -1,4 +1,4 @@
-"""The package's functions for notebooks and scripts."""
+"""Functions for notebooks and scripts."""
 
 import importlib
 import json
@@ -25,15 +25,15 @@ Stage = Literal["fetch", "preprocess", "train", "evaluate"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the pipeline that was trained and evaluated, as MLflow has it.
+    """A trained and evaluated run of the pipeline, as recorded in MLflow.
 
     Args:
-        name: of the run.
-        id: MLflow's.
-        params: the configuration, by dotted keys, as text.
-        metrics: of the epoch whose weights the model has (`val_accuracy` ...), and of the evaluation
-            (`test_accuracy` ...).
-        predictions: for each test image, its label and the class that was predicted.
+        name: The run's name.
+        id: The run's id in MLflow.
+        params: The configuration: dotted keys, and values as text.
+        metrics: The metrics of the epoch whose weights the model has (`val_accuracy` ...), and those of the
+            evaluation (`test_accuracy` ...).
+        predictions: The label and the predicted class of each test image.
     """
 
     name: str
@@ -43,11 +43,14 @@ class Run:
     predictions: tuple[tuple[str, str], ...]
 
     def model(self) -> "keras.Model":
-        """The trained model: from uint8 images (batch, height, width) or (batch, height, width, channels)
-        to float32 probabilities (batch, classes).
+        """Download the trained model from MLflow and load it.
+
+        Returns:
+            A model that maps uint8 images (batch, height, width) or (batch, height, width, channels) to
+            float32 probabilities (batch, classes).
 
         Raises:
-            PipelineError: MLflow has no model of this run, or it can't be read.
+            PipelineError: If MLflow has no model of this run, or it cannot be read.
         """
         from pipeline.environment import quiet_tensorflow, use_threads
         from pipeline.results.download import download_model
@@ -55,7 +58,8 @@ class Run:
         config = compose()
         with quiet_tensorflow():
             from pipeline.artifacts.model_file import load
-        # As it was evaluated, to the last bit, unless this process computes with other threads already.
+        # The results are bit for bit those of the evaluation, unless this process already uses another number
+        # of threads.
         with suppress(PipelineError):
             use_threads(config.train.threads)
         with tempfile.TemporaryDirectory() as folder:
@@ -63,19 +67,19 @@ class Run:
 
 
 def compose(*overrides: str) -> Config:
-    """The configuration of conf/ with `overrides` as on the command line, such as `"model=cnn"`.
+    """Compose the configuration of conf/ with `overrides` as on the command line, such as `"model=cnn"`.
 
     Raises:
-        PipelineError: an override or a value is refused.
+        PipelineError: If an override or a value is invalid.
     """
     return composition.compose(here().root / "conf", overrides)
 
 
 def run(*overrides: str) -> Run:
-    """Run the pipeline with `overrides`, as `python -m pipeline` does; what was ever trained is restored.
+    """Run the pipeline with `overrides`, as `python -m pipeline` does; what was trained before is restored.
 
     Raises:
-        PipelineError: an override is refused, a stage failed, or MLflow can't be reached.
+        PipelineError: If an override is invalid, a stage fails, or MLflow cannot be reached.
     """
     from pipeline.trials.trial import run_trial
 
@@ -93,36 +97,34 @@ def run_stage(
     """Run one stage in this process, without DVC's cache and without MLflow.
 
     Args:
-        stage: it reads what the stages before it wrote.
-        config: from `compose`.
-        folder: where the stages find and leave their files; any folder but a clone of this repository.
-        on_epoch: called by `train` after each epoch.
+        stage: The name of the stage, which reads the files that the stages before it wrote.
+        config: The configuration, from `compose`.
+        folder: The folder in which the stages read and write their files; not a clone of this repository.
+        on_epoch: Called by `train` after each epoch.
 
     Raises:
-        PipelineError: the stage failed, or there is no such stage, or `folder` is a clone, whose files are
-            DVC's to write.
+        PipelineError: If the stage fails or does not exist, or if `folder` is a clone, in which DVC runs the
+            stages.
     """
     if stage not in get_args(Stage):
-        raise PipelineError(
-            f"There is no stage {stage!r} to run: the stages are {', '.join(get_args(Stage))}."
-        )
+        raise PipelineError(f"There is no stage {stage!r}: the stages are {', '.join(get_args(Stage))}.")
     workspace = Workspace(Path(folder).absolute())
     if workspace.dvc_yaml.exists():
-        raise PipelineError(f"{workspace.root} has a dvc.yaml: its stages are run by `dvc repro`.")
+        raise PipelineError(f"{workspace.root} has a dvc.yaml: run its stages with `dvc repro`.")
     from pipeline.environment import import_keras, quiet_tensorflow
 
     with quiet_tensorflow():
         if stage == "train":
             import_keras(config.train.target)
         module = importlib.import_module(f"pipeline.stages.{stage}")
-    # TensorFlow rewrites functions, and leaves their bytecode among the system's temporary files.
+    # TensorFlow rewrites functions and would leave their bytecode in the system's temporary folder.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         if stage == "train":
             from pipeline.artifacts.onnx_file import RunName
             from pipeline.tracking.identity import complete, identify, write_run
 
-            # By it evaluate knows the model; the code is not part of such a run's id.
+            # The stage evaluate identifies the model by this file. The run's id does not cover the code.
             run = identify(config, workspace, {})
             named = RunName(id=run["id"], name=run["name"])
             trained = module.run(config, workspace, on_epoch, named)
@@ -134,10 +136,10 @@ def run_stage(
 
 
 def load_run(name: str) -> Run:
-    """A run by its name or its id in MLflow, or the beginning of either.
+    """Load a run from MLflow by its name or id, or by the beginning of either.
 
     Raises:
-        PipelineError: MLflow can't be reached, or no evaluated run, or more than one, has that name.
+        PipelineError: If MLflow cannot be reached, or if not exactly one evaluated run has that name.
     """
     from pipeline.results.lookup import look_up
 

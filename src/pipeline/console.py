@@ -1,4 +1,4 @@
-"""What people see while a stage runs: bars at a terminal, a few plain lines in a log."""
+"""Console output: progress bars and formatted text at a terminal, a few plain lines in a log."""
 
 import io
 import os
@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class _Output(io.TextIOWrapper):
-    """A stream whose reader may go, as `head` does: what follows is written nowhere."""
+    """An output stream that discards further text once its reader has gone, as `head` does."""
 
     reader_left = False
 
@@ -41,29 +41,29 @@ class _Output(io.TextIOWrapper):
 
 
 def outlive_readers() -> None:
-    """Have this process go on when the pipe that it writes to is closed, or can't take a character."""
+    """Keep this process running if the pipe that it writes to is closed or cannot encode a character."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
             stream.flush()
-            # A buffer of its own: the old one may have begun with a file where there is a pipe now.
-            buffer = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 (for as long as the process)
+            # A new buffer, since the old one may have been opened for a file where there is a pipe now.
+            buffer = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 (open as long as the process runs)
             buffering = stream.line_buffering
             setattr(sys, name, _Output(buffer, stream.encoding, "replace", line_buffering=buffering))
 
 
 def reader_left() -> bool:
-    """Whether nobody reads the standard output any more: a command that only prints may end."""
+    """Return whether nobody reads standard output any more, so that a command that only prints may end."""
     return getattr(sys.stdout, "reader_left", False)
 
 
 def say(text: str) -> None:
-    """Print one line, as it is, at once."""
+    """Print one line as it is, and flush it."""
     print(text, flush=True)
 
 
 def say_markdown(text: str) -> None:
-    """Print Markdown: laid out at a terminal, as it is in a log."""
+    """Print Markdown: rendered at a terminal, as it is in a log."""
     if not sys.stdout.isatty():
         say(text.rstrip())
         return
@@ -74,12 +74,12 @@ def say_markdown(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print one line to standard error: the work goes on, but not as was asked."""
+    """Print a warning to standard error: the work goes on, but not quite as requested."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of aligned columns, as wide as the terminal; only the first column is never folded."""
+    """Return lines of aligned columns that fit the terminal; only the first column is never wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -95,17 +95,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
 
 
 def terminal_width() -> int:
-    """In characters; in a log there is no limit, and lines stay readable."""
+    """Return the width of the terminal in characters; 140 if there is none, so that logs stay readable."""
     return shutil.get_terminal_size((140, 24)).columns
 
 
 def count(number: int, noun: str) -> str:
-    """Such as "1 trial" and "1,200 trials"."""
+    """Return a number with its noun, such as "1 trial" or "1,200 trials"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def brief(value: str) -> str:
-    """The text of a value, with four digits if it is a number that was drawn from an interval."""
+    """Return a value as text; a number of more than eight characters is rounded to four digits."""
     try:
         return value if len(value) <= 8 else f"{float(value):.4g}"
     except ValueError:
@@ -113,31 +113,34 @@ def brief(value: str) -> str:
 
 
 class Every:
-    """Says when so many seconds have passed since it last did; None: never."""
+    """A timer that is due when `seconds` have passed since its start; with None it is never due."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds, self._last = seconds, time.monotonic()
 
     @property
     def due(self) -> bool:
-        """Whether they have passed."""
+        """Whether the time has passed."""
         return self.seconds is not None and time.monotonic() - self._last >= self.seconds
 
     def restart(self) -> None:
-        """Count anew."""
+        """Start counting again."""
         self._last = time.monotonic()
 
 
 class Track(Protocol):
-    """Something whose progress is shown."""
+    """A task whose progress is shown."""
 
     def advance(self, n: int, note: str = "") -> None:
-        """Say that `n` more of the total are done, and how it goes."""
+        """Report that `n` more steps are done, with a note to show next to the progress."""
 
 
 @contextmanager
 def track(total: int | None, description: str) -> Iterator[Track]:
-    """Show the progress of `total` steps (None: not known): off a terminal, a line each tenth or 5 s."""
+    """Show the progress of `total` steps, or of an unknown number if it is None.
+
+    In a log, print a line for each tenth of the steps or every 5 s.
+    """
     if not sys.stdout.isatty():
         yield _Lines(total, description)
         return
@@ -147,31 +150,31 @@ def track(total: int | None, description: str) -> Iterator[Track]:
 
 @contextmanager
 def on_stderr(description: str) -> Iterator[Track]:
-    """Show how many there were so far, while the results go to standard output."""
+    """Show the number of steps done so far on standard error, while results go to standard output."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f}"), TimeElapsedColumn())
     console = Console(stderr=True)
-    # Left as it is, rich would send standard output to the terminal too, and nothing to its file.
+    # By default, rich would also show redirected standard output at the terminal, and leave its file empty.
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
         yield _Bar(progress, progress.add_task(description, total=None, note=""))
 
 
 class EpochTrack:
-    """A training whose progress is shown: by a bar, or off a terminal by a line for each epoch."""
+    """The progress of a training, shown as a bar, or in a log as one line per epoch."""
 
     def __init__(self, total: int, steps: int, bars: "Progress | None" = None) -> None:
         self._total, self._steps, self._bars = total, steps, bars
         self._task = bars.add_task(f"Epoch 1 of {total}", total=total, note="") if bars else None
 
     def advance(self, steps: int) -> None:
-        """Say that the epoch is so many steps further."""
+        """Report that `steps` more steps of the epoch are done."""
         if self._bars and self._task is not None:
             self._bars.update(self._task, advance=steps / self._steps)
 
     def end_epoch(self, number: int, note: str) -> None:
-        """Say that epoch `number` has ended, and how."""
+        """Report the end of epoch `number`, with a note on its results."""
         if self._bars and self._task is not None:
             description = f"Epoch {min(number + 1, self._total)} of {self._total}"
             self._bars.update(self._task, completed=number, description=description, note=note)
@@ -181,7 +184,7 @@ class EpochTrack:
 
 @contextmanager
 def track_epochs(total: int, steps: int) -> Iterator[EpochTrack]:
-    """Show the progress of `total` epochs of `steps` steps each: off a terminal, a line for each epoch."""
+    """Show the progress of `total` epochs of `steps` steps each; in a log, one line per epoch."""
     if not sys.stdout.isatty():
         yield EpochTrack(total, steps)
         return
@@ -190,12 +193,12 @@ def track_epochs(total: int, steps: int) -> Iterator[EpochTrack]:
 
 
 def _bars() -> "Progress":
-    # rich costs 0.1 s, which a log need not pay.
+    # Importing rich takes 0.1 s, and a log does not need it.
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     text, note = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[note]"))
     columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), note)
-    # Left as it is, rich would send to the terminal what goes to a file.
+    # By default, rich would show redirected standard error at the terminal instead of writing it to its file.
     return Progress(*columns, redirect_stderr=sys.stderr.isatty())
 
 

@@ -1,4 +1,4 @@
-"""What reaches a person when something goes wrong: a sentence, not a traceback."""
+"""Errors as users see them: one sentence instead of a traceback."""
 
 import errno
 import os
@@ -16,11 +16,11 @@ from pipeline.console import outlive_readers
 
 
 class PipelineError(Exception):
-    """Something the person at the keyboard can mend; its text is shown as it is, without a traceback."""
+    """An error that the user can fix; its text is shown as it is, without a traceback."""
 
 
 class PrunedError(PipelineError):
-    """A trial was ended between epochs since others do better; its text says how."""
+    """A trial was stopped between epochs because others do better; the text gives the details."""
 
 
 _DISK = {
@@ -30,7 +30,7 @@ _DISK = {
     errno.EACCES: "Writing or reading is not permitted",
     errno.EPERM: "Writing or reading is not permitted",
 }
-# Libraries that lose the number: SQLite, NumPy's tofile, shutil.copytree, HDF5.
+# Messages of libraries that drop the error number: SQLite, NumPy's tofile, shutil.copytree, HDF5.
 _DISK_TEXTS = {
     r"database or disk is full|\d+ requested and \d+ written|No space left on device": errno.ENOSPC,
     r"Disk quota exceeded": errno.EDQUOT,
@@ -41,14 +41,14 @@ _DISK_TEXTS = {
 # The kernel signals a process once for each thread of a parent that is killed.
 _SECONDS_OF_ONE_SIGNAL = 2.0
 
-_exit_code: list[int] = []  # of a signal that asked the process to end, until it does
-_signalled: list[float] = []  # when signals asked for it, in seconds of the monotonic clock
+_exit_code: list[int] = []  # set by a signal that asked the process to end, until it ends
+_signalled: list[float] = []  # the times of such signals, in seconds of the monotonic clock
 
 
 def explain(error: BaseException) -> str | None:
-    """The sentence for a failure that a person can mend, or None: it is a fault of the program.
+    """Return the sentence for an error that the user can fix, or None if it is a bug in the program.
 
-    A disk that takes nothing is found behind the errors of libraries too: SQLAlchemy, MLflow, NumPy, shutil.
+    Disk errors are also found behind exceptions of libraries such as SQLAlchemy, MLflow, NumPy and shutil.
     """
     if isinstance(error, PipelineError):
         return str(error)
@@ -59,14 +59,14 @@ def explain(error: BaseException) -> str | None:
             where = f" at {path}" if path else ""
             return (
                 f"{_DISK[number]}{where}: nothing was left half-written. {_remedy(number, path)}"
-                "Mend that and run it again."
+                "Fix that and run it again."
             )
         cause = cause.__cause__ or cause.__context__
     return None
 
 
 def _disk_fault(error: BaseException) -> tuple[int, str | None] | None:
-    """The number and the path of a fault of the disk, as an error or its text has them."""
+    """Return the number and the path of a disk error, from its attributes or its text; None for others."""
     if isinstance(error, OSError) and error.errno is not None:
         return (error.errno, error.filename and str(error.filename)) if error.errno in _DISK else None
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3"):
@@ -77,24 +77,24 @@ def _disk_fault(error: BaseException) -> tuple[int, str | None] | None:
 
 
 def _remedy(number: int, path: str | None) -> str:
-    """Whose file it is, if it is somebody else's."""
+    """Return a sentence that names the owner of the file, if that is another user; otherwise ""."""
     with suppress(OSError, KeyError, TypeError):
         if number in (errno.EACCES, errno.EPERM) and path:
             existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
             owner = existing.stat().st_uid
             if owner not in (os.geteuid(), 0):
                 name = pwd.getpwuid(owner).pw_name
-                return f"{existing} belongs to {name}, and a clone is for one user: use one of your own. "
+                return f"{existing} belongs to {name}, and each user needs their own clone. "
     return ""
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process with exit code 1 and one sentence for a failure that a person can mend.
+    """Report an error that the user can fix in one sentence, and end the process with exit code 1.
 
-    Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run; the same
-    signal again within two seconds does not cut that short.
-    HYDRA_FULL_ERROR=1 shows tracebacks instead. Where nobody reads the output any more, the work goes on.
+    Ctrl-C ends it with 130, SIGTERM with 143 and SIGHUP with 129, after every `finally` has run; a second
+    signal within two seconds does not interrupt that.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead. If nobody reads the output any more, the work goes on.
     """
     outlive_readers()
     signal.signal(signal.SIGTERM, _terminate)
@@ -118,13 +118,13 @@ def exit_on_error() -> Iterator[None]:
 def _terminate(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _signalled and now - _signalled[-1] < _SECONDS_OF_ONE_SIGNAL:
-        return  # It would cut short what the first one began: an orderly end.
+        return  # The first signal has already begun an orderly end, which this one would interrupt.
     _signalled.append(now)
     _exit_code.append(128 + number)
     sys.exit(128 + number)
 
 
 def exit_if_terminated() -> None:
-    """End the process if a signal asked for it inside a destructor or a callback, which loses exceptions."""
+    """End the process if a signal asked for it in a destructor or a callback, where exceptions are lost."""
     if _exit_code:
         sys.exit(_exit_code.pop())

@@ -93,7 +93,7 @@ def test_the_tab_key_completes(reproduced, typed, offered):
         (["train.epochs=1.5"], "train.epochs is 1.5"),
         (["model=mlpp"], "Did you mean mlp"),
         (["train.epochs"], "train.epochs"),
-        (["-m", "--cfg", "job"], "--multirun and --cfg exclude each other"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg cannot be combined"),
         (["-m", "seed=range(0,0)"], "names no value"),
         (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "chosen by name"),
         (["-m", "hydra.searchpath=[file:///tmp]", "seed=1,2"], "--config-dir"),

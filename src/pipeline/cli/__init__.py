@@ -1,10 +1,10 @@
-"""Command line: the verbs of `pipeline`, in one module for each thing that they are about."""
+"""The command line `pipeline`: one module for each group of verbs."""
 
 from pipeline.cli.app import app
 from pipeline.errors import exit_on_error
 from pipeline.processes.temporary import temporary_files_apart
 
-# Each registers its verbs; `pipeline --help` lists them in this order.
+# Each module registers its verbs; `pipeline --help` lists them in this order.
 # isort: off
 from pipeline.cli import data, training, runs, models, promotion, verification, sharing  # noqa: F401
 # isort: on

@@ -1,4 +1,4 @@
-"""The application that the verbs are registered with, and what they share."""
+"""The application that the verbs are registered with, and the functions that they share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,14 +36,14 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What holds for every verb."""
+    """Handle the options of `pipeline` itself."""
 
 
 def repository() -> Workspace:
-    """The workspace of this package, with the libraries' environment prepared.
+    """Return the workspace of this package, after preparing the environment of the libraries.
 
     Raises:
-        PipelineError: the command runs inside another clone.
+        PipelineError: If the command runs inside another clone.
     """
     workspace = here()
     workspace.refuse_foreign_environment(Path.cwd())
@@ -52,12 +52,12 @@ def repository() -> Workspace:
 
 
 def tracking_of(workspace: Workspace) -> "TrackingSection":
-    """Where the workspace's runs go.
+    """Return the settings of the tracking server to which the workspace's runs are sent.
 
     Raises:
-        PipelineError: params.yaml is missing or refused.
+        PipelineError: If params.yaml is missing or invalid.
     """
-    # It takes as long as a prediction, which does not need it.
+    # This import takes as long as a prediction, which does not need it.
     from pipeline.config.params import read_params
 
     return read_params(workspace.params).tracking

@@ -1,4 +1,4 @@
-"""One's own images."""
+"""The verb that adds the user's own images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,21 +12,28 @@ from pipeline.console import say
 @app.command()
 def add_data(
     path: Annotated[str, typer.Argument(help="A folder of pictures, an archive or a table; or its address.")],
-    name: Annotated[str | None, typer.Option(help="What to call it; by default made from the path.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Height and width in pixels, as in 64x64.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The data set's name; by default made from the path.")
+    ] = None,
+    image_size: Annotated[str | None, typer.Option(help="Height and width in pixels, such as 64x64.")] = None,
     colour: Annotated[str | None, typer.Option(help="grey or rgb.")] = None,
     resize: Annotated[str | None, typer.Option(help="pad, crop or stretch.")] = None,
     test_fraction: Annotated[
-        float | None, typer.Option(help="Kept for testing if nothing is called test: 0.2.", min=0.01, max=0.9)
+        float | None,
+        typer.Option(
+            help="The part kept for testing if there is no test split; default 0.2.", min=0.01, max=0.9
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Of the source, as in label_column=breed."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the source, such as label_column=breed."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite conf/data/NAME.yaml.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Pin what changed since.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Pin the data again after a change.")] = False,
 ) -> None:
-    """Look at your own images, and describe them in conf/data/NAME.yaml, which `data=NAME` then chooses."""
+    """Look at your own images and describe them in conf/data/NAME.yaml, which `data=NAME` then selects."""
     from pipeline.data.adding.add import add_data as add
     from pipeline.data.adding.options import AddOptions
 

@@ -1,4 +1,4 @@
-"""The model in use."""
+"""The verbs that use a model."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ ExportFormat = Literal["onnx", "keras", "litert", "saved-model"]
 
 @app.command()
 def predict(
-    paths: Annotated[list[str], typer.Argument(help="Pictures, folders, archives, arrays; - : from a pipe.")],
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders, archives, arrays; - reads a pipe.")],
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
-    top: Annotated[int, typer.Option(help="How many labels each gets.", min=1, max=1000)] = 3,
+    top: Annotated[int, typer.Option(help="How many labels to show for each picture.", min=1, max=1000)] = 3,
     form: Annotated[
-        Format | None, typer.Option("--format", help="By default a table; in a pipe JSON lines.")
+        Format | None, typer.Option("--format", help="By default a table, or JSON lines in a pipe.")
     ] = None,
 ) -> None:
-    """Say what is on pictures."""
+    """Predict what pictures show."""
     from pipeline.serving.predict import predict
     from pipeline.serving.predictor import Predictor
     from pipeline.serving.reference import resolve
@@ -35,11 +35,11 @@ def predict(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="Of the file, or of the folder of a SavedModel.")],
-    form: Annotated[ExportFormat, typer.Option("--format", help="What other tools read.")],
+    path: Annotated[Path, typer.Argument(help="The file to write, or the folder of a SavedModel.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="The format that the other tool reads.")],
     model: Annotated[str | None, typer.Option(help="A run, or NAME@ALIAS or NAME/3.")] = None,
 ) -> None:
-    """Write the model for other tools, checked on images before the file gets its name."""
+    """Export the model for other tools, after checking that it gives the same predictions."""
     from pipeline.serving.export import export
 
     say(export(model, form, path, repository()))
@@ -48,28 +48,28 @@ def export(
 @app.command()
 def serve(
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(help="How many processes answer.", min=1, max=64)] = 1,
+    workers: Annotated[int, typer.Option(help="The number of server processes.", min=1, max=64)] = 1,
     allowed_hosts: Annotated[
-        list[str] | None, typer.Option(help="A name by which others know this server.")
+        list[str] | None, typer.Option(help="A name under which others reach this server.")
     ] = None,
     allow_origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may ask, https://NAME.")
+        list[str] | None, typer.Option(help="A site whose pages may send requests, https://NAME.")
     ] = None,
     max_body: Annotated[
-        int, typer.Option(help="The largest body that is read, in MiB.", min=1, max=1024)
+        int, typer.Option(help="The largest accepted request body, in MiB.", min=1, max=1024)
     ] = 16,
     batch_ms: Annotated[
-        float, typer.Option(help="How long a picture may wait for others.", min=0, max=1000)
+        float, typer.Option(help="How long a picture may wait for others to join its batch.", min=0, max=1000)
     ] = 5,
 ) -> None:
-    """Answer over HTTP, with a page to try the model at /, until SIGTERM or Ctrl-C."""
+    """Serve the model over HTTP, with a page to try it at /, until SIGTERM or Ctrl-C."""
     from pipeline.serving.server import Settings, serve
 
     workspace = repository()
     token = os.environ.get("PIPELINE_TOKEN") or None
     names, sites = tuple(allowed_hosts or ()), tuple(allow_origin or ())
-    host = host.strip("[]").lower()  # as an address has it, [::1]
+    host = host.strip("[]").lower()  # an IPv6 address may be written [::1]
     settings = Settings(model, host, port, workers, names, sites, token, max_body, batch_ms)
     serve(settings, workspace)

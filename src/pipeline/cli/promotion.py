@@ -1,4 +1,4 @@
-"""Promotion: the verbs about which model the users get."""
+"""The verbs that decide which model the users get."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from pipeline.cli.app import app, repository
 
 Alias = Annotated[str, typer.Option("--as", help="The alias that users follow.")]
 Registered = Annotated[str | None, typer.Option(help="The registered model; by default the data set's name.")]
-Reason = Annotated[str, typer.Option(help="Why, for the journal.")]
+Reason = Annotated[str, typer.Option(help="The reason, for the journal.")]
 
 
 @app.command()
@@ -21,11 +21,11 @@ def promote(
     name: Registered = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the checks.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Pass a closed gate, on record; needs --reason.")
+        bool, typer.Option("--force", help="Promote despite failed checks, on record; needs --reason.")
     ] = False,
     reason: Reason = "",
 ) -> None:
-    """Give the users a run's model if it passes the checks of conf/promotion. Exit code 3: it does not."""
+    """Give a run's model to the users if it passes the checks of conf/promotion. Exit code 3: it does not."""
     from pipeline.registry.verbs import promote
 
     raise typer.Exit(promote(repository(), run, name, alias, dry_run=dry_run, force=force, reason=reason))
@@ -35,10 +35,10 @@ def promote(
 def rollback(
     alias: Alias = "champion",
     name: Registered = None,
-    to: Annotated[str | None, typer.Option(help="The version; by default the one before.")] = None,
+    to: Annotated[str | None, typer.Option(help="The version; by default the previous one.")] = None,
     reason: Reason = "",
 ) -> None:
-    """Give the users an earlier version back."""
+    """Give an earlier version back to the users."""
     from pipeline.registry.verbs import rollback
 
     rollback(repository(), name, alias, to, reason)

@@ -1,4 +1,4 @@
-"""Runs: compared, adopted, rebuilt."""
+"""The verbs that compare, adopt, rebuild and report runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -54,10 +54,10 @@ def reproduce(
         bool, typer.Option("--environment", help="Use the packages of the lock file of the run's commit.")
     ] = False,
     tolerance: Annotated[
-        float, typer.Option(help="How far probabilities and metrics may be apart.", min=0)
+        float, typer.Option(help="How much probabilities and metrics may differ.", min=0)
     ] = 0.001,
 ) -> None:
-    """Rebuild a run from its code, configuration and data, and say link by link what is the same.
+    """Rebuild a run from its code, configuration and data, and say step by step what is the same.
 
     Exit code 0: equal bit for bit; 3: predictions and metrics within the tolerance; 1: neither.
     """

@@ -1,4 +1,4 @@
-"""Trainings shared with other clones."""
+"""The verbs that share trainings with other clones."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Running the pipeline, and MLflow up to date with it."""
+"""The verbs that run the pipeline and bring MLflow up to date."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ from pipeline.errors import PipelineError
 
 @app.command()
 def repro() -> None:
-    """Run what changed (`dvc repro`), bring MLflow up to date, and say what was reached."""
+    """Run what changed (`dvc repro`), bring MLflow up to date, and show the results."""
     from pipeline.results.change import differs_by_rounding
     from pipeline.trials.repro import repro
 
     workspace = repository()
     os.chdir(workspace.root)
-    # Stages are run by the Python that runs this, also where its environment is not activated.
+    # Run the stages with this Python, even if its environment is not activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if code := repro():
         raise typer.Exit(code)
@@ -32,7 +32,7 @@ def repro() -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Where to serve on 127.0.0.1.", min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
     """Show the runs in the browser: starts MLflow and prints the address of the training runs."""
     from pipeline.tracking.ui import refuse_busy, serve
@@ -56,7 +56,7 @@ def _sync(workspace: Workspace) -> None:
 
     settings = tracking_of(workspace)
     errors = []
-    # What can't be sent of runs does not hold up the sweeps.
+    # A run that cannot be sent must not hold up the sweeps.
     try:
         for line in tracking.sync(settings, workspace):
             say(line)

@@ -1,4 +1,4 @@
-"""Verification: the verb that checks what is there."""
+"""The verb that checks stored files and runs."""
 
 from typing import Annotated
 
@@ -10,14 +10,14 @@ from pipeline.cli.app import app, repository
 @app.command()
 def verify(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also objects that nothing names, and all files of a server.")
+        bool, typer.Option("--all", help="Also check unreferenced objects, and all files on a server.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Restore what is broken from another copy, or make it again.")
+        bool, typer.Option("--repair", help="Restore what is broken from another copy, or build it again.")
     ] = False,
-    clean: Annotated[bool, typer.Option("--clean", help="Remove what killed processes left.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what killed processes left behind.")] = False,
 ) -> None:
-    """Check cache, workspace, runs and registered models against what is recorded. Exit code 1: broken."""
+    """Check cache, workspace, runs and registered models against the records. Exit code 1: damage found."""
     from pipeline.config.params import read_params
     from pipeline.verification.verify import Wanted, verify
 
