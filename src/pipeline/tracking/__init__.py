@@ -1,1 +1,1 @@
-"""Tracking: the boundary to MLflow, which shows what is recorded on disk and is never waited for."""
+"""Tracking: the interface to MLflow, which shows what is recorded on disk and never holds up a training."""

@@ -1,6 +1,6 @@
-"""The repository's own MLflow database, mlflow.db, as far as it is read and mended without MLflow.
+"""Read and repair the repository's own MLflow database, mlflow.db, without importing MLflow.
 
-Importing MLflow takes seconds; most commands find in milliseconds that there is nothing to do.
+Importing MLflow takes seconds; most commands find out in milliseconds that there is nothing to do.
 """
 
 import sqlite3
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.artifacts.workspace import Workspace
 
-# Columns of MLflow's tables that hold absolute addresses of artifacts.
+# The columns of MLflow's tables that contain absolute addresses of artifacts.
 _ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -22,19 +22,19 @@ _ADDRESSES = (
 
 
 def database(workspace: Workspace) -> Path:
-    """The SQLite file that `mlflow ui` opens by itself at the root of the repository."""
+    """Return the SQLite file that `mlflow ui` opens by default in the root of the repository."""
     return workspace.home / "mlflow.db"
 
 
 def artifact_root(workspace: Workspace) -> str:
-    """Where the repository's own store keeps artifacts."""
+    """Return the URI at which the repository's own store keeps artifacts."""
     return (workspace.home / "mlruns").as_uri()
 
 
 def relocate_artifacts(workspace: Workspace) -> None:
-    """Have the runs of a repository that was moved or copied point to their artifacts beside the database.
+    """Point the runs of a repository that was moved or copied to the artifacts next to its database.
 
-    An experiment's artifacts have moved if they lie here and not where the database says, whatever the
+    An experiment's artifacts have moved if they are here and not where the database says, whatever the
     experiment is called; those of another clone that uses this database stay where they are.
     """
     root = artifact_root(workspace)
@@ -58,14 +58,14 @@ def relocate_artifacts(workspace: Workspace) -> None:
 def _has_moved(
     connection: sqlite3.Connection, experiment: int, old: Path, new: Path, workspace: Workspace
 ) -> bool:
-    """Whether the artifacts of the experiment now lie in `new`."""
+    """Return whether the artifacts of the experiment are now in `new`."""
     there = Path(str(old).rpartition("/mlruns/")[0])
     if not there.exists():
         return True
     runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,)).fetchall()
     if runs:
         return any((new / run).exists() for (run,) in runs)
-    # Nothing tells but that the other folder has a database of its own: this is a copy.
+    # Without runs there is one sign left: if the other folder has its own database, this one is a copy.
     other = there / database(workspace).name
     return other.exists() and not other.samefile(database(workspace))
 
@@ -75,10 +75,14 @@ def _path(uri: str) -> Path:
 
 
 def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = True) -> str | None:
-    """The run in the repository's own store that has all `tags` and its artifacts.
+    """Return the id of a run in the repository's own store that has all `tags` and its artifacts.
 
-    It is found without importing MLflow: that takes milliseconds where MLflow takes seconds, and most
-    commands find that there is nothing to do.
+    This does not import MLflow: it takes milliseconds where MLflow takes seconds.
+
+    Args:
+        workspace: The workspace of the repository.
+        tags: The tags that the run must have.
+        only_finished: Whether to ignore runs that have not finished, have failed or were deleted.
     """
     if not database(workspace).exists():
         return None
@@ -99,12 +103,12 @@ def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = T
                 if stage == "deleted" or all(has_files(folder) for (folder,) in [(address,), *models]):
                     return str(run)
     except sqlite3.Error:
-        pass  # Its tables are being created, or MLflow will say what is wrong with it.
+        pass  # Its tables are still being created, or MLflow will report what is wrong with it.
     return None
 
 
 def lacks_tag(workspace: Workspace, trainings: Iterable[str | None], tag: str) -> bool:
-    """Whether a run of one of the `trainings`, by their ids, does not have the tag."""
+    """Return whether a run of one of the `trainings`, given by their ids, lacks the tag."""
     query = (
         "SELECT run_uuid FROM runs JOIN tags USING (run_uuid) WHERE lifecycle_stage = 'active' "
         "AND key = 'pipeline.id' AND value = ? AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
@@ -115,7 +119,7 @@ def lacks_tag(workspace: Workspace, trainings: Iterable[str | None], tag: str) -
 
 
 def has_files(address: str) -> bool:
-    """Whether there is anything at the address of artifacts; yes if it is no folder of this machine."""
+    """Return whether there are artifacts at an address; True if it is not a folder on this machine."""
     if urlsplit(address).scheme not in ("", "file"):
         return True
     return any(_path(address).glob("*"))

@@ -1,4 +1,4 @@
-"""An evaluation in MLflow: on the run of its training or, with other settings or images, on a run below."""
+"""Show an evaluation in MLflow: on its training's run or, if settings or images differ, on a child run."""
 
 import hashlib
 import json
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
     from pipeline.tracking.store import Store
 
-# A digest of the settings, of a run that shows nothing but an evaluation.
+# On a run that shows only an evaluation: the id of the evaluation, a digest of its settings and images.
 EVALUATION_TAG = "pipeline.evaluation"
-# Set when all of the reports are there.
+# Set once the reports are complete in MLflow.
 REPORTS_TAG = "pipeline.reports_sha256"
 
 
 def results_in(path: Path) -> dict[str, float]:
-    """The numbers of a file metrics.json that MLflow shows: what is of the training was sent by epoch."""
+    """Return the metrics in metrics.json that are logged for an evaluation; others are logged by epoch."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
     return {key: metrics[key] for key in metrics if key.startswith(("test_", "generalisation_"))}
 
 
 class Evaluation:
-    """The reports of a record, and the settings that they were made with."""
+    """The reports in a record, and the settings that they were made with."""
 
     def __init__(self, record: Record) -> None:
         self._record, self._files = record, record.files
 
     @cached_property
     def digest(self) -> str:
-        """Of all that MLflow shows: figures too, which may change while the metrics don't."""
+        """A digest of everything that MLflow shows, including figures, which may change on their own."""
         paths = (*self._tables, *sorted(self._files.figures.glob("*")))
         return hashlib.sha256(" ".join(map(sha256, paths)).encode()).hexdigest()
 
@@ -55,13 +55,13 @@ class Evaluation:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The values of evaluate.*, as MLflow has them; empty if they are not known."""
+        """The params evaluate.* as MLflow stores them; empty if they are not known."""
         settings = self._record.evaluation["settings"] if self._record.evaluation else {}
         return {key: shortened(value) for key, value in leaves({"evaluate": settings})}
 
     @property
     def _data(self) -> dict[str, dict[str, Any]]:
-        """The test split, if it is known."""
+        """The number of images and the digest of the test split, if they are known."""
         return {"test": self._record.evaluation["test"]} if self._record.evaluation else {}
 
     @property
@@ -73,19 +73,19 @@ class Evaluation:
 
     @cached_property
     def results(self) -> dict[str, float]:
-        """The numbers, by the names that MLflow shows."""
+        """The metrics of the evaluation, by name."""
         return results_in(self._files.metrics)
 
     def show(self, store: "Store", training: MlflowRun, model: str | None) -> None:
-        """Have MLflow show the evaluation, unless it does.
+        """Send the evaluation to MLflow, unless MLflow already shows it.
 
         Args:
-            store: has the run.
-            training: the training's run, which shows the evaluation if it has none with other settings.
-            model: the id of the logged model that was evaluated.
+            store: The store that has the run.
+            training: The training's run, which shows the evaluation unless it already shows a different one.
+            model: The id of the logged model that was evaluated.
 
         Raises:
-            MlflowException: the store can't be reached.
+            MlflowException: If the store can't be reached.
         """
         has = {key: value for key, value in training.params.items() if key.startswith("evaluate.")}
         same = has.items() <= self.settings.items() and all(
@@ -95,8 +95,8 @@ class Evaluation:
         if same or not evaluation:
             self._log(training, model)
             return
-        run = self._run_of_its_own(store, training, evaluation["id"])
-        # Whoever deleted it in MLflow does not want it back.
+        run = self._separate_run(store, training, evaluation["id"])
+        # A run that somebody deleted in MLflow stays deleted.
         if not run.is_deleted:
             run.set_status("FINISHED", self._moment)
             self._log(run, None)
@@ -104,7 +104,7 @@ class Evaluation:
     def _log(self, run: MlflowRun, model: str | None) -> None:
         if run.tags.get(REPORTS_TAG) == self.digest and run.is_intact:
             return
-        # First, since they say whose evaluation the run shows.
+        # First, because these identify the evaluation that the run shows.
         run.log_params(self.settings)
         run.set_tags(self._data_tags)
         name = self._record.run["data"]["name"]
@@ -116,15 +116,15 @@ class Evaluation:
             run.client.log_artifact(run.id, str(path))
         digests = {f"figures/{name}": digest for name, digest in digests_below(self._files.figures).items()}
         run.set_tags(files_tag("evaluation", digests | {path.name: sha256(path) for path in self._tables}))
-        # Last, since it says that all the above is there.
+        # Last, because the tag means that all of the above is there.
         run.set_tags({REPORTS_TAG: self.digest})
 
     @property
     def _moment(self) -> int:
-        """When it was made, in milliseconds since 1970."""
+        """When the evaluation was made, in milliseconds since 1970."""
         return self._files.metrics.stat().st_mtime_ns // 1_000_000
 
-    def _run_of_its_own(self, store: "Store", training: MlflowRun, digest: str) -> MlflowRun:
+    def _separate_run(self, store: "Store", training: MlflowRun, digest: str) -> MlflowRun:
         with store.creating():
             found = store.find({EVALUATION_TAG: digest, ID_TAG: training.tags[ID_TAG]})
             return MlflowRun(store.client, found or self._create(store, training, digest))
@@ -152,7 +152,7 @@ class Evaluation:
             }
         )
         how = [f"with {', '.join(changed)}"] if changed else []
-        # Such as after a label was mended: nothing of the training changed.
+        # The test images alone may change, for example after a label was corrected.
         test = self._data_tags.get(TEST_TAG, "")
         how += [f"on test images {test[:8]}"] if training.tags.get(TEST_TAG, test) != test else []
         name = f"{training.name} evaluated {' '.join(how)}"

@@ -1,4 +1,4 @@
-"""What a run is named by: the declared inputs of its training, and nothing else."""
+"""The identity of a run: it depends on the declared inputs of its training, and on nothing else."""
 
 import hashlib
 import json
@@ -13,22 +13,22 @@ from pipeline.artifacts.workspace import Workspace, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.errors import PipelineError
 
-# The params of the stage train, as dvc.yaml declares them.
+# The params of the stage train, as in dvc.yaml.
 TRAIN_PARAMS = ("seed", "model", "train", "modules.model", "modules.backend")
 _TRAINED_ON = ("train", "validation")
 
 
 def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> dict[str, Any]:
-    """What models/run.json says of a training before it begins.
+    """Return the contents of models/run.json before the training begins.
 
     Args:
-        config: of which `TRAIN_PARAMS` count.
-        workspace: has data/processed.
-        code: the files that the stage train depends on, by the names that dvc.yaml has for them.
+        config: The configuration, of which only `TRAIN_PARAMS` count.
+        workspace: The workspace, which has data/processed.
+        code: The files that the stage train depends on, by their names in dvc.yaml.
 
     Returns:
-        `id`, 32 hex digits over the rest; `name`, made from it; and the inputs: `config`, `data` with the
-        images and the digest of each split that is trained on, and `code`, a digest.
+        `id`, 32 hex digits of a hash of the inputs; `name`, derived from it; and the inputs: `config`, `data`
+        with the number of images and the digest of each split that is trained on, and `code`, a digest.
     """
     dataset = read_dataset(workspace)
     values = config.model_dump(mode="json")
@@ -48,69 +48,70 @@ def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
 
 
 def describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
-    """How many images a split has, and one digest of these and their labels."""
+    """Return the number of images in a split, and one digest of the images and their labels."""
     return {"images": dataset.counts[split].total, "sha256": _digest(dict(dataset.sha256[split]))}
 
 
 def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """What tells an evaluation of a run from another one.
+    """Return what distinguishes an evaluation from others of the same run.
 
     Args:
-        config: the configuration as plain values, of which `evaluate` counts.
-        dataset: whose test split counts.
+        config: The configuration as plain values, of which only `evaluate` counts.
+        dataset: The data, of which only the test split counts.
 
     Returns:
-        `id`, 8 hex digits over the rest; `settings`, the section; `test`, as `describe_split` has it.
+        `id`, 8 hex digits of a hash of the rest; `settings`, the section `evaluate`; `test`, the result of
+        `describe_split`.
     """
     inputs = {"settings": dict(config["evaluate"]), "test": describe_split(dataset, "test")}
     return {"id": _digest(inputs)[:8], **inputs}
 
 
 def complete(run: Mapping[str, Any], trained: Trained, model: Path) -> dict[str, Any]:
-    """What models/run.json says once the training has ended: `run` with its `result`.
+    """Return the contents of models/run.json after the training: `run` with its `result`.
 
     Args:
-        run: what `identify` gave.
-        trained: of which the seconds are left out, since they are of one occasion.
-        model: the file that Keras reads.
+        run: The result of `identify`.
+        trained: The result of the training, without its seconds, which belong to one occasion.
+        model: The Keras model file.
     """
     result = {key: value for key, value in asdict(trained).items() if key != "cpu_seconds"}
     return {**run, "result": result | {"model_sha256": sha256(model)}}
 
 
 def write_run(path: Path, run: Mapping[str, Any]) -> None:
-    """Write what `read_run` reads."""
+    """Write models/run.json, which `read_run` reads."""
     write_text(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What models/run.json says.
+    """Return the contents of models/run.json.
 
     Raises:
-        PipelineError: it is missing or damaged.
+        PipelineError: If the file is missing or damaged.
     """
     try:
         run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not {"id", "name", "config", "data"} <= run.keys():
             raise ValueError("it was written by an older version")  # noqa: TRY301
     except (OSError, ValueError, AttributeError) as error:
-        raise PipelineError(f"{path} names no run ({error}): run `dvc repro`.") from None
+        raise PipelineError(f"{path} does not describe a run ({error}): run `dvc repro`.") from None
     return run
 
 
 def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
-    """Refuse model files that are not those that the run wrote.
+    """Check that the model files are those that the run wrote.
 
     Raises:
-        PipelineError: one is missing, or another one.
+        PipelineError: If a model file is missing or belongs to another run.
     """
     for path, digest in ((files.model, "model_sha256"), (files.onnx, "onnx_sha256")):
         if not path.exists():
             raise PipelineError(f"{path} is missing: `dvc repro` restores the one in models/.")
         if sha256(path) != run["result"][digest]:
             raise PipelineError(
-                f"{path} is not the model of the run {run['name']}, which {files.run} names: nothing of it "
-                "is shown at that run. `dvc repro --force --single-item train` trains the run's model again."
+                f"{path} is not the model of the run {run['name']} that {files.run} names, so MLflow does "
+                "not show it. `dvc repro --force --single-item train` trains the run's model again."
             )
 
 

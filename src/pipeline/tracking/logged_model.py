@@ -1,4 +1,4 @@
-"""The model of a run in MLflow: the files as DVC caches them, with what one must know to use them."""
+"""Log the model of a run in MLflow: the files that DVC caches, with the facts needed to use them."""
 
 import re
 import shutil
@@ -21,19 +21,23 @@ from pipeline.tracking.stored import digests_below, files_tag
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-# Set when all of the model is there.
+# Set once the model is complete in MLflow.
 MODEL_TAG = "pipeline.weights_sha256"
 _LOADER = Path(__file__).with_name("onnx_classifier.py")
 
 
 def log_model(store: Store, run: MlflowRun, record: Record) -> str:
-    """Have the run's experiment hold the model of `record`, once; its id in MLflow.
+    """Log the model of `record` in the run's experiment, unless it is already there.
 
-    `MlflowClient` is called step by step: `mlflow.keras.log_model` can't go on where it was cut off.
+    This makes single calls to `MlflowClient`, because `mlflow.keras.log_model` can't continue after an
+    interruption.
+
+    Returns:
+        The id of the model in MLflow.
 
     Raises:
-        PipelineError: the model's file is missing, or is not the run's.
-        MlflowException: the store can't be reached.
+        PipelineError: If a model file is missing or does not belong to the run.
+        MlflowException: If the store can't be reached.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -67,7 +71,7 @@ def _find_or_create(store: Store, run: MlflowRun, record: Record) -> "LoggedMode
     config = record.config
     return store.client.create_logged_model(
         store.experiment,
-        # MLflow refuses some characters.
+        # MLflow doesn't allow some characters.
         name=re.sub(r"[^\w-]+", "-", f"{record.run['data']['name']}-{config['model']['name']}"),
         source_run_id=run.id,
         params={key: shortened(value) for key, value in leaves(config)},
@@ -76,7 +80,7 @@ def _find_or_create(store: Store, run: MlflowRun, record: Record) -> "LoggedMode
 
 
 def _facts(record: Record) -> dict[str, Any]:
-    """What one must know to use the model."""
+    """Return the facts that are needed to use the model."""
     data = record.run["data"]
     return {
         "data": data["name"],
@@ -86,23 +90,23 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _log_metrics(run: MlflowRun, model: str, epoch: int) -> None:
-    """Give the model the metrics of the epoch whose weights it has."""
+    """Log the metrics of the epoch whose weights the model has."""
     from mlflow.entities import Metric
 
     metrics = [
-        Metric(found.key, found.value, found.timestamp, found.step, model_id=model, run_id=run.id)
+        Metric(point.key, point.value, point.timestamp, point.step, model_id=model, run_id=run.id)
         for key in Epoch.__dataclass_fields__
-        for found in run.client.get_metric_history(run.id, key)
-        if found.step == epoch
+        for point in run.client.get_metric_history(run.id, key)
+        if point.step == epoch
     ]
     if metrics:
         run.client.log_batch(run.id, metrics)
 
 
 def _save(folder: Path, model: "LoggedModel", run: MlflowRun, record: Record) -> None:
-    """Write the model in MLflow's format, in two flavours: for Keras, and for ONNX Runtime as a function.
+    """Write the model in MLflow's format with two flavours: Keras, and a python_function on ONNX Runtime.
 
-    By MLflow's own keras.save_model it would have one, whose function needs TensorFlow.
+    MLflow's own `keras.save_model` would write a python_function that needs TensorFlow.
     """
     import numpy as np
     from mlflow import pyfunc
@@ -112,7 +116,7 @@ def _save(folder: Path, model: "LoggedModel", run: MlflowRun, record: Record) ->
     data, packages = record.run["data"], record.origin
     images = TensorSpec(np.dtype("uint8"), (-1, *data["image_shape"]))
     scores = TensorSpec(np.dtype("float32"), (-1, len(data["classes"])))
-    # What the function needs; TensorFlow and Keras are in the metadata, with their versions.
+    # What the python_function needs; the versions of TensorFlow and Keras are in the metadata.
     names = ("mlflow", "numpy", "onnxruntime")
     requirements = [f"{name}=={packages[f'package.{name}']}" for name in names]
     python = packages["package.python"]
@@ -126,7 +130,7 @@ def _save(folder: Path, model: "LoggedModel", run: MlflowRun, record: Record) ->
         model_uuid=model.model_id,
         run_id=run.id,
         model_id=model.model_id,
-        # The images have no name: Keras warns of a mapping by names.
+        # The input has no name, because Keras warns if it gets a mapping of names.
         signature=ModelSignature(Schema([images]), Schema([scores])),
         metadata=_facts(record) | {name: packages[f"package.{name}"] for name in ("keras", "tensorflow")},
     )

@@ -1,4 +1,4 @@
-"""A run in MLflow and what it holds: each method sends only what it lacks, so any of them can be repeated."""
+"""Access to one run in MLflow: each method sends only what the run lacks, so it is safe to repeat."""
 
 import json
 import tempfile
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 ID_TAG = "pipeline.id"
-NAME_TAG = "pipeline.name"  # as models/run.json has it
-LABEL_TAG = "pipeline.label"  # what MLflow called the run at first
+NAME_TAG = "pipeline.name"  # the name in models/run.json
+LABEL_TAG = "pipeline.label"  # the run's first name in MLflow
 ERROR_TAG = "pipeline.error"
-TEST_TAG = "data.test"  # a digest of the images and labels that it was evaluated on
+TEST_TAG = "data.test"  # a digest of the images and labels that the run was evaluated on
 NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
-_MAX_DIGEST = 36  # characters, of a data set's digest
-_MAX_TEXT = 6000  # characters; MLflow refuses or cuts longer params and tags
-_PARAMS_AT_ONCE = 100  # MLflow takes no more in a request
+_MAX_DIGEST = 36  # characters of a data set's digest
+_MAX_TEXT = 6000  # characters; MLflow rejects or truncates longer params and tags
+_PARAMS_PER_REQUEST = 100  # MLflow's limit
 
 
 class MlflowRun:
-    """The run with what it held when it was read, and what was sent since."""
+    """A run: what it held when it was read, and what has been sent since."""
 
     def __init__(self, client: "MlflowClient", run: "Run") -> None:
-        """Take `run` as the store of `client` just gave it."""
+        """Wrap `run`, which was just read from the store of `client`."""
         self.client = client
         self.id: str = run.info.run_id
         self.name: str = run.info.run_name
@@ -40,15 +40,15 @@ class MlflowRun:
         self.tags: dict[str, str] = dict(run.data.tags)
         self.params: dict[str, str] = dict(run.data.params)
         self.metrics: dict[str, float] = dict(run.data.metrics)
-        # No: it is new, or somebody deleted mlruns/.
+        # False if the run is new, or if somebody deleted mlruns/.
         self.is_intact = has_files(run.info.artifact_uri)
         inputs = run.inputs.dataset_inputs if run.inputs else []
-        self._contexts = {tag.value for found in inputs for tag in found.tags}
+        self._contexts = {tag.value for each in inputs for tag in each.tags}
         self.models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
         self._ended = bool(run.info.end_time)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags."""
+        """Set the tags that differ from those of the run."""
         from mlflow.entities import RunTag
 
         texts = {key: shortened(value) for key, value in tags.items()}
@@ -57,34 +57,34 @@ class MlflowRun:
             self.tags |= texts
 
     def describe(self, note: str, before: str | None = None) -> None:
-        """Set the description, in Markdown, unless somebody wrote another than `before`."""
+        """Set the description, in Markdown, unless somebody has changed it from `before`."""
         if self.tags.get(NOTE_TAG) in (None, before):
             self.set_tags({NOTE_TAG: note})
 
     def delete_tag(self, key: str) -> None:
-        """Delete a tag, if it is there."""
+        """Delete a tag if the run has it."""
         if key in self.tags:
             self.client.delete_tag(self.id, key)
             del self.tags[key]
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log the params that the run lacks; those that it has can't change."""
+        """Log the params that the run lacks; MLflow doesn't allow existing params to change."""
         from mlflow.entities import Param
 
         new = {key: shortened(value) for key, value in params.items() if key not in self.params}
-        for some in pieces(list(new.items()), _PARAMS_AT_ONCE):
-            self.client.log_batch(self.id, params=[Param(key, text) for key, text in some])
+        for batch in batches(list(new.items()), _PARAMS_PER_REQUEST):
+            self.client.log_batch(self.id, params=[Param(key, text) for key, text in batch])
         self.params |= new
 
     def log_bytes(self, content: bytes, folder: str, name: str) -> None:
-        """Log a file with this content."""
+        """Log `content` as the artifact `folder/name`."""
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / name
             path.write_bytes(content)
             self.client.log_artifact(self.id, str(path), folder)
 
     def log_data(self, name: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
-        """Log the splits of a data set that the run lacks, each by its digest."""
+        """Log those splits of a data set that the run lacks, each with its digest."""
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.data.sources import LocalArtifactDatasetSource
         from mlflow.entities import DatasetInput, InputTag
@@ -101,18 +101,18 @@ class MlflowRun:
         ]
         if inputs:
             self.client.log_inputs(self.id, inputs)
-            self._contexts |= {tag.value for found in inputs for tag in found.tags}
+            self._contexts |= {tag.value for each in inputs for tag in each.tags}
 
     def log_results(
         self, values: Mapping[str, float], moment: int, model: str | None = None, data: Sequence[str] = ()
     ) -> None:
-        """Log metrics that have no epochs; MLflow draws them as bars, side by side for all runs.
+        """Log metrics that don't belong to an epoch; MLflow draws them as a bar chart of all runs.
 
         Args:
-            values: by the names of the metrics.
-            moment: when they were measured, in milliseconds since 1970; the same if it is repeated.
-            model: the id of the logged model that they are of, which gets them as well.
-            data: the name and the digest of the data set that they were measured on, for the model.
+            values: The metrics by name.
+            moment: When they were measured, in milliseconds since 1970; the same if the call is repeated.
+            model: The id of the logged model that they belong to, which gets them as well.
+            data: The name and the digest of the data set that they were measured on, for the model.
         """
         from mlflow.entities import Metric
 
@@ -129,7 +129,7 @@ class MlflowRun:
             self.metrics |= values
 
     def set_status(self, status: str, end: int | None) -> None:
-        """Set the status; a run that finished keeps its end, in milliseconds since 1970."""
+        """Set the status and the end, in milliseconds since 1970; a finished run keeps its end."""
         new_end = end and (not self._ended or self.status != "FINISHED")
         if new_end:
             self.client.set_terminated(self.id, status, end)
@@ -142,36 +142,36 @@ class MlflowRun:
 
 
 def logged_model_of(client: "MlflowClient", experiment: str, run: str) -> "LoggedModel | None":
-    """The model that a run logged, by MLflow's ids."""
+    """Return the model that a run logged, or None; `experiment` and `run` are MLflow's ids."""
     found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}'", max_results=1)
     return found[0] if found else None
 
 
-def unless_missing(ask: Callable[[], Item]) -> Item | None:
-    """What MLflow answers; None: it has no such thing."""
+def unless_missing(request: Callable[[], Item]) -> Item | None:
+    """Return the result of a request to MLflow, or None if MLflow doesn't have what was requested."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return request()
     except MlflowException as error:
-        # An alias that no version has is an invalid parameter to MLflow.
+        # MLflow reports an alias that no version has as an invalid parameter.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
 
 def named_data(name: str, split: str, part: Mapping[str, Any]) -> tuple[str, str]:
-    """The name and the digest of a split, as MLflow has them."""
+    """Return the name and the digest that a split has in MLflow."""
     return f"{name}-{split}", part["sha256"][:_MAX_DIGEST]
 
 
 def shortened(value: object) -> str:
-    """A value as the text of a param or a tag."""
+    """Return a value as the text of a param or a tag, truncated if it is too long for MLflow."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-def pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items, at most `size` at a time."""
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield the items in batches of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,7 +1,8 @@
-"""An occasion of a training: when, where and from which code it was done.
+"""Occasions of a training: when, where and from which code it was executed.
 
-The run is what any of its occasions makes. Occasions lie in `.pipeline/occasions/RUN`, one file each, for as
-long as the run can be rebuilt, and MLflow shows them all at the run.
+A run is identified by its inputs, so it can be trained on several occasions. They are stored in
+`.pipeline/occasions/RUN`, one file each, for as long as the run can be rebuilt, and MLflow shows all of them
+with the run.
 """
 
 import json
@@ -21,30 +22,30 @@ from pipeline.environment import device_tags
 from pipeline.tracking.lineage import Code, environment_tags
 
 OCCASIONS = "occasions"  # the folder, in .pipeline and in a DVC remote
-# Tags of an occasion that may explain why another one gave other weights.
-_EXPLAIN = ("processor", "device", "platform", "package.", "environment.")
+# Prefixes of the tags that may explain why two occasions gave different weights.
+_EXPLAINING_TAGS = ("processor", "device", "platform", "package.", "environment.")
 
 
 @dataclass(frozen=True)
 class Occasion:
-    """One time that a run was trained; times in milliseconds since 1970."""
+    """One execution of a training."""
 
-    id: str  # 12 hex digits, random
-    start: int
-    config: Mapping[str, Any]  # all of it, also what train does not read
-    label: str  # what the run is called in MLflow if this occasion is its first
-    command: str  # that started it
+    id: str  # 12 random hex digits
+    start: int  # milliseconds since 1970
+    config: Mapping[str, Any]  # the whole configuration, including what train does not read
+    label: str  # the name of the run in MLflow if this is its first occasion
+    command: str  # the command that started it
     code: Code
-    tags: Mapping[str, str] = field(default_factory=dict)  # of the machine and the packages
-    # What came of it, once it has ended well.
+    tags: Mapping[str, str] = field(default_factory=dict)  # describe the machine and the packages
+    # The results, once the training has ended successfully.
     weights_sha256: str | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
-    reproduction: str = ""  # what came of it as a rebuilding of the run, in words; empty: it was none
+    reproduction: str = ""  # the outcome in words, if the occasion was a reproduction of the run
 
     @classmethod
     def begin(cls, config: Config, code: Code, label: str) -> "Occasion":
-        """The occasion that starts now in this process."""
+        """Return the occasion that starts now in this process."""
         return cls(
             id=uuid.uuid4().hex[:12],
             start=now(),
@@ -56,7 +57,7 @@ class Occasion:
         )
 
     def ended(self, weights_sha256: str, cpu_seconds: float) -> "Occasion":
-        """The same with what came of it."""
+        """Return a copy with the results of the training."""
         seconds = round((now() - self.start) / 1000, 2)
         return replace(
             self, weights_sha256=weights_sha256, seconds=seconds, cpu_seconds=round(cpu_seconds, 2)
@@ -64,40 +65,40 @@ class Occasion:
 
     @property
     def summary(self) -> str:
-        """A line for people: when, from which commit, which weights."""
+        """A human-readable line: the time, the commit and the weights."""
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.start / 1000))
         weights = f"weights {self.weights_sha256[:12]}" if self.weights_sha256 else "not ended"
         reproduction = f", {self.reproduction}" if self.reproduction else ""
         return f"{date} UTC, {self.code.summary}, {weights}{reproduction}"
 
     def dump(self) -> str:
-        """JSON for `load`."""
-        # A patch may hold bytes that are no UTF-8, which ASCII alone takes through JSON.
+        """Return the occasion as JSON, which `load` reads."""
+        # A patch may contain bytes that are not UTF-8; only the ASCII form of JSON preserves them.
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def load(cls, text: str) -> "Occasion":
-        """Read what `dump` wrote.
+        """Return the occasion that `dump` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it did not.
+            ValueError, KeyError, TypeError: If `text` was not written by `dump`.
         """
         values = json.loads(text)
         return cls(**values | {"code": Code(**values["code"])})
 
 
 def label_of(differs: Mapping[str, str]) -> str:
-    """What differs, as the beginning of a run's name: learning_rate=0.01,seed=1."""
+    """Return the beginning of a run's name from the values that differ: "learning_rate=0.01,seed=1"."""
     return ",".join(f"{key.rpartition('.')[2]}={brief(value)}" for key, value in differs.items())[:80]
 
 
 def keep(occasion: Occasion, run: str, workspace: Workspace) -> None:
-    """Write an occasion that has ended to where those of the repository lie."""
+    """Store an occasion that has ended with those of the repository."""
     write_text(_folder(workspace, run) / f"{occasion.id}.json", occasion.dump())
 
 
 def occasions_of(workspace: Workspace, run: str) -> list[Occasion]:
-    """The occasions of a run that are known here, the first one first; damaged ones are left out."""
+    """Return the stored occasions of a run, the oldest first, without damaged ones."""
     found = []
     for path in _folder(workspace, run).glob("*.json"):
         try:
@@ -108,17 +109,17 @@ def occasions_of(workspace: Workspace, run: str) -> list[Occasion]:
 
 
 def explain_difference(one: Occasion, other: Occasion) -> str:
-    """What two occasions that gave different weights differ in, for a message."""
+    """Return in words how two occasions that gave different weights differ."""
     differences = [
         f"{key} {one.tags.get(key, 'unknown')} and {other.tags.get(key, 'unknown')}"
         for key in sorted({*one.tags, *other.tags})
-        if key.startswith(_EXPLAIN) and one.tags.get(key) != other.tags.get(key)
+        if key.startswith(_EXPLAINING_TAGS) and one.tags.get(key) != other.tags.get(key)
     ]
     return "; ".join(differences) or "nothing that is recorded differs between the two"
 
 
-def others_weights(occasion: Occasion, earlier: Sequence[Occasion]) -> Occasion | None:
-    """The first of the earlier occasions if it gave other weights."""
+def first_if_different(occasion: Occasion, earlier: Sequence[Occasion]) -> Occasion | None:
+    """Return the first of the earlier occasions if it gave different weights, or None."""
     ended = [other for other in earlier if other.weights_sha256 and other.id != occasion.id]
     return ended[0] if ended and ended[0].weights_sha256 != occasion.weights_sha256 else None
 
@@ -128,5 +129,5 @@ def _folder(workspace: Workspace, run: str) -> Path:
 
 
 def now() -> int:
-    """The time in milliseconds since 1970, as MLflow has it."""
+    """Return the time in milliseconds since 1970, which is the unit that MLflow uses."""
     return int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""Occasions in MLflow: each is a tag of its run, which says it in a line, and a JSON file beside."""
+"""Show occasions in MLflow: each is a tag of its run with a one-line summary, and a JSON artifact."""
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
@@ -12,7 +12,7 @@ OCCASION_TAG = "pipeline.occasion"
 
 
 def log_occasion(run: MlflowRun, occasion: Occasion) -> None:
-    """List an occasion that ended at its run, once."""
+    """Add an occasion that has ended to its run in MLflow, unless it is already there."""
     tag = f"{OCCASION_TAG}.{occasion.id}"
     if occasion.weights_sha256 and (tag not in run.tags or not run.is_intact):
         run.log_bytes(occasion.dump().encode(), "occasions", f"{occasion.id}.json")
@@ -20,16 +20,16 @@ def log_occasion(run: MlflowRun, occasion: Occasion) -> None:
 
 
 def show_occasion(occasion: Occasion, run: str, tracking: TrackingSection, workspace: Workspace) -> None:
-    """List one more occasion of a run in MLflow; it is not created for that.
+    """Add one more occasion to a run in MLflow; do nothing if MLflow does not have the run.
 
     Args:
-        occasion: has ended.
-        run: the pipeline's id of the run.
-        tracking: says where MLflow is.
-        workspace: the repository's.
+        occasion: An occasion that has ended.
+        run: The pipeline's id of the run.
+        tracking: The settings that say where MLflow is.
+        workspace: The workspace of the repository.
 
     Raises:
-        PipelineError: MLflow can't be reached.
+        PipelineError: If MLflow can't be reached.
     """
     try:
         store = open_store(tracking, workspace)

@@ -1,6 +1,6 @@
-"""MLflow's `python_function` over the ONNX file; a copy travels with each logged model.
+"""MLflow's `python_function` for the ONNX file; each logged model contains a copy of this module.
 
-So it imports nothing of this package, and nothing that computing does not need.
+That is why it imports nothing from this package, and only what is needed to compute.
 """
 
 import json
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 
 class OnnxClassifier:
-    """Computes probabilities with one thread: the same images give the same bits."""
+    """Computes probabilities with one thread, so that the same images give the same bits."""
 
     def __init__(self, path: str) -> None:
         """Read the ONNX file at `path`."""
-        # Before it is imported.
+        # This must be set before the import.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
@@ -26,22 +26,22 @@ class OnnxClassifier:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (self._input,) = self._session.get_inputs()
         described = json.loads(self._session.get_modelmeta().custom_metadata_map.get("pipeline", "{}"))
-        # Of a model of images in black and white, in which 1 is white.
+        # Whether the model was trained on black-and-white images in which 1 is white.
         self._is_binary = ((described.get("unlike") or {}).get("brightest") or 255) <= 1
 
     def predict(self, images: Any, params: Any = None) -> NDArray[np.float32]:
-        """What the model makes of `images`.
+        """Return the probabilities of the classes.
 
         Args:
             images: uint8 (n, height, width) or (n, height, width, channels), levels from 0 to 255.
-            params: there are none.
+            params: Ignored; the model has no parameters.
 
         Returns:
             float32 (n, classes).
 
         Raises:
-            MlflowException: they have another type or shape, or no level above 1: then they were divided by
-                255, and a server that makes whole numbers of them has lost what was on them.
+            MlflowException: If the images have another type or shape, or no level above 1: then they were
+                probably divided by 255, and a server that casts them to integers has lost their contents.
         """
         images = np.asarray(images)
         shape = tuple(self._input.shape[1:])
@@ -52,7 +52,7 @@ class OnnxClassifier:
             )
         if images.size and images.max() <= 1 and not self._is_binary:
             raise MlflowException.invalid_parameter_value(
-                "No level in these images is above 1, so they seem to be divided by 255: the model takes "
+                "No level in these images is above 1, so they seem to be divided by 255; the model takes "
                 "whole levels from 0 to 255."
             )
         (probabilities,) = self._session.run(None, {self._input.name: images})
@@ -60,5 +60,5 @@ class OnnxClassifier:
 
 
 def _load_pyfunc(path: str) -> OnnxClassifier:
-    """What MLflow calls with the path of the model file."""
+    """Load the model file at `path`; MLflow calls this function by its name."""
     return OnnxClassifier(path)

@@ -1,4 +1,4 @@
-"""A sweep in MLflow: a run of its own that stands above the runs of its trials."""
+"""Show a sweep in MLflow as a parent run of the runs of its trials."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,61 +23,64 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PRUNED_TAG = "pipeline.pruned"
-# Set when all of the sweep is there.
+# Set once the sweep is complete in MLflow.
 DIGEST_TAG = "pipeline.sweep_sha256"
-_FEW = 20  # runs
+_MAX_SINGLE_SEARCHES = 20  # for more runs than that, one search for all runs is faster
 
 
 @dataclass(frozen=True)
 class SweepTrial:
-    """A trial of a sweep, as far as its run must know of it."""
+    """What the run of a trial shows about the sweep."""
 
-    differs: Mapping[str, str]
-    id: str | None  # of its training: the tag pipeline.id of its run
-    pruned: str | None = None  # why, if it was
-    trained_here: bool = False  # else it was known before
+    differs: Mapping[str, str]  # the values in which it differs from the other trials
+    id: str | None  # the id of its training, which is the tag pipeline.id of its run
+    pruned: str | None = None  # the reason, if it was pruned
+    trained_here: bool = False  # whether this sweep trained it, rather than an earlier command
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """All that MLflow shows of a sweep."""
+    """Everything that MLflow shows of a sweep."""
 
     id: str
     name: str
-    digest: str  # of what is shown: the same says that MLflow has it already
+    digest: str  # of everything that is shown; if it is unchanged, nothing has to be sent
     status: Status
     start: int  # milliseconds since 1970
     end: int | None
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    note: str  # in Markdown, above everything else
-    tables: Mapping[str, str]  # CSV, which MLflow shows as a table, by the names of the artifacts
+    note: str  # the description, in Markdown
+    tables: Mapping[str, str]  # the names of artifacts and their contents: CSV, which MLflow shows as tables
     trials: Sequence[SweepTrial]
     draw: Callable[[Path], None]  # writes the figures into a folder
 
 
 def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Workspace) -> str | None:
-    """Have MLflow show the sweep and its trials below it; None if it does already.
+    """Send the sweep to MLflow, with the runs of its trials below it, unless MLflow already shows it.
 
     Args:
-        sweep: what to show.
-        folder: of the sweep; gets the figures, and the id of the MLflow run in the file `parent`.
-        tracking: names the store and the experiment.
-        workspace: of the repository.
+        sweep: What to show.
+        folder: The folder of the sweep, which gets the figures, and the MLflow run's id in the file `parent`.
+        tracking: The settings of the store and the experiment.
+        workspace: The workspace of the repository.
+
+    Returns:
+        The id of the sweep's run in MLflow; None if there was nothing to send.
 
     Raises:
-        RunDeletedError: somebody deleted the sweep's run.
-        PipelineError: MLflow can't be reached, or refused.
+        RunDeletedError: If somebody deleted the sweep's run.
+        PipelineError: If MLflow can't be reached or rejects a request.
     """
-    # The address may hold a password.
+    # Only a hash is stored, because the address may contain a password.
     sent = hashlib.sha256(f"{uri_of(tracking, workspace)} {sweep.digest}".encode()).hexdigest()
     receipt = folder / "sent"
     with FileLock(folder / "sent.lock"):
         if is_local(tracking, workspace):
             tags = {SWEEP_TAG: sweep.id, DIGEST_TAG: sweep.digest}
             trials = [trial.id for trial in sweep.trials]
-            # Runs of trials that were rebuilt since then are below it no longer.
+            # Runs of trials that have been rebuilt since then lack the sweep's tag.
             if find_run(workspace, tags, only_finished=False) and not lacks_tag(
                 workspace, trials, f"{SWEEP_TAG}.{sweep.id}"
             ):
@@ -89,7 +92,7 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
             parent = _Parent(sweep, folder, open_store(tracking, workspace))
             pending = any((workspace.scratch / "runs" / trial).exists() for trial in parent.update())
             if not pending:
-                # Last, since they say that all of it is there.
+                # Last, because these mean that everything is there.
                 parent.complete()
                 write_text(receipt, sent)
         except PipelineError:
@@ -103,13 +106,13 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
 
 
 class _Parent:
-    """The sweep's own run, found or created."""
+    """The sweep's own run."""
 
     def __init__(self, sweep: SweepRun, folder: Path, store: Store) -> None:
-        """Find the run by its tag, else create it.
+        """Find the run by its tag, or create it.
 
         Raises:
-            RunDeletedError: it was deleted in MLflow.
+            RunDeletedError: If the run was deleted in MLflow.
         """
         self._sweep, self._folder, self._store, self._client = sweep, folder, store, store.client
         with store.creating():
@@ -127,11 +130,11 @@ class _Parent:
         return self._run.id
 
     def complete(self) -> None:
-        """Note in MLflow that all of it is there."""
+        """Mark the sweep as complete in MLflow."""
         self._run.set_tags({DIGEST_TAG: self._sweep.digest})
 
     def update(self) -> set[str]:
-        """Send all of it; the ids of trials whose runs MLflow does not have."""
+        """Send everything; return the ids of trials whose runs are not in MLflow."""
         run, sweep = self._run, self._sweep
         missing = self._link_trials()
         run.log_results(sweep.metrics, now())
@@ -155,20 +158,19 @@ class _Parent:
         return self._client.create_run(self._store.experiment, self._sweep.start, tags, self._sweep.name)
 
     def _link_trials(self) -> set[str]:
-        """Have the runs of the trials name the sweep; those that it trained are put below its run.
+        """Tag the runs of the trials with the sweep, and put those that it trained below its run.
 
-        What was trained before, by `dvc repro` or another sweep, stays where it is.
+        Runs that were trained earlier, by `dvc repro` or another sweep, stay where they are.
 
         Returns:
-            The ids of trials that have no run.
+            The ids of trials that have no run in MLflow.
         """
         member = f"{SWEEP_TAG}.{self._sweep.id}"
         members = search(self._client, f"tags.`{member}` LIKE '%'")
         by_id = {run.data.tags.get(ID_TAG): run for run in members}
         missing = {trial.id for trial in self._sweep.trials if trial.id} - by_id.keys()
-        # One by one they take longer than all that there are.
-        wanted = [f"= '{each}'" for each in missing] if len(missing) <= _FEW else ["LIKE '%'"]
-        for condition in wanted:
+        many = len(missing) > _MAX_SINGLE_SEARCHES
+        for condition in ["LIKE '%'"] if many else [f"= '{each}'" for each in missing]:
             found = search(self._client, f"tags.`{ID_TAG}` {condition}")
             by_id |= {run.data.tags[ID_TAG]: run for run in found if EVALUATION_TAG not in run.data.tags}
         unfinished = {run.data.tags[member]: run for run in members if run.info.status != "FINISHED"}

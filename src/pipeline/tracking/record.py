@@ -1,8 +1,8 @@
-"""The record of a run on disk: all that is needed to show it in MLflow, now or later.
+"""The record of a run on disk: everything that is needed to show the run in MLflow, now or later.
 
-A record is laid out like a workspace (models/, reports/), so a run is shown by the same code from the
-record of a running training, from one that could not be sent, and from a workspace that DVC restored.
-Records lie in `.pipeline/runs` until MLflow has what they hold: of a training in `ID`, of an evaluation in
+A record is laid out like a workspace (models/, reports/), so the same code shows a run from the record of a
+running training, from one that could not be sent, and from a workspace that DVC restored. Records stay in
+`.pipeline/runs` until MLflow has their contents: those of trainings in `ID`, those of evaluations in
 `ID-EVALUATION`, so that evaluations of one model don't wait for each other.
 """
 
@@ -40,33 +40,33 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class State:
-    """How a run stands; times in milliseconds since 1970, as MLflow has them."""
+    """The state of a run; times are in milliseconds since 1970, as in MLflow."""
 
     status: Status
     start: int
     end: int | None = None
     error: str = ""
     sweep: str = ""  # the id of the sweep in which it was trained
-    differs: str = ""  # and the values by which it differs from the sweep's others
+    differs: str = ""  # the values in which it differs from the sweep's other runs
 
 
 class Record:
     """A run on disk.
 
-    Args:
-        files: has models/ and reports/ as far as they exist.
-        run: what models/run.json says: `id`, `name`, `config`, `data`, `code`; `result` at the end.
-        occasions: of its training, the first one first; empty if none is known here.
-        config: the whole configuration, as plain values.
-        evaluation: what tells the evaluation whose reports `files` has from others; None: there is none.
-        state: how the run stands; None in a workspace, where only the artifacts are known.
+    Attributes:
+        files: The folder with models/ and reports/, as far as they exist.
+        run: The contents of models/run.json: `id`, `name`, `config`, `data`, `code`, and `result` at the end.
+        occasions: The occasions of its training, the oldest first; empty if none are stored here.
+        config: The whole configuration, as plain values.
+        evaluation: What identifies the evaluation whose reports are in `files`; None if there is none.
+        state: The state of the run; None in a workspace, where only the artifacts are known.
     """
 
     def __init__(self, files: Workspace, lock: FileLock | None = None) -> None:
         """Open the record in `files`, whose `lock` is held by the process that writes to it.
 
         Raises:
-            PipelineError: its run.json is missing or damaged.
+            PipelineError: If its run.json is missing or the record is damaged.
         """
         self.files, self._lock = files, lock
         self.state: State | None = None
@@ -82,16 +82,16 @@ class Record:
                 self.state = State(**json.loads(self._state_file.read_text(encoding="utf-8")))
             self.evaluation = self._read_evaluation()
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise PipelineError(f"{files.root} holds no whole run ({error}): run `dvc repro`.") from None
+            raise PipelineError(f"{files.root} has no complete run ({error}): run `dvc repro`.") from None
 
     @classmethod
     def start(cls, config: Config, workspace: Workspace, code: Mapping[str, Path]) -> "Record":
-        """Begin the record of a training in `workspace`, or go on with that of one whose process died.
+        """Start the record of a training in `workspace`, or continue the one of a training that died.
 
         Args:
-            config: all of it.
-            workspace: has data/processed.
-            code: the files that the training depends on, by the names that dvc.yaml has for them.
+            config: The whole configuration.
+            workspace: The workspace, which has data/processed.
+            code: The files that the training depends on, by their names in dvc.yaml.
         """
         run = identify(config, workspace, code)
         files, lock = _claim(workspace, run["id"])
@@ -110,10 +110,10 @@ class Record:
 
     @classmethod
     def resume(cls, config: Config, workspace: Workspace) -> "Record":
-        """The record of an evaluation of the run whose model is in `workspace`.
+        """Open the record of an evaluation of the run whose model is in `workspace`.
 
         Raises:
-            PipelineError: the workspace has no run, or a model that is not its run's.
+            PipelineError: If the workspace has no run, or its model does not belong to the run.
         """
         run = read_run(workspace.run)
         refuse_foreign_model(run, workspace)
@@ -121,16 +121,16 @@ class Record:
         files, lock = _claim(workspace, f"{run['id']}-{evaluation['id']}")
         _write_json(files.root / "evaluation.json", evaluation)
         _copy(workspace.params, files.params)
-        # run.json last: it says that the rest is there.
+        # run.json is the last one: it means that the others are complete.
         for artifact in ("model", "onnx", "history", "run"):
             _copy(getattr(workspace, artifact), getattr(files, artifact))
         record = cls(files, lock)
-        record.set_state("FINISHED")  # as its training is
+        record.set_state("FINISHED")  # like its training
         return record
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole configuration as plain values, or what of it the run's own inputs tell."""
+        """The whole configuration as plain values, or the part of it that is in models/run.json."""
         if self.files.params.exists():
             values = yaml.load(self.files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
             return dict(values)
@@ -142,20 +142,21 @@ class Record:
 
     @property
     def experiment(self) -> str | None:
-        """The MLflow experiment that the run belongs to; None: not known."""
+        """The MLflow experiment that the run belongs to; None if it is not known."""
         name: str | None = self.config.get("tracking", {}).get("experiment")
         return name
 
     @property
     def run_name(self) -> str | None:
-        """What the configuration asks MLflow to call the run; None: nothing in particular."""
+        """The name that the configuration gives the run in MLflow; None if it gives none."""
         name: str | None = self.config.get("tracking", {}).get("run_name")
         return name
 
     @property
     def origin(self) -> dict[str, str]:
-        """The code, the machine and the packages of the first occasion, as tags; of a run whose occasions are
-        not known here, this machine's packages, with which its model was restored.
+        """The code, the machine and the packages of the first occasion, as tags.
+
+        If no occasions are stored here, these are the packages of this machine, which restored the model.
         """
         if not self.occasions:
             return {**Code().tags, **environment_tags()}
@@ -163,26 +164,26 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What MLflow calls the run if it does not have it yet."""
+        """The name that the run gets when it is created in MLflow."""
         if self.occasions:
             return self.occasions[0].label
         return _label(self.config.get("name", self.run["data"]["name"]), self.id)
 
     def release(self) -> None:
-        """Let other processes send or complete the record; the system does so when this one dies."""
+        """Let other processes send or complete the record; this happens by itself if the process dies."""
         if self._lock:
             self._lock.release()
 
     def set_state(self, status: Status, error: str = "") -> None:
-        """Note how the run stands now, first of all in memory, lest a full disk hide it from MLflow."""
-        # The run ends with its training; evaluating it again, days later, does not make it longer.
+        """Set the state of the run, first in memory, so that MLflow gets it even if the disk is full."""
+        # The run ends with its training; an evaluation days later does not change its duration.
         state = self.state or State(status, now())
         end = state.end or (None if status == "RUNNING" else now())
         self.state = replace(state, status=status, end=end, error=error)
         _write_json(self._state_file, asdict(self.state))
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
-        """Complete run.json, put it into `workspace`, keep a copy of the models and the occasion."""
+        """Complete run.json, write it to `workspace`, and keep a copy of the models and the occasion."""
         _copy(workspace.history, self.files.history)
         _copy(workspace.model, self.files.model)
         _copy(workspace.onnx, self.files.onnx)
@@ -193,7 +194,7 @@ class Record:
         write_run(self.files.run, run)
         _copy(self.files.run, workspace.run)
         self.occasions[-1] = occasion
-        # Last, since what sends the run beside the training now takes the model.
+        # Last, because from now on the thread that sends the run also sends the model.
         self.run = run
 
     def add_evaluation(self, workspace: Workspace) -> None:
@@ -202,14 +203,14 @@ class Record:
             shutil.copytree(workspace.metrics.parent, temporary)
 
     def discard(self) -> None:
-        """MLflow has all of it."""
+        """Remove the record, because MLflow has all of it."""
         remove(self.files.root)
         remove(self.files.root.with_suffix(".lock"))
         self.release()
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Keep other processes of the repository from sending the same run meanwhile."""
+        """Keep other processes of the repository from sending the same run at the same time."""
         lock = self.files.scratch / "runs" / f"{self.id}.sending.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
@@ -234,19 +235,19 @@ class Record:
         return self.files.root / "occasion.json"
 
 
-def _label(of: str, run_id: str) -> str:
-    return f"{of}-{run_id[:6]}"
+def _label(prefix: str, run_id: str) -> str:
+    return f"{prefix}-{run_id[:6]}"
 
 
 def differs_text(differs: Mapping[str, str]) -> str:
-    """The values by which a trial differs from the others of its sweep, as the tag of its run has them."""
+    """Return the values in which a trial differs from the others of its sweep, as a tag of its run."""
     return ", ".join(f"{key}={value}" for key, value in differs.items())
 
 
 def unsent(workspace: Workspace) -> Iterator[Record]:
-    """The records that MLflow does not have yet and that no live process writes, locked.
+    """Yield the records that MLflow does not have yet and that no process is writing, locked.
 
-    A run whose process died is marked KILLED on the way; a damaged record is named and left alone.
+    A run whose process died is marked as KILLED; a damaged record is skipped with a warning.
     """
     for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
         try:
@@ -267,21 +268,21 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
 
 
 class BusyError(PipelineError):
-    """Another process writes the record."""
+    """Another process is writing the record."""
 
 
 def _claim(workspace: Workspace, name: str, timeout: float | None = None) -> tuple[Workspace, FileLock]:
-    """The folder of a record, and its lock, which is waited for (None: as long as it takes)."""
+    """Return the folder and the lock of a record; with `timeout` 0, raise `BusyError` and don't wait."""
     files = Workspace(workspace.scratch / "runs" / name)
     files.root.parent.mkdir(parents=True, exist_ok=True)
-    # It is released by the thread that sends the record.
+    # The thread that sends the record releases the lock.
     lock = FileLock(files.root.with_suffix(".lock"), thread_local=False)
     try:
         lock.acquire(0)
     except Timeout:
         if timeout == 0:
-            raise BusyError("Another process writes this run.") from None
-        say("Another process trains or evaluates the same run: waiting for it.")
+            raise BusyError("Another process is writing this run.") from None
+        say("Waiting for another process that is training or evaluating the same run.")
         lock.acquire()
     return files, lock
 

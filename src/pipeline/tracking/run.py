@@ -1,7 +1,7 @@
-"""A training's run in MLflow, made to show what its record holds.
+"""Show the record of a training as a run in MLflow.
 
-Each update sends what MLflow does not have yet, so the same code logs a run while it trains, completes
-one that was cut off anywhere and rebuilds one that was lost.
+Each update sends what MLflow does not have yet, so the same code logs a run while it trains, completes one
+that was interrupted at any point and rebuilds one that was lost.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from pipeline.tracking.mlflow_run import (
     NAME_TAG,
     PARENT_TAG,
     MlflowRun,
-    pieces,
+    batches,
     shortened,
 )
 from pipeline.tracking.occasion import now
@@ -38,26 +38,29 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SWEEP_TAG = "pipeline.sweep"
-# The id of the sweep that trained the run, which is below that sweep's run.
+# The id of the sweep that trained the run; the run is a child of that sweep's run.
 TRAINED_IN_TAG = "pipeline.trained_in_sweep"
-_EPOCHS_AT_ONCE = 150  # MLflow takes 1,000 metrics in a request.
+_EPOCHS_PER_REQUEST = 150  # MLflow accepts 1,000 metrics in a request.
 
 
 def parent_file(folder: Path) -> Path:
-    """Where the folder of a sweep names the MLflow run of the sweep."""
+    """Return the file in the folder of a sweep that has the id of the sweep's MLflow run."""
     return folder / "parent"
 
 
 class RunDeletedError(PipelineError):
-    """Somebody deleted the run in MLflow; it is not brought back against their will."""
+    """Somebody deleted the run in MLflow, so it is not created again."""
 
 
 class OtherWeightsError(PipelineError):
-    """The run in MLflow is of the same training, which gave other weights there."""
+    """The run in MLflow is of the same training but has different weights."""
 
 
 def shown(record: Record) -> str | None:
-    """The run in the repository's own store that shows all of `record`, found without importing MLflow."""
+    """Return the id of the run in the repository's own store that shows all of `record`, or None.
+
+    This does not import MLflow.
+    """
     tags = {ID_TAG: record.id}
     if "result" in record.run:
         tags[MODEL_TAG] = record.run["result"]["weights_sha256"]
@@ -81,8 +84,8 @@ class Projection:
         """Find the run in the store, or create it.
 
         Raises:
-            RunDeletedError: it was deleted in MLflow.
-            MlflowException: the store can't be reached.
+            RunDeletedError: If the run was deleted in MLflow.
+            MlflowException: If the store can't be reached.
         """
         self._store, self._record, self._client = store, record, store.client
         with store.creating():
@@ -107,17 +110,17 @@ class Projection:
         return self._run.status
 
     def update(self) -> None:
-        """Send what the record holds and MLflow does not.
+        """Send what is in the record and not yet in MLflow.
 
-        How the training ended is sent also if its files can't be stored.
+        The final status of the training is sent even if its files can't be stored.
 
         Raises:
-            OtherWeightsError: the run has other weights.
-            MlflowException: the store can't be reached.
-            PipelineError: an artifact is missing or damaged.
-            OSError: artifacts can't be stored.
+            OtherWeightsError: If the run in MLflow has different weights.
+            MlflowException: If the store can't be reached.
+            PipelineError: If an artifact is missing or damaged.
+            OSError: If artifacts can't be stored.
         """
-        # Before the files are read, since the stage goes on writing meanwhile.
+        # Check these before the files are read, because the stage goes on writing at the same time.
         state, trained = self._record.state, "result" in self._record.run
         evaluated = self._record.files.metrics.exists()
         try:
@@ -126,7 +129,7 @@ class Projection:
                 self._refuse_other_weights()
             self._send(trained, evaluated)
         except (OSError, PipelineError):
-            # The store may be in order; if it is not, the first error says more.
+            # The store itself may work; if it doesn't, the first error says more.
             with suppress(Exception):
                 self._set_status(state, evaluated)
             raise
@@ -145,7 +148,7 @@ class Projection:
             self._run.describe(self._note(model, self._run.metrics), before=self._note(model, plain))
 
     def _note(self, model: str, metrics: Mapping[str, float]) -> str:
-        """What came of the training, and how to load its model."""
+        """Return a description with the results of the training and how to load its model."""
         result, data = self._record.run["result"], self._record.run["data"]
         reached = [
             f"{split} accuracy **{100 * metrics[key]:.2f} %**"
@@ -162,7 +165,7 @@ class Projection:
         )
 
     def _set_status(self, state: State | None, evaluated: bool) -> None:
-        # What was trained once stays so, whatever comes of an evaluation or of a further occasion.
+        # A finished training stays finished, even if an evaluation or another occasion fails.
         if self._run.status == "FINISHED" and MODEL_TAG in self._run.tags:
             if state and state.error:
                 self._run.set_tags({ERROR_TAG: state.error})
@@ -170,7 +173,7 @@ class Projection:
                 self._run.delete_tag(ERROR_TAG)
             return
         if state is None:
-            # Artifacts alone don't tell why a run failed that is known to have failed.
+            # Without reports, artifacts are no reason to change the status of a run that failed.
             if evaluated or self._run.status == "RUNNING":
                 self._run.delete_tag(ERROR_TAG)
                 self._run.set_status("FINISHED", now())
@@ -200,7 +203,7 @@ class Projection:
         )
         state = self._record.state
         if state and state.sweep:
-            # Below the sweep's run while that goes on; at its end all of its trials are put there.
+            # Show the run below the sweep's run from the start; at its end, this is done for all its trials.
             tags[f"{SWEEP_TAG}.{state.sweep}"] = shortened(state.differs)
             tags[TRAINED_IN_TAG] = state.sweep
             parent = parent_file(self._record.files.sweeps / state.sweep)
@@ -208,7 +211,7 @@ class Projection:
                 tags[PARENT_TAG] = parent.read_text(encoding="utf-8").strip()
         start = state.start if state else now()
         run = self._client.create_run(self._store.experiment, start, tags, self._record.label)
-        # Another machine on the same server may have been as fast: then all use the first of both.
+        # Another machine may have created the run on the same server at the same time: use the first one.
         first = self._store.find({ID_TAG: self._record.id}, without=EVALUATION_TAG)
         if first and first.info.run_id != run.info.run_id:
             self._client.delete_run(run.info.run_id)
@@ -216,9 +219,9 @@ class Projection:
         return run
 
     def _describe(self) -> None:
-        """Configuration, code and data, as far as the run lacks them."""
+        """Log the configuration, the code and the data, unless the run has them."""
         config = self._record.config
-        # Those of an evaluation are params of the run that shows it.
+        # The settings of an evaluation are params of the run that shows it.
         params = {key: value for key, value in leaves(config) if not key.startswith("evaluate.")}
         if params.keys() <= self._run.params.keys() and self._run.is_intact:
             return
@@ -231,15 +234,15 @@ class Projection:
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
         self._run.set_tags(files_tag("inputs", digests))
         self._run.log_data(self._record.run["data"]["name"], self._record.run["data"]["splits"])
-        # Last, since they say that all the above is there.
+        # Last, because the params mean that all of the above is there.
         self._run.log_params(params)
 
     def _rename(self) -> None:
-        """Call a run that was known before as the configuration says now; a name given in MLflow stays."""
+        """Rename an existing run if the configuration has a new name; keep a name given in MLflow."""
         name = self._record.run_name
         if name and self._run.tags.get(LABEL_TAG) != name:
             self._client.update_run(self._run.id, name=name)
-            # Last, since it says that the name is set.
+            # Last, because the tag means that the name is set.
             self._run.set_tags({LABEL_TAG: name})
 
     @property
@@ -249,14 +252,14 @@ class Projection:
     def _refuse_other_weights(self) -> None:
         if self._run.tags.get(MODEL_TAG, self._weights) != self._weights:
             raise OtherWeightsError(
-                f"The model in {self._record.files.model.parent} has other weights than the run "
-                f"{self._record.name} in MLflow ({self._run.tags[MODEL_TAG][:12]}), which keeps its own: "
-                "they were trained on another machine or with other packages. `dvc repro --force` trains "
-                "anew."
+                f"The model in {self._record.files.model.parent} and the run {self._record.name} in MLflow "
+                f"({self._run.tags[MODEL_TAG][:12]}) have different weights: one of them was trained on "
+                "another machine or with other packages. The run stays as it is; `dvc repro --force` trains "
+                "the model again."
             )
 
     def _log_occasions(self) -> None:
-        """List every occasion that is known here and ended, beside those of other machines."""
+        """Add the stored occasions that have ended to those that other machines have sent."""
         for occasion in self._record.occasions:
             log_occasion(self._run, occasion)
 
@@ -266,17 +269,17 @@ class Projection:
         state = self._record.state
         moment = state.end if state and state.end else now()
         history = read_history(self._record.files.history)
-        for some in pieces(history.epochs[self._last_step :], _EPOCHS_AT_ONCE):
+        for batch in batches(history.epochs[self._last_step :], _EPOCHS_PER_REQUEST):
             metrics = [
                 Metric(key, value, moment, epoch.epoch)
-                for epoch in some
+                for epoch in batch
                 for key, value in vars(epoch).items()
                 if key != "epoch" and value is not None
             ]
             self._client.log_batch(self._run.id, metrics)
-            self._last_step = some[-1].epoch
+            self._last_step = batch[-1].epoch
         if trained:
-            # MLflow's lists show the last epoch; the model has the weights of the best.
+            # MLflow's tables show the last epoch, but the model has the weights of the best one.
             best = {f"best_{key}": getattr(history.best, key) for key in ("val_accuracy", "val_loss")}
             best["best_val_macro_f1"] = self._record.run["result"].get("val_macro_f1")
             self._run.log_results({key: value for key, value in best.items() if value is not None}, moment)

@@ -1,4 +1,4 @@
-"""The MLflow boundary: MLflow shows what the pipeline recorded on disk; it is never waited for."""
+"""Send what the pipeline records on disk to MLflow, without ever holding up a training."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError, PrunedError
-from pipeline.tracking.occasion import explain_difference, others_weights
+from pipeline.tracking.occasion import explain_difference, first_if_different
 from pipeline.tracking.record import Record, Status, unsent
 from pipeline.tracking.run import OtherWeightsError, Projection, RunDeletedError, shown
 from pipeline.tracking.store import (
@@ -31,7 +31,7 @@ _SECONDS_FOR_FIRST_EPOCH = 5.0
 
 
 class Training:
-    """What the train stage tells of itself while it runs."""
+    """Records the progress of the train stage while it runs."""
 
     def __init__(self, record: Record, workspace: Workspace, sender: "_Sender") -> None:
         self._record, self._workspace, self._sender = record, workspace, sender
@@ -39,28 +39,28 @@ class Training:
         self._epochs: list[Epoch] = []
 
     def log_epoch(self, epoch: Epoch) -> None:
-        """Record one more epoch."""
+        """Record an epoch that has ended."""
         self._epochs.append(epoch)
         write_history(self._record.files.history, History(self._epochs, best_epoch=0))
         self._sender.wake()
 
     def finish(self, result: Trained) -> None:
-        """Record the trained model, and name the run in models/run.json."""
+        """Record the trained model, and write models/run.json."""
         self._record.finish_training(result, self._workspace)
         _warn_of_other_weights(self._record)
 
 
 @contextmanager
 def training(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> Iterator[Training]:
-    """Begin, or go on with, the run of the training inside the `with`, and end it with a truthful status.
+    """Start or continue the run of the training inside the `with`, and set its status at the end.
 
     Args:
-        config: all of it.
-        workspace: has data/processed.
-        code: the files that the training depends on, by the names that dvc.yaml has for them.
+        config: The whole configuration.
+        workspace: The workspace, which has data/processed.
+        code: The files that the training depends on, by their names in dvc.yaml.
     """
     record = Record.start(config, workspace, code)
-    # What Keras does before the first epoch takes twice as long beside MLflow's imports; the epochs don't.
+    # Importing MLflow at once would double the time that Keras needs before the first epoch.
     with _showing(record, config.tracking, workspace, patience=_SECONDS_FOR_FIRST_EPOCH) as sender:
         yield Training(record, workspace, sender)
 
@@ -85,7 +85,7 @@ def _showing(
         yield sender
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
-        # A training that ended well did so whatever becomes of its evaluation.
+        # A finished training stays finished, even if its evaluation fails.
         status: Status = "FINISHED" if trained else "KILLED" if stopped else "FAILED"
         record.set_state(status, f"{type(error).__name__}: {error}")
         raise
@@ -96,20 +96,20 @@ def _showing(
 
 
 class _Sender(threading.Thread):
-    """Brings MLflow up to date beside the training, which goes on whether that works or not."""
+    """Updates MLflow alongside the training, which continues whether or not that works."""
 
     def __init__(
         self, record: Record, tracking: TrackingSection, workspace: Workspace, patience: float
     ) -> None:
         super().__init__(name="mlflow", daemon=True)
         self._record, self._tracking, self._workspace = record, tracking, workspace
-        self._patience = patience  # seconds to wait for something to send at first
+        self._patience = patience  # seconds to wait for the first news before importing MLflow
         self._news = threading.Event()
         self._finished = threading.Event()
         self._projection: Projection | None = None
         self._imported = threading.Event()
         self._given_up = threading.Event()
-        self._failed = True  # until all was sent
+        self._failed = True  # until everything has been sent
         self._warning = threading.Lock()
         self._warned = self._sent_others = False
 
@@ -119,7 +119,7 @@ class _Sender(threading.Thread):
     def finish(self) -> None:
         """Send the rest, or say where it is kept.
 
-        A slow server is waited for no longer than `tracking.timeout` in all.
+        This waits for a slow server for at most `tracking.timeout` seconds.
         """
         self._finished.set()
         self._news.set()
@@ -133,11 +133,11 @@ class _Sender(threading.Thread):
             say(f"MLflow run {self._record.label} ({self._projection.status}): {self._projection.run_id}")
 
     def run(self) -> None:
-        """Send what is new until all is sent, then let go of the record."""
+        """Send what is new until everything is sent, then release the record."""
         try:
             self._send_until_finished()
         finally:
-            # Only now, if this was given up: two that send at once would double rows.
+            # Not before, even after a timeout: two senders at once would duplicate rows.
             if self._failed:
                 self._record.release()
             else:
@@ -155,7 +155,7 @@ class _Sender(threading.Thread):
             self._update()
             if last:
                 return
-            # Short epochs are sent several at a time: each sending takes the processor from the training.
+            # Short epochs are sent several at a time, because each update slows the training down.
             self._finished.wait(_SECONDS_BETWEEN_UPDATES)
             self._news.wait()
 
@@ -171,7 +171,7 @@ class _Sender(threading.Thread):
             self._failed = False
             self._warn(str(error))
         except Exception as error:
-            # What was in flight may have arrived: next time, ask MLflow what it has.
+            # Part of this update may have arrived: next time, ask MLflow what it has.
             self._projection = None
             self._warn(_unreachable(error, self._tracking, self._workspace))
             self._failed = True
@@ -180,7 +180,7 @@ class _Sender(threading.Thread):
             send_others(self._tracking, self._workspace, self._given_up)
 
     def _warn(self, text: str) -> None:
-        """Say it once, however often it is tried again."""
+        """Print the first warning only, however often sending is retried."""
         with self._warning:
             first, self._warned = not self._warned, True
         if first:
@@ -190,7 +190,7 @@ class _Sender(threading.Thread):
 def send_others(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
 ) -> None:
-    """Send the runs that are kept, as part of a command about something else: failures are warnings."""
+    """Send the kept runs as a side task of another command: failures are only warnings."""
     try:
         for line in _send_kept(tracking, workspace, given_up):
             say(line)
@@ -199,13 +199,14 @@ def send_others(
 
 
 def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
-    """End in MLflow the runs of trainings whose process died, also while it ended the run; without any, that
-    costs nothing.
+    """Send the final status of runs whose process died, even if it died while it was ending the run.
+
+    If there are none, this costs nothing.
     """
     for path in (workspace.scratch / "runs").glob("*/state.json"):
         try:
             with FileLock(path.parent.with_suffix(".lock"), timeout=0):
-                # Those that finished without a server wait for the next training.
+                # Runs that finished without a server wait for the next training.
                 dead = '"FINISHED"' not in path.read_text(encoding="utf-8")
         except (Timeout, FileNotFoundError):
             continue
@@ -215,13 +216,13 @@ def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
 
 
 def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
-    """Send what is kept, and rebuild the workspace's run from its artifacts if MLflow lacks it.
+    """Send the kept runs, and rebuild the workspace's run from its artifacts if MLflow lacks it.
 
     Returns:
         A line for each run that was sent, and one for the run of the workspace.
 
     Raises:
-        PipelineError: MLflow can't be reached, or refused.
+        PipelineError: If MLflow can't be reached or rejects a request.
     """
     try:
         lines = _send_kept(tracking, workspace)
@@ -234,7 +235,7 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
                     projection.update()
                 run_id = projection.run_id
             where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
-            lines.append(f"The model {where} is of MLflow run {record.label}: {run_id}")
+            lines.append(f"The model {where} belongs to MLflow run {record.label}: {run_id}")
     except (RunDeletedError, OtherWeightsError) as error:
         lines.append(str(error))
     except PipelineError:
@@ -250,7 +251,7 @@ def _project(
     workspace: Workspace,
     given_up: threading.Event | None = None,
 ) -> Projection:
-    """The run of `record`, in the experiment that its own configuration names."""
+    """Find or create the run of `record`, in the experiment that its own configuration names."""
     named = {"experiment": record.experiment} if record.experiment else {}
     return Projection(open_store(tracking.model_copy(update=named), workspace, given_up), record)
 
@@ -258,7 +259,7 @@ def _project(
 def _send_kept(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
 ) -> list[str]:
-    """Send each kept run; one that is refused stays and does not hold up the others."""
+    """Send each kept run; return a line for each. A run that is rejected does not hold up the others."""
     lines = []
     for record in unsent(workspace):
         try:
@@ -281,17 +282,17 @@ def _send_kept(
 
 def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
     return (
-        f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; the next command that "
-        "finds the server sends it, or `pipeline sync`."
+        f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; `pipeline sync` or "
+        "the next command that finds the server sends it."
     )
 
 
 def _warn_of_other_weights(record: Record) -> None:
-    """Say that the same training gave other weights before, and what may explain that."""
+    """Warn if the first occasion of this training gave different weights, and say what may explain it."""
     *earlier, occasion = record.occasions
-    if other := others_weights(occasion, earlier):
+    if other := first_if_different(occasion, earlier):
         warn(
-            f"this training gave other weights than {record.name} on its first occasion "
+            f"this training gave different weights from the first occasion of {record.name} "
             f"({other.summary}). They differ in: {explain_difference(other, occasion)}. The run in MLflow "
-            "keeps the first ones."
+            "keeps the first weights."
         )

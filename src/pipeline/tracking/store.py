@@ -1,4 +1,4 @@
-"""The MLflow store: which one, reached within a time limit, created once, moved with the repository."""
+"""Open the MLflow store: find its address, connect within a time limit, and create it if necessary."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-# Tableau's twenty: so many runs side by side are told apart, whichever they are.
+# Tableau's palette of twenty colours, which are easy to tell apart.
 _COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f"),
     *("#bab0ac", "#a0cbe8", "#ffbe7d", "#d37295", "#86bcb6", "#8cd17d", "#b6992d", "#d4a6c8", "#79706e"),
@@ -38,18 +38,18 @@ _COLOURS_APART = 10
 
 @dataclass(frozen=True)
 class Store:
-    """An open store and the experiment in it that runs go to."""
+    """An open store and the experiment in it that runs belong to."""
 
     client: "MlflowClient"
-    experiment: str
+    experiment: str  # the experiment's id
     lock: Path  # held by a process of this repository while it creates a run
 
     def find(self, tags: Mapping[str, str], without: str = "") -> "Run | None":
-        """The experiment's first run with these tags; a deleted one only if there is no other.
+        """Return the experiment's oldest run with these tags; a deleted one only if there is no other.
 
         Args:
-            tags: what its tags say.
-            without: the name of a tag that it must not have.
+            tags: The tags that the run must have.
+            without: The name of a tag that it must not have.
         """
         from mlflow.entities import ViewType
 
@@ -63,10 +63,10 @@ class Store:
         return min(found, key=lambda run: run.info.lifecycle_stage == "deleted", default=None)
 
     def new_colour(self, seed: str) -> str:
-        """A colour that none of the latest runs has; MLflow's own choice gives most runs the same.
+        """Return a colour that none of the latest runs has; MLflow would give most runs the same one.
 
         Args:
-            seed: hexadecimal digits that decide which, lest runs that are created at once have the same.
+            seed: Hexadecimal digits that select the colour, so that runs created at once differ.
         """
         latest = self.client.search_runs([self.experiment], max_results=_COLOURS_APART - 1)
         used = {run.data.tags.get("mlflow.runColor") for run in latest}
@@ -75,15 +75,15 @@ class Store:
 
     @contextmanager
     def creating(self) -> Iterator[None]:
-        """Keep other processes of the repository from creating a run meanwhile."""
+        """Keep other processes of the repository from creating a run at the same time."""
         with FileLock(self.lock):
             yield
 
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, or the uri in conf/, or mlflow.db of the repository that owns the workspace.
+    """Return MLFLOW_TRACKING_URI, the uri in conf/ or the address of the repository's mlflow.db.
 
-    A relative SQLite file is relative to the repository, wherever the process was started.
+    A relative SQLite path is relative to the repository, wherever the process was started.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or _local_uri(workspace)
     relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:].*)", uri)
@@ -91,12 +91,12 @@ def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
 
 
 def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
-    """Whether the store is the repository's own mlflow.db."""
+    """Return whether the store is the repository's own mlflow.db."""
     return uri_of(tracking, workspace) == _local_uri(workspace)
 
 
 def is_server(tracking: TrackingSection, workspace: Workspace) -> bool:
-    """Whether the store is a server's, which may be slow."""
+    """Return whether the store is a server, which may be slow."""
     return urlsplit(uri_of(tracking, workspace)).scheme in ("http", "https")
 
 
@@ -109,18 +109,18 @@ def _sqlite(path: Path) -> str:
 
 
 def _quoted(path: Path) -> str:
-    # SQLAlchemy decodes %20 and its like in a file's name.
+    # SQLAlchemy decodes escapes such as %20 in the name of a file.
     return str(path).replace("%", "%25")
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None: it is another kind of store."""
+    """Return the file of an SQLite store; None if it is another kind of store."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///(/[^?]+)(?:\?.*)?", uri)
     return Path(unquote(found[1])) if found else None
 
 
 def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
-    """Import what the store needs, which takes seconds; nothing is connected."""
+    """Import what the store needs, which takes seconds, without connecting to it."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(tracking.timeout))))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -131,12 +131,15 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
     if not is_server(tracking, workspace):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
 
-        for chatter in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(chatter).setLevel(logging.WARNING)
+        for logger in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
 
 
 def leave_deleted_folder(workspace: Workspace) -> None:
-    """MLflow asks for the current directory; DVC deletes that of a killed experiment of its queue."""
+    """Change to the repository if the current directory is gone.
+
+    MLflow needs a current directory, but DVC deletes the one of a queued experiment that was killed.
+    """
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -146,16 +149,16 @@ def leave_deleted_folder(workspace: Workspace) -> None:
 def open_store(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
 ) -> Store:
-    """Connect, and create the experiment if it is not there.
+    """Connect to the store, and create the experiment if it does not exist.
 
     Args:
-        tracking: names the store and the experiment.
-        workspace: of the repository, or one of its trials.
-        given_up: once it is set nothing more is sent.
+        tracking: The settings of the store and the experiment.
+        workspace: The workspace of the repository or of one of its trials.
+        given_up: An event; once it is set, nothing more is sent.
 
     Raises:
-        PipelineError: the experiment was deleted in MLflow.
-        MlflowException: the store can't be reached within `tracking.timeout`.
+        PipelineError: If the experiment was deleted in MLflow.
+        MlflowException: If the store can't be reached within `tracking.timeout` seconds.
     """
     import_mlflow(tracking, workspace)
     import mlflow
@@ -165,7 +168,7 @@ def open_store(
     _use(uri)
     workspace.scratch.mkdir(parents=True, exist_ok=True)
     file, lock = _sqlite_file(uri), workspace.scratch / "store.lock"
-    # Processes that create MLflow's tables at once break the database; a server guards its own.
+    # Processes that create MLflow's tables at the same time break the database; a server prevents that.
     with FileLock(lock) if file else nullcontext():
         if file and not file.exists():
             _create(file, workspace)
@@ -176,7 +179,7 @@ def open_store(
             relocate_artifacts(workspace)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            # MLflow's own choice would be a folder of the current directory, which a trial deletes.
+            # MLflow's default is a folder in the current directory, which a trial deletes.
             root = (file.parent / "mlruns").as_uri() if file else artifact_root(workspace)
             location = None if is_server(tracking, workspace) else f"{root}/{tracking.experiment}"
             try:
@@ -197,7 +200,7 @@ def open_store(
 
 
 class _UntilGivenUp:
-    """A client whose methods raise an exception once nobody waits for them any more."""
+    """A client whose methods raise `TimeoutError` once `given_up` is set."""
 
     def __init__(self, client: "MlflowClient", given_up: threading.Event) -> None:
         self._client, self._given_up = client, given_up
@@ -209,24 +212,24 @@ class _UntilGivenUp:
 
 
 def _create(file: Path, workspace: Workspace) -> None:
-    """Create an SQLite store whole or not at all: with half of its tables MLflow never opens it again."""
+    """Create an SQLite store completely or not at all: MLflow can't open one that lacks tables."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Not `atomic`, which would replace a store that `mlflow ui` creates meanwhile.
+    # `atomic` would replace a store that `mlflow ui` creates at the same time.
     folder = workspace.scratch if file == database(workspace) else file.parent
-    made = folder / f".{file.name}.creating"
-    made.unlink(missing_ok=True)
+    temporary = folder / f".{file.name}.creating"
+    temporary.unlink(missing_ok=True)
     try:
-        SqlAlchemyStore(_sqlite(made), artifact_root(workspace)).engine.dispose()
+        SqlAlchemyStore(_sqlite(temporary), artifact_root(workspace)).engine.dispose()
         with suppress(FileExistsError):
-            os.link(made, file)
+            os.link(temporary, file)
     finally:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def answers(tracking: TrackingSection, workspace: Workspace) -> bool:
-    """Whether the store can be reached, whatever it says."""
+    """Return whether the store can be reached, even if it responds with an error."""
     if not is_server(tracking, workspace):
         return True
     address = re.sub(r"://[^/@\s]+@", "://", uri_of(tracking, workspace)).rstrip("/")
@@ -245,15 +248,15 @@ def unreachable(
     workspace: Workspace,
     failed: str = "could not be brought up to date",
 ) -> str:
-    """The sentence for a store that can't be reached, or refused."""
+    """Return the error message for a store that can't be reached or rejected a request."""
     reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
     text = f"MLflow at {uri_of(tracking, workspace)} {failed}: {reason}"
-    # MLFLOW_TRACKING_URI may hold a password.
+    # MLFLOW_TRACKING_URI may contain a password.
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def search(client: "MlflowClient", condition: str) -> "list[Run]":
-    """The runs of all experiments that meet the condition, the oldest first."""
+    """Return the runs of all experiments that meet the condition, the oldest first."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs: list[Run] = []
     token = None
@@ -268,7 +271,7 @@ def search(client: "MlflowClient", condition: str) -> "list[Run]":
 
 
 def _use(uri: str) -> None:
-    """Have MLflow's module-level functions use the store, without telling child processes."""
+    """Make MLflow's module-level functions use the store, without affecting child processes."""
     import mlflow
 
     inherited = os.environ.get("MLFLOW_TRACKING_URI")

@@ -1,4 +1,4 @@
-"""MLflow's pages for the runs of a repository: served on this machine, opened on the training runs."""
+"""Serve MLflow's pages for the runs of a repository on this machine, starting with the training runs."""
 
 import os
 import socket
@@ -18,9 +18,9 @@ from pipeline.tracking.store import open_store, uri_of
 
 HOST = "127.0.0.1"
 PORT = 5000
-_PATIENCE = 120.0  # seconds until the server must answer
+_START_TIMEOUT = 120.0  # seconds until the server must answer
 _VIEW = "mlflow.sharedViewState."
-# Two processes and 0.5 GB instead of fifteen and 2.6 GB; nothing is reported home and no pickle is read.
+# Two processes and 0.5 GB instead of fifteen and 2.6 GB, no telemetry and no unpickling.
 _SETTINGS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_WORKERS": "1",
@@ -30,15 +30,15 @@ _SETTINGS = {
 
 
 def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> int:
-    """Show the runs until Ctrl-C, and print the address of the page to open.
+    """Serve the runs until Ctrl-C, and print the address of the page to open.
 
-    A tracking server shows its own runs: then only the address is printed.
+    If the runs are on a tracking server, which has its own pages, only print their address.
 
     Returns:
         The exit code of MLflow's server.
 
     Raises:
-        PipelineError: the port is in use, or the server does not start.
+        PipelineError: If the port can't be used or the server does not start.
     """
     uri = uri_of(tracking, workspace)
     if uri.startswith(("http://", "https://")):
@@ -56,11 +56,11 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for this process, which ends the server in order.
+            start_new_session=True,  # Ctrl-C goes only to this process, which then ends the server.
             preexec_fn=die_with_parent,
         )
     try:
-        say(f"MLflow starts; what it says is in {log}.")
+        say(f"Starting MLflow; its output is in {log}.")
         page = _page(address, tracking, workspace)
         _wait_for(address, server, log)
         say(f"The runs are at {page}\nPress Ctrl-C to stop.")
@@ -73,20 +73,20 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> 
 
 
 def refuse_busy(port: int) -> None:
-    """Refuse a port that another process listens at, and name the next free one.
+    """Check that a port can be used, and suggest the next free one if it can't.
 
     Raises:
-        PipelineError: it is in use, or may not be used.
+        PipelineError: If the port is in use or this user may not use it.
     """
-    reason = _obstacle(port)
+    reason = _bind_error(port)
     if reason:
-        free = next((other for other in range(max(port, 1023) + 1, 65536) if not _obstacle(other)), None)
+        free = next((other for other in range(max(port, 1023) + 1, 65536) if not _bind_error(other)), None)
         offer = f" {free} is free: `make ui PORT={free}` or `pipeline ui --port {free}`." if free else ""
         raise PipelineError(f"Port {port} can't be used ({reason}).{offer}")
 
 
-def _obstacle(port: int) -> str | None:
-    # As the server binds: a port that is only waiting for its last connection's end is free.
+def _bind_error(port: int) -> str | None:
+    # SO_REUSEADDR, as the server sets it: a port whose last connection is still closing is free.
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -97,7 +97,7 @@ def _obstacle(port: int) -> str | None:
 
 
 def _page(address: str, tracking: TrackingSection, workspace: Workspace) -> str:
-    """The page of the training runs, in the saved view of the experiment if it has one."""
+    """Return the address of the page of the training runs, in the experiment's saved view if it has one."""
     store = open_store(tracking, workspace)
     tags = store.client.get_experiment(store.experiment).tags
     views = sorted(key.removeprefix(_VIEW) for key in tags if key.startswith(_VIEW))
@@ -106,7 +106,7 @@ def _page(address: str, tracking: TrackingSection, workspace: Workspace) -> str:
 
 
 def _wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _START_TIMEOUT
     while server.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310
             return

@@ -1,4 +1,4 @@
-"""The view of an experiment that MLflow's page opens on: what each run reached and how it differs."""
+"""Save the view that MLflow opens for an experiment: the results of each run and how the runs differ."""
 
 import json
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_VIEW = "results"  # its key
+_VIEW = "results"  # the key of the view
 _COLUMNS = (
     "attributes.`Duration`",
     "metrics.`test_accuracy`",
@@ -17,20 +17,21 @@ _COLUMNS = (
     "params.`train.learning_rate`",
     "params.`seed`",
 )
-# Which charts it shows; a sweep alone has one of them.
+# The charts that the view shows, by the names of their metrics; the run of a sweep has one of them.
 _CHARTS = "^(train|val)_(accuracy|loss)$|^(test|best_val)_accuracy$"
 
 
 def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
-    """Save the view as tags of the experiment, unless it has them.
+    """Save the view as tags of the experiment, unless it already has them.
+
+    If the server does not allow this user to tag experiments, nothing is changed.
 
     Args:
-        client: of the store that has the experiment.
-        experiment: as that store just gave it.
+        client: The client of the store that has the experiment.
+        experiment: The experiment, just read from that store.
 
     Raises:
-        MlflowException: the store can't be reached. A server that does not let this user tag experiments
-            is left as it is.
+        MlflowException: If the store can't be reached.
     """
     from mlflow.exceptions import MlflowException
 
@@ -42,7 +43,7 @@ def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
         "chartsSearchFilter": _CHARTS,
     }
     tags = {
-        # Else the page opens on traces of language models.
+        # Without this tag, the page opens on traces of language models.
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{_VIEW}": json.dumps(state),
     }
