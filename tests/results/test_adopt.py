@@ -150,7 +150,7 @@ def test_without_a_name_it_is_called_after_the_configuration_and_the_run(reposit
 @pytest.mark.parametrize("name", ["on", "010", "null", "1_000"])
 def test_a_name_that_yaml_reads_as_something_else_is_refused(repository, name):
     swept(repository, "experiment=smoke", "seed=1")
-    with pytest.raises(PipelineError, match=f"'{name}' is no name for an experiment"):
+    with pytest.raises(PipelineError, match=f"'{name}' is not a name for an experiment"):
         adopt("smoke-1", repository, name)
 
 
@@ -191,7 +191,7 @@ def test_what_would_not_be_the_trials_configuration_is_refused(repository):
     swept(repository, "experiment=smoke", "seed=1")
     with pytest.raises(PipelineError, match=r"based on the experiment smoke: choose another --name"):
         adopt("smoke-1", repository, "smoke", force=True)
-    with pytest.raises(PipelineError, match=r"'\.\./x' is no name"):
+    with pytest.raises(PipelineError, match=r"'\.\./x' is not a name"):
         adopt("smoke-1", repository, "../x")
     (conf / "local").mkdir()
     (conf / "local" / "default.yaml").write_text("# @package _global_\nseed: 5\n")

@@ -126,7 +126,7 @@ def test_curves_of_unequal_length_share_an_axis(workspace):
     state(workspace, epochs=4)
     text = report("main", workspace)
     assert '"epoch" 1 --> 4\n    line [1, 0.5, 0.5, 0.5]\n    line [1, 0.5, 0.3333, 0.25]\n' in text
-    assert "its line goes on level" in text
+    assert "its line is flat" in text
     state(workspace, epochs=131)
     text = report("main", workspace)
     [axis] = re.findall(r'"epoch" 1 --> (\d+)', text)
@@ -163,7 +163,7 @@ def test_other_images_are_said_and_not_tested(workspace):
     state(workspace, images=101, classes="abcde")
     text = report("HEAD", workspace)
     assert "| test | 100 (images 00000000, labels 00000000) | 101 (" in text
-    assert "The test images are others" in text
+    assert "The test images differ" in text
 
 
 def test_a_report_of_many_differences_stays_small(workspace):
@@ -183,11 +183,11 @@ def test_what_is_not_in_the_cache_is_named_with_its_remedy(workspace):
     text = report("HEAD", workspace)
     assert "| test accuracy | – | 80.00 %" in text
     assert "reports/predictions.csv (`dvc pull` may bring it)." in text
-    assert "Not there of now: models/history.csv (`dvc repro` makes it)." in text
+    assert "Missing for now: models/history.csv (`dvc repro` makes it)." in text
 
 
 def test_what_can_not_be_compared_with_is_refused(workspace):
-    with pytest.raises(PipelineError, match="'nothing' is no commit"):
+    with pytest.raises(PipelineError, match="'nothing' is not a commit"):
         report("nothing", workspace)
     git(workspace, "rm", "--quiet", "--cached", "dvc.lock")
     git(workspace, "commit", "--quiet", "--message=Without")
@@ -234,6 +234,6 @@ def test_other_bytes_of_the_same_inputs_are_said_with_their_files_and_this_proce
     git(workspace, "commit", "--quiet", "--all", "--message=Locked")
     locked(workspace, outs=OTHER_OUTS)
     sentence = differs_by_rounding(workspace)
-    assert "The stage train made other bytes than the last commit has" in sentence
+    assert "The stage train made other bytes than the last commit from the same code" in sentence
     assert "values: models/model.keras." in sentence
     assert processor() in sentence

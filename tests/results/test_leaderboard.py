@@ -41,7 +41,7 @@ def test_what_failed_was_pruned_or_waits_is_no_setting_and_lowers_no_mean():
     assert lines(board)[-3:] == [
         "failed: rate=0.1, seed=1: The loss is NaN.",
         "pruned: rate=0.1, seed=2",
-        "1 of the trials did not end.",
+        "1 of the trials did not finish.",
     ]
 
 
@@ -146,7 +146,7 @@ def test_keys_that_end_alike_keep_their_whole_names():
 def test_ranks_by_other_validation_images_are_not_passed_for_a_comparison():
     splits = [trial(**{"preprocess.validation_split": split}) for split in ("last", "hash")]
     said = caution(rank(sweep(splits)))
-    assert "other values of preprocess.validation_split may have other validation images" in said
+    assert "different values of preprocess.validation_split may have different validation images" in said
     assert caution(rank(sweep([trial(rate="0.1"), trial(rate="0.2")]))) == ""
     # One that alone has a result is not ranked; and the size of a network is not measured by images.
     assert caution(rank(sweep([splits[0], replace(splits[1], state="failed")]))) == ""

@@ -76,7 +76,7 @@ def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_pa
     report = sweep(group, objectives=("val_macro_f1",))
     [curve] = curves(rank(report))
     assert curve.exponent == pytest.approx(-0.087, abs=0.001)
-    assert curve.text.startswith("Twice the images: no forecast beside 0.4504 with all images, since ")
+    assert curve.text.startswith("Twice the images: no forecast beyond 0.4504 with all images, since ")
     draw(tmp_path, report)
     assert imread(tmp_path / "learning_curve.png").shape[1] == 880
 

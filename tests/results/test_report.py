@@ -28,7 +28,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 def test_a_damaged_report_is_named_in_a_sentence(tmp_path, content):
     if content is not None:
         (tmp_path / "report.json").write_text(content)
-    with pytest.raises(PipelineError, match=r"report\.json is no report of a sweep"):
+    with pytest.raises(PipelineError, match=r"report\.json is not a report of a sweep"):
         Report.read(tmp_path)
 
 
@@ -44,7 +44,7 @@ def test_the_latest_sweep_comes_first_and_a_damaged_one_is_left_out(tmp_path, ca
         ("2", "2"),
         ("0", "0"),
     ]
-    assert "x/report.json is no report" in capsys.readouterr().err
+    assert "x/report.json is not a report" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_make_alone_lists_the_targets(fresh):
 
 @pytest.mark.slow
 def test_a_training_that_gave_other_weights_than_the_commit_has_of_it_is_told(smoke):
-    told = "The stage train made other bytes than the last commit has of the same code, data and values"
+    told = "The stage train made other bytes than the last commit from the same code, data and values"
     assert told not in smoke.run("pipeline", "repro")
     digest = smoke.digests()["models/model.keras"]
     text = smoke.workspace.dvc_lock.read_text()

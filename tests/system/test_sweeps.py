@@ -111,7 +111,7 @@ def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
 
     overrides = ("preprocess.validation_fraction=0.999,0.3", "sweep.on_failure=stop")
     stopped = smoke.pipeline("-m", *overrides, "hydra/launcher=basic", code=1)
-    assert "1 of the trials did not end." in stopped
+    assert "1 of the trials did not finish." in stopped
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_a_difference_within_chance_is_not(repository):
     _, _, verdict = shown(repository, "better", "better-not")
     assert "1 only better gets right and 1 only better-not (p = 1," in verdict
     assert verdict.endswith("neither is shown to be better.")
-    with pytest.raises(PipelineError, match="There is one run to compare"):
+    with pytest.raises(PipelineError, match="There is only one run to compare"):
         compare(["better", "better"], config().tracking, repository)
 
 

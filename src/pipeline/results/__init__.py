@@ -1,1 +1,1 @@
-"""Results: what sweeps and runs came to; found, ranked, drawn, compared and adopted."""
+"""Results: sweeps and runs, found by name, ranked, drawn, compared and adopted."""

@@ -1,4 +1,4 @@
-"""A run becomes an experiment: a short file in conf/ that composes to its configuration."""
+"""Turn a run into an experiment: a short file in conf/ that composes to the configuration of the run."""
 
 import math
 import re
@@ -26,34 +26,37 @@ from pipeline.results.report import Report, Trial, reports
 from pipeline.trials.outcome import key_of, outcome_of
 from pipeline.trials.run_cache import RunCache
 
-# Groups whose choice is no part of a trial's configuration, or is made by the experiment itself.
+# Groups that are not part of a trial's configuration, or whose option the experiment itself chooses.
 _NOT_CHOSEN = ("sweep", "experiment", "local")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What an experiment is written from."""
+    """The run that an experiment is written from."""
 
     run: str  # its name in MLflow
-    run_id: str | None  # the pipeline's
+    run_id: str | None  # the pipeline's id of it
     config: Config
-    overrides: tuple[str, ...]  # by which conf/ composes to it, apart from values
-    result: str  # in a few words
-    origin: tuple[str, ...]  # where it is from, in lines
+    overrides: tuple[str, ...]  # with which conf/ composes to `config`, apart from single values
+    result: str  # what it reached, in a few words
+    origin: tuple[str, ...]  # lines that say where it comes from
 
 
 def adopt(run: str, repository: Workspace, name: str | None = None, force: bool = False) -> list[str]:
-    """Write conf/experiment/NAME.yaml from a run, and say what to do with it.
+    """Write conf/experiment/NAME.yaml from a run.
 
     Args:
-        run: the name or the id of a run, or the unique beginning of one: of a trial of a sweep here, or of
-            any training that MLflow has.
-        repository: has conf/ and the sweeps.
-        name: of the experiment; None: made from the configuration's name and the run's id.
-        force: write over a file that is there.
+        run: the name or id of a run, or the unique beginning of one: a trial of a sweep in this repository,
+            or any training in MLflow.
+        repository: the repository with conf/ and the sweeps.
+        name: the name of the experiment; if None, it is made from the configuration's name and the run's id.
+        force: whether to overwrite an existing file.
+
+    Returns:
+        Lines that say what was written and how to use it.
 
     Raises:
-        PipelineError: no such run, conf/ can't compose to its configuration, or the file exists.
+        PipelineError: If there is no such run, conf/ can't compose to its configuration, or the file exists.
     """
     conf = repository.root / "conf"
     source = _of_sweep(run, repository) or _of_mlflow(run, repository)
@@ -61,12 +64,12 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     name = name or re.sub(r"[^\w-]+", "-", f"{config.name}-{source.run_id}")[: len(config.name) + 5]
     if not re.fullmatch(r"\w[\w-]*", name) or not isinstance(yaml.safe_load(name), str):
         raise PipelineError(
-            f"{name!r} is no name for an experiment: use letters, digits, _ and -, and no word that YAML "
-            "reads as something else, as it does on and 010."
+            f"{name!r} is not a name for an experiment: use letters, digits, _ and -, and no word that "
+            "YAML reads as something else, such as on or 010."
         )
     place = conf / "experiment" / f"{name}.yaml"
     if place.exists() and not force:
-        raise PipelineError(f"{place} exists: choose another --name, or write over it with --force.")
+        raise PipelineError(f"{place} exists: choose another --name, or overwrite it with --force.")
     text = _text(name, source, conf)
     _check(text, name, config, conf)
     write_text(place, text)
@@ -80,10 +83,10 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
 
 
 def _of_sweep(run: str, repository: Workspace) -> _Source | None:
-    """The trial with that run, in the latest sweep that it is in; None: no sweep here has such a run.
+    """Find the trial with that run in the latest sweep that has it; return None if no sweep does.
 
     Raises:
-        PipelineError: several trials may be meant, or conf/ no longer composes to its configuration.
+        PipelineError: If several trials match, or conf/ no longer composes to the trial's configuration.
     """
     found: dict[str | None, tuple[Report, Trial]] = {}
     for _, report in reports(repository):
@@ -91,9 +94,9 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
             if trial.has_result:
                 found.setdefault(trial.run_id, (report, trial))
     exact = [match for match in found.values() if run in (match[1].run, match[1].run_id)]
-    begin = [match for match in found.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
-    begin += [match for match in found.values() if str(match[1].run_id).startswith(run)]
-    matches = exact or begin
+    starting = [match for match in found.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
+    starting += [match for match in found.values() if str(match[1].run_id).startswith(run)]
+    matches = exact or starting
     if not matches:
         return None
     if len(matches) > 1:
@@ -104,7 +107,7 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
     if key_of(config) != trial.key and _trained(config, repository) != trial.run_id:
         raise PipelineError(
             f"conf/ has changed since the sweep {report.name}: the values of {trial.run} now make another "
-            "training. Give the sweep's command again, which trains or restores it, and adopt from that."
+            "training. Run the sweep's command again, which trains or restores it, and adopt from that."
         )
     reached = [f"{key} {text_of(key, trial.values[key])}" for key in report.objectives if key in trial.values]
     return _Source(
@@ -121,11 +124,11 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
 
 
 def _of_mlflow(run: str, repository: Workspace) -> _Source:
-    """A training that MLflow has, where a trial of a sweep may have another name than it has in the sweep.
+    """Find a training in MLflow; if it is a trial of a sweep under another name, return that trial.
 
     Raises:
-        PipelineError: MLflow can't be reached, has no such training or several, or its values are not those
-            of the settings that there are now.
+        PipelineError: If MLflow can't be reached or has no such training or several, or if its values do not
+            fit the current settings.
     """
     conf = repository.root / "conf"
     found = find_training(run, compose(conf).tracking, repository)
@@ -153,27 +156,27 @@ def _of_mlflow(run: str, repository: Workspace) -> _Source:
 
 
 def _nearest(group: str, config: Config, conf: Path) -> str:
-    """The option of a group whose values are the most like those of `config`."""
+    """Return the option of a group whose values are closest to those of `config`."""
     wanted = set(map(repr, leaves(config.model_dump(mode="json")[group])))
 
-    def alike(option: str) -> float:
+    def distance(option: str) -> float:
         try:
             _, values = _composed(conf, [f"{group}={option}"])
-        except PipelineError:  # Such as data/idx.yaml, which is there to be copied and filled in.
+        except PipelineError:  # Such as data/idx.yaml, a template to copy and fill in.
             return math.inf
         return len(wanted ^ set(map(repr, leaves(values[group]))))
 
-    return min(sorted(path.stem for path in (conf / group).glob("*.yaml")), key=alike)
+    return min(sorted(path.stem for path in (conf / group).glob("*.yaml")), key=distance)
 
 
 def _trained(config: Config, repository: Workspace) -> str | None:
-    """The id of the training that `dvc repro` would restore with `config`."""
+    """Return the id of the training that `dvc repro` would restore with `config`, or None."""
     outcome = outcome_of(RunCache(repository).find(config))
     return outcome.id if outcome else None
 
 
 def _text(name: str, source: _Source, conf: Path) -> str:
-    """The experiment: what it is based on, the options of groups that differ from that, the values."""
+    """Return the text of the experiment: its base, and the options and values that differ from it."""
     choices, _ = _composed(conf, source.overrides)
     base = choices.get("experiment")
     if base == name:
@@ -190,7 +193,7 @@ def _text(name: str, source: _Source, conf: Path) -> str:
     typed = {override.partition("=")[0].lstrip("+") for override in source.overrides}
     values: dict[str, Any] = {}
     for key, value in leaves(source.config.model_dump(mode="json", exclude={"modules"})):
-        # What was asked for stays, whatever becomes of the defaults.
+        # A value that was requested is written even if it is the default, which may change.
         asked = any(key == other or key.startswith(f"{other}.") for other in typed - choices.keys())
         if asked or before.get(key, ...) != value:
             *parents, last = key.split(".")
@@ -211,7 +214,7 @@ def _text(name: str, source: _Source, conf: Path) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists in a line, as the files in conf/ have them."""
+    """Writes each list on one line, as the files in conf/ do."""
 
 
 _Dumper.add_representer(
@@ -220,13 +223,13 @@ _Dumper.add_representer(
 
 
 def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which option of each group Hydra composes with, and the values, which need not be valid.
+    """Compose, and return the chosen option of each group and the values, which need not be valid.
 
-    If they are, they have what files in conf/ may leave out, as a run's configuration does: else a list with
-    such an item, as data.sources, would seem to be another one, and be written into the experiment.
+    Valid values are completed with the defaults that files in conf/ may leave out, as in a run's
+    configuration: otherwise a list such as data.sources would seem to differ, and be written out.
 
     Raises:
-        PipelineError: a value refers to one that is missing.
+        PipelineError: If a value refers to a missing one.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -244,7 +247,11 @@ def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
 
 
 def _check(text: str, name: str, config: Config, conf: Path) -> None:
-    """Refuse an experiment that does not compose to `config`."""
+    """Check that the experiment composes to `config`.
+
+    Raises:
+        PipelineError: If it does not.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(shutil.copytree(conf, Path(folder) / "conf"))
         (copied / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -256,5 +263,5 @@ def _check(text: str, name: str, config: Config, conf: Path) -> None:
         if value != wanted.get(key, ...):
             raise PipelineError(
                 f"As an experiment it would have {key} {value} in place of {wanted.get(key)}, since "
-                "conf/local/default.yaml comes after experiments: take the key out there."
+                "conf/local/default.yaml overrides experiments: remove the key from that file."
             )

@@ -1,4 +1,4 @@
-"""What a change does: the state of a commit and that of the workspace, side by side."""
+"""Read the state of a commit and of the workspace from git and DVC, to compare them."""
 
 import csv
 import json
@@ -26,17 +26,17 @@ _ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
 
 @dataclass(frozen=True)
 class Side:
-    """One state of the pipeline: what git and DVC's cache have of it."""
+    """One state of the pipeline, as far as git and DVC's cache have it."""
 
     name: str
     params: Mapping[str, Any]
     lock: Mapping[str, Any]  # the stages of dvc.lock
-    files: Workspace  # has the artifacts that could be found
+    files: Workspace  # holds the artifacts that were found
     repository: Workspace
 
     @property
     def missing(self) -> list[str]:
-        """The artifacts that are not there."""
+        """The paths of the artifacts that are missing."""
         root = self.files.root
         paths = (getattr(self.files, name) for name in _ARTIFACTS)
         return [str(path.relative_to(root)) for path in paths if not path.exists()]
@@ -48,17 +48,17 @@ class Side:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """What reports/metrics.json has; empty if it is missing."""
+        """The content of reports/metrics.json; empty if it is missing."""
         return self._json(self.files.metrics)
 
     @cached_property
     def run(self) -> dict[str, Any]:
-        """What models/run.json has; empty if it is missing."""
+        """The content of models/run.json; empty if it is missing."""
         return self._json(self.files.run)
 
     @cached_property
     def dataset(self) -> dict[str, Any]:
-        """What data/processed/dataset.json has; empty if it is missing."""
+        """The content of data/processed/dataset.json; empty if it is missing."""
         return self._json(self.files.dataset)
 
     @cached_property
@@ -68,7 +68,7 @@ class Side:
 
     @cached_property
     def predictions(self) -> list[tuple[str, str]]:
-        """For each test image its label and what it was taken for; empty if they are missing."""
+        """The label and the predicted class of each test image; empty if the file is missing."""
         if not self.files.predictions.exists():
             return []
         with self.files.predictions.open(encoding="utf-8", newline="") as file:
@@ -76,23 +76,23 @@ class Side:
 
     @cached_property
     def occasions(self) -> list[Occasion]:
-        """When the run was trained, as far as it is known here."""
+        """The occasions of the run that are known here."""
         return occasions_of(self.repository, self.run["id"]) if self.run else []
 
     @property
     def confusions(self) -> Counter[tuple[str, str]]:
-        """How often each label was taken for each other class."""
+        """How often each label was predicted as each other class."""
         return Counter(pair for pair in self.predictions if pair[0] != pair[1])
 
     def _json(self, path: Path) -> dict[str, Any]:
         if not path.exists():
             return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
 
 
 def of_workspace(workspace: Workspace) -> Side:
-    """The state of the workspace as it is."""
+    """Return the current state of the workspace."""
     params, lock = (
         _yaml(path.read_text(encoding="utf-8")) if path.exists() else {}
         for path in (workspace.params, workspace.dvc_lock)
@@ -101,19 +101,19 @@ def of_workspace(workspace: Workspace) -> Side:
 
 
 def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
-    """The state of a commit, whose artifacts are taken from DVC's cache as far as that has them.
+    """Return the state of a commit, with those of its artifacts that DVC's cache has.
 
     Args:
-        revision: as git takes it.
-        workspace: the repository's.
+        revision: any revision that git understands.
+        workspace: the repository's workspace.
         folder: where the artifacts are copied to.
 
     Raises:
-        PipelineError: git has no such commit, or it has no dvc.lock.
+        PipelineError: If git has no such commit, or the commit has no dvc.lock.
     """
     commit = git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
-        raise PipelineError(f"{revision!r} is no commit of this repository: name one with --base.")
+        raise PipelineError(f"{revision!r} is not a commit of this repository: name one with --base.")
     params, lock = (
         git(workspace.root, "show", f"{revision}:./{name}") for name in ("params.yaml", "dvc.lock")
     )
@@ -133,12 +133,12 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
 
 
 def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
-    """The stages of dvc.lock, each with what of it differs, and how its result came to be here."""
-    found = []
+    """Return each stage of dvc.lock with what differs and where its result comes from."""
+    rows = []
     for stage in {**base.lock, **now.lock}:
         one, other = base.lock.get(stage), now.lock.get(stage)
         if one is None or other is None:
-            found.append((stage, "added" if one is None else "removed", "–"))
+            rows.append((stage, "added" if one is None else "removed", "–"))
             continue
         differs = [
             item["path"]
@@ -153,13 +153,13 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
             if value != one.get("params", {}).get("params.yaml", {}).get(key)
         ]
         when = computed_when(now.files, stage) if stage in STAGES else None
-        came = f"computed here, {when}" if when else "from the cache"
-        found.append((stage, ", ".join([*keys, *differs]) or "unchanged", came))
-    return found
+        source = f"computed here, {when}" if when else "from the cache"
+        rows.append((stage, ", ".join([*keys, *differs]) or "unchanged", source))
+    return rows
 
 
 def differs_by_rounding(workspace: Workspace) -> str:
-    """Which stage made other bytes than the commit has of the same inputs, as a sentence; empty: none."""
+    """Name a stage that made other bytes than the last commit from the same inputs, or return ""."""
     committed = git(workspace.root, "show", "HEAD:./dvc.lock")
     if committed is None:
         return ""
@@ -169,9 +169,9 @@ def differs_by_rounding(workspace: Workspace) -> str:
             return ""
         paths = [out["path"] for out in now[stage].get("outs", []) if out not in base[stage].get("outs", [])]
         return (
-            f"The stage {stage} made other bytes than the last commit has of the same code, data and values: "
-            f"{', '.join(paths)}. Equal ones are promised with the packages of requirements.lock, on every "
-            f"x86-64 processor that has AVX2; this is {processor()}."
+            f"The stage {stage} made other bytes than the last commit from the same code, data and values: "
+            f"{', '.join(paths)}. Equal bytes are promised only with the packages of requirements.lock, on "
+            f"x86-64 processors with AVX2; this is {processor()}."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""The report of a change, in Markdown: for a pull request, for a job's summary, or for a terminal."""
+"""Report what changed since a commit, in Markdown for a pull request, a job summary or a terminal."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -11,23 +11,23 @@ from pipeline.artifacts.workspace import SPLITS, Workspace
 from pipeline.evaluation.significance import mcnemar, show_p
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
 
-_ROWS = 30  # of a table; a report stays small enough to be a comment
+_ROWS = 30  # of a table, so that a report is small enough for a comment
 _CONFUSIONS = 5
-_POINTS = 60  # of a curve
-_LONGEST = 120  # characters of a value
-_LEVEL = 0.05
+_POINTS = 60  # of a curve, at most
+_LONGEST = 120  # characters of a value that are shown
+_LEVEL = 0.05  # of significance
 _COLOURS = """%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4e79a7, #f28e2b"}}}}%%"""
 
 
 def report(base: str, workspace: Workspace) -> str:
-    """What the workspace does otherwise than a commit did, as Markdown of at most 60 KB.
+    """Compare the workspace with a commit, as Markdown of at most 60 KB.
 
     Args:
-        base: the commit, as git takes it.
-        workspace: the repository's, after `dvc repro`.
+        base: the commit, as any revision that git understands.
+        workspace: the repository's workspace, after `dvc repro`.
 
     Raises:
-        PipelineError: there is no such commit, or it has no dvc.lock.
+        PipelineError: If there is no such commit, or it has no dvc.lock.
     """
     with tempfile.TemporaryDirectory() as folder:
         old, new = of_commit(base, workspace, Path(folder)), of_workspace(workspace)
@@ -55,24 +55,24 @@ def _results(old: Side, new: Side) -> str:
 
 
 def _verdict(old: Side, new: Side) -> str:
-    """The paired test on the same images."""
+    """Describe the result of the paired test on the same images."""
     before, after = old.predictions, new.predictions
     if not before or not after:
         return ""
     digests = [side.dataset.get("sha256", {}).get("test") for side in (old, new)]
     if digests[0] != digests[1] or [label for label, _ in before] != [label for label, _ in after]:
-        return "The test images are others: no test can pair the results."
+        return "The test images differ: no test can pair the results."
     first, second = (np.array([label == taken for label, taken in one], bool) for one in (before, after))
     found = mcnemar(first, second)
     if not found.only_first + found.only_second:
         return f"Both are right on the same of {len(before):,} test images."
-    says = "neither is shown to be better"
+    verdict = "neither is shown to be better"
     if found.p < _LEVEL:
-        says = "**better**" if found.only_second > found.only_first else "**worse**"
-        says = f"the change makes the model {says}, by more than chance would explain"
+        effect = "**better**" if found.only_second > found.only_first else "**worse**"
+        verdict = f"the change makes the model {effect}, by more than chance would explain"
     return (
         f"Of {len(before):,} test images, {found.only_first:,} are no longer right and {found.only_second:,} "
-        f"are right now ({show_p(found.p)}, McNemar's exact test): {says}."
+        f"are right now ({show_p(found.p)}, McNemar's exact test): {verdict}."
     )
 
 
@@ -113,7 +113,7 @@ def _confusions(old: Side, new: Side) -> str:
 
 
 def _curves(old: Side, new: Side) -> str:
-    """Mermaid's chart, which GitHub draws and which a text can hold."""
+    """Return the losses as a Mermaid chart, which is text and which GitHub draws."""
     losses = [
         [epoch.train_loss if epoch.val_loss is None else epoch.val_loss for epoch in side.epochs]
         for side in (old, new)
@@ -126,7 +126,7 @@ def _curves(old: Side, new: Side) -> str:
     padded = [one + [one[-1]] * (longest - len(one)) for one in losses]
     lines = [f"    line [{', '.join(f'{loss:.4g}' for loss in one[::step])}]" for one in padded]
     end = 1 + step * ((longest - 1) // step)
-    ended = "" if len(set(map(len, losses))) == 1 else " Where a training has ended, its line goes on level."
+    ended = "" if len(set(map(len, losses))) == 1 else " After the end of a training, its line is flat."
     return (
         f"## Validation loss by epoch\n\nBlue is {old.name}, orange is {new.name}.{ended}\n\n"
         f'```mermaid\n{_COLOURS}\nxychart-beta\n    x-axis "epoch" 1 --> {end}\n' + "\n".join(lines) + "\n```"
@@ -136,7 +136,7 @@ def _curves(old: Side, new: Side) -> str:
 def _missing(old: Side, new: Side) -> Iterable[str]:
     for side, remedy in ((old, "`dvc pull` may bring it"), (new, "`dvc repro` makes it")):
         if side.missing:
-            yield f"Not there of {side.name}: {', '.join(side.missing)} ({remedy})."
+            yield f"Missing for {side.name}: {', '.join(side.missing)} ({remedy})."
 
 
 def _accuracy(side: Side, key: str) -> str:
@@ -182,7 +182,7 @@ def _section(title: str, body: str, instead: str) -> str:
 
 
 def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """A table of Markdown, cut after some rows; empty without any."""
+    """Return a Markdown table, cut after `_ROWS` rows, or "" without rows."""
     if not rows:
         return ""
     lines = [header, ["---"] * len(header), *rows[:_ROWS]]

@@ -1,4 +1,4 @@
-"""Runs side by side: how they differ, what each reached, whether the difference is more than chance."""
+"""Compare runs: how they differ, what each reached, and whether the difference is more than chance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,29 +14,29 @@ from pipeline.tracking.mlflow_run import TEST_TAG
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
 _TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors", "test_tta_accuracy")
-# The setting that a metric depends on, if it does on one.
+# The setting of the evaluation that a metric depends on.
 _SETTING = {"test_ece": "evaluate.calibration_bins", "test_tta_accuracy": "evaluate.tta_shift"}
-_LEVEL = 0.05  # at which a difference is called one
-_LEAST = 14  # characters of a column; what does not fit goes into a table below
-_LONGEST = 80  # characters of a value
+_LEVEL = 0.05  # of significance
+_LEAST = 14  # characters that a column needs; columns that do not fit go into a further table
+_LONGEST = 80  # characters of a value that are shown
 
 
 def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspace) -> list[str]:
-    """The lines to show of two runs or more, as wide as the terminal.
+    """Compare two or more runs, and return the lines to print, as wide as the terminal.
 
     Args:
-        names: what `look_up` finds: names or ids in MLflow, unique beginnings of these, or a sweep's name.
-        tracking: names the store.
-        repository: whose store it is, if it is a local one.
+        names: names or ids in MLflow, unique beginnings of these, or a sweep's name; see `look_up`.
+        tracking: where MLflow is.
+        repository: the repository, whose own store is used if `tracking` names none.
 
     Raises:
-        PipelineError: a run is not found, or was not evaluated, or there are less than two.
+        PipelineError: If a run is not found or was not evaluated, or if there are fewer than two.
     """
     runs = look_up(names, tracking, repository)
     if len(runs) < 2:
-        raise PipelineError("There is one run to compare: name another, or a sweep.")
+        raise PipelineError("There is only one run to compare: name another, or a sweep.")
     params = dict.fromkeys(key for run in runs for key in run.params)
-    # Where one was evaluated anew since, the test images are the same, whatever its configuration pinned.
+    # After a later evaluation the test images may be the same although the configurations pin different ones.
     one_test = len({run.tags.get(TEST_TAG) for run in runs}) == 1
     hidden = ("tracking.", TEST_PINS) if one_test else ("tracking.",)
     rows = [
@@ -44,7 +44,7 @@ def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspa
         for key in params
         if not key.startswith(hidden) and len({run.params.get(key) for run in runs}) > 1
     ]
-    # Numbers of evaluations with other settings can't be compared.
+    # Metrics of evaluations with different settings can't be compared.
     differ = {key for key, _ in rows}
     rows += [
         (key.removeprefix("best_"), [_value(key, run) for run in runs])
@@ -53,14 +53,14 @@ def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspa
     ]
     lines = _tables([run.name for run in runs], rows)
     first, *others = runs
-    # As in a sweep over preprocess.validation_split: who has the easier images seems to be better.
+    # As in a sweep over preprocess.validation_split: the run with the easier images would seem better.
     if len({run.tags.get("data.validation") for run in runs}) > 1:
         lines += ["", "Their validation images differ: val_accuracy and val_loss can't be compared."]
     return [*lines, "", *(_verdict(first, other, len(others)) for other in others)]
 
 
 def _tables(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
-    """The rows below the names, in as many tables as the terminal's width asks for."""
+    """Format the rows below the names, in as many tables as the width of the terminal requires."""
     keys = max(len(key) for key, _ in rows) if rows else 0
     at_once = max(1, (terminal_width() - keys) // (_LEAST + 2))
     lines: list[str] = []
@@ -72,14 +72,14 @@ def _tables(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list
 
 
 def _brief(value: str) -> str:
-    """A value that may be long, as one sees that it differs."""
+    """Shorten a long value or digest for display."""
     if len(value) == 64 and all(digit in "0123456789abcdef" for digit in value):
         return value[:8]
     return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
 
 
 def _value(key: str, run: Evaluated) -> str:
-    """A metric, with its 95 % interval if it is an accuracy."""
+    """Format a metric, with its 95 % interval if it is an accuracy."""
     value = run.metrics.get(key)
     if value is None:
         return "–"
@@ -94,7 +94,7 @@ def _value(key: str, run: Evaluated) -> str:
 
 
 def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
-    """The paired test, corrected for the number of `tests`, and what it means."""
+    """Describe the result of the paired test, with Bonferroni's correction for the number of `tests`."""
     pair = f"{first.name} and {second.name}"
     labels, others = ([label for label, _ in run.predictions] for run in (first, second))
     if labels != others or first.tags.get(TEST_TAG) != second.tags.get(TEST_TAG):

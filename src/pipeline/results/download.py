@@ -1,4 +1,4 @@
-"""What MLflow holds of a run, fetched: its model, its card, and its record as the stages wrote it."""
+"""Download from MLflow what it holds of a run: its model, its model card and the files of the stages."""
 
 import hashlib
 import tempfile
@@ -25,32 +25,32 @@ _CARD = "model_card.md"
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A model as MLflow has it."""
+    """A model in MLflow."""
 
-    name: str  # of its run, or in the registry
+    name: str  # the name of its run, or its name in the registry
     model_id: str
-    location: str  # of its files
-    run_id: str  # of the run that shows its evaluation, or ""
-    metrics: Mapping[str, float]  # of this run
-    reports: str  # the digest of what the evaluation wrote, or "" if it was not evaluated
-    version: str | None = None  # in the registry
+    location: str  # the URI of its files
+    run_id: str  # the id of the run that shows its evaluation, or ""
+    metrics: Mapping[str, float]  # the metrics of that run
+    reports: str  # the digest of the evaluation's reports, or "" if it was not evaluated
+    version: str | None = None  # its version in the registry, if it was found there
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training as MLflow has it."""
+    """A training in MLflow."""
 
     name: str
-    id: str  # the pipeline's
-    values: Mapping[str, Any]  # of params.yaml
+    id: str  # the pipeline's id
+    values: Mapping[str, Any]  # the content of params.yaml
     metrics: Mapping[str, float]
 
 
 def find_training(name: str, tracking: TrackingSection, workspace: Workspace) -> Training:
-    """The training that `name` stands for, as in `look_up`.
+    """Find the training that `name` stands for, as in `look_up`.
 
     Raises:
-        PipelineError: MLflow can't be reached, has no such training, or several, or not its configuration.
+        PipelineError: If MLflow can't be reached, has no such training or several, or not its configuration.
     """
     with reading(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
         run = find(name, [run for run in all_runs(client) if is_training(run)])
@@ -63,25 +63,27 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
 
 
 def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:
-    """The model of the run that `name` stands for, as in `look_up`, or of a registered version.
+    """Find the model of the run that `name` stands for, as in `look_up`, or of a registered version.
 
     Args:
-        name: of a run; of a sweep, whose best trial is meant; NAME@ALIAS or NAME/NUMBER in the registry.
-        tracking: says where MLflow is.
-        workspace: the repository's.
+        name: the name of a run, of a sweep (for its best trial), or of a registered version: NAME@ALIAS or
+            NAME/NUMBER.
+        tracking: where MLflow is.
+        workspace: the repository's workspace.
 
     Raises:
-        PipelineError: MLflow can't be reached, the name stands for no run or several, or it has no model.
+        PipelineError: If MLflow can't be reached, or `name` stands for no run, for several, or for one
+            without a model.
     """
     with reading(tracking, workspace) as client:
         version = registered(name, client)
         if version is None:
             run = meant(name, all_runs(client))[0]
-            # An evaluation with other settings is of the model of its training.
+            # An evaluation with other settings evaluates the model of its training.
             training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
             return _model_of(client, training, run)
         shown = client.get_run(version.run_id) if version.run_id else None
-        # A version has its own files, which need not be those of the run that it names.
+        # A version has its own files, which may differ from those of the run that it names.
         location = client.get_model_version_download_uri(version.name, version.version)
         return LoggedModel(
             version.name,
@@ -95,14 +97,14 @@ def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> Lo
 
 
 def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Path:
-    """The Keras model of a run, which is downloaded into `folder`.
+    """Download the Keras model of a run into `folder`, and return its path.
 
     Raises:
-        PipelineError: MLflow can't be reached, or has no model of this run.
+        PipelineError: If MLflow can't be reached, or has no model of this run.
     """
     with reading(tracking, workspace) as client:
         found = _model_of(client, run_id, client.get_run(run_id))
-        # Not by mlflow.keras: it would import what it needs not, and read the file with less distrust.
+        # Not with mlflow.keras: it imports more than this needs, and loads the file with fewer checks.
         from mlflow.artifacts import download_artifacts
 
         return Path(
@@ -111,10 +113,10 @@ def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace,
 
 
 def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Workspace) -> Path | None:
-    """The card of a model with its pictures, fetched once for each evaluation; None: it has none.
+    """Download the model card and its figures, once for each evaluation; return None if there is no card.
 
     Raises:
-        PipelineError: MLflow can't be reached.
+        PipelineError: If MLflow can't be reached.
     """
     if not model.reports:
         return None
@@ -126,13 +128,13 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
             tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary,
         ):
             held = {item.path for item in client.list_artifacts(model.run_id)}
-            # Of an evaluation without a card the folder stays empty: a server does not ask again.
+            # For an evaluation without a card the folder stays empty, so that a server does not ask again.
             for path in held & {_CARD, "figures"} if _CARD in held else ():
                 client.download_artifacts(model.run_id, path, temporary)
             try:
                 Path(temporary).rename(folder)
             except OSError:
-                # Another server was faster.
+                # Another process was faster.
                 if not folder.is_dir():
                     raise
     card = folder / _CARD
@@ -142,21 +144,21 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
 def download_run(
     name: str, tracking: TrackingSection, workspace: Workspace, folder: Path, model: bool = True
 ) -> tuple[str, Mapping[str, str], Workspace]:
-    """What MLflow holds of a training and its evaluation, as the stages wrote it.
+    """Download what MLflow holds of a training and its evaluation, as the stages wrote it.
 
     Args:
-        name: of a run, as in `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
-        tracking: says where MLflow is.
-        workspace: the repository's.
-        folder: where to put it.
-        model: whether to fetch the model, too.
+        name: the name of a run, as in `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
+        tracking: where MLflow is.
+        workspace: the repository's workspace.
+        folder: where to put the files.
+        model: whether to download the model, too.
 
     Returns:
         The run's name in MLflow; its tags; a workspace in `folder` with params.yaml, models/run.json and
         model.keras, reports/metrics.json and probabilities.npy, and the occasions, as far as MLflow has them.
 
     Raises:
-        PipelineError: MLflow can't be reached, or `name` stands for no training, or for several.
+        PipelineError: If MLflow can't be reached, or `name` stands for no training or for several.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -170,7 +172,7 @@ def download_run(
         held = {item.path for item in client.list_artifacts(run.info.run_id)}
         if "run.json" not in held:
             raise PipelineError(
-                f"MLflow's run {run.info.run_name} has no run.json: it did not end, or it is older than that."
+                f"MLflow's run {run.info.run_name} has no run.json: it did not finish or is too old."
             )
         places = {
             "config/params.yaml": files.params,
@@ -190,7 +192,7 @@ def download_run(
 
 
 def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
-    """The model of a training, with a run that shows its evaluation."""
+    """Return the model of a training, with the metrics of the run that shows its evaluation."""
     model = logged_model_of(client, shown.info.experiment_id, run_id)
     if model is None:
         raise PipelineError(f"MLflow has no model of the run {shown.info.run_name}.")

@@ -1,4 +1,4 @@
-"""The leaderboard of a sweep: settings ranked by what they reach over their seeds, not by lucky seeds."""
+"""The leaderboard of a sweep: settings ranked by their mean over the seeds, so that no lucky seed wins."""
 
 import shlex
 import sys
@@ -13,31 +13,31 @@ from pipeline.results.report import SIGN, Report, Trial
 if TYPE_CHECKING:
     from rich.table import Table
 
-# What settings with other validation images may differ in.
+# Keys that decide which images are used for validation.
 _CHOOSE_VALIDATION = (
     "data",
     "preprocess.validation_fraction",
     "preprocess.validation_split",
     "preprocess.seed",
 )
-_MOST_LINES = 20  # of settings, and of trials without a result, that a person is shown
+_MOST_LINES = 20  # printed at most, of settings and of trials without a result
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Trials that differ in nothing but their seed, all with a result."""
+    """Trials that differ only in their seed and that all have a result."""
 
-    differs: Mapping[str, str]  # the keys that the sweep is over, without the seed
-    trials: tuple[Trial, ...]  # the best first
-    on_front: bool  # no other setting is better in one objective and as good in all others
+    differs: Mapping[str, str]  # the values of the swept keys, without the seed
+    trials: tuple[Trial, ...]  # best first
+    on_front: bool  # whether no other setting is better in one objective and as good in all others
 
     def mean(self, objective: str) -> float | None:
-        """Over the seeds; None if a trial lacks it, as without validation images."""
+        """Return the mean over the seeds, or None if a trial lacks the value."""
         values = self._values(objective)
         return fmean(values) if values else None
 
     def sd(self, objective: str) -> float | None:
-        """The sample's standard deviation over the seeds; None for fewer than two."""
+        """Return the sample standard deviation over the seeds, or None for fewer than two."""
         values = self._values(objective)
         return stdev(values) if len(values) > 1 else None
 
@@ -48,32 +48,32 @@ class Setting:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The settings, the best first, and the trials that have no result."""
+    """The ranked settings, best first, and the trials without a result."""
 
     objectives: tuple[str, ...]
-    keys: tuple[str, ...]  # that the sweep is over, without the seed
+    keys: tuple[str, ...]  # the swept keys, without the seed
     settings: tuple[Setting, ...]
     others: tuple[Trial, ...]
 
     @property
     def best(self) -> Setting | None:
-        """The first setting, if any has a result."""
+        """The best setting, or None if none has a result."""
         return self.settings[0] if self.settings else None
 
 
 def rank(report: Report) -> Leaderboard:
-    """Rank the settings by the mean of the first objective; among equals, by the next ones."""
+    """Rank the settings by the mean of the first objective; ties are broken by the next ones."""
     keys = tuple(dict.fromkeys(key for trial in report.trials for key in trial.differs if key != "seed"))
     groups: dict[tuple[str | None, ...], dict[str, Trial]] = {}
     for trial in report.trials:
         if trial.has_result:
-            # A trial that was asked for twice counts once.
+            # A trial that was requested twice counts once.
             groups.setdefault(tuple(map(trial.differs.get, keys)), {})[trial.key] = trial
-    found = [_setting(tuple(trials.values()), report.objectives) for trials in groups.values()]
-    scores = {id(setting): _score(setting.mean, report.objectives) for setting in found}
+    unranked = [_setting(tuple(trials.values()), report.objectives) for trials in groups.values()]
+    scores = {id(setting): _score(setting.mean, report.objectives) for setting in unranked}
     settings = tuple(
         Setting(setting.differs, setting.trials, not any(_beats(other, own) for other in scores.values()))
-        for setting in sorted(found, key=lambda setting: scores[id(setting)], reverse=True)
+        for setting in sorted(unranked, key=lambda setting: scores[id(setting)], reverse=True)
         for own in [scores[id(setting)]]
     )
     others = tuple(trial for trial in report.trials if not trial.has_result)
@@ -87,21 +87,21 @@ def _setting(trials: tuple[Trial, ...], objectives: Sequence[str]) -> Setting:
 
 
 def _score(value_of: Callable[[str], float | None], objectives: Sequence[str]) -> tuple[float, ...]:
-    """The values turned so that more is better; what has none is worst."""
+    """Return the values, negated where less is better; a missing value counts as the worst."""
     values = [(objective, value_of(objective)) for objective in objectives]
     return tuple(float("-inf") if value is None else SIGN[name] * value for name, value in values)
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether it dominates the other in Pareto's sense."""
+    """Return whether `one` Pareto-dominates `other`."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-# --- for people --------------------------------------------------------------------------------
+# --- formatting --------------------------------------------------------------------------------
 
 
 def show(board: Leaderboard) -> None:
-    """Print it, a table at a terminal, lines in a log."""
+    """Print the leaderboard, as a table on a terminal and as lines in a log."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -114,7 +114,7 @@ def show(board: Leaderboard) -> None:
 
 
 def lines(board: Leaderboard) -> list[str]:
-    """The leaderboard as plain lines."""
+    """Return the leaderboard as plain lines."""
     shown = []
     for place, setting in enumerate(board.settings[:_MOST_LINES], start=1):
         results = ", ".join(f"{name} {value_and_sd(setting, name)}" for name in board.objectives)
@@ -125,7 +125,7 @@ def lines(board: Leaderboard) -> list[str]:
 
 
 def next_steps(board: Leaderboard) -> list[str]:
-    """The commands that make use of the best setting, and hold it against the next one."""
+    """Return the commands that adopt the best setting and compare it with the next one."""
     if not board.best:
         return []
     first, *others = (shlex.quote(str(setting.trials[0].run)) for setting in board.settings[:2])
@@ -134,22 +134,22 @@ def next_steps(board: Leaderboard) -> list[str]:
 
 
 def caution(board: Leaderboard) -> str:
-    """What to know before the ranks are believed, in a sentence; "" if there is nothing.
+    """Return a sentence that warns of ranks that can't be compared, or "" if all can.
 
-    Another choice of the validation images is another measure, by which the easier images would win.
+    If the settings have different validation images, the one with the easiest images would win.
     """
     keys = [key for key in board.keys if key in _CHOOSE_VALIDATION]
     measured = {tuple(map(setting.differs.get, keys)) for setting in board.settings}
     if len(measured) < 2 or all(name == "parameters" for name in board.objectives):
         return ""
     return (
-        f"Settings with other values of {', '.join(keys)} may have other validation images: their ranks are "
-        "no comparison."
+        f"Settings with different values of {', '.join(keys)} may have different validation images: their "
+        "ranks can't be compared."
     )
 
 
 def _without_result(board: Leaderboard) -> list[str]:
-    """The settings that were left out, and the trials that failed, were pruned or never ran."""
+    """Describe the settings that were left out, and the trials that failed, were pruned or never ran."""
     shown = []
     if (more := len(board.settings) - _MOST_LINES) > 0:
         shown.append(f"     and {more:,} more settings; MLflow shows all.")
@@ -159,7 +159,7 @@ def _without_result(board: Leaderboard) -> list[str]:
     if (more := len(ended) - _MOST_LINES) > 0:
         shown.append(f"     and {more:,} more trials without a result.")
     if waiting := len(board.others) - len(ended):
-        shown.append(f"{waiting:,} of the trials did not end.")
+        shown.append(f"{waiting:,} of the trials did not finish.")
     return shown
 
 
@@ -189,7 +189,7 @@ def _table(board: Leaderboard) -> "Table":
 
 
 def columns(board: Leaderboard) -> dict[str, list[Any]]:
-    """The whole leaderboard by columns, as table artifacts have it; the trials without a result last."""
+    """Return the whole leaderboard by columns, as a table artifact, with the trials without a result last."""
     table: dict[str, list[Any]] = {
         name: []
         for name in (
@@ -216,19 +216,19 @@ def columns(board: Leaderboard) -> dict[str, list[Any]]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Each key's last part, unless another key's is the same: train.learning_rate is learning_rate."""
+    """Map each key to its last part if that is unique: train.learning_rate to learning_rate."""
     leaves = [key.rpartition(".")[2] for key in keys]
     return {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(keys, leaves, strict=True)}
 
 
 def label_of(differs: Mapping[str, str]) -> str:
-    """What differs, in a line: learning_rate=0.01, seed=0."""
+    """Return what differs as one line, such as "learning_rate=0.01, seed=0"."""
     names = short_names(list(differs))
     return ", ".join(f"{names[key]}={brief(value)}" for key, value in differs.items())
 
 
 def value_and_sd(setting: Setting, objective: str) -> str:
-    """Such as "97.22 % ± 0.31": the mean over the seeds and their standard deviation."""
+    """Format the mean and the standard deviation over the seeds, such as "97.22 % ± 0.31"."""
     mean, sd = setting.mean(objective), setting.sd(objective)
     text = text_of(objective, mean)
     if sd is None or not _varies(objective):
@@ -237,7 +237,7 @@ def value_and_sd(setting: Setting, objective: str) -> str:
 
 
 def text_of(objective: str, value: float | None) -> str:
-    """A value of an objective, as people read it."""
+    """Format a value of an objective for display."""
     if value is None:
         return "–"
     if objective == "val_accuracy":
@@ -246,7 +246,7 @@ def text_of(objective: str, value: float | None) -> str:
 
 
 def _varies(objective: str) -> bool:
-    """Whether seeds make a difference to it."""
+    """Return whether the objective depends on the seed."""
     return objective != "parameters"
 
 

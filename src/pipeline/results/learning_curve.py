@@ -1,4 +1,4 @@
-"""The learning curve of a sweep over preprocess.train_fraction: would more images help, and how much?"""
+"""Learning curves of a sweep over preprocess.train_fraction, which tell whether more images would help."""
 
 import math
 from collections.abc import Sequence
@@ -9,44 +9,44 @@ import numpy as np
 from pipeline.results.leaderboard import Leaderboard, Setting, label_of, text_of
 
 KEY = "preprocess.train_fraction"
-_FEWEST = 3  # shares through which a law is laid
+_FEWEST = 3  # shares that the fit of a power law needs
 _SHARES_OF_ONE = ("val_accuracy", "val_macro_f1")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What was reached with each share of the training images, and the law that it follows.
+    """The error reached with each share of the training images, and the power law fitted to it.
 
-    The error of n times the images is that of one time, times n to the power of `exponent`: a straight line
-    where both axes are logarithmic.
+    By the law, n times the images multiply the error by n to the power of `exponent`: a straight line if
+    both axes are logarithmic.
     """
 
     objective: str
-    label: str  # what else was set
+    label: str  # the other values of these settings
     shares: tuple[float, ...]  # ascending
-    errors: tuple[float, ...]  # the mean over the seeds; what is missing to 100 %, or the loss
-    spreads: tuple[float | None, ...]  # the standard deviation over the seeds
-    exponent: float | None  # None: too few shares, or one without an error
+    errors: tuple[float, ...]  # means over the seeds of one minus the score, or of the loss
+    spreads: tuple[float | None, ...]  # standard deviations over the seeds
+    exponent: float | None  # None if there are too few shares or one has no error
     at_one: float | None  # the law's error with all images
-    scatter: float = 0.0  # the standard deviation of the errors' logarithms around the law
+    scatter: float = 0.0  # the standard deviation of the logarithms of the errors around the law
 
     def expected(self, share: float) -> float | None:
-        """The error by the law."""
+        """Return the error that the law predicts for a share, or None if there is no law."""
         if self.exponent is None or self.at_one is None:
             return None
         return self.at_one * float(share**self.exponent)
 
     @property
     def is_scattered(self) -> bool:
-        """Whether the results are further from the law than what twice the images would bring by it.
+        """Whether the results scatter around the law by more than what twice the images would bring.
 
-        Then a forecast would say more of chance than of the images, and may be worse than what was reached.
+        A forecast would then reflect chance more than the images, and could be worse than what was reached.
         """
         return self.exponent is not None and 0 < -self.exponent * math.log(2) < self.scatter
 
     @property
     def text(self) -> str:
-        """What twice the largest share is expected to bring, in a sentence; "" with too few shares."""
+        """A sentence that says what twice the largest share is expected to bring; "" for too few shares."""
         if len(self.shares) < _FEWEST:
             return ""
         largest = self.shares[-1]
@@ -61,8 +61,8 @@ class Curve:
             return f"Twice the images: no better {self.objective} is expected than {now}{of}."
         if self.is_scattered:
             return (
-                f"Twice the images: no forecast beside {now}{of}, since the results vary by more than twice "
-                "the images would bring: more seeds, epochs or shares may tell."
+                f"Twice the images: no forecast beyond {now}{of}, since the results vary by more than twice "
+                "the images would bring: more seeds, epochs or shares may help."
             )
         return (
             f"Twice the images: {self.objective} {self.value(twice)} is expected, after {now}{of}; the error "
@@ -70,12 +70,12 @@ class Curve:
         )
 
     def value(self, error: float) -> str:
-        """What has this error, as people read it."""
+        """Format the value of the objective that belongs to an error."""
         return text_of(self.objective, 1 - error if self.objective in _SHARES_OF_ONE else error)
 
 
 def curves(board: Leaderboard) -> list[Curve]:
-    """A curve for each choice of the other values, if the sweep is over shares of the training images."""
+    """Return a curve for each choice of the other values; none if the sweep is not over train_fraction."""
     objective = board.objectives[0]
     if KEY not in board.keys or objective == "parameters":
         return []
@@ -83,15 +83,15 @@ def curves(board: Leaderboard) -> list[Curve]:
     for setting in board.settings:
         if setting.mean(objective) is not None:
             others = {key: value for key, value in setting.differs.items() if key != KEY}
-            # As conf/ has it, if an experiment among the values sets it.
+            # A setting that names no share uses all images, the default in conf/.
             share = float(setting.differs.get(KEY, 1.0))
             groups.setdefault(label_of(others), []).append((share, setting))
-    found = []
+    result = []
     for label, members in groups.items():
         members.sort(key=lambda member: member[0])
         if len(members) > 1:
-            found.append(_curve(objective, label, members))
-    return found
+            result.append(_curve(objective, label, members))
+    return result
 
 
 def _curve(objective: str, label: str, members: Sequence[tuple[float, Setting]]) -> Curve:

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table at a terminal, a line for each trial that ends in a log."""
+"""Show the progress of a sweep: a live table on a terminal, a line for each ended trial in a log."""
 
 import math
 import sys
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_ROWS = 12  # of trials that ended, at a terminal
+_ROWS = 12  # how many of the ended trials a terminal shows
 
 
 @contextmanager
 def watching(look: Callable[[], Report], workers: int) -> Iterator[None]:
-    """Show how the trials stand as long as the `with` lasts.
+    """Show the state of the trials for the duration of the `with` block.
 
     Args:
-        look: tells how they stand now.
-        workers: how many run at a time.
+        look: returns the report with the current state of the trials.
+        workers: how many trials run at a time.
     """
     board, over = _Board(look, workers), threading.Event()
 
@@ -49,9 +49,9 @@ class _Board:
     def __init__(self, look: Callable[[], Report], workers: int) -> None:
         self._look, self._workers = look, workers
         self._report = look()
-        self._before = [trial for trial in self._report.trials if trial.state == "known"]
-        self._seen = {trial.number for trial in self._before}
-        self._ended: list[Trial] = []  # since the start, in the order of their ends
+        self._known = [trial for trial in self._report.trials if trial.state == "known"]
+        self._seen = {trial.number for trial in self._known}
+        self._ended: list[Trial] = []  # since the start, in the order in which they ended
         self._live: Live | None = None
 
     def __enter__(self) -> None:
@@ -70,7 +70,7 @@ class _Board:
             self._live.stop()
 
     def update(self) -> None:
-        """Read how the trials stand now, and tell of those that ended."""
+        """Read the current state of the trials, and print a line for each that has ended since."""
         self._report = self._look()
         for trial in self._report.trials:
             if trial.state in ("waiting", "running") or trial.number in self._seen:
@@ -78,24 +78,24 @@ class _Board:
             self._seen.add(trial.number)
             self._ended.append(trial)
             if not self._live:
-                said = f"{self._count()}: {label_of(trial.differs)}: {self._told(trial)}"
-                say(f"{said}; {self._outlook()}" if self._outlook() else said)
+                line = f"{self._count()}: {label_of(trial.differs)}: {self._status(trial)}"
+                say(f"{line}; {self._outlook()}" if self._outlook() else line)
 
     def _count(self) -> str:
-        return f"{len(self._ended)} of {len(self._report.trials) - len(self._before)}"
+        return f"{len(self._ended)} of {len(self._report.trials) - len(self._known)}"
 
     def _outlook(self) -> str:
-        """The best so far, and how long the rest will take."""
+        """Describe the best result so far and how long the rest will take."""
         objective = self._report.objectives[0]
-        ended = [*self._before, *self._ended]
+        ended = [*self._known, *self._ended]
         values = [trial.values[objective] for trial in ended if objective in trial.values]
         best = max(values, key=lambda value: SIGN[objective] * value, default=None)
-        told = [] if best is None else [f"best {text_of(objective, best)}"]
+        parts = [] if best is None else [f"best {text_of(objective, best)}"]
         left = len(self._report.trials) - len(ended)
         took = [trial.seconds for trial in self._ended if trial.seconds is not None]
         if left and took:
-            told.append(f"about {_time(sum(took) / len(took) * math.ceil(left / self._workers))} left")
-        return ", ".join(told)
+            parts.append(f"about {_time(sum(took) / len(took) * math.ceil(left / self._workers))} left")
+        return ", ".join(parts)
 
     def _table(self) -> "Table":
         from rich.table import Table
@@ -104,22 +104,22 @@ class _Board:
         running = [trial for trial in self._report.trials if trial.state == "running"]
         table = Table("trial", "values", "state", box=None, pad_edge=False, caption_justify="left")
         for trial in [*self._ended[-_ROWS:], *running]:
-            table.add_row(str(trial.number), *map(Text, (label_of(trial.differs), self._told(trial))))
+            table.add_row(str(trial.number), *map(Text, (label_of(trial.differs), self._status(trial))))
         table.caption = ", ".join(filter(None, (f"{self._count()} ended", self._outlook())))
         return table
 
-    def _told(self, trial: Trial) -> str:
+    def _status(self, trial: Trial) -> str:
         if trial.state == "running":
             return f"running, {_time(time.time() - (trial.start or time.time()))}"
         if trial.has_result:
             values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
             return ", ".join([*values, _time(trial.seconds or 0)])
-        # What follows on the line is not another sentence.
+        # Without its full stop, since the line goes on.
         return f"{trial.state}{': ' if trial.error else ''}{trial.error}".removesuffix(".")
 
 
 def _time(seconds: float) -> str:
-    """A duration for people: "8 s", "3 min", "2 h 5 min"."""
+    """Format a duration, such as "8 s", "3 min" or "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

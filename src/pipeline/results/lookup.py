@@ -1,4 +1,4 @@
-"""Runs as MLflow has them, found by what people call them."""
+"""Find runs in MLflow by their names or ids, and read their results."""
 
 import csv
 import tempfile
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-TRIALS_SHOWN = 5  # of a sweep
-TEST_PINS = "data.sha256.test_"  # the keys of the test images that a configuration names
+TRIALS_SHOWN = 5  # how many trials a sweep stands for
+TEST_PINS = "data.sha256.test_"  # begins the keys that pin the test images in a configuration
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,26 @@ class Evaluated:
     """A run that was trained and evaluated."""
 
     name: str
-    id: str  # MLflow's, of the training
+    id: str  # MLflow's id of the training
     params: Mapping[str, str]
-    metrics: Mapping[str, float]  # those of the training are of the epoch whose weights the model has
+    metrics: Mapping[str, float]  # those of the training come from the epoch whose weights were kept
     tags: Mapping[str, str]
-    predictions: tuple[tuple[str, str], ...]  # per test image, its label and what it was taken for
+    predictions: tuple[tuple[str, str], ...]  # per test image: label, predicted class
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Bool (n,), for each test image whether it was taken for what it is."""
+        """Return bool (n,): for each test image, whether its prediction is correct."""
         return np.array([label == predicted for label, predicted in self.predictions], bool)
 
 
 def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspace) -> list[Evaluated]:
-    """The runs that `names` stand for, each once.
+    """Find the runs that `names` stand for, each once.
 
-    A name is a run's in MLflow, now or when it was made, or its id, or the unique beginning of one. A
-    sweep's stands for the best of its trials by validation accuracy.
+    A name is the current or the original name of a run in MLflow, its id, or the unique beginning of one of
+    these. The name of a sweep stands for its best trials by validation accuracy.
 
     Raises:
-        PipelineError: MLflow can't be reached, or a name stands for no evaluated run, or for several.
+        PipelineError: If MLflow can't be reached, or a name stands for no evaluated run or for several runs.
     """
     with reading(tracking, workspace) as client:
         runs = all_runs(client)
@@ -62,10 +62,10 @@ def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspac
 
 
 def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> str:
-    """The pipeline's id of the training that `name` stands for, as in `look_up`.
+    """Return the pipeline's id of the training that `name` stands for, as in `look_up`.
 
     Raises:
-        PipelineError: MLflow can't be reached, or the name stands for no training, or for several.
+        PipelineError: If MLflow can't be reached, or the name stands for no training or for several.
     """
     with reading(tracking, workspace) as client:
         run = find(name, [run for run in all_runs(client) if ID_TAG in run.data.tags])
@@ -73,12 +73,16 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
 
 
 def is_training(run: "Run") -> bool:
-    """Whether it is neither an evaluation with other settings nor a sweep."""
+    """Return whether the run is a training, not a sweep or an evaluation with other settings."""
     return ID_TAG in run.data.tags and EVALUATION_TAG not in run.data.tags
 
 
 def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
-    """The version of a registered model by NAME@ALIAS or NAME/NUMBER; None: `name` is no such thing."""
+    """Return the version of a registered model by NAME@ALIAS or NAME/NUMBER, or None if `name` is neither.
+
+    Raises:
+        PipelineError: If MLflow has no such version.
+    """
     model, alias, version = (*name.partition("@")[::2], "")
     if not alias:
         model, _, version = name.rpartition("/")
@@ -98,7 +102,7 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
 
 @contextmanager
 def reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
-    """A client of the store, whose failures are sentences."""
+    """Open a client of the store, and turn its failures into a PipelineError."""
     try:
         yield open_store(tracking, workspace).client
     except PipelineError:
@@ -108,13 +112,18 @@ def reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[Mlflow
 
 
 def all_runs(client: "MlflowClient") -> "list[Run]":
-    """The trainings, evaluations and sweeps, the oldest first."""
+    """Return all trainings, evaluations and sweeps, oldest first."""
     runs = search(client, f"tags.`{ID_TAG}` LIKE '%'") + search(client, f"tags.`{SWEEP_TAG}` LIKE '%'")
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
 def meant(name: str, runs: "Sequence[Run]") -> "list[Run]":
-    """The run that `name` stands for, or the best trials of the sweep."""
+    """Return the run that `name` stands for, or the best trials if that is a sweep.
+
+    Raises:
+        PipelineError: If `name` stands for no run, for several, or for a sweep with fewer than two
+            evaluated trials.
+    """
     run = find(name, runs)
     if SWEEP_TAG not in run.data.tags:
         return [run]
@@ -126,15 +135,15 @@ def meant(name: str, runs: "Sequence[Run]") -> "list[Run]":
 
 
 def find(wanted: str, runs: "Sequence[Run]") -> "Run":
-    """The one run that `wanted` is a name or an id of, or the beginning of one.
+    """Find the one run whose name or id is `wanted`, or else begins with it.
 
     Raises:
-        PipelineError: there is none, or there are several.
+        PipelineError: If there is no such run, or more than one.
     """
     found = [run for run in runs if wanted in _names(run)]
     if not found:
         found = [run for run in runs if any(name.startswith(wanted) for name in _names(run))]
-        # The names of an evaluation's runs begin with their training's.
+        # The name of an evaluation begins with that of its training: the training is preferred.
         found = [run for run in found if EVALUATION_TAG not in run.data.tags] or found
     if not found:
         latest = ", ".join(run.info.run_name for run in runs[:-6:-1]) or "none"
@@ -159,12 +168,12 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
         predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
     training = run
     if EVALUATION_TAG in run.data.tags:
-        # What it does not say itself is as its training says.
+        # What the evaluation does not record itself is taken from its training.
         parent = run.data.tags.get(PARENT_TAG)
         training = next((other for other in runs if other.info.run_id == parent), run)
     params = training.data.params
     if run.data.tags.get(TEST_TAG) != training.data.tags.get(TEST_TAG):
-        # But for its test images: those that the training's configuration pins are others.
+        # Not the pins of the test images: the evaluation used different ones.
         params = {key: value for key, value in params.items() if not key.startswith(TEST_PINS)}
     return Evaluated(
         name,
@@ -177,7 +186,7 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
 
 
 def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
-    """The figures of the epoch whose weights the model has: as a metric MLflow has them of the last one."""
+    """Read the metrics of the epoch whose weights were kept; MLflow's own are those of the last epoch."""
     with _artifact(training, "history.csv", client) as path:
         best = asdict(read_history(path).best)
     return {key: value for key, value in best.items() if key != "epoch" and value is not None}
@@ -185,6 +194,6 @@ def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
 
 @contextmanager
 def _artifact(run: "Run", name: str, client: "MlflowClient") -> Iterator[Path]:
-    """A copy of a file of the run."""
+    """Download an artifact of the run into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(client.download_artifacts(run.info.run_id, name, folder))

@@ -1,4 +1,4 @@
-"""What MLflow is given of a sweep, made from its report."""
+"""Publish sweeps in MLflow, as their reports describe them."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ from pipeline.tracking.store import answers
 
 
 def main(folder: str, repository: str) -> int:
-    """Publish the sweep whose report lies in `folder`; if that fails it is kept for later."""
+    """Publish the sweep whose report is in `folder`; if that fails, warn: a later command tries again."""
     try:
         if line := publish(Report.read(Path(folder)), Path(folder), Workspace(Path(repository))):
             say(line)
@@ -35,10 +35,13 @@ def main(folder: str, repository: str) -> int:
 
 
 def publish(report: Report, folder: Path, repository: Workspace) -> str:
-    """Have MLflow show the sweep, its trials below it; a line that says so, "" if there was nothing new.
+    """Publish the sweep as a run in MLflow with its trials below it.
+
+    Returns:
+        A line that says so, or "" if there was nothing new.
 
     Raises:
-        PipelineError: MLflow can't be reached, or refused; `pipeline sync` tries again.
+        PipelineError: If MLflow can't be reached or refuses; `pipeline sync` tries again.
     """
     try:
         run_id = send(
@@ -50,13 +53,16 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
 
 
 def publish_all(repository: Workspace) -> list[str]:
-    """Publish the sweeps that MLflow lacks, the oldest first.
+    """Publish the sweeps that MLflow lacks, oldest first.
 
-    Sweeps under way are left to their own process; one whose process died is KILLED. One that can't be
-    published does not hold up the others.
+    Running sweeps are left to their own process; a sweep whose process died is published as KILLED. A sweep
+    that can't be published does not hold up the others.
+
+    Returns:
+        A line for each sweep that was published.
 
     Raises:
-        PipelineError: as `publish` does, after all of them.
+        PipelineError: If a sweep can't be published; raised after all others were tried.
     """
     lines: list[str] = []
     errors: list[PipelineError] = []
@@ -121,13 +127,13 @@ def _shown(report: Report, trained: Set[str]) -> SweepRun:
 
 
 def _trained(folder: Path) -> Set[str]:
-    """The ids of the trainings that ran in the sweep, now or when its command was given before."""
-    noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
-    return {trial["run_id"] for trial in noted if trial.get("run_id")}
+    """Return the ids of the trainings that ran in this sweep, now or when its command was run before."""
+    trials = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
+    return {trial["run_id"] for trial in trials if trial.get("run_id")}
 
 
 def _draw(folder: Path, report: Report) -> None:
-    # Takes a second, which a sweep that MLflow has already need not pay.
+    # Imported late: it takes a second, which a sweep that MLflow already has does not need.
     from pipeline.results.figures.draw import draw
 
     draw(folder, report)
@@ -138,17 +144,17 @@ def _why_pruned(trial: Trial) -> str | None:
 
 
 def _digest(report: Report) -> str:
-    """Of what came of the sweep: that it was all known when the command was given again is no news."""
-    came = [
+    """Return a digest of the sweep's outcome, the same whether trials were trained now or known before."""
+    outcomes = [
         (trial.key, "done" if trial.has_result else trial.state, trial.error, trial.run_id, trial.values)
         for trial in report.trials
     ]
-    shown = (report.status, report.objectives, report.space, came)
+    shown = (report.status, report.objectives, report.space, outcomes)
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 def _plan(report: Report) -> dict[str, list[Any]]:
-    """Every trial, in the order of the plan, by columns."""
+    """Return the table of all trials by columns, in the order of the plan."""
 
     def row(trial: Trial) -> dict[str, Any]:
         return {
@@ -177,14 +183,14 @@ def _csv(table: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _note(report: Report, board: Leaderboard) -> str:
-    """What a person reads first in MLflow."""
+    """Return the description of the run, which MLflow shows first."""
     command = f"    python -m pipeline -m {shlex.join(report.command)}"
     if not (best := board.best):
         return f"No trial has a result yet.\n\n{command}"
     expected = "".join(f" {curve.text}" for curve in curves(board) if curve.text)
-    found = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
+    results = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
     return (
-        f"Best of {len(board.settings):,}: **{label_of(best.differs) or 'all seeds'}** with {found}. "
+        f"Best of {len(board.settings):,}: **{label_of(best.differs) or 'all seeds'}** with {results}. "
         f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.{expected}\n\n{command}"
     )
 

@@ -1,4 +1,4 @@
-"""What each trial reached by each hyperparameter."""
+"""Draw the result of each trial by the value of each hyperparameter."""
 
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.results.report import Report
 
 
 def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
-    """What each trial reached by each hyperparameter, with the medians; crosses: no result."""
+    """Draw a panel for each hyperparameter with the result of each trial and medians; crosses: no result."""
     keys, objective = board.keys or ("seed",), board.objectives[0]
     trials = [trial for setting in reversed(board.settings) for trial in reversed(setting.trials)]
     ended = [trial for trial in board.others if trial.state in ("failed", "pruned", "stopped")]
@@ -53,7 +53,7 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
 
 
 def _label_level(axes: Axes, scale: Scale, inches: float) -> None:
-    """Write as many of the values below the panel as have room."""
+    """Label the values below the panel, as many as there is room for."""
     character = 0.085 / inches
     texts = [(place, shortened(text, 14)) for place, text in sorted(scale.ticks)]
     slanted = sum(len(text) + 1 for _, text in texts) * character > 1.1

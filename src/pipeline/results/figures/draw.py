@@ -1,4 +1,4 @@
-"""Every figure of a sweep."""
+"""Draw all figures of a sweep."""
 
 from pathlib import Path
 

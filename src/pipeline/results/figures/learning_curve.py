@@ -1,4 +1,4 @@
-"""What more training images bring."""
+"""Draw the learning curve: what more training images bring."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ _COLOURS = (BLUE, ORANGE, GREY, LIGHT_BLUE)
 
 
 def learning_curve(found: Sequence[Curve]) -> Figure:
-    """The error by the share of the training images, the law through it, and twice the images (hollow).
+    """Draw the errors by the share of the training images, the law, and the forecast for twice the images.
 
-    What has no forecast has no hollow point.
+    The forecast is a hollow point; a curve without a forecast has none.
     """
     shown = found[:_MOST]
     title = f"{found[0].objective} by the share of the training images"
-    subtitle = "No law: it takes three shares, each with an error"
+    subtitle = "No law: that takes three shares, each with an error"
     if found[0].is_scattered:
         subtitle = "No forecast: the results vary by more than twice the images would bring"
     elif (twice := found[0].expected(2 * found[0].shares[-1])) is not None:
@@ -75,7 +75,7 @@ def learning_curve(found: Sequence[Curve]) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: found[0].value(error)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_locator(FixedLocator([]))
-    # Up is better, as in the other figures.
+    # Better results are further up, as in the other figures.
     if found[0].objective != "val_loss":
         axes.invert_yaxis()
     axes.set_ylabel(found[0].objective)
@@ -85,7 +85,7 @@ def learning_curve(found: Sequence[Curve]) -> Figure:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """One, two and five times the powers of ten in between."""
+    """Return one, two and five times the powers of ten between the bounds."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     return [
         step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high

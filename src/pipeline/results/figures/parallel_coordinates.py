@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line for each setting, through its values to what it reached."""
+"""Draw parallel coordinates: a line for each setting, through its values to its results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from pipeline.results.figures.scales import NO_VALUE, PALE, result_scale, scale_
 from pipeline.results.leaderboard import Leaderboard, short_names
 from pipeline.results.report import SIGN, Report
 
-# From bad to good; even the worst is seen on white.
+# From bad to good; even the worst is visible on white.
 _COLOURS = LinearSegmentedColormap.from_list("results", ["#c9d5e0", "#86acd0", BLUE, "#0f3557"])
 
 
 def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
-    """A line for each setting, through its values to what it reached; dotted if it reached nothing."""
+    """Draw a line for each setting, through its values to its results; dotted if it has no result."""
     points = _points(board)
     keys = board.keys or ("seed",)
     scales = [scale_of(report, key, [point.differs.get(key) for point in points]) for key in keys]
@@ -74,7 +74,7 @@ def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
 
 
 def _label_upright(axes: Axes, x: int, ticks: Sequence[tuple[float, str]], right: bool) -> None:
-    """Draw an axis at `x`, its values beside it, as many as have room."""
+    """Draw an axis at `x`, and label its values, as many as there is room for."""
     axes.plot([x, x], [0, 1], color=GREY, lw=1, zorder=10)
     last = -math.inf
     for place, text in sorted(ticks):
@@ -104,7 +104,7 @@ class _Point:
 
 
 def _points(board: Leaderboard) -> list[_Point]:
-    """The settings from the worst to the best, after the trials that ended without a result."""
+    """Return the trials without a result, then the settings from the worst to the best."""
     points = [
         _Point(trial.differs, {}) for trial in board.others if trial.state in ("failed", "pruned", "stopped")
     ]

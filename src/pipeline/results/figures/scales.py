@@ -1,4 +1,4 @@
-"""Where values lie on an axis, and what figures of a sweep say in their titles."""
+"""Scales and titles that the figures of a sweep share."""
 
 import math
 import re
@@ -15,30 +15,30 @@ from pipeline.results.leaderboard import Leaderboard, label_of, value_and_sd
 from pipeline.results.report import Report
 
 PALE = "#aab4bd"
-NO_VALUE = -0.14  # where on an axis from 0 to 1 lies what has no value
-_MOST_LEVELS = 8  # so many different values have a tick each
+NO_VALUE = -0.14  # the place of a missing value on an axis from 0 to 1
+_MOST_LEVELS = 8  # up to so many different values, each has a tick
 _NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where values lie on an axis from 0 to 1, and what is written there."""
+    """The places of values on an axis from 0 to 1, and its labelled ticks."""
 
     at: Mapping[Any, float]
     ticks: Sequence[tuple[float, str]]
-    evenly: bool = False
+    evenly: bool = False  # whether the places are evenly spaced, not by size
 
     @property
     def levels(self) -> int:
-        """How many different values there are."""
+        """The number of different values."""
         return len(self.at)
 
     def place(self, value: Any) -> float:
-        """Where a value lies; NO_VALUE for what has none."""
+        """Return the place of a value; NO_VALUE if it has none."""
         return self.at.get(value, NO_VALUE)
 
     def fan(self, values: Sequence[Any]) -> list[float]:
-        """The places of the values, those of equal ones side by side in their order."""
+        """Return the places of the values, with equal values spread side by side in their order."""
         if not self.evenly:
             return [self.place(value) for value in values]
         seen, times = Counter[Any](), Counter(values)
@@ -51,7 +51,7 @@ class Scale:
 
 
 def scale_of(report: Report, key: str, values: Sequence[str | None]) -> Scale:
-    """The scale of a hyperparameter: of sizes if its values are many numbers, else a step for each value."""
+    """Return the scale of a hyperparameter: by size for many numbers, else with one step for each value."""
     texts = list(dict.fromkeys(value for value in values if value is not None))
     if not texts:
         return Scale({}, [])
@@ -64,7 +64,7 @@ def scale_of(report: Report, key: str, values: Sequence[str | None]) -> Scale:
     if are_sizes:
         low, high = min(numbers.values()), max(numbers.values())
         return _numbers(numbers, low > 0 and ("log" in str(space) or high > 100 * low), "{:g}".format)
-    # In the order in which a person would write them.
+    # Sorted by the numbers in the texts, as a person would.
     texts.sort(key=lambda text: ([float(number) for number in _NUMBER.findall(text)], text))
     if isinstance(space, list) and not all(map(_NUMBER.search, texts)):
         texts.sort(key=lambda text: space.index(text) if text in space else len(space))
@@ -74,7 +74,7 @@ def scale_of(report: Report, key: str, values: Sequence[str | None]) -> Scale:
 
 
 def result_scale(objective: str, values: Sequence[float | None]) -> Scale:
-    """The scale of an objective; of accuracies it spreads the errors, which differ by their ratios."""
+    """Return the scale of an objective; for an accuracy, a scale of the errors, whose ratios matter."""
     found = sorted({value for value in values if value is not None})
     is_accuracy = objective == "val_accuracy"
     costs = {value: 1 - value if is_accuracy else value for value in found}
@@ -90,7 +90,7 @@ def result_scale(objective: str, values: Sequence[float | None]) -> Scale:
 
 
 def _numbers(values: Mapping[Any, float], logarithmic: bool, write: Callable[[float], str]) -> Scale:
-    """Numbers by size, linear or logarithmic, with round ticks; one alone lies in the middle."""
+    """Return a linear or logarithmic scale with round ticks; a single number is in the middle."""
     low, high = (min(values.values()), max(values.values())) if values else (0.0, 1.0)
     if low == high:
         return Scale(dict.fromkeys(values, 0.5), [(0.5, write(low))])
@@ -110,7 +110,7 @@ def _numbers(values: Mapping[Any, float], logarithmic: bool, write: Callable[[fl
 
 
 def titles(board: Leaderboard) -> tuple[str, str]:
-    """What is seen, and the numbers to remember."""
+    """Return the title and the subtitle of a figure: what it shows, and the best result."""
     assert board.best is not None
     settings = len(board.settings)
     trials = sum(len(setting.trials) for setting in board.settings)
