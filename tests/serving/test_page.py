@@ -195,7 +195,7 @@ def test_a_file_that_can_not_be_read_gets_its_sentence(page):
     page.draw(DIGITS["7"])
     until(lambda: "The model says 7" in page.find("spoken").get_property("textContent"))
     page.drop(b"this is no picture", "notes.png")
-    page.shows("error", "The picture is no PNG, JPEG")
+    page.shows("error", "The picture is not a PNG, JPEG")
     assert page.text("error").endswith(".")
     assert page.text("label") == "?"
     # Nothing of the answer before is left, for the eye or for the ear.

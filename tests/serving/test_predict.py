@@ -64,7 +64,7 @@ def test_of_several_files_each_has_its_answer_or_its_error(client, digits):
     first, second, third = answer.json["items"]
     assert (first["file"], first["label"]) == ("seven.png", str(labels[7]))
     assert second["file"] == "notes.png"
-    assert "is no PNG" in second["error"]
+    assert "is not a PNG" in second["error"]
     # A name is given back, and is no more than that.
     assert (third["file"], third["label"]) == ("../../etc/passwd", str(labels[3]))
 

@@ -255,7 +255,7 @@ def test_the_table_and_csv_say_the_same(predictor, tmp_path, capsys):
     head, right, bad = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "label", "probability", "others"]
     assert right.endswith("right.png  right         >99.9%  left <0.1%")
-    assert "not read: is no PNG" in bad
+    assert "not read: is not a PNG" in bad
 
 
 def test_the_table_is_as_narrow_as_the_terminal(predictor, tmp_path, capsys, monkeypatch):

@@ -327,7 +327,7 @@ def test_a_failed_fetch_leaves_the_old_data(tmp_path, workspace):
     [
         (
             {"train_labels": RAW["train_labels"] + 5},
-            "it has the class '10', which data.classes does not name",
+            "it has the class '10', which is not in data.classes",
         ),
         ({"test_labels": RAW["test_labels"][1:]}, "10 images, but test_labels 9 labels"),
     ],
@@ -341,7 +341,7 @@ def test_data_that_is_no_dataset_is_refused_by_name(changed, reason, tmp_path, w
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path, workspace):
     folder = write(tmp_path / "mine", idx_files())
     (folder / IDX_NAMES[3]).unlink()
-    with pytest.raises(PipelineError, match=f"mine must hold .*{IDX_NAMES[3]}"):
+    with pytest.raises(PipelineError, match=f"mine must have .*{IDX_NAMES[3]}"):
         fetch.run(config(idx(folder)), workspace)
 
 
@@ -355,7 +355,7 @@ def test_what_is_no_file_is_refused_at_once(kind, tmp_path, workspace):
         (folder / IDX_NAMES[1]).mkdir()
     else:
         (folder / IDX_NAMES[1]).symlink_to(tmp_path / "nowhere")
-    with pytest.raises(PipelineError, match=f"{IDX_NAMES[1]} is no file"):
+    with pytest.raises(PipelineError, match=f"{IDX_NAMES[1]} is not a file"):
         fetch.run(config(idx(folder)), workspace)
 
 
@@ -368,7 +368,7 @@ def test_two_files_for_one_array_are_refused_by_both_names(tmp_path, workspace):
 def test_bytes_as_labels_can_not_tell_257_classes_apart_and_wider_ones_can(tmp_path, workspace):
     classes = tuple(f"c{number}" for number in range(257))
     folder = write(tmp_path / "mine", idx_files())
-    with pytest.raises(PipelineError, match=r"uint8, which tells 256 classes apart, but .* 257"):
+    with pytest.raises(PipelineError, match=r"uint8, enough for 256 classes, but .* 257"):
         fetch.run(config(idx(folder), classes=classes), workspace)
     for kind, dtype, name in ((11, ">i2", IDX_NAMES[1]), (12, ">i4", IDX_NAMES[3])):
         labels = RAW["train_labels" if "train" in name else "test_labels"].astype(dtype)
@@ -471,7 +471,7 @@ def test_a_server_that_gives_a_byte_now_and_then_is_given_up_at_the_deadline(par
 
     url, handler = serve(answer)
     started = time.monotonic()
-    with pytest.raises(PipelineError, match=r"not here after 0\.7 s \(data\.deadline\)"):
+    with pytest.raises(PipelineError, match=r"not complete after 0\.7 s \(data\.deadline\)"):
         fetch.run(config(keras(url), timeout=1.0, deadline=0.7, retries=3), workspace)
     over.set()
     assert time.monotonic() - started < 5

@@ -134,7 +134,7 @@ def test_the_validation_images_that_the_data_set_has_are_kept(workspace):
     preprocess.run(config(validation_split="given", validation_images=7), workspace)
     np.testing.assert_array_equal(read_split(workspace, "validation")[1], raw["train_labels"][33:])
     assert read_dataset(workspace).counts["train"].total == 33
-    with pytest.raises(PipelineError, match=r"brings no validation images .* hash, stratified or last"):
+    with pytest.raises(PipelineError, match=r"has no validation images .* hash, stratified or last"):
         preprocess.run(config(validation_split="given"), workspace)
 
 
@@ -276,7 +276,7 @@ def test_a_class_that_the_split_takes_away_is_named(workspace):
         ),
         ({"train_labels": np.full(40, 3, np.int32)}, "train_labels holds 3 at index 0"),
         ({"train_images": np.zeros((40, 5, 4))}, "train_images is float64"),
-        ({"train_images": np.array([None])}, "train_images.npy holds Python objects"),
+        ({"train_images": np.array([None])}, "train_images.npy contains Python objects"),
     ],
 )
 def test_raw_arrays_that_are_no_dataset_are_refused(workspace, arrays, reason):
@@ -305,7 +305,7 @@ def test_a_raw_array_that_is_not_the_pinned_one_is_refused_before_the_work(works
 def test_images_of_another_shape_than_the_reader_makes_are_refused(workspace):
     images = np.zeros((40, 5, 4, 3), np.uint8)
     save(workspace, train_images=images, test_images=images[:7])
-    with pytest.raises(PipelineError, match=r"makes images \(5, 4\) of pictures: set image_size and colour"):
+    with pytest.raises(PipelineError, match=r"makes images of shape \(5, 4\): set image_size and colour"):
         preprocess.run(config(), workspace)
 
 

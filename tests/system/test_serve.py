@@ -185,7 +185,7 @@ def test_the_commands_of_the_page_about_serving_run(smoke, start):
     assert one["label"] in one["probabilities"]
     assert [item["file"] for item in several["items"]] == ["seven.png", "two.png"]
     assert several["items"][0]["label"] == one["label"]
-    assert "is no PNG" in several["items"][1]["error"]
+    assert "is not a PNG" in several["items"][1]["error"]
 
 
 def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):

@@ -1,4 +1,4 @@
-"""The raw arrays: what they must be, and the one form in which they are stored."""
+"""The raw arrays: their requirements, and the one form in which they are stored."""
 
 import math
 import os
@@ -19,19 +19,19 @@ PIECE_BYTES = 2**22
 
 
 class Readable(Protocol):
-    """All that a format needs of a file: to be read from the start to the end."""
+    """The only thing that a format needs from a file: reading it from start to end."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Read at most `size` bytes; none at the end."""
 
 
 class Chosen:
-    """Images of a file, in an order of their own, that are never in memory all at once.
+    """Images chosen from a file, in any order, that are never in memory all at once.
 
     Args:
-        file: of uint8 (rows, *shape).
-        shape: of an image.
-        rows: which of them, int64 (n,).
+        file: Contains uint8 (rows, *shape).
+        shape: The shape of an image.
+        rows: The chosen rows in their order, int64 (n,).
     """
 
     dtype = np.dtype(np.uint8)
@@ -45,20 +45,20 @@ class Chosen:
         return len(self._rows)
 
     def pieces(self) -> Iterator[NDArray[np.uint8]]:
-        """The images, a few megabytes at a time."""
+        """Yield the images, a few megabytes at a time."""
         size = math.prod(self.shape[1:])
         step = max(1, PIECE_BYTES // size)
         for start in range(0, len(self), step):
             rows = self._rows[start : start + step].tolist()
             piece = np.empty((len(rows), *self.shape[1:]), np.uint8)
-            # Not mapped: a few images out of order would bring most of a file into memory.
+            # Not a memory map: reading a few scattered images would bring most of the file into memory.
             for image, row in zip(piece, rows, strict=True):
                 os.preadv(self._file.fileno(), [image], row * size)
             yield piece
 
 
 def pieces(array: "NDArray[Any] | Chosen") -> Iterator[NDArray[Any]]:
-    """An array in pieces that fit into memory, C-contiguous."""
+    """Yield an array in pieces that fit into memory, C-contiguous."""
     if isinstance(array, Chosen):
         yield from array.pieces()
     else:
@@ -66,20 +66,20 @@ def pieces(array: "NDArray[Any] | Chosen") -> Iterator[NDArray[Any]]:
 
 
 def canonical(arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Check the four RAW_ARRAYS and give them the one form in which they are stored and pinned.
+    """Check the four RAW_ARRAYS and convert them to the one form in which they are stored and pinned.
 
     Args:
-        arrays: images, uint8 (n, height, width) or (n, height, width, channels), and labels, any
-            integers that int32 holds, (n,), for training and for test.
-        classes: their names, in the order of the labels.
-        image_shape: of one image, as `data.reader` makes it of a picture.
+        arrays: For training and for testing: images, uint8 (n, height, width) or
+            (n, height, width, channels), and labels, (n,), any integers that fit into int32.
+        classes: The names of the classes, in the order of the labels.
+        image_shape: The shape of one image, as `data.reader` makes it from a picture.
 
     Returns:
         The same values, C-contiguous, the labels as int32.
 
     Raises:
-        PipelineError: an array is missing, has another shape or type, counts differ, there are no
-            images, or a label names no class.
+        PipelineError: If an array is missing or has another shape or type, the numbers of images and labels
+            differ, there are no images, or a label has no class.
     """
     missing = [name for name in RAW_ARRAYS if name not in arrays]
     if missing:
@@ -95,25 +95,25 @@ def canonical(arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ..
             raise PipelineError(f"{split}_labels is {_described(labels)}; it must be int32 (images,)")
         if len(classes) > np.iinfo(labels.dtype).max + 1:
             raise PipelineError(
-                f"{split}_labels is {labels.dtype}, which tells {np.iinfo(labels.dtype).max + 1} classes "
-                f"apart, but data.classes names {len(classes)}: store the labels as int16 or int32"
+                f"{split}_labels is {labels.dtype}, enough for {np.iinfo(labels.dtype).max + 1} classes, "
+                f"but data.classes names {len(classes)}: store the labels as int16 or int32"
             )
         if len(images) != len(labels):
             raise PipelineError(
-                f"{split}_images holds {len(images)} images, but {split}_labels {len(labels)} labels"
+                f"{split}_images has {len(images)} images, but {split}_labels has {len(labels)} labels"
             )
         if not len(images):
             raise PipelineError(f"{split}_images is empty")
         stray = np.flatnonzero((labels < 0) | (labels >= len(classes)))
         if stray.size:
             raise PipelineError(
-                f"{split}_labels holds {labels[stray[0]]} at index {stray[0]}, but data.classes names "
-                f"{len(classes)} classes, so labels go from 0 to {len(classes) - 1}"
+                f"{split}_labels has {labels[stray[0]]} at index {stray[0]}, but data.classes names "
+                f"{len(classes)} classes, so labels must be from 0 to {len(classes) - 1}"
             )
         if images.shape[1:] != image_shape:
             raise PipelineError(
-                f"{split}_images is {_described(images)}, but data.reader makes images {image_shape} of "
-                "pictures: set image_size and colour in data.reader to what the arrays have"
+                f"{split}_images is {_described(images)}, but data.reader makes images of shape "
+                f"{image_shape}: set image_size and colour in data.reader to what the arrays have"
             )
     return {name: _contiguous(name, arrays[name]) for name in RAW_ARRAYS}
 
@@ -129,17 +129,17 @@ def _described(array: "NDArray[Any] | Chosen") -> str:
 
 
 def read_exactly(file: Readable, size: int, name: str) -> NDArray[np.uint8]:
-    """Read `size` bytes, uint8 (size,); the caller has made sure that `size` is bearable.
+    """Read `size` bytes, uint8 (size,); the caller must make sure that `size` is not too large.
 
     Raises:
-        PipelineError: the file ends before.
+        PipelineError: If the file ends too early.
     """
     content = np.empty(size, np.uint8)
     filled = 0
     while filled < size:
         chunk = file.read(min(size - filled, 2**20))
         if not chunk:
-            raise PipelineError(f"{name} holds {filled} of the {size} bytes that its header claims")
+            raise PipelineError(f"{name} has only {filled} of the {size} bytes that its header claims")
         content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
         filled += len(chunk)
     return content

@@ -1,4 +1,4 @@
-"""What sources of local files have in common: their settings, and the pieces in which they are read."""
+"""What sources of local files share: their settings, and the batches in which they are read."""
 
 import re
 import shlex
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
 Split = Literal["train", "validation", "test"]
-PICTURES = 64  # in a batch, at most
-_BYTES = 2**23  # of encoded pictures in a batch, about
+PICTURES = 64  # maximum in a batch
+_BYTES = 2**23  # approximate maximum size of the encoded pictures in a batch
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -36,17 +36,17 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 class LocalSource(SourceSection):
-    """Files of one's own, or at an address; what `pipeline add-data` writes."""
+    """Local files, or a file at an address; `pipeline add-data` writes these settings."""
 
     # A file or folder, absolute or relative to the repository, or an address.
     path: Annotated[str, Field(min_length=1)]
-    # How many images it has; None: not known.
+    # How many images it has; None if that is not known.
     images: Annotated[int, Field(ge=1)] | None = None
-    # Per class, which images are for testing where the source does not say: those whose digest, as a
-    # fraction, is below.
+    # If the source does not say which images are for testing: for each class, a limit; images whose digest,
+    # as a fraction, is below it are for testing.
     test_below: Annotated[tuple[Fraction, ...], Field(strict=False)] | None = None
-    # What the source calls the classes, in the order of data.classes; None: as data.classes does, or by
-    # their numbers from 0.
+    # What the source calls the classes, in the order of data.classes. If None, it uses the names in
+    # data.classes, or numbers from 0.
     labels: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     # What to do about a picture that can't be read.
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -56,54 +56,54 @@ def _pattern(text: str) -> str:
     try:
         groups = re.compile(text).groups
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"is not a valid regular expression: {error}") from None
     if groups != 1:
-        raise ValueError("needs one group, in parentheses, which is the class")
+        raise ValueError("needs one group, in parentheses, for the class")
     return text
 
 
 class PictureSource(LocalSource):
     """Pictures in folders."""
 
-    # A regular expression that is searched for in a picture's path, whose group is the class; None: its
-    # folder is, or a table says it.
+    # A regular expression that is searched for in a picture's path, and whose group is the class. If None,
+    # the class is the name of a folder, or given by a table.
     label_pattern: Annotated[str, AfterValidator(_pattern)] | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of a source, as it has them."""
+    """Some images of a source, unchanged."""
 
-    # What each is called: its path below the source, with "/", or its place in a table.
+    # What each image is called: its path below the source, with "/", or its position in a table.
     names: Sequence[str]
-    # Encoded pictures, or the paths of the files that they are in, or pixels (n, height, width[, 3]).
+    # Encoded pictures, or the paths of their files, or pixels (n, height, width[, 3]).
     content: Sequence[bytes | str] | NDArray[Any]
-    # The class of each by name, or by number; None: the name says it (see `layout`).
+    # The class of each image by name or number, or None if it follows from the name (see `layout`).
     labels: Sequence[str] | NDArray[Any] | None = None
-    # Which split the source has them in; None: it does not say.
+    # The split that the source has the images in, or None if it does not say.
     split: Split | None = None
 
 
 @dataclass
 class Listing:
-    """What a source notes while it is read, beside its images."""
+    """What a source records while it is read, in addition to its images."""
 
-    # Folders, with "/" between: classes without an image are seen by them.
+    # All folders, with "/"; they reveal classes without images.
     folders: list[str] = field(default_factory=list)
-    # Tables beside the images that say what they are: {path: content}.
+    # Tables next to the images that have their classes: {path: content}.
     tables: dict[str, bytes] = field(default_factory=dict)
-    # What a path is searched for, to find its class.
+    # The regular expression that finds the class in a path.
     pattern: str | None = None
-    # What is no picture of the data set, and why.
+    # Files that are not pictures of the data set, and why.
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    # How many images there will be; None: not known.
+    # How many images there will be, or None if that is not known.
     total: int | None = None
-    # The names of the classes, where the source has them: in the order of its numbers.
+    # The names of the classes in the order of their numbers, if the source has them.
     classes: tuple[str, ...] | None = None
 
 
 def split_of(name: str) -> Split | None:
-    """Which split a file or folder is of, by a word of its name: `train-00000-of-2.parquet`, `x_test`."""
+    """Return the split named in a file or folder name, such as `train-00000-of-2.parquet` or `x_test`."""
     found = [SPLIT_NAMES[word] for word in re.split(r"[\W_\d]+", name.lower()) if word in SPLIT_NAMES]
     if "t10k" in re.split(r"[\W_]+", name.lower()):
         return "test"
@@ -111,7 +111,7 @@ def split_of(name: str) -> Split | None:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a system left it there, by its path with "/": nobody's pictures."""
+    """Check whether a path, with "/", is hidden or was left by an operating system, so is not a picture."""
     return any(
         part.startswith((".", "__MACOSX")) or part.lower() in ("thumbs.db", "desktop.ini")
         for part in path.split("/")
@@ -119,10 +119,10 @@ def is_hidden(path: str) -> bool:
 
 
 def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Batch]:
-    """Put pictures together.
+    """Group pictures into batches.
 
     Args:
-        pictures: the name, the content or path, and how many bytes of memory it holds.
+        pictures: For each picture its name, its content or path, and how many bytes of memory that takes.
     """
     names: list[str] = []
     contents: list[bytes | str] = []
@@ -139,20 +139,20 @@ def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Bat
 
 
 def update_command(path: str, name: str) -> str:
-    """What pins the changes of a source anew, as it is typed in a shell."""
+    """Return the shell command that pins the changes of a source."""
     return f"pipeline add-data {shlex.quote(path)} --name {name} --update"
 
 
 def is_address(path: str) -> bool:
-    """Whether `path` is to be downloaded."""
+    """Check whether `path` is an address to download from."""
     return re.match(r"https?://", path) is not None
 
 
 def local_path(path: str, home: Path) -> Path:
-    """Where a path of conf/ is.
+    """Resolve a path given in conf/.
 
     Raises:
-        PipelineError: there is nothing.
+        PipelineError: If it does not exist.
     """
     found = home / Path(path).expanduser()
     if not found.exists():
@@ -162,10 +162,10 @@ def local_path(path: str, home: Path) -> Path:
 
 @contextmanager
 def opened(path: str, data: "DataSection", home: Path) -> Iterator[IO[bytes]]:
-    """A file of one's own, or downloaded within the limits of `data`; it can be read from any place.
+    """Open a local file, or download it within the limits of `data`; the result is seekable.
 
     Raises:
-        PipelineError: it is no file, or the download failed.
+        PipelineError: If it is not a file, or the download fails.
     """
     if is_address(path):
         with download(path, data) as file:
@@ -173,7 +173,7 @@ def opened(path: str, data: "DataSection", home: Path) -> Iterator[IO[bytes]]:
         return
     found = local_path(path, home)
     if not found.is_file():
-        raise PipelineError(f"{found} is no file")
+        raise PipelineError(f"{found} is not a file")
     with found.open("rb") as file:
         yield file
 
@@ -181,10 +181,11 @@ def opened(path: str, data: "DataSection", home: Path) -> Iterator[IO[bytes]]:
 def tables(
     path: str, data: "DataSection", home: Path, endings: tuple[str, ...]
 ) -> Iterator[tuple[Path | None, str, AbstractContextManager[IO[bytes]]]]:
-    """The files of a source that may be one file or a folder of several.
+    """Yield the files of a source that may be one file or a folder of several.
 
     Yields:
-        Where it is, if it is one of several in a folder; what to call it; and what opens it.
+        The path, or None if the source is one file; what to call the file; and a context manager that opens
+        it.
     """
     if is_address(path) or not local_path(path, home).is_dir():
         yield None, path.rpartition("/")[2], opened(path, data, home)

@@ -1,4 +1,4 @@
-"""Collecting: the rows of a source become the raw arrays, in one order and split by one rule everywhere."""
+"""Collect the images of a source into the raw arrays, in the same order and by the same split everywhere."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,37 +28,37 @@ class Collected:
     """All images of a source with their classes and splits, before test images are chosen."""
 
     rows: Rows
-    # Names of the classes that have images, in the source's order, and of those that have none.
+    # The names of the classes that have images, in the source's order, and of those that have none.
     classes: tuple[str, ...]
     empty: tuple[str, ...]
-    # What the source calls those that have images, if these are numbers.
+    # What the source calls the classes that have images, if it has numbers for them.
     numbers: tuple[str, ...] | None
-    labels: NDArray[np.int32]  # into classes
-    splits: NDArray[np.int8]  # into train, validation, test; -1: the source does not say
+    labels: NDArray[np.int32]  # indices into classes
+    splits: NDArray[np.int8]  # 0: train, 1: validation, 2: test, -1: the source does not say
     digests: NDArray[np.void]
-    # Whether the source is a set of files, whose order means nothing.
+    # Whether the source is a set of files, whose order has no meaning.
     is_set: bool
     skipped: list[tuple[str, str]]
     description: str
 
     @property
     def chances(self) -> NDArray[np.float64]:
-        """For each image a number in [0, 1) that only depends on its pixels."""
+        """For each image a number in [0, 1) that depends only on its pixels."""
         first = self.digests.view(">u8").reshape(len(self.digests), -1)[:, 0]
         return (first >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh: bool = False) -> Collected:
-    """Read a source whole.
+    """Read a whole source.
 
     Args:
-        batches: what its images are read by.
-        source: its settings.
-        data: has the reader, and the names of the classes.
-        fresh: whether `data` does not know the classes yet.
+        batches: Yields its images.
+        source: Its settings.
+        data: Has the reader, and the names of the classes.
+        fresh: Whether the classes are not known yet.
 
     Raises:
-        PipelineError: a picture or a label can't be read, or the files are laid out in no known way.
+        PipelineError: If a picture or a label can't be read, or the layout of the files is not supported.
     """
     listing = Listing(total=source.images)
     rows = decode(batches(listing), data.reader, listing, skip=source.unreadable == "skip", what=source.path)
@@ -100,7 +100,7 @@ def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh
 def _named(
     called: tuple[str, ...], source: LocalSource, data: "DataSection", by_number: bool
 ) -> tuple[str, ...]:
-    """The names in data.classes of what the source calls its classes."""
+    """Return the names in data.classes for what the source calls its classes."""
     if source.labels is not None:
         names = dict(zip(source.labels, data.classes, strict=False))
     elif by_number:
@@ -111,34 +111,35 @@ def _named(
 
 
 def _numbered(labels: Sequence[Any], classes: Sequence[str]) -> NDArray[np.int32]:
+    """Return the index of each label in `classes`."""
     number = {name: index for index, name in enumerate(classes)}
     return np.array([number[str(label)] for label in labels], np.int32)
 
 
 def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
-    """The raw arrays of a source, whose images stay in a temporary file.
+    """Return the raw arrays of a source, whose images stay in a temporary file.
 
     Args:
-        batches: what its images are read by.
-        source: its settings; its `images` are pinned, `test_below` chooses the test images.
-        data: names the classes, and how many validation images the source brings.
+        batches: Yields its images.
+        source: Its settings: `images` is pinned, `test_below` chooses the test images.
+        data: Has the names of the classes, and the number of validation images that the source provides.
 
     Raises:
-        PipelineError: as `collect` does, or the source has other images or classes than are pinned.
+        PipelineError: As in `collect`, or if the images or classes of the source are not the pinned ones.
     """
     collected = collect(batches, source, data)
     found = len(collected.labels)
-    again = f"`{update_command(source.path, data.name)}` says what changed and pins it"
+    remedy = f"`{update_command(source.path, data.name)}` says what changed and pins it"
     if source.images is not None and found != source.images:
         raise PipelineError(
-            f"{source.path} has {found:,} images now, but {source.images:,} are pinned: {again}"
+            f"{source.path} has {found:,} images now, but {source.images:,} are pinned: {remedy}"
         )
-    arrays = arranged(collected, data.classes, source.test_below, again)
+    arrays = arranged(collected, data.classes, source.test_below, remedy)
     given = int((collected.splits == 1).sum())
     if given != data.validation_images:
         raise PipelineError(
             f"{source.path} has {given:,} validation images, but data.validation_images is "
-            f"{data.validation_images:,}: {again}"
+            f"{data.validation_images:,}: {remedy}"
         )
     return arrays
 
@@ -146,27 +147,30 @@ def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
 def loader(
     batches: "Callable[[Source, DataSection, Path, Listing], Iterator[Batch]]",
 ) -> "Callable[[Source, DataSection, Path], Arrays]":
-    """The `load` of a source whose images `batches` gives in pieces."""
+    """Return the `load` of a source whose images are read by `batches`."""
     return lambda source, data, home: load(lambda listing: batches(source, data, home, listing), source, data)
 
 
 def arranged(
-    collected: Collected, classes: Sequence[str], test_below: Sequence[float] | None, again: str = ""
+    collected: Collected, classes: Sequence[str], test_below: Sequence[float] | None, remedy: str = ""
 ) -> Arrays:
-    """Choose and order: training images, then validation images that the source brings; test images.
+    """Choose the training and the test images, and order them.
+
+    Validation images that the source provides come after the training images.
 
     Args:
-        collected: what was read.
-        classes: their names in the order of the labels.
-        test_below: per class, which images are for testing; None: those that the source says.
-        again: what mends a class that is not in `classes`.
+        collected: What was read.
+        classes: The names of the classes, in the order of the labels.
+        test_below: For each class, the limit below which the digests of test images are. If None, the test
+            images are those that the source says.
+        remedy: What to do about a class that is not in `classes`, for the message.
 
     Raises:
-        PipelineError: the source has other classes, or no test images.
+        PipelineError: If the source has other classes, or `test_below` does not fit them.
     """
     if stray := [name for name in collected.classes if name not in set(classes)]:
         raise PipelineError(
-            f"it has the class {stray[0]!r}, which data.classes does not name: {again or 'add it there'}"
+            f"it has the class {stray[0]!r}, which is not in data.classes: {remedy or 'add it there'}"
         )
     number = np.array([list(classes).index(name) for name in collected.classes], np.int32)
     labels = number[collected.labels]
@@ -174,33 +178,33 @@ def arranged(
     if test_below is not None:
         if len(test_below) != len(classes):
             raise PipelineError(
-                f"test_below has {len(test_below)} numbers for {len(classes)} classes: {again}"
+                f"test_below has {len(test_below)} numbers for {len(classes)} classes: {remedy}"
             )
         is_test |= (collected.splits != 1) & chosen_by_digest(collected, labels, test_below)
     order = np.arange(len(labels))
     if collected.is_set:
-        # By content: the names and the order of files mean nothing, and the last tenth is a random one.
+        # By content, since names and order of files have no meaning; so the last tenth is a random one.
         order = np.lexsort((labels, *np.flip(collected.digests.view(">u8").reshape(len(labels), -1).T, 0)))
-    last = collected.splits[order] == 1
-    train = np.concatenate([order[~is_test[order] & ~last], order[~is_test[order] & last]])
+    is_last = collected.splits[order] == 1
+    train = np.concatenate([order[~is_test[order] & ~is_last], order[~is_test[order] & is_last]])
     offsets = np.asarray(collected.rows.offsets, np.int64)
     names, sizes = collected.rows.names, np.asarray(collected.rows.sizes, np.int32).reshape(-1, 2)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for split, indices in (("train", train), ("test", order[is_test[order]])):
-        found[f"{split}_images"] = Chosen(collected.rows.file, collected.rows.shape, offsets[indices])
-        found[f"{split}_labels"] = labels[indices]
+        arrays[f"{split}_images"] = Chosen(collected.rows.file, collected.rows.shape, offsets[indices])
+        arrays[f"{split}_labels"] = labels[indices]
         if collected.is_set:
-            found[f"{split}_names"] = [names[index] for index in indices]
-            found[f"{split}_sizes"] = sizes[indices]
-    return found
+            arrays[f"{split}_names"] = [names[index] for index in indices]
+            arrays[f"{split}_sizes"] = sizes[indices]
+    return arrays
 
 
 def chosen_by_digest(
     collected: Collected, labels: NDArray[np.int32], below: Sequence[float]
 ) -> NDArray[np.bool_]:
-    """Whether each image is for testing: by its pixels and class alone, so that no other image moves it.
+    """Decide for each image whether it is for testing, by its pixels and class alone, not by other images.
 
-    Of images that are equal, the first class decides for all.
+    If equal images have several classes, the first class decides for all of them.
     """
     limits = np.asarray(below)[labels]
     _, equal = np.unique(collected.digests, return_inverse=True)
@@ -211,9 +215,10 @@ def chosen_by_digest(
 
 
 def limits_for(collected: Collected, labels: NDArray[np.int32], classes: int, fraction: float) -> list[float]:
-    """For each class the limit below which as near to `fraction` of its images lie as equal ones allow.
+    """Find for each class the limit below which about `fraction` of the digests of its images are.
 
-    A class keeps an image for training; classes whose images the source has split have the limit 0.
+    Equal images are not separated. A class keeps at least one image for training. Classes whose images the
+    source has split get the limit 0.
     """
     limits = []
     chances, open_ = collected.chances, collected.splits < 0
@@ -227,10 +232,10 @@ def limits_for(collected: Collected, labels: NDArray[np.int32], classes: int, fr
 
 
 def _between(ascending: NDArray[np.float64], count: int) -> float:
-    """The shortest decimal number with about `count` of the numbers below it."""
+    """Return the shortest decimal number that has about `count` of the numbers below it."""
     if count <= 0 or not len(ascending):
         return 0.0
-    # Equal numbers, of equal images, can't be parted.
+    # Equal numbers, which belong to equal images, can't be separated.
     gaps = [at for at in range(1, len(ascending)) if ascending[at] > ascending[at - 1]]
     if not gaps:
         return 0.0

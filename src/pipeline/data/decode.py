@@ -1,4 +1,4 @@
-"""Decoding: batches of pictures become rows of a temporary file, on all cores, in bounded memory."""
+"""Decode batches of pictures into the rows of a temporary file, on all cores, in bounded memory."""
 
 import functools
 import hashlib
@@ -22,29 +22,29 @@ from pipeline.data.reader import PictureError, read_sized
 from pipeline.errors import PipelineError
 
 DIGEST_BYTES = 16
-_FEW = 128  # pictures that are decoded before the processes would have started
+_FEW = 128  # pictures that are decoded in less time than it takes to start processes
 
-# The digest of an image's pixels, with the size that its picture had; or why it can't be read.
+# The digest of an image's pixels and the size that its picture had, or the reason why it can't be read.
 Outcome = tuple[bytes, tuple[int, int] | None] | str
 
 
 @dataclass
 class Rows:
-    """Images in a temporary file without a name, and what the source said of each."""
+    """Images in a temporary file without a name, and what the source says about each."""
 
     file: IO[bytes]
     shape: tuple[int, ...]
     names: list[str] = field(default_factory=list)
-    labels: list[Any] = field(default_factory=list)  # class names or numbers; None: by the name
+    labels: list[Any] = field(default_factory=list)  # class names or numbers; None if the name tells
     splits: list[Split | None] = field(default_factory=list)
-    # Numbers side by side, not objects: there may be a million images.
+    # Compact arrays instead of objects, since there may be a million images.
     digests: bytearray = field(default_factory=bytearray)  # of the pixels, DIGEST_BYTES each
-    sizes: "array[int]" = field(default_factory=lambda: array("i"))  # two for each picture; of arrays none
-    offsets: "array[int]" = field(default_factory=lambda: array("q"))  # which row of the file
+    sizes: "array[int]" = field(default_factory=lambda: array("i"))  # two per picture; none for arrays
+    offsets: "array[int]" = field(default_factory=lambda: array("q"))  # the row in the file
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def keep(self, indices: NDArray[np.int64]) -> None:
-        """Forget all other images."""
+        """Keep only the images with these indices."""
         self.names = [self.names[index] for index in indices]
         self.labels = [self.labels[index] for index in indices]
         self.splits = [self.splits[index] for index in indices]
@@ -61,18 +61,18 @@ def decode(
     """Read all images.
 
     Args:
-        batches: of a source; it may add to `listing` while it is read.
-        reader: what the pictures become; arrays must be that already.
-        listing: its total is for the progress.
-        skip: whether pictures that can't be read are left out; otherwise they are refused.
-        what: is read, for the progress.
+        batches: The batches of a source, which may add to `listing` while it is read.
+        reader: How pictures become images; arrays must already have the resulting type and shape.
+        listing: Has the total for the progress bar.
+        skip: Whether to leave out pictures that can't be read; otherwise they are refused.
+        what: What is read, for the progress bar.
 
     Raises:
-        PipelineError: a picture can't be read, and is not to be skipped, or an array is no image.
+        PipelineError: If a picture can't be read and is not to be skipped, or an array is not an image.
     """
-    rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (for as long as they are used)
+    rows = Rows(tempfile.TemporaryFile(), reader.image_shape)  # noqa: SIM115 (open as long as it is used)
     batches = iter(batches)
-    first = list(islice(batches, 1))  # Before it, a source does not know how many images it has.
+    first = list(islice(batches, 1))  # Only then does the source know how many images it has.
     with track(listing.total, f"Reading {what}") as progress:
 
         def pictures() -> Iterator[tuple[tuple[Batch, int], tuple[list[bytes | str], int], int]]:
@@ -94,12 +94,12 @@ def decode(
 def _note(
     batch: Batch, start: int, outcomes: Sequence[Outcome], rows: Rows, skip: bool, progress: Track
 ) -> None:
-    """Add what became of a batch."""
+    """Add the outcomes of a batch to the rows."""
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, str):
             if not skip:
                 raise PipelineError(
-                    f"{batch.names[index]} {outcome}: take it away, or set unreadable to skip beside the path"
+                    f"{batch.names[index]} {outcome}: remove it, or set unreadable to skip next to the path"
                 )
             rows.skipped.append((batch.names[index], outcome))
             continue
@@ -114,14 +114,14 @@ def _note(
 
 
 def digest_of(pixels: NDArray[np.uint8]) -> bytes:
-    """By which images are the same."""
+    """Return a digest that is the same only for equal images."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=DIGEST_BYTES).digest()
 
 
 def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
     if images.ndim == 4 and images.shape[3] != 3:
         raise PipelineError(
-            f"its images have {images.shape[3]} channels, and must be grey or have three, for colour"
+            f"its images have {images.shape[3]} channels, but must be grey or have three, for colour"
         )
     if images.dtype != np.uint8 or images.shape[1:] != rows.shape:
         raise PipelineError(
@@ -134,6 +134,7 @@ def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
 
 
 def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
+    """Write all of the content at an offset of a file."""
     left = memoryview(content)
     while left:
         written = os.pwrite(file, left, offset)
@@ -141,7 +142,7 @@ def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
 
 
 def _read(file: int, settings: ReaderSection, piece: tuple[Sequence[bytes | str], int]) -> list[Outcome]:
-    """Decode pictures into the rows of the file from some row on."""
+    """Decode pictures into the rows of the file, from a given row on."""
     outcomes: list[Outcome] = []
     contents, start = piece
     for row, content in enumerate(contents, start):

@@ -1,28 +1,28 @@
-"""Pictures of a digit, prepared as MNIST's images were: light on black, in a box, centred by mass."""
+"""Prepare pictures of digits as MNIST's images were: light on black, fitted into a box, centred by mass."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BOX = 20 / 28  # of the image's side, which the digit's longer side has
-_NO_MARGIN = 16  # pixels: smaller images, as scikit-learn's of 8×8, are filled to the border
-_SPECK = 0.03  # of the largest connected piece of ink: what is smaller is dirt
-_LARGEST = 512  # pixels of a side: more say nothing about a digit
-_OFF_CENTRE = 0.55  # pixels: MNIST's images are centred to half a pixel
+_BOX = 20 / 28  # the digit's longer side, as a fraction of the image's side
+_NO_MARGIN = 16  # pixels; smaller images, such as scikit-learn's of 8×8, are filled to the border
+_SPECK = 0.03  # of the largest connected piece of ink; smaller pieces are taken for dirt
+_LARGEST = 512  # pixels a side; more would not help to recognise a digit
+_OFF_CENTRE = 0.55  # pixels; MNIST's images are centred to within half a pixel
 
 
 def prepare_digit(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Find the digit on a photo, scan or drawing, dark on light or light on dark.
+    """Find the digit in a photo, scan or drawing, dark on light or light on dark.
 
-    An image that is already as MNIST's are is not changed.
+    An image that already looks like MNIST's is not changed.
 
     Args:
-        levels: grey levels, uint8 (any height, any width).
-        size: height and width of the image to make.
+        levels: Grey levels, uint8 (any height, any width).
+        size: The height and width of the result.
 
     Returns:
-        uint8 (height, width), or None if nothing is on the picture.
+        uint8 (height, width), or None if the picture is blank.
     """
     if _is_prepared(levels, size):
         return levels
@@ -60,7 +60,7 @@ def _resized(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def _ink(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Light on black: the paper taken off, the ink stretched to 255."""
+    """Make the ink light on black: remove the paper, and stretch the ink to 255."""
     threshold = _otsu(levels)
     frame = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
     if np.median(frame) > threshold:
@@ -74,7 +74,7 @@ def _ink(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _without_specks(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # Only pictures from outside need SciPy.
+    # Imported here, since only pictures that are not prepared yet need SciPy.
     from scipy.ndimage import label
 
     pieces, _ = label(ink, np.ones((3, 3)))
@@ -84,7 +84,7 @@ def _without_specks(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _otsu(levels: NDArray[np.uint8]) -> int:
-    """The level that parts dark from light best: up to it is dark."""
+    """Return the level that best separates dark from light, by Otsu's method; it counts as dark itself."""
     counts = np.bincount(levels.ravel(), minlength=256).astype(np.float64)
     below, total = np.cumsum(counts), counts.sum()
     sums = np.cumsum(counts * np.arange(256))
@@ -94,26 +94,26 @@ def _otsu(levels: NDArray[np.uint8]) -> int:
 
 
 def _cut(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The smallest part with all ink."""
+    """Cut out the smallest rectangle with all ink."""
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _centre(levels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Row and column of the centre of mass."""
+    """Return the row and column of the centre of mass."""
     total, rows, columns = (_moments(levels.shape) @ levels.ravel()).tolist()
     return rows / total, columns / total
 
 
 @lru_cache(maxsize=64)
 def _moments(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """What the levels of an image of `shape` are multiplied by: one, their row and their column."""
+    """Return the weights of the pixels of an image, float64 (3, pixels): one, their row and their column."""
     rows, columns = np.indices(shape, np.float64)
     return np.stack([np.ones_like(rows), rows, columns]).reshape(3, -1)
 
 
 def _placed(digit: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Scaled into the box, and its centre of mass put in the middle."""
+    """Scale a digit into the box, and put its centre of mass in the middle of the image."""
     scale = _box(size) / max(digit.shape)
     height, width = (max(1, round(side * scale)) for side in digit.shape)
     small = _resized(digit, (height, width))

@@ -1,4 +1,4 @@
-"""Dividing: which training images train, and which are kept apart for validation."""
+"""Divide the training images into those for training and those for validation."""
 
 import hashlib
 import math
@@ -14,13 +14,14 @@ Indices = NDArray[np.int64]
 
 
 def fingerprints_of(pieces: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
-    """A number for each image, the same only for the same pixels.
+    """Compute a number for each image that is equal only for equal pixels.
 
     Args:
-        pieces: images, each uint8 (some, ...), C-contiguous.
+        pieces: Images, uint8 (some, ...) each, C-contiguous.
 
     Returns:
-        uint64 (images,). Among a million images, two different ones look alike once in 40 million data sets.
+        uint64 (images,). With a million images, different ones get the same number in one of 40 million data
+        sets.
     """
     digests = [hashlib.blake2b(image, digest_size=8).digest() for piece in pieces for image in piece]
     return np.frombuffer(b"".join(digests), np.uint64)
@@ -32,26 +33,26 @@ def divide(
     given: int,
     prints: Callable[[], NDArray[np.uint64]],
 ) -> tuple[Indices, Indices]:
-    """The indices, ascending, of the training and of the validation images.
+    """Return the ascending indices of the training images and of the validation images.
 
     Args:
-        labels: of all images that are not for testing.
+        labels: The labels of all images that are not for testing.
         settings: `preprocess`.
-        given: how many of them, the last, the source itself has for validation.
-        prints: gives the fingerprint of each image; only asked for by the rule that needs them.
+        given: How many of them, at the end, the source provides for validation.
+        prints: Returns the fingerprint of each image; called only by the rule that needs them.
 
     Raises:
-        PipelineError: the rule can't be followed with these images.
+        PipelineError: If the rule can't be applied to these images.
     """
     everything = np.arange(len(labels))
     if settings.validation_split == "given":
         if not given:
             raise PipelineError(
-                "The data set brings no validation images (data.validation_images is 0): set "
+                "The data set has no validation images (data.validation_images is 0): set "
                 "preprocess.validation_split to hash, stratified or last."
             )
         return everything[: len(labels) - given], everything[len(labels) - given :]
-    # As Keras rounds its validation_split.
+    # Rounded as Keras does for its validation_split.
     boundary = math.floor(len(labels) * (1 - settings.validation_fraction))
     if boundary == len(labels):
         return everything, everything[boundary:]
@@ -60,7 +61,7 @@ def divide(
         return np.flatnonzero(~chosen), np.flatnonzero(chosen)
     if settings.validation_split == "last":
         return everything[:boundary], everything[boundary:]
-    # sklearn costs more than a second, which only this split need pay.
+    # Importing sklearn takes more than a second, and only this rule needs it.
     from sklearn.model_selection import train_test_split
 
     try:
@@ -75,24 +76,27 @@ def divide(
 
 
 def _by_hash(labels: NDArray[np.int32], prints: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """By the pixels alone, so that no other image moves one; of each class at least one image trains."""
+    """Choose validation images by their pixels alone, independently of the other images.
+
+    At least one image of each class is left for training.
+    """
     chances = (prints >> np.uint64(11)).astype(np.float64) / 2.0**53
     chosen = chances < fraction
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         if chosen[own].all():
-            # With its duplicates.
+            # The image with the highest chance is for training, and so are its duplicates.
             chosen[prints == prints[own[np.argmax(chances[own])]]] = False
     return np.asarray(chosen)
 
 
 def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]) -> Indices:
-    """Those of `chosen` that neither equal an earlier one of them nor are among `others`.
+    """Remove from `chosen` the duplicates of earlier images and of images in `others`.
 
     Args:
-        prints: the fingerprint of each image.
-        chosen: indices into it, ascending.
-        others: fingerprints of images for validation and testing.
+        prints: The fingerprint of each image.
+        chosen: Indices into `prints`, ascending.
+        others: The fingerprints of images for validation and testing.
     """
     _, first = np.unique(prints[chosen], return_index=True)
     distinct = chosen[np.sort(first)]
@@ -100,13 +104,16 @@ def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]
 
 
 def share(labels: NDArray[np.int32], prints: NDArray[np.uint64], chosen: Indices, fraction: float) -> Indices:
-    """A share of each class of `chosen`, at least one image, ascending; a smaller share is part of a larger.
+    """Return a fraction of each class of `chosen`, at least one image; smaller ones are part of larger ones.
 
     Args:
-        labels: of all images.
-        prints: their fingerprints, by which the images of a class are ordered.
-        chosen: indices of images.
-        fraction: from above 0 to 1.
+        labels: The labels of all images.
+        prints: Their fingerprints, which determine the order of the images of a class.
+        chosen: Indices of images.
+        fraction: Greater than 0, up to 1.
+
+    Returns:
+        The indices, ascending.
     """
     parts = []
     for label in np.unique(labels[chosen]):

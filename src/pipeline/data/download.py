@@ -1,4 +1,4 @@
-"""Downloads, within the limits that conf/ sets."""
+"""Download files within the limits set in conf/."""
 
 import http.client
 import tempfile
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def download(url: str, data: "DataSection") -> IO[bytes]:
-    """Download into a file that has no name, so that nothing is left over however this ends.
+    """Download into a file without a name, so that nothing is left over however this ends.
 
     Args:
-        url: http or https.
-        data: `timeout` is for connecting and for each read, `deadline` for the whole; `retries` is for
-            faults that may pass (5xx, 429, time-outs, lost connections); `max_bytes` caps the body.
+        url: An http or https address.
+        data: Has the limits: `timeout` applies to connecting and to each read, `deadline` to the whole
+            download, `retries` to temporary failures (5xx, 429, timeouts, lost connections), and `max_bytes`
+            to the body.
 
     Returns:
         The file, at its start.
 
     Raises:
-        PipelineError: the URL, and what went wrong at the last attempt.
+        PipelineError: If the download fails; the message has the URL and the reason of the last attempt.
     """
     attempt, end = 0, time.monotonic() + data.deadline
     while True:
@@ -35,14 +36,14 @@ def download(url: str, data: "DataSection") -> IO[bytes]:
             return _in_time(url, data, end)
         except urllib.error.HTTPError as error:
             error.close()
-            reason, passing = f"HTTP {error.code}", error.code == 429 or error.code >= 500
+            reason, is_temporary = f"HTTP {error.code}", error.code == 429 or error.code >= 500
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            passing = isinstance(cause, TimeoutError | ConnectionError | http.client.HTTPException)
+            is_temporary = isinstance(cause, TimeoutError | ConnectionError | http.client.HTTPException)
             reason = getattr(cause, "strerror", None) or str(cause) or repr(cause)
             if isinstance(cause, TimeoutError):
                 reason = f"no answer for {data.timeout:g} s"
-        if not passing or attempt == data.retries:
+        if not is_temporary or attempt == data.retries:
             raise PipelineError(f"{url}: {reason}")
         say(f"{url}: {reason}; trying again in {2**attempt} s")
         pause(2**attempt)
@@ -55,7 +56,7 @@ def pause(seconds: float) -> None:
 
 
 def _in_time(url: str, data: "DataSection", end: float) -> IO[bytes]:
-    """Download in a thread that is given up at `end`: a server may send a byte now and then, for ever."""
+    """Download in a thread that is abandoned at `end`, since a server may send single bytes for ever."""
     outcome: list[IO[bytes] | BaseException] = []
     given_up = threading.Event()
 
@@ -70,20 +71,20 @@ def _in_time(url: str, data: "DataSection", end: float) -> IO[bytes]:
     thread.join(max(0.0, end - time.monotonic()))
     if not outcome:
         given_up.set()
-        # It ends with its next byte, and its bar with it.
+        # It ends, and so does its progress bar, with the next byte that arrives.
         thread.join(data.timeout)
-        raise PipelineError(f"{url}: not here after {data.deadline:g} s (data.deadline)")
+        raise PipelineError(f"{url}: not complete after {data.deadline:g} s (data.deadline)")
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
 
 
 def _download(url: str, data: "DataSection", given_up: threading.Event) -> IO[bytes]:
-    # The schema admits only http and https.
+    # The schema allows only http and https.
     with urllib.request.urlopen(url, timeout=data.timeout) as response:  # noqa: S310
         length = int(response.headers.get("Content-Length") or 0) or None
         if length and length > data.max_bytes:
-            raise PipelineError(f"{url} is {length} bytes, more than data.max_bytes, {data.max_bytes}")
+            raise PipelineError(f"{url} has {length} bytes, more than data.max_bytes, {data.max_bytes}")
         file = tempfile.TemporaryFile()  # noqa: SIM115
         with track(length, f"Downloading {url}") as progress:
             while chunk := response.read1(2**18):
@@ -92,7 +93,7 @@ def _download(url: str, data: "DataSection", given_up: threading.Event) -> IO[by
                 if given_up.is_set():
                     raise TimeoutError
                 if file.tell() > data.max_bytes:
-                    raise PipelineError(f"{url} is more than data.max_bytes, {data.max_bytes} bytes")
+                    raise PipelineError(f"{url} has more than data.max_bytes, {data.max_bytes} bytes")
     if length and file.tell() < length:
         raise ConnectionError(f"the connection was lost after {file.tell()} of {length} bytes")
     file.seek(0)

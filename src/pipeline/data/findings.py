@@ -1,4 +1,4 @@
-"""Findings: images that deserve a look before a model is trained on them, listed by file."""
+"""Findings: images worth looking at before a model is trained on them, listed by file."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,30 +13,30 @@ from pipeline.artifacts.workspace import atomic, origin_of
 from pipeline.data.inspection import Inspection
 from pipeline.data.near_duplicates import Near
 
-_SPREADS = 5  # so many robust standard deviations from the median is unusual
-_LEAST_LEVELS = 1.0  # of brightness, that a spread counts as
-_TIMES_AREA, _TIMES_PROPORTION = 4, 2  # by which a picture differs from most, at least, to be named
+_SPREADS = 5  # robust standard deviations from the median, above which a value is unusual
+_LEAST_LEVELS = 1.0  # lower limit of the standard deviation of brightness, in levels
+_TIMES_AREA, _TIMES_PROPORTION = 4, 2  # A size is unusual only from these factors on.
 
 
 @dataclass(frozen=True)
 class Finding:
     """An image, and why it is listed."""
 
-    kind: str  # of FINDINGS
+    kind: str  # one of FINDINGS
     split: str
     index: int
-    group: int | None = None  # images of one kind that belong together share a number
+    group: int | None = None  # shared by images of one kind that belong together
     value: str = ""
 
 
 def equal_images(
     fingerprints: Mapping[str, NDArray[np.uint64]], labels: Mapping[str, NDArray[np.int32]]
 ) -> Iterator[Finding]:
-    """Images that occur more than once, within and across splits: conflicts if their labels differ.
+    """Find images that occur more than once, within and across splits: conflicts if their labels differ.
 
     Args:
-        fingerprints: of each split (n,): the same only for the same pixels.
-        labels: of each split (n,).
+        fingerprints: By split, (n,) each; equal only for equal pixels.
+        labels: By split, (n,) each.
     """
     splits = list(fingerprints)
     sizes = [len(fingerprints[split]) for split in splits]
@@ -48,7 +48,7 @@ def equal_images(
     order = np.argsort(group_of, kind="stable")
     ends = np.cumsum(counts)
     several = np.flatnonzero(counts > 1)
-    # In the order in which they are met.
+    # In order of first occurrence.
     for number, group in enumerate(several[np.argsort(first[several])].tolist(), start=1):
         members = order[ends[group] - counts[group] : ends[group]]
         kind = "conflict" if len(np.unique(classes[members])) > 1 else "duplicate"
@@ -57,7 +57,7 @@ def equal_images(
 
 
 def near_images(near: Near) -> Iterator[Finding]:
-    """Each test image that is nearly equal to a training image, and that one."""
+    """List each test image that is nearly equal to a training image, together with that image."""
     for number, (test, train, correlation) in enumerate(
         zip(near.test.tolist(), near.train.tolist(), near.correlation, strict=True), start=1
     ):
@@ -66,7 +66,7 @@ def near_images(near: Near) -> Iterator[Finding]:
 
 
 def unusual_brightness(splits: Mapping[str, Inspection]) -> Iterator[Finding]:
-    """Images of one colour, and those much darker or brighter than the training images."""
+    """Find images of one colour, and images much darker or brighter than the training images."""
     of_training = splits["train"].brightness
     middle = float(np.median(of_training))
     limit = _SPREADS * max(_spread(of_training, middle), _LEAST_LEVELS)
@@ -79,10 +79,10 @@ def unusual_brightness(splits: Mapping[str, Inspection]) -> Iterator[Finding]:
 
 
 def unusual_sizes(sizes: Mapping[str, NDArray[np.int32]]) -> Iterator[Finding]:
-    """Pictures that were much larger, smaller, wider or higher than the others before they were resized.
+    """Find pictures that were much larger, smaller, wider or taller than most before they were resized.
 
     Args:
-        sizes: of each split (n, 2): the height and width of each picture.
+        sizes: By split, (n, 2) each: the height and width of each picture.
     """
     logs = {split: np.log(of) for split, of in sizes.items()}
     every = np.concatenate(list(logs.values()))
@@ -100,14 +100,14 @@ def unusual_sizes(sizes: Mapping[str, NDArray[np.int32]]) -> Iterator[Finding]:
 
 
 def _falling(values: NDArray[np.floating[Any]], chosen: NDArray[np.bool_]) -> list[int]:
-    """The indices of the chosen ones, the largest first."""
+    """Return the indices of the chosen values, the largest value first."""
     indices = np.flatnonzero(chosen)
-    found: list[int] = indices[np.argsort(-values[indices], kind="stable")].tolist()
-    return found
+    ordered: list[int] = indices[np.argsort(-values[indices], kind="stable")].tolist()
+    return ordered
 
 
 def _spread(values: NDArray[np.floating[Any]], middle: float) -> float:
-    """The standard deviation that a normal distribution of this median deviation has."""
+    """Return the standard deviation of a normal distribution with the same median absolute deviation."""
     return 1.4826 * float(np.median(np.abs(values - middle)))
 
 
@@ -117,13 +117,13 @@ def write_findings(
     class_of: Callable[[Finding], str],
     names: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    """Write a CSV file with a row for each.
+    """Write a CSV file with a row for each finding.
 
     Args:
-        path: of the file.
-        found: with the numbers that the images have in data/raw.
-        class_of: names the class of an image.
-        names: of the files by train_names and test_names; None: the source has none.
+        path: The path of the file.
+        found: The findings, with the indices of the images in data/raw.
+        class_of: Returns the name of the class of an image.
+        names: The names of the files, by train_names and test_names, or None if the source has no files.
     """
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Inspection: what is noted of images as they pass by."""
+"""Inspection: statistics that are collected while the images of a split are being written."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Images = NDArray[np.uint8]
 
 @dataclass
 class Inspection:
-    """What is known of the images of a split once all of them were watched; (n,) each."""
+    """Statistics of the images of a split, complete once all have passed through `watch`; (n,) each."""
 
     hasher: Hasher
     # How often each grey level occurs: int64 (256,).
@@ -23,27 +23,27 @@ class Inspection:
     _parts: dict[str, list[NDArray[np.generic]]] = field(default_factory=dict)
 
     def watch(self, pieces: Iterable[Images]) -> Iterator[Images]:
-        """Pass the images on, uint8 (some, pixels) each, and note what they are."""
+        """Yield the images unchanged, uint8 (some, pixels) each, and collect their statistics."""
         for piece in pieces:
-            noted: dict[str, NDArray[Any]] = {
+            statistics: dict[str, NDArray[Any]] = {
                 "fingerprints": fingerprints_of([piece]),
                 "hashes": self.hasher.hashes(piece),
                 "brightness": piece.mean(axis=1, dtype=np.float32),
                 "contrast": piece.max(axis=1) - piece.min(axis=1),
             }
-            for name, values in noted.items():
+            for name, values in statistics.items():
                 self._parts.setdefault(name, []).append(values)
             self.levels += np.bincount(piece.ravel(), minlength=256)
             yield piece
 
     @property
     def fingerprints(self) -> NDArray[np.uint64]:
-        """The same only for the same pixels."""
+        """Numbers that are equal only for equal pixels."""
         return self._all("fingerprints", np.uint64)
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        """Alike for images that look alike."""
+        """Perceptual hashes, which have most bits in common for images that look alike."""
         return self._all("hashes", np.uint64)
 
     @property
@@ -53,7 +53,7 @@ class Inspection:
 
     @property
     def contrast(self) -> NDArray[np.uint8]:
-        """The difference of its highest and lowest level."""
+        """The difference between the highest and lowest level of each image."""
         return self._all("contrast", np.uint8)
 
     def _all(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:

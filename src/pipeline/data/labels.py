@@ -1,4 +1,4 @@
-"""Labels as a source has them: numbers that are written as floats become whole ones."""
+"""Normalise the labels of a source: whole numbers that are written as floats become integers."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,14 +7,17 @@ from pipeline.errors import PipelineError
 
 
 def without_points(labels: Sequence[Any], known: Collection[str]) -> Sequence[Any]:
-    """0 for `0.0`, as pandas writes a column that once had a gap; all other labels as they are.
+    """Replace labels such as `0.0` with 0, if all are numbers; otherwise return them unchanged.
+
+    pandas writes integers like that if a value in their column was missing.
 
     Args:
-        labels: numbers or texts.
-        known: names of classes that are kept as they are, since an earlier version has pinned them.
+        labels: Numbers or texts.
+        known: Names of classes; if labels with a point are among them, an earlier version has pinned them,
+            and all labels are kept as they are.
 
     Raises:
-        PipelineError: all are numbers, and some are not whole.
+        PipelineError: If all are numbers, but some are not whole.
     """
     distinct = {str(label) for label in labels}
     with_point = {label for label in distinct if "." in label}
@@ -26,6 +29,6 @@ def without_points(labels: Sequence[Any], known: Collection[str]) -> Sequence[An
         return labels
     if odd := sorted(label for label, number in numbers.items() if not number.is_integer()):
         raise PipelineError(
-            f"its labels are numbers, and not all whole, such as {odd[0]}: classes are texts or whole numbers"
+            f"its labels are numbers, but not all whole, such as {odd[0]}: use texts or whole numbers"
         )
     return [int(numbers[str(label)]) for label in labels]

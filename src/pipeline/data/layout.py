@@ -1,4 +1,4 @@
-"""Which class and split each file of a folder or archive is of, by the names of its folders or by a table."""
+"""Determine the class and split of each file of a folder or archive, by its folders, its name or a table."""
 
 import csv
 import functools
@@ -24,7 +24,7 @@ _LABELS = ("label", "labels", "class", "category", "target")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image belongs; what the source does not say is None."""
+    """The class of an image and its split, which is None if the source does not say."""
 
     label: str
     split: Split | None
@@ -35,11 +35,11 @@ class Layout:
     """How the files are laid out."""
 
     places: Mapping[str, Place]
-    # Files that are in no class, and why.
+    # Files without a class, and why.
     unplaced: Mapping[str, str]
-    # All classes by name, those without a file too, in their natural order.
+    # The names of all classes, including those without files, in natural order.
     classes: tuple[str, ...]
-    # For people.
+    # Human-readable.
     description: str
 
 
@@ -47,20 +47,20 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
     """Find the class and the split of each file.
 
     Args:
-        files: their paths with "/", in any order; none is hidden.
-        listing: the folders and tables beside them.
-        known: names of classes that tables may have, whatever they are.
+        files: Their paths with "/", in any order, without hidden files.
+        listing: The folders and tables next to them.
+        known: Names of classes that are kept as they are if a table has them.
 
     Raises:
-        PipelineError: two folders can't be told apart, or a table lacks a column or names what is not there.
+        PipelineError: If two folders have the same name, or a table is damaged or lacks a column.
     """
     if listing.pattern:
         rows = {file: match[1] for file in files if (match := re.search(listing.pattern, file)) and match[1]}
-        teller = "their names"
+        label_source = "their names"
     else:
         rows = _from_tables(listing.tables)
         rows = dict(zip(rows, map(str, without_points(list(rows.values()), known)), strict=True))
-        teller = ", ".join(sorted(listing.tables))
+        label_source = ", ".join(sorted(listing.tables))
     folder_of = {folder: _parts(folder) for folder in {file.rpartition("/")[0] for file in files}}
     folders = {_parts(folder) for folder in listing.folders}
     folders |= {folder[:depth] for folder in folder_of.values() for depth in range(1, len(folder) + 1)}
@@ -68,13 +68,13 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
     top = {folder[depth] for folder in folders if len(folder) == depth + 1}
     by_split = bool(top) and all(name.lower() in SPLIT_NAMES for name in top)
     inner = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
-    # Two classes that are called train and test hold images, not classes.
+    # Two folders called train and test with images directly in them are classes, not splits.
     by_split = by_split and (bool(inner) or bool(rows))
     where = depth + by_split
 
     places: dict[str, Place] = {}
     unplaced: dict[str, str] = {}
-    place = functools.cache(Place)  # one for all files of a class, as there may be a million
+    place = functools.cache(Place)  # shared by all files of a class, since there may be a million
     for file in files:
         folder = folder_of[file.rpartition("/")[0]]
         split = SPLIT_NAMES[folder[depth].lower()] if by_split and len(folder) > depth else None
@@ -84,24 +84,24 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
         if label is not None:
             places[file] = place(_normal(label), split)
         elif rows:
-            unplaced[file] = "has no class in its name" if listing.pattern else f"is not in {teller}"
+            unplaced[file] = "has no class in its name" if listing.pattern else f"is not in {label_source}"
         else:
-            unplaced[file] = "is in no folder of a class"
+            unplaced[file] = "is not in a class folder"
     if missing := [name for name in rows if name not in places]:
-        unplaced |= dict.fromkeys(missing, "is named by a table, but is not there")
+        unplaced |= dict.fromkeys(missing, "is named in a table, but does not exist")
     named = {place.label for place in places.values()}
     if not rows:
         names = {folder[where] for folder in folders if len(folder) == where + 1}
         named |= _apart(names)
     splits = ", ".join(sorted(top)) if by_split else ""
-    described = f"labelled by {teller}" if rows else "one folder for each class"
+    described = f"labelled by {label_source}" if rows else "one folder for each class"
     return Layout(
         places, unplaced, natural_order(named), f"{described}{f', below {splits}' if splits else ''}"
     )
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Numbers by size, other names by their characters."""
+    """Sort names: by number if all are numbers, else by their characters."""
     names = set(names)
     if all(name.isascii() and name.isdigit() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
@@ -113,10 +113,10 @@ def _normal(name: str) -> str:
 
 
 def _apart(names: set[str]) -> set[str]:
-    """The names in one normal form.
+    """Return the names in Unicode normal form C.
 
     Raises:
-        PipelineError: two are then the same.
+        PipelineError: If two names become the same.
     """
     seen: dict[str, str] = {}
     for name in sorted(names):
@@ -134,7 +134,7 @@ def _parts(folder: str) -> Parts:
 
 
 def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
-    """How many folders, one in the other, hold all the rest: archives often wrap their content in one."""
+    """Return the number of nested folders that contain everything else; archives often have one."""
     depth = 0
     while True:
         here = {folder[depth] for folder in folders if len(folder) == depth + 1}
@@ -147,7 +147,7 @@ def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
 
 
 def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
-    """{path: class} of all tables; empty if none has a column for the class."""
+    """Return {path: class} from all tables, which is empty if none of them has a column for the class."""
     labels: dict[str, str] = {}
     for path, content in sorted(tables.items()):
         rows = list(_rows(path, content))

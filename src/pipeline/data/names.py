@@ -1,4 +1,4 @@
-"""What pictures the raw images were: their names and sizes, for people; not part of what is pinned."""
+"""The names and sizes of the pictures that the raw images were made from; informative, and not pinned."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,30 @@ _FILE = "names.json"
 def write_names(
     raw: Path, names: Mapping[str, Sequence[str]], sizes: Mapping[str, NDArray[np.int32]]
 ) -> None:
-    """Write what training and test pictures are called, and their sizes, in the order of the arrays."""
-    # In one line each: a row for every number would take as much again.
+    """Write the names and sizes of training and test pictures, in the order of the arrays.
+
+    Args:
+        raw: The folder data/raw.
+        names: By NAMES.
+        sizes: By SIZES: height and width, (n, 2).
+    """
+    # Flat lists: nested ones would take twice the space.
     sizes_of = {name: of.ravel().tolist() for name, of in sizes.items()}
     text = json.dumps({**names, **sizes_of}, ensure_ascii=False)
-    # A file's name may have bytes that are no characters.
+    # The name of a file may have bytes that can't be decoded.
     (raw / _FILE).write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the pictures were that a source has read, by its NAMES and SIZES."""
+    """The pictures that a source has read, by NAMES and SIZES."""
 
     names: Mapping[str, Sequence[str]]
     sizes: Mapping[str, NDArray[np.int32]]  # height and width, (n, 2)
 
 
 def read_pictures(raw: Path) -> Pictures | None:
-    """What `write_names` wrote; None: the source has no pictures."""
+    """Read what `write_names` wrote, or return None if the source has no pictures."""
     try:
         found: dict[str, Any] = json.loads((raw / _FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Near-duplicates: test images that look like a training image, by a perceptual hash and then by the pixels.
 
-The hash has a bit for each of the lowest frequencies of an image: whether it has more of it than half of the
-training images. Images whose hashes share a quarter of their bits are compared, so that no two sets of images
-need be compared in all pairs.
+The hash has a bit for each of the lowest frequencies of an image: whether the image has more of it than half
+of the training images. Only images whose hashes have one of four quarters in common are compared, so that
+not all pairs need to be.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,31 +15,31 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Images = NDArray[np.uint8]
 
-CORRELATION = 0.99  # of the pixels of near-duplicates, at least; MNIST's ones reach 0.985 with each other
-_BITS_APART = 4  # of 63, at most; three or fewer are always found
+CORRELATION = 0.99  # minimum, of the pixels of near-duplicates; different 1s of MNIST reach 0.985
+_BITS_APART = 4  # maximum, of 63; pairs with three or fewer are always found
 _FREQUENCIES = 8  # along each side
 _BANDS, _BAND_BITS = 4, 16
-_AT_ONCE = 2**18  # pairs of hashes, some 100 bytes each
-_MOST_PAIRS = 2 * 10**8  # whose hashes are compared
-_MOST_CLOSE, _CLOSEST = 50_000, 20  # whose pixels are compared, in all and for each test image
+_AT_ONCE = 2**18  # pairs of hashes that are compared at once, about 100 bytes each
+_MOST_PAIRS = 2 * 10**8  # maximum number of pairs whose hashes are compared
+_MOST_CLOSE, _CLOSEST = 50_000, 20  # the same for pairs whose pixels are compared: in total, per test image
 
 
 @dataclass(frozen=True)
 class Hasher:
-    """Gives images their hashes."""
+    """Computes the hashes of images."""
 
     image_shape: tuple[int, ...]
-    # float32 (63,): what half of the training images have less of.
+    # float32 (63,): the median of each frequency over the training images.
     thresholds: NDArray[np.float32]
 
     @classmethod
     def of(cls, sample: Iterable[Images], image_shape: tuple[int, ...]) -> "Hasher":
-        """One whose bits are set in half of the images of `sample`, uint8 (some, pixels) each."""
+        """Create a hasher whose bits are set in half of the images of `sample`, uint8 (some, pixels) each."""
         found = [_frequencies(images, image_shape) for images in sample]
         return cls(image_shape, np.median(np.concatenate(found), axis=0))
 
     def hashes(self, images: Images) -> Hashes:
-        """uint64 (n,) of uint8 (n, pixels)."""
+        """Compute the hashes, uint64 (n,), of images, uint8 (n, pixels)."""
         bits = _frequencies(images, self.image_shape) > self.thresholds
         return np.packbits(np.pad(bits, ((0, 0), (1, 0))), axis=1).view(">u8").astype(np.uint64).ravel()
 
@@ -49,29 +49,29 @@ class Near:
     """Test images that look like a training image, the closest first."""
 
     test: NDArray[np.int64]  # (n,)
-    train: NDArray[np.int64]  # (n,): the training image that is most like each
-    correlation: NDArray[np.float64]  # (n,), of their pixels
-    is_complete: bool  # whether there was time to compare all that might be
+    train: NDArray[np.int64]  # (n,): the training image that is most similar to each
+    correlation: NDArray[np.float64]  # (n,): the correlation of their pixels
+    is_complete: bool  # whether all candidates were compared, within the limits above
 
 
 def find(train: Hashes, test: Hashes, pixels: Callable[[str, NDArray[np.int64]], Iterable[Images]]) -> Near:
-    """Find the near-duplicates of test images among training images; equal ones are left out.
+    """Find the near-duplicates of test images among training images; equal images are left out.
 
     Args:
-        train: hashes (n,).
-        test: hashes (m,).
-        pixels: gives the images of "train" or "test" with these indices, in pieces, flat.
+        train: The hashes of the training images, (n,).
+        test: The hashes of the test images, (m,).
+        pixels: Yields the images of "train" or "test" with these indices, flat, in pieces.
     """
     pairs, is_complete = _close(train, test)
     apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
-    # Of each test image the closest few.
+    # Keep the closest few for each test image.
     pairs = pairs[np.lexsort((apart, pairs[:, 1]))]
     _, first, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
     pairs = pairs[np.arange(len(pairs)) - np.repeat(first, counts) < _CLOSEST]
     is_complete = is_complete and len(pairs) <= _MOST_CLOSE
     apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
     pairs = pairs[np.argsort(apart, kind="stable")[:_MOST_CLOSE]]
-    # By the training image, so that its file is read from the start to the end.
+    # Sorted by training image, so that their file is read from start to end.
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     found = [np.empty(0)]
     for ours, theirs in zip(pixels("train", pairs[:, 0]), pixels("test", pairs[:, 1]), strict=True):
@@ -79,13 +79,13 @@ def find(train: Hashes, test: Hashes, pixels: Callable[[str, NDArray[np.int64]],
     correlation = np.concatenate(found)
     near = np.flatnonzero(correlation >= CORRELATION)
     near = near[np.lexsort((pairs[near, 0], pairs[near, 1], -correlation[near]))]
-    # Each test image once, with its closest training image.
+    # Keep each test image once, with its closest training image.
     near = near[np.sort(np.unique(pairs[near, 1], return_index=True)[1])]
     return Near(pairs[near, 1], pairs[near, 0], correlation[near], is_complete)
 
 
 def _close(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
-    """Pairs (n, 2) of training and test images with hashes few bits apart, and whether these are all."""
+    """Return pairs (n, 2) of training and test images with similar hashes, and whether these are all."""
     found, left = [np.empty((0, 2), np.int64)], _MOST_PAIRS
     for band in range(_BANDS):
         ours, theirs = (_band(hashes, band) for hashes in (train, test))
@@ -96,7 +96,7 @@ def _close(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
         ends = np.cumsum(counts)
         begun = 0
         while begun < len(test) and left > 0:
-            # As many test images as make about so many pairs; at least one.
+            # As many test images as give about _AT_ONCE pairs, at least one.
             before = ends[begun - 1] if begun else 0
             stop = max(begun + 1, int(np.searchsorted(ends, before + _AT_ONCE)))
             some = counts[begun:stop]
@@ -116,7 +116,7 @@ def _band(hashes: Hashes, band: int) -> Hashes:
 
 
 def _correlation(some: Images, others: Images) -> NDArray[np.float64]:
-    """Pearson's, (n,), of uint8 (n, pixels); 0 for an image of one colour."""
+    """Return Pearson's correlations, (n,), of images, uint8 (n, pixels); 0 for an image of one colour."""
     a, b = (part - part.mean(axis=1, keepdims=True, dtype=np.float32) for part in (some, others))
     product, *norms = (np.einsum("ij,ij->i", x, y, dtype=np.float64) for x, y in ((a, b), (a, a), (b, b)))
     both = np.sqrt(norms[0] * norms[1])
@@ -124,7 +124,7 @@ def _correlation(some: Images, others: Images) -> NDArray[np.float64]:
 
 
 def _frequencies(images: Images, image_shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """float32 (n, 63): how much an image has of each low frequency, but for its brightness and contrast."""
+    """Return the low frequencies of images, float32 (n, 63), whatever their brightness and contrast."""
     shaped = images.reshape(-1, *image_shape)
     grey = shaped.astype(np.float32) if shaped.ndim == 3 else shaped.mean(axis=3, dtype=np.float32)
     down, across = (_cosines(size) for size in image_shape[:2])
@@ -134,6 +134,6 @@ def _frequencies(images: Images, image_shape: tuple[int, ...]) -> NDArray[np.flo
 
 @cache
 def _cosines(size: int) -> NDArray[np.float32]:
-    """float32 (8, size): the beginning of the discrete cosine transform."""
+    """Return the first rows of the discrete cosine transform, float32 (8, size)."""
     angles = np.pi * (2 * np.arange(size) + 1) * np.arange(_FREQUENCIES)[:, None] / (2 * size)
     return np.cos(angles).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Packages of npm and Debian: fetched by the programs that know how, read as they stream, never unpacked."""
+"""Packages of npm and Debian: fetched by npm and APT, and read as a stream without unpacking them to disk."""
 
 import gzip
 import os
@@ -19,19 +19,19 @@ from pipeline.errors import PipelineError
 
 
 def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
-    """Read the IDX files, wherever they lie in a tar archive, as it streams by; nothing is unpacked to disk.
+    """Read the IDX files anywhere in a tar archive as a stream; nothing is unpacked to disk.
 
     Args:
-        file: the archive, uncompressed.
-        name: what to call it in a refusal.
-        max_bytes: of the archive, and that any file in it may unpack to.
+        file: The archive, uncompressed.
+        name: What to call it in a message.
+        max_bytes: The largest size of the archive, and of any unpacked file in it.
 
     Raises:
-        PipelineError: the archive is damaged or exceeds `max_bytes`, an IDX file is refused, or
-            *any* member would lie outside the archive or is neither file nor folder.
+        PipelineError: If the archive is damaged or exceeds `max_bytes`, an IDX file is refused, or *any*
+            member is outside of the archive or neither a file nor a folder.
     """
     arrays = {}
-    # A streaming tarfile only reads.
+    # In streaming mode, tarfile calls only `read`.
     capped = cast(IO[bytes], _Capped(file, name, max_bytes))
     try:
         with tarfile.open(fileobj=capped, mode="r|", tarinfo=WholeMember) as archive:
@@ -39,21 +39,21 @@ def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise PipelineError(
-                        f"{name} holds {member.name}, which lies outside the package: refused"
+                        f"{name} contains {member.name}, which is outside of the package: refused"
                     )
                 if not (member.isfile() or member.isdir()):
-                    raise PipelineError(f"{name} holds {member.name}, a link or a device: refused")
+                    raise PipelineError(f"{name} contains {member.name}, a link or a device: refused")
                 content = archive.extractfile(member)
                 raw_name = idx.raw_name(path.name)
                 if content and raw_name:
                     arrays[raw_name] = idx.read(content, path.name, max_bytes)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PipelineError(f"{name} is not a whole archive: {error}") from None
+        raise PipelineError(f"{name} is not a complete archive: {error}") from None
     return arrays
 
 
 class _Capped:
-    """A stream that refuses to give more than so many bytes."""
+    """A stream that raises an error after more than `max_bytes` bytes."""
 
     def __init__(self, file: Readable, name: str, max_bytes: int) -> None:
         self._file, self._name, self._max_bytes, self._left = file, name, max_bytes, max_bytes
@@ -67,10 +67,10 @@ class _Capped:
 
 
 def run(command: Sequence[str], folder: str, deadline: float) -> None:
-    """Run a program in `folder`; whatever happens, it and its children are gone afterwards.
+    """Run a program in `folder`; whatever happens, it and its children have ended afterwards.
 
     Raises:
-        PipelineError: it is not installed, failed, or did not finish within `deadline` seconds.
+        PipelineError: If it is not installed, fails, or does not finish within `deadline` seconds.
     """
     try:
         process = subprocess.Popen(
@@ -99,10 +99,10 @@ def run(command: Sequence[str], folder: str, deadline: float) -> None:
 
 
 def only(folder: str, pattern: str) -> Path:
-    """The file in `folder` that a program delivered.
+    """Return the file in `folder` that a program has delivered.
 
     Raises:
-        PipelineError: there is none.
+        PipelineError: If there is none.
     """
     for path in Path(folder).glob(pattern):
         return path

@@ -1,4 +1,4 @@
-"""The pictures below a folder, found by names that may lack the folder or the ending, as tables have them."""
+"""Find pictures below a folder by names as in tables, which may lack the folder or the file extension."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from pipeline.errors import PipelineError
 
 
 class Pictures:
-    """All below one folder, listed when the first is searched for.
+    """All pictures below one folder, which is listed when the first one is searched for.
 
     Args:
-        folder: whatever lies outside of it is not found.
+        folder: The folder; nothing outside of it is found.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,14 +24,18 @@ class Pictures:
         self._was_searched = False
 
     def find(self, name: str, split: Split | None = None) -> str | None:
-        """The path of a picture below the folder, with "/"; None: there is none.
+        """Find a picture.
 
         Args:
-            name: the end of its path, with or without the ending of its format.
-            split: which it is of; None: any but the test pictures, which often have no labels.
+            name: The end of its path, with or without the file extension.
+            split: The split that it belongs to. If None, a test picture is chosen only if there is no other,
+                since test pictures often have no labels.
+
+        Returns:
+            Its path below the folder, with "/", or None if there is no such picture.
 
         Raises:
-            PipelineError: it may be one of several.
+            PipelineError: If the name is ambiguous.
         """
         name = name.replace("\\", "/")
         found = [path for path in self._by_stem.get(_stem(name), ()) if _is_called(path, name)]
@@ -40,8 +44,8 @@ class Pictures:
             suitable = [path for path in found if _suits(split_above(path), split)]
             if len(suitable) != 1:
                 raise PipelineError(
-                    f"{name} may be {found[0]} or {found[1]}: write such a path into the table, or give the "
-                    "folder that has only the right ones"
+                    f"{name} may be {found[0]} or {found[1]}: write the path into the table, or give a "
+                    "folder that has only the right pictures"
                 )
             found = suitable
         self._was_searched |= bool(found)
@@ -49,18 +53,19 @@ class Pictures:
         return found[0] if found else None
 
     def locate(self, folder: Path, name: str, split: Split | None) -> tuple[str, Path, Split | None]:
-        """Where the picture is that a table names: at that path below the table's folder, or found.
+        """Locate a picture that a table names: at that path below the table's folder, or as `find` does.
 
         Args:
-            folder: of the table, which is the folder of all pictures or below it.
-            name: as for `find`, and so is `split`.
+            folder: The folder of the table, which is the folder of all pictures or below it.
+            name: The name in the table, as for `find`.
+            split: The split that it belongs to, as for `find`.
 
         Returns:
-            What to call it, the path, and of one that was found the split that folders say.
+            What to call it, its path, and, if `find` found it, the split of the folders above it.
 
         Raises:
-            ValueError: it lies outside of the folder.
-            PipelineError: it may be one of several.
+            ValueError: If it is outside of the folder.
+            PipelineError: If the name is ambiguous.
         """
         path = folder / name
         self._refuse_outside(path, folder)
@@ -78,13 +83,13 @@ class Pictures:
         path.resolve().relative_to(self._resolved[folder])
 
     def unnamed(self) -> Iterator[str]:
-        """Those that were neither found nor noted, if any was searched for."""
+        """Yield the pictures that no table has named, provided that `find` has found any."""
         if self._was_searched:
             yield from (path for paths in self._by_stem.values() for path in paths if path not in self._named)
 
     @property
     def are_in_folders(self) -> bool:
-        """Whether they lie in several folders beside those of splits, which may be classes."""
+        """Whether they are in several folders other than those of splits, which may be classes."""
         folders = {path.rpartition("/")[0] for paths in self._by_stem.values() for path in paths}
         return (
             len({tuple(part for part in folder.split("/") if not split_of(part)) for folder in folders}) > 1
@@ -103,7 +108,7 @@ class Pictures:
 
 
 def split_above(path: str) -> Split | None:
-    """Which split the folders above a picture are called by."""
+    """Return the split that a folder above a picture is named after, if there is one."""
     return next((split for part in path.split("/")[:-1] if (split := split_of(part))), None)
 
 
@@ -112,7 +117,7 @@ def _suits(found: Split | None, wanted: Split | None) -> bool:
 
 
 def _bare(path: str) -> str:
-    """Without the ending of a picture."""
+    """Return a path without the file extension of a picture."""
     return path.rpartition(".")[0] if path.lower().endswith(ENDINGS) else path
 
 

@@ -1,4 +1,4 @@
-"""Work on all cores: pieces are done in forked processes, a few ahead of who takes the results."""
+"""Process pieces of work on all cores, in forked processes that stay only a few pieces ahead."""
 
 import multiprocessing
 import os
@@ -13,18 +13,21 @@ from pipeline.processes.system import die_with_parent
 Key = TypeVar("Key")
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
-_AHEAD = 2  # pieces for each process
+_AHEAD = 2  # pieces that may be waiting for each process
 
 
 def in_order(
     work: Callable[[Piece], Result], pieces: Iterable[tuple[Key, Piece, int]], few: int
 ) -> Iterator[tuple[Key, Result]]:
-    """What `work` makes of each piece, in the order of the pieces and in bounded memory.
+    """Apply `work` to each piece, in the order of the pieces and in bounded memory.
 
     Args:
-        work: a function that a process can be told by name; what it uses was imported or opened before.
-        pieces: each with a key, which stays here, and how much it is.
-        few: how much is done here, before the processes would have started.
+        work: A picklable function; what it uses must have been imported or opened before.
+        pieces: Each with a key, which stays in this process, and its size.
+        few: The total size that is processed here, which takes less time than starting processes.
+
+    Yields:
+        The key and the result of each piece.
     """
     pool: ProcessPoolExecutor | None = None
     waiting: deque[tuple[Key, Future[Result]]] = deque()
@@ -49,12 +52,12 @@ def in_order(
 
 
 def cores() -> int:
-    """How many processes may work at once."""
+    """Return the number of processes that can run at once."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin() -> None:
     die_with_parent()
-    # Ctrl-C reaches all processes of a terminal; the one that has the pool ends the others.
+    # Ctrl-C reaches all processes of a terminal, but only the one that owns the pool should end the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

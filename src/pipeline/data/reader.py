@@ -1,7 +1,7 @@
-"""The reader: from a picture, whatever its format, size and mode, to the array that a data set consists of.
+"""The reader: turn a picture of any format, size and mode into an array as data sets consist of.
 
-The same function reads a picture when it is fetched, predicted, served and drawn; its settings travel with
-the model.
+The same function reads a picture when it is fetched, predicted, served and drawn; its settings are stored
+with the model.
 """
 
 import io
@@ -27,14 +27,14 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _WORDS = "PNG, JPEG, GIF, BMP, WebP or TIFF"
 BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II", b"MM")
 _ORIENTATION = 0x0112  # a tag of EXIF
-_TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange height and width
+_TRANSPOSED = (5, 6, 7, 8)  # orientations that swap height and width
 
 
 class PictureError(PipelineError):
     """A picture that can't be read; `reason` is the sentence without the picture's name."""
 
     def __init__(self, name: str, reason: str) -> None:
-        # Both, or it could not pass between processes.
+        # Both are arguments, so that the exception can be pickled and passed between processes.
         super().__init__(name, reason)
         self.reason = reason
 
@@ -43,19 +43,19 @@ class PictureError(PipelineError):
 
 
 def read_picture(source: bytes | str | Path, settings: ReaderSection) -> NDArray[np.uint8]:
-    """Read one encoded picture, by its content and not by its name's ending.
+    """Read one encoded picture; its format is detected by its content, not by its name.
 
     Args:
-        source: its bytes, or the path of the file.
+        source: Its bytes, or the path of the file.
         settings: `data.reader`.
 
     Returns:
-        uint8 (height, width) if `settings.colour` is grey, else (height, width, 3); of an animation
-        the first frame.
+        uint8 (height, width) if `settings.colour` is grey, else (height, width, 3); the first frame of an
+        animation.
 
     Raises:
-        PictureError: it is empty, no picture, damaged, has too many pixels, or nothing is on it that
-            could be prepared.
+        PictureError: If it is empty, damaged or not a picture, has too many pixels, or is blank and was to
+            be prepared as a digit.
     """
     return read_sized(source, settings)[0]
 
@@ -63,7 +63,7 @@ def read_picture(source: bytes | str | Path, settings: ReaderSection) -> NDArray
 def read_sized(
     source: bytes | str | Path, settings: ReaderSection
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """As `read_picture`, and the height and width that the picture had."""
+    """Read a picture as `read_picture` does, and return also the height and width that it had."""
     name = "The picture" if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes):
         source = _read_file(name)
@@ -71,37 +71,37 @@ def read_sized(
         return _read(source, settings)
     except PictureError as error:
         raise PictureError(name, error.reason) from None
-    # Pillow's decoders raise whatever a damaged file makes them stumble over.
+    # Pillow's decoders may raise anything for a damaged file.
     except Exception as error:
         raise PictureError(name, f"is damaged: {str(error) or type(error).__name__}") from None
 
 
 def describe(source: bytes | str | Path) -> tuple[tuple[int, int], str] | None:
-    """Height and width of a picture and its mode, by Pillow's name; None: it is no picture."""
+    """Return a picture's (height, width) and Pillow's name of its mode, or None if it is not a picture."""
     pillow = _pillow()
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with pillow.open(file, formats=FORMATS) as image:
             size, mode = (image.height, image.width), image.mode
             turned = image.format in ("JPEG", "TIFF") and image.getexif().get(_ORIENTATION) in _TRANSPOSED
-    # As for reading.
+    # Any exception, as in `read_sized`.
     except Exception:
         return None
     return (size[::-1] if turned else size), mode
 
 
 def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint8]:
-    """Take one image that is an array already.
+    """Check one image that is already an array.
 
     Args:
-        array: must be uint8 of the shape that `settings` makes of pictures.
+        array: Must be uint8, of the shape that pictures get by `settings`.
         settings: `data.reader`.
 
     Returns:
         The array itself.
 
     Raises:
-        PictureError: it has another type or shape.
+        PictureError: If it has another type or shape.
     """
     if array.dtype != np.uint8 or array.shape != settings.image_shape:
         raise PictureError(
@@ -112,15 +112,15 @@ def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint
 
 
 def _read_file(path: str) -> bytes:
-    """The content of a file that begins as a picture does; of others only the beginning."""
+    """Return the content of a file that begins like a picture; of others only the beginning."""
     try:
-        # A pipe would else be waited for.
+        # Non-blocking, since opening a pipe would wait for a writer.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         raise PictureError(path, "is missing") from None
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise PictureError(path, "is no file")
+            raise PictureError(path, "is not a file")
         with open(number, "rb", buffering=0, closefd=False) as file:
             begin = file.read(16)
             return begin + file.read() if begin.startswith(BEGINNINGS) else begin
@@ -130,12 +130,12 @@ def _read_file(path: str) -> bytes:
 
 @cache
 def _pillow() -> Any:
-    # A third of what an import of this module would cost, which arrays need not pay.
+    # Imported here, since it would be a third of the import time of this module, and arrays don't need it.
     from PIL import Image
 
-    # The limit is ours, and by the same number on every machine.
+    # Our own limit, `max_pixels`, applies instead.
     Image.MAX_IMAGE_PIXELS = None
-    # Odd metadata of a picture is nobody's concern here.
+    # Warnings about the metadata of a picture don't matter here.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image
 
@@ -147,7 +147,7 @@ def _read(content: bytes, settings: ReaderSection) -> tuple[NDArray[np.uint8], t
     try:
         image = pillow.open(io.BytesIO(content), formats=FORMATS)
     except pillow.UnidentifiedImageError:
-        raise PictureError("", f"is no {_WORDS} picture, by its content") from None
+        raise PictureError("", f"is not a {_WORDS} picture, by its content") from None
     width, height = image.size
     if width * height > settings.max_pixels:
         raise PictureError(
@@ -158,22 +158,22 @@ def _read(content: bytes, settings: ReaderSection) -> tuple[NDArray[np.uint8], t
     if image.format == "JPEG" and not digit:
         _decode_small(image, settings)
     image.load()
-    # Other files carry no orientation; asking costs as much as decoding a small picture.
+    # Other files have no orientation, and looking for it takes as long as decoding a small picture.
     if image.info or image.format == "TIFF":
         image = _upright(image)
-    # By the shape of what was decoded, which may be smaller.
+    # Whether it was turned shows in the shape of the decoded image, which may be smaller.
     size = (width, height) if (image.width > image.height) == (height > width) else (height, width)
     if digit:
         prepared = prepare_digit(_levels_for_digit(image, settings), settings.image_size)
         if prepared is None:
-            raise PictureError("", "has nothing on it: all of it is of one colour")
+            raise PictureError("", "is blank: all of it has one colour")
         return (prepared if settings.colour == "grey" else np.repeat(prepared[:, :, None], 3, axis=2)), size
     flat = _flat(image, "L" if settings.colour == "grey" else "RGB", settings.background)
     return _resized(flat, settings), size
 
 
 def _decode_small(image: "Image", settings: ReaderSection) -> None:
-    """Have a large JPEG decoded at a half, a quarter or an eighth, still larger than what is wanted."""
+    """Have a large JPEG decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the final size."""
     height, width = settings.image_size
     if image.getexif().get(_ORIENTATION) in _TRANSPOSED:
         height, width = width, height
@@ -192,7 +192,7 @@ def _upright(image: "Image") -> "Image":
 
 
 def _flat(image: "Image", mode: str, background: str) -> "Image":
-    """In the wanted mode, L or RGB, of 8 bits, laid over the background where it is transparent."""
+    """Convert to mode L or RGB, with 8 bits, and put the background behind transparent parts."""
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
@@ -206,18 +206,24 @@ def _flat(image: "Image", mode: str, background: str) -> "Image":
 
 
 def _eight_bits(image: "Image") -> "Image":
-    """Whole levels from 0 to 65535 as levels from 0 to 255."""
+    """Convert whole levels from 0 to 65535 to levels from 0 to 255."""
     levels = np.asarray(image)
     low, high = levels.min(), levels.max()
     if levels.dtype.kind == "f" or low < 0 or high > 65535:
-        raise PictureError("", f"has levels from {low:g} to {high:g}; they must be whole, of 8 or 16 bits")
+        raise PictureError(
+            "", f"has levels from {low:g} to {high:g}; they must be whole numbers of 8 or 16 bits"
+        )
     reduced = (levels.astype(np.uint32) * 255 + 32767) // 65535
     reduced_image: Image = _pillow().fromarray(reduced.astype(np.uint8))
     return reduced_image
 
 
 def _levels_for_digit(image: "Image", settings: ReaderSection) -> NDArray[np.uint8]:
-    """Grey levels uint8 (height, width); black ink without paper would vanish on a black background."""
+    """Return grey levels, uint8 (height, width).
+
+    Ink on a transparent background would vanish on a background of its own colour; if so, the other one is
+    used.
+    """
     levels = np.asarray(_flat(image, "L", settings.background))
     if image.has_transparency_data and levels.min() == levels.max():
         other = "white" if settings.background == "black" else "black"
@@ -226,7 +232,7 @@ def _levels_for_digit(image: "Image", settings: ReaderSection) -> NDArray[np.uin
 
 
 def _resized(image: "Image", settings: ReaderSection) -> NDArray[np.uint8]:
-    """Brought to the wanted size, with antialiasing."""
+    """Resize to `settings.image_size`, with antialiasing."""
     pillow = _pillow()
     height, width = settings.image_size
     lanczos = pillow.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""A table of images: which of its columns are labels, names of files, splits and pixels."""
+"""A table of images: determine which of its columns are labels, file names, splits and pixels."""
 
 import csv
 import re
@@ -17,34 +17,34 @@ _FILES = (
     *("image_id", "image_name", "id_code", "img", "file_path", "id"),
 )
 _SPLIT = ("split", "usage", "subset")
-_NUMBERS = ("", "unnamed: 0", "id", "index")  # of the rows, as pandas and Kaggle write them
-_TEXTS = ("pixels", "pixel")  # all numbers of an image as one text, as in FER2013
+_NUMBERS = ("", "unnamed: 0", "id", "index")  # row numbers, as pandas and Kaggle write them
+_TEXTS = ("pixels", "pixel")  # all pixels of an image in one text, as in FER2013
 _FEWEST_PIXELS = 16
-_FIRST = 100  # rows by which a table is known
+_FIRST = 100  # rows that are read to find out what the columns are
 _MARKS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file, whose header was read, and of a table of files perhaps the first rows."""
+    """One file whose header was read; of a table of file names, the first rows may have been read too."""
 
     name: str
     lines: Lines
     header: Sequence[str]
     separator: str
-    # The column with the class; several: one for each class, with a 1 for that of the image.
+    # The column with the class; if several, there is one for each class, with a 1 for that of the image.
     labels: Sequence[int]
-    # The column with the names of files; None: it has pixels.
+    # The column with the file names, or None if the table has pixels.
     files: int | None
-    first: Sequence[Sequence[str]]  # rows of a table that is alone
+    first: Sequence[Sequence[str]]  # the rows that were already read, if the table is alone
 
     def rows(self) -> Iterator[list[str]]:
-        """Those that were not read yet."""
+        """Yield the rows that have not been read yet."""
         return csv.reader(iter(self.lines), delimiter=self.separator)
 
     @property
     def splits(self) -> int | None:
-        """The column with the split."""
+        """The column with the split, if there is one."""
         return _column(self.header, _SPLIT)
 
     @property
@@ -55,38 +55,38 @@ class Table:
 
     @property
     def has_texts(self) -> bool:
-        """Whether all pixels are in one column."""
+        """Whether all pixels of an image are in one column."""
         return [self.header[at].lower() in _TEXTS for at in self.pixels] == [True]
 
     @property
     def has_images(self) -> bool:
-        """Whether it has labels, and by the names of its columns images."""
+        """Whether it has labels and, judging by the names of its columns, images."""
         return bool(self.labels) and (
             self.files is not None or self.has_texts or len(self.header) >= _FEWEST_PIXELS
         )
 
     @property
     def without_labels(self) -> str:
-        """The sentence that it has none."""
+        """The message that it has no labels."""
         if len(self.header) < 2:
             return f"{self.name} has one column: it needs a label and pixels, or a label and file names"
         return (
-            f"{self.name} has no column of labels: it has {', '.join(self.header[:9])}; say which with "
+            f"{self.name} has no label column: it has {', '.join(self.header[:9])}; choose one with "
             "--set label_column=NAME"
         )
 
     def names_one_of(self, pictures: Pictures, split: Split | None) -> bool:
-        """Whether one of the first rows names a picture that is there."""
+        """Check whether one of the first rows names an existing picture."""
         names = [
             row[self.files].strip() for row in self.first if self.files is not None and row[self.files :]
         ]
         return any(name and pictures.find(name, split) is not None for name in names)
 
     def class_of(self, row: Sequence[str]) -> str:
-        """The class in a row; "": it has none.
+        """Return the class in a row, or "" if it has none.
 
         Raises:
-            PipelineError: the row marks several classes.
+            PipelineError: If the row marks several classes.
         """
         if len(self.labels) == 1:
             return row[self.labels[0]].strip()
@@ -94,23 +94,23 @@ class Table:
         if len(marked) > 1:
             raise PipelineError(
                 f"{self.name} has {row[self.files or 0].strip()} in several classes, "
-                f"{' and '.join(marked[:2])}: an image has one class here"
+                f"{' and '.join(marked[:2])}: an image must have one class"
             )
         return marked[0] if marked else ""
 
 
 def table_of(lines: Lines, name: str, chosen: str | None = None, *, is_alone: bool = False) -> Table:
-    """Find out what the columns of a table are.
+    """Determine what the columns of a table are.
 
     Args:
-        lines: of the file, from the first on.
-        name: to call it in a refusal.
-        chosen: the name of the column with the class; None: by the names of the columns.
-        is_alone: whether no other table says the classes: then the only column of a table of files that
-            is called nothing known is the class, and several with 0 and 1 are one for each class.
+        lines: The lines of the file, from the first one on.
+        name: What to call the file in a message.
+        chosen: The name of the column with the class. If None, it is found by the names of the columns.
+        is_alone: Whether no other table has the classes. If so, and it is a table of file names, a single
+            column of unknown meaning is the class, and several with 0 and 1 are one for each class.
 
     Raises:
-        PipelineError: it has no header.
+        PipelineError: If it has no header.
     """
     header, separator = header_of(lines, name)
     label = _label_column(header, chosen, is_alone=is_alone)
@@ -130,24 +130,24 @@ def table_of(lines: Lines, name: str, chosen: str | None = None, *, is_alone: bo
 
 
 def is_example(name: str) -> bool:
-    """Whether a file is what Kaggle calls a sample submission, whose labels mean nothing."""
+    """Check whether a file is what Kaggle calls a sample submission, whose labels mean nothing."""
     return re.search("(sample|example).?submission", name, re.IGNORECASE) is not None
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """The place of the first of the names that the header has."""
+    """Return the index of the first of the names that is in the header."""
     lowered = [column.lower() for column in header]
     return next((lowered.index(name) for name in names if name in lowered), None)
 
 
 def _others(header: Sequence[str]) -> list[int]:
-    """The places of the columns whose names say nothing of what they are."""
+    """Return the indices of the columns whose names don't tell what they are."""
     known = (*_FILES, *_SPLIT, *_NUMBERS, *_TEXTS)
     return [at for at, name in enumerate(header) if name.lower() not in known]
 
 
 def _label_column(header: Sequence[str], chosen: str | None, *, is_alone: bool) -> int | None:
-    """The place of the column with the class; of a table of files that is alone, its only other column."""
+    """Return the index of the column with the class; see `table_of`."""
     if len(header) < 2:
         return None
     if chosen is not None:

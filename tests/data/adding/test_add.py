@@ -200,7 +200,7 @@ def test_options_say_what_the_pictures_become(clone, pets):
     arrays = clone.fetch("pets")
     assert arrays["train_images"].shape == (15, 12, 10)
     for wrong, reason in (
-        ({"image_size": "0x3"}, "0x3 is no size"),
+        ({"image_size": "0x3"}, "0x3 is not a size"),
         ({"colour": "pink"}, "should be grey or rgb"),
         ({"resize": "x"}, "should be pad or crop or stretch"),
     ):
@@ -269,7 +269,7 @@ def test_a_file_with_another_time_and_the_same_content_is_no_change(clone, pets)
     clone.add(pets)
     before = clone.conf("pets")
     os.utime(pets / "cat" / "1.png")
-    assert clone.add(pets)[-1] == "All is as conf/data/pets.yaml pins it."
+    assert clone.add(pets)[-1] == "Everything is as pinned in conf/data/pets.yaml."
     assert clone.conf("pets") == before
 
 
@@ -328,9 +328,7 @@ def test_an_update_leaves_the_comments_of_a_person_and_says_so_where_it_can_not(
 
     file.write_text(after + "timeout: 30.0\n")
     save(pets / "no" / "2.png", 998)
-    assert any(
-        "comments and other edits of its text are lost" in line for line in clone.add(pets, update=True)
-    )
+    assert any("your comments and formatting are lost" in line for line in clone.add(pets, update=True))
     clone.fetch("pets")
 
 
@@ -363,12 +361,12 @@ def test_a_reader_edited_by_hand_is_pinned_by_update(clone, pets):
 
 
 def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path):
-    with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml exists and is of other data"):
+    with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml exists and describes other data"):
         clone.add(pets, name="mnist")
     clone.add(pets, name="mnist", force=True)
     assert clone.conf("mnist")["classes"] == ["cat", "dog", "owl"]
     (clone.workspace.root / "conf" / "data" / "odd.yaml").write_text("a: [")
-    with pytest.raises(PipelineError, match="is no file of a data set"):
+    with pytest.raises(PipelineError, match="does not describe a data set"):
         clone.add(pets, name="odd")
     with pytest.raises(PipelineError, match=r"no conf/data/other\.yaml to update"):
         clone.add(pets, name="other", update=True)
@@ -391,17 +389,17 @@ def test_what_is_no_picture_is_skipped_and_named(clone, pets, tmp_path):
         (pets / hidden).parent.mkdir(exist_ok=True, parents=True)
         (pets / hidden).write_bytes(b"x")
     lines = clone.add(pets)
-    assert "The class 'empty class' has no image and is left out." in lines
+    assert "The class 'empty class' has no images and is left out." in lines
     assert "Skipped: 7 files." in lines
     said = "\n".join(lines)
     for name, reason in (
         ("cat/link.png", "is a link that leads nowhere or out of the folder"),
         ("cat/dead.png", "is a link that leads nowhere"),
-        ("cat/text.png", "is no PNG"),
+        ("cat/text.png", "is not a PNG"),
         ("cat/empty.png", "is empty"),
         ("dog/half.png", "is damaged"),
-        ("top.png", "is in no folder of a class"),
-        ("cat/pipe.png", "is no file"),
+        ("top.png", "is not in a class folder"),
+        ("cat/pipe.png", "is not a file"),
     ):
         assert re.search(rf"^  {re.escape(name)} {reason}", said, re.MULTILINE), name
     assert len(clone.fetch("pets")["train_labels"]) == 24
@@ -477,20 +475,20 @@ def test_a_thousand_classes_are_added_and_one_more_is_refused(clone, tmp_path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda root: (root / "empty").mkdir(), "has no picture"),
+        (lambda root: (root / "empty").mkdir(), "has no PNG, .* pictures"),
         (lambda root: save(root / "empty" / "cat" / "1.png", 1), "one class, 'cat'"),
         (lambda root: save(root / "empty" / "1.png", 1), "put the images of each class into a folder"),
         (
             lambda root: save(root / "empty" / "1.txt", 1, format="PPM"),
-            r"(?s)has no picture.*1\.txt is no PNG",
+            r"(?s)has no PNG, .* pictures.*1\.txt is not a PNG",
         ),
         (lambda root: None, "There is no"),
         (lambda root: (root / "empty").write_bytes(b"\x80\x04abc"), "is a pickle"),
-        (lambda root: (root / "empty").write_bytes(b"hello"), "is nothing that images are read from"),
+        (lambda root: (root / "empty").write_bytes(b"hello"), "can't be read as images"),
         (lambda root: save(root / "empty", 1), "is one picture"),
         (
             lambda root: [save(root / "empty" / name / "1.png", ord(name)) for name in "ab"],
-            "no image is for testing",
+            "there are no test images",
         ),
     ],
 )
@@ -509,7 +507,7 @@ def test_a_name_that_would_be_none_is_refused(clone, pets, name):
 
 def test_a_class_that_reads_as_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
-    with pytest.raises(PipelineError, match="can't be named in conf/"):
+    with pytest.raises(PipelineError, match="can't be used in conf/"):
         clone.add(pets)
 
 

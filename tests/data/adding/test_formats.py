@@ -80,7 +80,7 @@ def test_kaggles_test_file_without_labels_is_left_out_and_said(clone, tmp_path):
     (tmp_path / "recogniser" / "train.csv").write_bytes(text(kaggle(TRAIN)))
     (tmp_path / "recogniser" / "test.csv").write_bytes(text([row[1:] for row in kaggle(TEST)]))
     lines = clone.add(tmp_path / "recogniser", name="mine")
-    assert "  test.csv has no column of labels" in lines
+    assert "  test.csv has no label column" in lines
     arrays = clone.fetch("mine")
     assert len(arrays["train_labels"]) + len(arrays["test_labels"]) == 300
     assert 40 < len(arrays["test_labels"]) < 80
@@ -106,7 +106,7 @@ def test_csv_of_file_names(clone, tmp_path):
     assert clone.conf("mine")["classes"] == ["a", "b"]
     assert len(arrays["train_labels"]) == 16
     (tmp_path / "listed" / "all.csv").write_bytes(text([*rows, ["../../secret.png", "a"]]))
-    with pytest.raises(PipelineError, match="lies outside of the table's folder: refused"):
+    with pytest.raises(PipelineError, match="is outside of the table's folder: refused"):
         clone.add(tmp_path / "listed" / "all.csv", name="other")
 
 
@@ -121,7 +121,7 @@ def test_the_only_other_column_of_a_table_of_files_is_the_label(clone, tmp_path,
     assert clone.conf("mine")["classes"] == sorted([str(label), "x"])
     with_more = [[*row, "y"] for row in rows]
     (tmp_path / "listed" / "all.csv").write_bytes(text(with_more))
-    with pytest.raises(PipelineError, match=r"no column of labels: .*breed.*--set label_column"):
+    with pytest.raises(PipelineError, match=r"no label column: .*breed.*--set label_column"):
         clone.add(tmp_path / "listed" / "all.csv")
     clone.add(tmp_path / "listed" / "all.csv", name="other", settings=("label_column=breed",))
     assert clone.conf("other")["classes"] == sorted([str(label), "x"])
@@ -141,13 +141,13 @@ def test_the_numbers_of_the_rows_of_a_csv_are_no_pixels(clone, tmp_path, name):
     ("change", "reason"),
     [
         (lambda rows: [*rows[:3], rows[3][:-1], *rows[4:]], "has 64 fields in row 4, and 65 columns"),
-        (lambda rows: [*rows[:3], [1, "NaN", *rows[3][2:]], *rows[4:]], "no numbers"),
+        (lambda rows: [*rows[:3], [1, "NaN", *rows[3][2:]], *rows[4:]], "not finite numbers"),
         (lambda rows: [*rows[:3], [1, "x", *rows[3][2:]], *rows[4:]], "could not convert string 'x'"),
         (lambda rows: [*rows[:3], [1, 256, *rows[3][2:]], *rows[4:]], "from 0 to 256; they must be whole"),
         (lambda rows: [*rows[:3], ["", *rows[3][1:]], *rows[4:]], "has no label in row 4"),
-        (lambda rows: [row[:-1] for row in rows], "63 pixels an image, which make no square"),
-        (lambda rows: rows[1:], "has no names of columns"),
-        (lambda rows: [row[1:] for row in rows], "has no column of labels"),
+        (lambda rows: [row[:-1] for row in rows], "63 pixels per image, which is not a square"),
+        (lambda rows: rows[1:], "has no column names"),
+        (lambda rows: [row[1:] for row in rows], "has no label column"),
         (lambda rows: [["label", *range(200_000)]], "has 200,001 columns"),
         (lambda rows: rows[:1], "has no"),
     ],
@@ -239,9 +239,9 @@ def test_a_folder_may_hold_one_npz_of_all_arrays(clone, tmp_path):
         ("label_column", "write a setting of the source"),
         ("images=3", "write a setting of the source"),
         ("kind=idx", "write a setting of the source"),
-        ("label_column=y", "a source of the kind npz has no such setting"),
+        ("label_column=y", "a source of kind npz has no such setting"),
         ("unreadable=maybe", "should be 'refuse' or 'skip'"),
-        ("arrays={", "is no YAML"),
+        ("arrays={", "is not valid YAML"),
     ],
 )
 def test_a_setting_that_the_source_does_not_have_is_refused(clone, tmp_path, typed, reason):
@@ -253,15 +253,15 @@ def test_a_setting_that_the_source_does_not_have_is_refused(clone, tmp_path, typ
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"x_train": np.linspace(-1, 1, 300 * 64).reshape(300, 8, 8)}, "x_train holds values from -1 to"),
-        ({"x_train": np.full((300, 8, 8), np.nan)}, "no numbers"),
+        ({"x_train": np.linspace(-1, 1, 300 * 64).reshape(300, 8, 8)}, "x_train has values from -1 to"),
+        ({"x_train": np.full((300, 8, 8), np.nan)}, "not finite numbers"),
         ({"x_train": np.linspace(0, 1, 300 * 64).reshape(300, 8, 8)}, "save it before it is normalised"),
-        ({"y_train": np.arange(299)}, "holds more images than y_train holds labels, 299"),
-        ({"y_train": np.ones((300, 3), int)}, "an image has one label, not several"),
-        ({"x_train": np.zeros((300, 64), np.uint8)}, "is no array of images"),
-        ({"x_train": np.array([None] * 300)}, "holds Python objects"),
-        ({"x_train": np.zeros((300, 8, 8, 2), np.uint8)}, "have 2 channels, and must be grey or have three"),
-        ({"x_train": np.zeros((300, 8, 8, 5), np.uint8)}, "have 5 channels, and must be grey or have three"),
+        ({"y_train": np.arange(299)}, "has more images than y_train has labels, 299"),
+        ({"y_train": np.ones((300, 3), int)}, "an image must have one label, not several"),
+        ({"x_train": np.zeros((300, 64), np.uint8)}, "is not a shape of images"),
+        ({"x_train": np.array([None] * 300)}, "contains Python objects"),
+        ({"x_train": np.zeros((300, 8, 8, 2), np.uint8)}, "have 2 channels, but must be grey or have three"),
+        ({"x_train": np.zeros((300, 8, 8, 5), np.uint8)}, "have 5 channels, but must be grey or have three"),
     ],
 )
 def test_an_npz_that_holds_no_images_is_refused(clone, tmp_path, change, reason):
@@ -312,8 +312,8 @@ def test_parquet_with_missing_bytes_is_skipped_or_refused_by_row(clone, tmp_path
     lines = clone.add(tmp_path / "gap.parquet", name="mine")
     assert "  gap.parquet row 8 is empty" in lines
     for content, reason in (
-        ((tmp_path / "gap.parquet").read_bytes()[:-100] + b"PAR1", "no whole Parquet file"),
-        (b"PAR1" + bytes(50), "no whole Parquet file"),
+        ((tmp_path / "gap.parquet").read_bytes()[:-100] + b"PAR1", "is not a complete Parquet file"),
+        (b"PAR1" + bytes(50), "is not a complete Parquet file"),
     ):
         (tmp_path / "bad.parquet").write_bytes(content)
         with pytest.raises(PipelineError, match=reason):
@@ -479,20 +479,20 @@ def with_a_name_that_is_no_text() -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (with_a_name_that_is_no_text, "a name in its table of contents is no UTF-8"),
+        (with_a_name_that_is_no_text, "a name in its table of contents is not UTF-8"),
         (lambda: zipped(**{"../x.png": PICTURE}), "outside of the archive: refused"),
         (lambda: zipped(**{"/x.png": PICTURE}), "outside of the archive: refused"),
         (lambda: zipped(**{"a\\..\\..\\x.png": PICTURE}), "outside of the archive: refused"),
         (encrypted, "is encrypted"),
         (
             lambda: zipped(**{"a/1.png": PICTURE, "b/2.png": PICTURE})[:-30],
-            r"it ends in \.zip, but is damaged",
+            r"its name ends in \.zip, but it is damaged",
         ),
-        (lambda: zipped(**{"a/inner.zip": zipped(**{"a/1.png": PICTURE})}), "has no picture"),
+        (lambda: zipped(**{"a/inner.zip": zipped(**{"a/1.png": PICTURE})}), "has no PNG, .* pictures"),
         (lambda: zipped(**{"a/1.png": BOMB, "b/1.png": BOMB}), "unpacks to more than 268,435,456 bytes"),
-        (lambda: lzma.compress(b"no tar"), "is nothing that images are read from"),
-        (lambda: bz2.compress(b"no tar"), "is nothing that images are read from"),
-        (lambda: b"\x28\xb5\x2f\xfd" + bytes(99), "is packed by zstd, which Python reads from 3.14 on"),
+        (lambda: lzma.compress(b"no tar"), "can't be read as images"),
+        (lambda: bz2.compress(b"no tar"), "can't be read as images"),
+        (lambda: b"\x28\xb5\x2f\xfd" + bytes(99), "compressed with zstd, which needs Python 3.14"),
     ],
 )
 def test_an_archive_that_is_unsafe_or_damaged_is_refused(clone, tmp_path, content, reason):
@@ -516,7 +516,7 @@ def test_a_tar_whose_rest_is_lost_is_refused(clone, pets, tmp_path, damage):
     else:
         content[header + 3] ^= 1
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(PipelineError, match=f"no whole zip or tar archive: .* after {header:,} bytes"):
+    with pytest.raises(PipelineError, match=f"not a complete zip or tar archive: .* after {header:,} bytes"):
         clone.add(tmp_path / "a.tar", name="mine")
     assert not (clone.workspace.root / "conf" / "data" / "mine.yaml").exists()
 

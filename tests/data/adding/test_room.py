@@ -33,4 +33,4 @@ def test_what_was_added_before_is_not_asked_for_room_again(clone, pets, monkeypa
     clone.add(pets)
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0))
     (pets / "cat" / "0.png").touch()
-    assert clone.add(pets)[-1] == "All is as conf/data/pets.yaml pins it."
+    assert clone.add(pets)[-1] == "Everything is as pinned in conf/data/pets.yaml."

@@ -36,7 +36,7 @@ def test_names_without_an_ending_find_their_pictures_and_others_are_counted(clon
     labelled = dog_breeds(tmp_path / "dogs")
     lines = clone.add(tmp_path / "dogs" / given, name="mine")
     assert clone.conf("mine")["classes"] == ["boxer", "pug"]
-    assert f"  test/{20:032x}.png is named by no table" in lines
+    assert f"  test/{20:032x}.png is not named in any table" in lines
     assert f"Skipped: {4 if given else 6} files." in lines
     assert_holds(clone.fetch("mine"), labelled)
 
@@ -56,7 +56,7 @@ def test_a_number_that_names_a_training_and_a_test_picture_means_the_training_on
     )
     lines = clone.add(tmp_path / "cifar" / given, name="mine")
     assert clone.conf("mine")["sources"][0]["images"] == 20
-    assert "  test/1.png is named by no table" in lines
+    assert "  test/1.png is not named in any table" in lines
     assert_holds(clone.fetch("mine"), labelled)
 
 
@@ -76,7 +76,7 @@ def test_a_picture_that_is_named_by_its_path_is_not_counted_as_named_by_no_table
         save(tmp_path / "scans" / "a" / f"s{number}.png", number)
         rows.append([f"./a/s{number}.png" if number < 6 else f"s{number}", number % 2])
     lines = clone.add(write(tmp_path / "scans" / "labels.csv", rows[:-1]), name="mine")
-    assert lines[lines.index("Skipped: 1 file.") + 1] == "  a/s11.png is named by no table"
+    assert lines[lines.index("Skipped: 1 file.") + 1] == "  a/s11.png is not named in any table"
 
 
 def test_a_name_that_may_be_either_of_two_pictures_is_refused(clone, tmp_path):
@@ -99,7 +99,7 @@ def test_a_picture_that_is_not_there_is_skipped_and_one_outside_is_refused(clone
     lines = clone.add(tmp_path / "dogs", name="mine")
     assert any(gone.stem in line and line.endswith("is missing") for line in lines)
     gone.symlink_to(tmp_path / "elsewhere.png")
-    with pytest.raises(PipelineError, match="lies outside of the table's folder: refused"):
+    with pytest.raises(PipelineError, match="is outside of the table's folder: refused"):
         clone.add(tmp_path / "dogs", name="other")
 
 
@@ -134,7 +134,7 @@ def test_a_table_with_a_column_for_each_class_is_read_if_an_image_has_one(clone,
     roboflow(tmp_path / "several", several=True)
     for given in ("", "train/_classes.csv"):
         with pytest.raises(
-            PipelineError, match=r"in several classes, cat and dog: an image has one class here"
+            PipelineError, match=r"in several classes, cat and dog: an image must have one class"
         ):
             clone.add(tmp_path / "several" / given, name="other")
 
@@ -184,7 +184,7 @@ def test_fer2013_beside_its_test_file_of_one_column_and_without_usage(clone, tmp
     )
     write(tmp_path / "fer" / "test.csv", [[row[1]] for row in rows])
     lines = clone.add(tmp_path / "fer", name="mine")
-    assert "  test.csv has no column of labels" in lines
+    assert "  test.csv has no label column" in lines
     arrays = clone.fetch("mine")
     assert len(arrays["train_images"]) + len(arrays["test_images"]) == len(images)
 

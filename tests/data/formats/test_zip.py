@@ -68,7 +68,7 @@ def damaged(at, byte, mark=b"PK\x01\x02"):
         (damaged(0, 0), "Bad magic number"),
         (damaged(29, 99), "Truncated"),  # a longer name
         (damaged(18, 255, b"PK\x05\x06"), "Bad offset"),
-        (damaged(0, 0xFF, "ä".encode()), "is no UTF-8"),
+        (damaged(0, 0xFF, "ä".encode()), "is not UTF-8"),
     ],
 )
 def test_a_damaged_table_is_refused(content, reason):

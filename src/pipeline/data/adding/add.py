@@ -1,4 +1,4 @@
-"""`pipeline add-data`: look at all that a path holds, say what it is, and pin it in conf/data."""
+"""`pipeline add-data`: read everything at a path, describe it, and pin it in conf/data."""
 
 import hashlib
 import importlib
@@ -25,15 +25,19 @@ from pipeline.errors import PipelineError
 
 
 def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[str]:
-    """Describe a source in lines, and write its file in conf/data.
+    """Describe a source line by line, and write its file in conf/data.
 
     Args:
-        options: what was typed.
-        workspace: the repository.
-        here: the current folder, to which a relative path is relative.
+        options: The options of the command.
+        workspace: The repository.
+        here: The current folder, against which a relative path is resolved.
+
+    Yields:
+        The lines to print.
 
     Raises:
-        PipelineError: nothing can be made of the path, or the file is there already and other images are.
+        PipelineError: If the path can't be read, an option is invalid, or the file exists and pins other
+            images.
     """
     path = options.path
     if not is_address(path):
@@ -41,7 +45,7 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     name = name_for(path) if options.name is None else options.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
-    wished = reader_of(options)
+    reader_options = reader_of(options)
     before = _existing(conf, path, options)
     kind = before["sources"][0]["kind"] if before else detect(path, workspace.home)
     values = before or _defaults(name, kind, path)
@@ -51,12 +55,12 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     values = values | {"sources": [values["sources"][0] | settings, *values["sources"][1:]]}
     module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
-    kept = workspace.scratch / "data" / f"{name}.json"
-    index = read_index(kept) if before else None
+    index_file = workspace.scratch / "data" / f"{name}.json"
+    index = read_index(index_file) if before else None
     files = _stamps(path, workspace.home, kind)
     is_known = before and index and index.state == _state(before)
-    asks_more = wished or settings or options.test_fraction is not None
-    if before and is_known and files and index and index.files == files and not asks_more:
+    has_options = reader_options or settings or options.test_fraction is not None
+    if before and is_known and files and index and index.files == files and not has_options:
         yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
         return
 
@@ -64,46 +68,53 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     yield from found.lines(path)
     after = Index(_state(found.values), files, found.index)
     if before and _state(before) == _state(found.values):
-        write_index(kept, after)
-        yield f"All is as conf/data/{name}.yaml pins it."
+        write_index(index_file, after)
+        yield f"Everything is as pinned in conf/data/{name}.yaml."
         return
     if before:
         yield f"Since conf/data/{name}.yaml was written:"
-        named = changes(index, after) if is_known and index and index.images else []
-        yield from named or [
-            f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; which ones "
-            "changed is not known here, since this clone did not pin them"
+        listed = changes(index, after) if is_known and index and index.images else []
+        yield from listed or [
+            f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; it is not "
+            "known which ones changed, since they were not pinned in this clone"
         ]
         if not options.update:
             raise PipelineError(
                 f"Nothing was written. `{update_command(options.path, name)}` pins what is there now."
             )
-    anew = text_of(found.data, found.what)
-    kept_text = updated(conf.read_text(encoding="utf-8"), found.data, anew) if before else None
-    if before and kept_text is None:
-        yield f"conf/data/{name}.yaml is written anew: comments and other edits of its text are lost."
-    write_text(conf, kept_text or anew)
-    write_index(kept, after)
+    fresh_text = text_of(found.data, found.what)
+    edited_text = updated(conf.read_text(encoding="utf-8"), found.data, fresh_text) if before else None
+    if before and edited_text is None:
+        yield f"conf/data/{name}.yaml is rewritten from scratch: your comments and formatting are lost."
+    write_text(conf, edited_text or fresh_text)
+    write_index(index_file, after)
     yield f"Wrote conf/data/{name}.yaml. Next:"
     recipe = " experiment=folder" if found.collected.rows.sizes else ""
     given = " preprocess.validation_split=given" if found.data.validation_images else ""
     yield f"  python -m pipeline data={name}{recipe}{given}"
 
 
-# --- what is there already --------------------------------------------------------------------------
+# --- the existing file ------------------------------------------------------------------------------
 
 
 def _as_in_conf(path: Path, home: Path) -> str:
-    """Relative to the repository if it lies there, else absolute."""
+    """Return the path relative to the repository if it is inside it, else as an absolute path."""
     whole = Path(os.path.normpath(path.absolute()))
     return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
 
 
 def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | None:
-    """What an earlier add-data wrote of the same path, by edits of a person as it may be."""
+    """Read what an earlier add-data wrote about the same path; a person may have edited it since.
+
+    Returns:
+        The values of the file, or None if there is none or it is to be overwritten.
+
+    Raises:
+        PipelineError: If there is nothing to update, or the file describes something else.
+    """
     if not conf.exists():
         if options.update:
-            raise PipelineError(f"There is no conf/data/{conf.name} to update: leave --update away.")
+            raise PipelineError(f"There is no conf/data/{conf.name} to update: leave out --update.")
         return None
     if options.force:
         return None
@@ -112,12 +123,12 @@ def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | No
         found = DataSection.model_validate(values).model_dump(mode="json")
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise PipelineError(
-            f"conf/data/{conf.name} exists, and is no file of a data set ({str(error).splitlines()[0]}): "
-            "mend it, choose another --name, or have it written anew with --force."
+            f"conf/data/{conf.name} exists, but does not describe a data set ({str(error).splitlines()[0]}): "
+            "fix it, choose another --name, or overwrite it with --force."
         ) from None
     if found["sources"][0].get("path") != path:
         raise PipelineError(
-            f"conf/data/{conf.name} exists and is of other data: choose another --name, or write over it "
+            f"conf/data/{conf.name} exists and describes other data: choose another --name, or overwrite it "
             "with --force."
         )
     return found
@@ -146,8 +157,12 @@ def _defaults(name: str, kind: str, path: str) -> dict[str, Any]:
 
 
 def _stamps(path: str, home: Path, kind: str) -> dict[str, list[int]]:
-    """Size and times of all files: where none changed, no content did."""
-    # A table may name pictures anywhere below its folder.
+    """Return the size and times of all files: if none of them changed, the content did not change either.
+
+    Returns:
+        {path: [bytes, modification time, status change time]}, or nothing for an address or a CSV file.
+    """
+    # The pictures that a table names may be anywhere below its folder.
     if is_address(path) or kind == "csv":
         return {}
     whole = home / path
@@ -156,8 +171,10 @@ def _stamps(path: str, home: Path, kind: str) -> dict[str, list[int]]:
 
 
 def _state(values: dict[str, Any]) -> str:
+    """Return a digest of the values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _total(values: dict[str, Any]) -> str:
+    """Return the pinned number of images in words."""
     return f"{count(values['sources'][0]['images'] or 0, 'image')}"

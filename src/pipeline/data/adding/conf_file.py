@@ -1,4 +1,4 @@
-"""The file of conf/data that describes a source: short, commented, with everything pinned."""
+"""Write and update the file in conf/data that describes a source: short, commented, everything pinned."""
 
 import json
 import re
@@ -17,51 +17,51 @@ _WORDS = ("null", "true", "false", "yes", "no", "on", "off", "nan", "inf", "none
 
 _TEXT = """\
 # {what}. Written by: pipeline add-data {path}
-# After a change of the pictures, or of the reader below: {update}
+# After changing the pictures, or the reader below: {update}
 name: {name}
 classes: {classes} # in the order of the labels; pinned
-sources: # tried in this order until one gives the bytes pinned below
+sources: # tried in this order until one yields the bytes pinned below
 {sources}
-reader: # how a picture becomes an image, wherever it comes from; it travels with the model
+reader: # how a picture becomes an image, wherever it comes from; stored with the model
   image_size: {image_size} # height and width
   colour: {colour} # grey or rgb
-  resize: {resize} # pad: the proportions are kept, with a border; crop: what is too much is cut off; stretch
-  background: {background} # black or white: the border, and what shows through where a picture is transparent
-  prepare: {prepare} # none; or digit: ink on any paper, found, scaled and centred as MNIST's digits were
-  max_pixels: {max_pixels} # that a picture may have
-validation_images: {validation_images} # the last so many training images are the source's own for it; pinned
+  resize: {resize} # pad: keep the proportions, with a border; crop: cut off the excess; stretch: distort
+  background: {background} # black or white: for the border, and where a picture is transparent
+  prepare: {prepare} # none; or digit: find ink on any paper, and scale and centre it as in MNIST
+  max_pixels: {max_pixels} # largest number of pixels of a picture
+validation_images: {validation_images} # the source's own: this many at the end of the training images; pinned
 sha256: # of data/raw/NAME.npy, as sha256sum prints it; pinned
 {digests}
-timeout: {timeout} # seconds without a byte before an attempt at a download is given up
-deadline: {deadline} # seconds that a download may take in all, further attempts included
-retries: {retries} # further attempts at a download that fails in passing, after 1, 2, 4 ... seconds
-max_bytes: {max_bytes} # that any one file may unpack to
+timeout: {timeout} # seconds without a byte before a download attempt is abandoned
+deadline: {deadline} # seconds that a download may take in total, including retries
+retries: {retries} # further attempts if a download fails temporarily, after 1, 2, 4 ... seconds
+max_bytes: {max_bytes} # largest size that any one file may unpack to
 """
 _COMMENTS = {
-    "images": "that it has; pinned",
-    "test_below": "per class: those whose digest, as a fraction, is below are for testing; pinned",
+    "images": "how many it has; pinned",
+    "test_below": "per class: images whose digest, as a fraction, is below this are for testing; pinned",
     "labels": "what the source calls the classes above, which you may rename",
-    "label_pattern": "is searched for in a picture's path; its group is the class",
-    "transpose": "height and width are exchanged, as EMNIST has them",
+    "label_pattern": "regular expression searched for in a picture's path; its group is the class",
+    "transpose": "swap height and width, as needed for EMNIST",
     "unreadable": "skip or refuse pictures that can't be read",
 }
 
 
 def check_name(name: str) -> None:
-    """Refuse what would be no name of a file in conf/data, or read as something else on a command line.
+    """Check that a name works as a file name in conf/data and as a value on the command line.
 
     Raises:
-        PipelineError: with the rule.
+        PipelineError: If it does not.
     """
     if not _NAME.fullmatch(name) or name.lower() in _WORDS:
         raise PipelineError(
-            f"{name!r} can't be a name in conf/data: choose one with --name, of letters, digits, _ and -, "
-            "that begins with a letter and is no word such as null or no."
+            f"{name!r} can't be a name in conf/data: with --name, choose one of letters, digits, _ and - "
+            "that begins with a letter and is not a word such as null or no."
         )
 
 
 def name_for(path: str) -> str:
-    """A name made of a path's or an address's last part."""
+    """Return a name made from the last part of a path or an address."""
     last = path.rstrip("/").rpartition("/")[2].partition("?")[0]
     stem = re.sub(r"(\.(tar|csv|gz|xz|zst|zip|tgz|npz|npy|parquet|mat|bz2))+$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-").lower() or "data"
@@ -69,16 +69,21 @@ def name_for(path: str) -> str:
 
 
 def text_of(data: DataSection, what: str) -> str:
-    """The file.
+    """Return the text of the file.
+
+    Args:
+        data: The values.
+        what: A short description of the source, for the first line.
 
     Raises:
-        PipelineError: a name of a class would be taken for a reference to another value.
+        PipelineError: If the name of a class can't be written in YAML, or would be taken for a reference to
+            another value.
     """
     for name in data.classes:
         if "${" in name or not re.sub(r"[\n\t]", "", name).isprintable():
-            raise PipelineError(f"The class {name!r} can't be named in conf/: rename it.")
+            raise PipelineError(f"The class name {name!r} can't be used in conf/: rename it.")
     values = data.model_dump(mode="json")
-    path = data.sources[0].model_dump()["path"].replace("\n", "?")  # A comment is one line.
+    path = data.sources[0].model_dump()["path"].replace("\n", "?")  # A comment must fit in one line.
     text = _TEXT.format(
         what=what,
         path=shlex.quote(path),
@@ -91,20 +96,20 @@ def text_of(data: DataSection, what: str) -> str:
         **{key: values[key] for key in ("validation_images", "timeout", "deadline", "retries", "max_bytes")},
     )
     if DataSection.model_validate(yaml.safe_load(text)) != data:
-        raise PipelineError(f"The classes of {data.name} have names that YAML can't hold: rename them.")
+        raise PipelineError(f"Class names of {data.name} can't be written in YAML: rename them.")
     return text
 
 
-def updated(text: str, data: DataSection, anew: str) -> str | None:
-    """The text of the file with other values, and everything else in it, such as comments, as it is.
+def updated(text: str, data: DataSection, fresh_text: str) -> str | None:
+    """Put other values into the text of a file, and leave everything else in it, such as comments, as it is.
 
     Args:
-        text: of the file.
-        data: the values.
-        anew: what `text_of` makes of them, whose first line says how many there are.
+        text: The text of the file.
+        data: The new values.
+        fresh_text: The result of `text_of` for them, whose first line gives the number of images.
 
     Returns:
-        None if it is written in a way in which they can't be put.
+        The new text, or None if the file is written in a way that can't be edited.
     """
     from io import StringIO
 
@@ -118,7 +123,7 @@ def updated(text: str, data: DataSection, anew: str) -> str | None:
     written = StringIO()
     first, end, rest = text.partition("\n")
     if " Written by: pipeline add-data " in first:
-        text = anew.partition("\n")[0] + end + rest
+        text = fresh_text.partition("\n")[0] + end + rest
     try:
         document = parser.load(text)
         _put(document, data.model_dump(mode="json"))
@@ -130,7 +135,7 @@ def updated(text: str, data: DataSection, anew: str) -> str | None:
 
 
 def _put(place: Any, values: Mapping[str, Any]) -> None:
-    """Set what differs in a mapping of the document, and in the mappings inside it."""
+    """Set the values that differ in a mapping of the document, and in the mappings inside it."""
     for key, value in values.items():
         if isinstance(value, Mapping) and isinstance(place.get(key), Mapping):
             _put(place[key], value)
@@ -142,7 +147,7 @@ def _put(place: Any, values: Mapping[str, Any]) -> None:
 
 
 def _in_quotes(value: Any) -> Any:
-    """A value that YAML reads as it is, a list in one line."""
+    """Return a value in quotes, so that YAML reads it unchanged, and a list on one line."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
@@ -156,6 +161,7 @@ def _in_quotes(value: Any) -> Any:
 
 
 def _source(source: Mapping[str, Any]) -> str:
+    """Return the lines that describe one source."""
     lines = [f"  - kind: {source['kind']}"]
     for key, value in source.items():
         if key == "kind" or value is None or value is False or value == 0:
@@ -166,10 +172,10 @@ def _source(source: Mapping[str, Any]) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """YAML that is read alike by every reader: JSON, with letters as they are."""
+    """Return YAML that every parser reads in the same way: JSON, with letters unescaped."""
     if isinstance(value, str) and re.fullmatch(r"[a-z]{4,}", value) and value not in _WORDS:
         return value
-    # JSON leaves these as they are, YAML takes them for ends of lines.
+    # JSON leaves these characters unescaped, but YAML treats them as line breaks.
     return re.sub(
         r"[\x7f-\x9f\u2028\u2029]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False)
     )

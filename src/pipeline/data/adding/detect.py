@@ -1,4 +1,4 @@
-"""Which kind of source files are, by their content."""
+"""Detect the kind of a source by the content of its files."""
 
 import gzip
 import sys
@@ -28,8 +28,8 @@ _NO_DATA = {
     b"\xff\xd8\xff": "is one picture",
 }
 if sys.version_info < (3, 14):
-    _NO_DATA[b"\x28\xb5\x2f\xfd"] = "is packed by zstd, which Python reads from 3.14 on"
-_MEMBERS = 1000  # of a zip, by which it is known
+    _NO_DATA[b"\x28\xb5\x2f\xfd"] = "is compressed with zstd, which needs Python 3.14 or later"
+_MEMBERS = 1000  # members of a zip that are looked at to detect its kind
 _ENDINGS = {
     "parquet": (".parquet",),
     "npz": (".npz", ".npy"),
@@ -40,10 +40,14 @@ _ENDINGS = {
 
 
 def detect(given: str, home: Path) -> str:
-    """The kind of a source: the name of a module in `data/sources`.
+    """Return the kind of a source: the name of a module in `data/sources`.
+
+    Args:
+        given: The path, or an address.
+        home: The folder that a relative path is relative to.
 
     Raises:
-        PipelineError: there is nothing, or nothing that could be read.
+        PipelineError: If nothing is there, or nothing that could be read.
     """
     path = home / given
     if is_address(given):
@@ -64,7 +68,7 @@ def detect(given: str, home: Path) -> str:
     if begin.startswith(b"MATLAB"):
         return "mat"
     if begin.startswith((b"\x93NUMPY", b"\x00\x00\x08")):
-        raise PipelineError(f"{path} is one array: give the folder that has the other ones too.")
+        raise PipelineError(f"{path} is a single array: give the folder that contains the other ones too.")
     if zipfile.is_zipfile(path):
         return _of_zip(path)
     if tarfile.is_tarfile(path):
@@ -72,15 +76,15 @@ def detect(given: str, home: Path) -> str:
     if _is_table(path):
         return "csv"
     called = next((end for kind in _ENDINGS.values() for end in kind if path.name.lower().endswith(end)), "")
-    hint = f" (it ends in {called}, but is damaged or something else)" if called else ""
+    hint = f" (its name ends in {called}, but it is damaged or something else)" if called else ""
     raise PipelineError(
-        f"{path} is nothing that images are read from{hint}: give a folder of pictures, an archive of one, "
-        "or a CSV, NPZ, Parquet, IDX or MATLAB file."
+        f"{path} can't be read as images{hint}: give a folder of pictures, an archive of one, or a CSV, NPZ, "
+        "Parquet, IDX or MATLAB file."
     )
 
 
 def _of_folder(folder: Path) -> str:
-    """By the files that lie in it."""
+    """Detect the kind of a folder by the files in it."""
     names = [path.name for path in folder.iterdir() if path.is_file()]
     has_folders = any(path.is_dir() for path in folder.iterdir())
     files = [name.lower() for name in names]
@@ -90,12 +94,12 @@ def _of_folder(folder: Path) -> str:
         return "folder"
     for kind, endings in _ENDINGS.items():
         found = [name for name in names if name.lower().endswith(endings)]
-        # Beside folders of classes there may be tables of anything.
+        # Next to class folders, a table may be about anything.
         if kind == "csv" and has_folders and not any(csv.has_images(folder / name) for name in found):
             continue
         if kind != "archive" and found:
             return kind
-    # As in a clone of a repository of Hugging Face, with .git.
+    # As in a clone of a Hugging Face repository, which has a folder .git.
     inner = {path.suffix.lower() for path in folder.glob("[!.]*/*") if path.is_file()}
     if inner == {".parquet"} or (not inner and any(folder.glob("[!.]*/*/*.parquet"))):
         return "parquet"
@@ -103,30 +107,31 @@ def _of_folder(folder: Path) -> str:
 
 
 def _of_zip(path: Path) -> str:
-    """By the names of its first members."""
+    """Detect the kind of a zip file by the names of its first members."""
     try:
         with path.open("rb") as file:
             names = {member.filename for _, member in islice(members(file), _MEMBERS)}
     except (zipfile.BadZipFile, NotImplementedError):
-        return "archive"  # whose reader says what is wrong with it
+        return "archive"  # Reading it will report what is wrong with it.
     if "[Content_Types].xml" in names:
-        raise PipelineError(f"{path} is a workbook of Excel: save its table as CSV in UTF-8, and give that.")
+        raise PipelineError(f"{path} is an Excel workbook: save its table as CSV in UTF-8, and give that.")
     return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
 
 
 def _by_name(address: str) -> str:
+    """Detect the kind of a download by the end of its name."""
     name = address.partition("?")[0].lower()
     for kind, endings in _ENDINGS.items():
         if name.endswith(endings):
             return kind
     raise PipelineError(
-        f"{address} does not say what it is: its name must end in .zip, .tar, .tar.gz, .csv, .npz, .parquet "
-        "or .mat."
+        f"{address}: the kind of file can't be told from its name, which must end in .zip, .tar, .tar.gz, "
+        ".csv, .npz, .parquet or .mat."
     )
 
 
 def _is_table(path: Path) -> bool:
-    """Whether the first line has several names or numbers with a separator between."""
+    """Check whether the first line has several names or numbers with a separator between them."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)

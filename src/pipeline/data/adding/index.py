@@ -1,4 +1,4 @@
-"""What a source had when its pins were written: kept in .pipeline, to name a change, and fast."""
+"""Record in .pipeline what a source contained when it was pinned, so that changes can be listed quickly."""
 
 import json
 from collections import Counter
@@ -15,18 +15,18 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Index:
-    """One source, as it was read."""
+    """The content of one source when it was read."""
 
-    # What the pins are for: its conf, without comments.
+    # Digest of the values in conf/data that it belongs to.
     state: str
-    # {file: [bytes, time of change in ns, of status change]}
+    # {file: [bytes, modification time in ns, status change time in ns]}
     files: Mapping[str, Sequence[int]]
     # {image: [class, digest]}; empty for tables.
     images: Mapping[str, Sequence[str]]
 
 
 def read_index(path: Path) -> Index | None:
-    """What `write_index` wrote; None: nothing, or another version did."""
+    """Read what `write_index` wrote, or return None if there is nothing or another version wrote it."""
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values.pop("version") == _VERSION:
@@ -37,13 +37,13 @@ def read_index(path: Path) -> Index | None:
 
 
 def write_index(path: Path, index: Index) -> None:
-    """Keep it."""
+    """Write the index to a file."""
     values = {"version": _VERSION, "state": index.state, "files": index.files, "images": index.images}
     write_text(path, json.dumps(values))
 
 
 def changes(before: Index, after: Index) -> list[str]:
-    """What was added, removed, relabelled or changed, in words, per class."""
+    """Describe what was added, removed, relabelled or changed, in one line for each class."""
     gone = {name: before.images[name] for name in before.images.keys() - after.images.keys()}
     new = {name: after.images[name] for name in after.images.keys() - before.images.keys()}
     moved: Counter[tuple[str, str]] = Counter()
@@ -54,7 +54,7 @@ def changes(before: Index, after: Index) -> list[str]:
             changed[new_class] += 1
         elif old_class != new_class:
             moved[old_class, new_class] += 1
-    # The same pixels under another name: a file was moved.
+    # The same pixels under another name mean that a file was moved.
     by_digest: dict[str, list[str]] = {}
     for name, (_, digest) in sorted(new.items()):
         by_digest.setdefault(digest, []).append(name)

@@ -1,4 +1,4 @@
-"""A source read whole: what it has, and all that is to be pinned of it."""
+"""Read a whole source: what it contains, and what is to be pinned of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _MOST_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Found:
-    """All that was seen of a source."""
+    """What was found in a source."""
 
     data: DataSection
     values: dict[str, Any]
@@ -39,7 +39,7 @@ class Found:
 
     @property
     def index(self) -> dict[str, list[str]]:
-        """{image: [class, digest]} of a source of files."""
+        """{image: [class, digest]}, for a source of files."""
         if not self.collected.is_set:
             return {}
         digests = [bytes(digest).hex() for digest in self.collected.digests]
@@ -51,7 +51,7 @@ class Found:
 
     @property
     def what(self) -> str:
-        """In a few words."""
+        """A short description."""
         kind, classes = (
             self.data.sources[0].kind,
             count(len(self.data.classes), "class").replace("sss", "sses"),
@@ -60,7 +60,7 @@ class Found:
         return f"{count(len(self.labels), 'image')} in {classes} ({kind}{described})"
 
     def lines(self, path: str) -> Iterator[str]:
-        """For people."""
+        """Yield the lines of a human-readable description."""
         yield f"{path}: {self.what}."
         yield from report.split_table(self.data.classes, self.labels, self.sides)
         yield from self.sizes
@@ -79,7 +79,19 @@ def look(
     index: Index | None,
     fresh: bool,
 ) -> Found:
-    """Read the source whole, and find out all that is to be pinned."""
+    """Read the whole source, and determine what is to be pinned.
+
+    Args:
+        options: The options of the command.
+        values: The values of the file in conf/data so far.
+        module: The module of the source, in `data/sources`.
+        workspace: The repository.
+        index: The source when it was pinned, if that is known.
+        fresh: Whether no earlier file in conf/data is being updated.
+
+    Raises:
+        PipelineError: If the source can't be read, or no classifier could be trained on it.
+    """
     data = DataSection.model_validate(values)
     [source] = (source for source in data.sources[:1] if isinstance(source, LocalSource))
 
@@ -103,10 +115,10 @@ def look(
 def _pinned(
     options: AddOptions, values: dict[str, Any], collected: Collected, sizes: list[str], index: Index | None
 ) -> Found:
-    """With the classes in their order, the rule for test images, and the digests of the raw arrays.
+    """Pin the order of the classes, the rule for test images, and the digests of the raw arrays.
 
     Raises:
-        PipelineError: it is no data set that a classifier could be trained on.
+        PipelineError: If no classifier could be trained on these images.
     """
     source = values["sources"][0]
     known = values["classes"] if values["sha256"] else []
@@ -124,7 +136,7 @@ def _pinned(
         fraction = _TEST_FRACTION if options.test_fraction is None else options.test_fraction
         below = limits_for(collected, labels, len(classes), fraction)
         if options.test_fraction is None and source.get("test_below") and _are_known(collected, index):
-            # No image changes sides because others came.
+            # Adding images must not move any other image from training to test or back.
             before = dict(zip(known, source["test_below"], strict=True))
             below = [before.get(name, limit) for name, limit in zip(classes, below, strict=True)]
     arrays = arranged(collected, classes, below)
@@ -149,7 +161,7 @@ def _pinned(
 
 
 def _are_known(collected: Collected, index: Index | None) -> bool:
-    """Whether any image is as it was; by another reader all become others, and are split anew."""
+    """Check whether any image is unchanged; with another reader all change, and are split from scratch."""
     if index is None or not index.images:
         return True
     before = {digest for _, digest in index.images.values()}
@@ -162,5 +174,5 @@ def _refuse_without_images(classes: list[str], labels: NDArray[np.int32], sides:
         raise PipelineError(f"the class {classes[int(trained.argmin())]!r} has no training image: add some")
     if not (sides == 2).any():
         raise PipelineError(
-            "no image is for testing: the classes are too small for --test-fraction; raise it, or add some"
+            "there are no test images: the classes are too small for --test-fraction; raise it, or add images"
         )

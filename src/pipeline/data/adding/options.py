@@ -1,4 +1,4 @@
-"""What is typed after `pipeline add-data`."""
+"""The options of `pipeline add-data`."""
 
 import re
 from collections.abc import Mapping
@@ -13,12 +13,13 @@ from pipeline.config.section import ReaderSection
 from pipeline.data.batches import LocalSource
 from pipeline.errors import PipelineError
 
-_OURS = LocalSource.model_fields.keys() - {"unreadable"}  # found by looking, and pinned
+# Settings that add-data determines itself and pins.
+_PINNED = LocalSource.model_fields.keys() - {"unreadable"}
 
 
 @dataclass(frozen=True)
 class AddOptions:
-    """What was typed; None: nothing."""
+    """The options as given on the command line; None if an option was not given."""
 
     path: str
     name: str | None = None
@@ -32,53 +33,53 @@ class AddOptions:
 
 
 def reader_of(options: AddOptions) -> dict[str, Any]:
-    """What the options say of the reader.
+    """Return the options that are settings of the reader.
 
     Raises:
-        PipelineError: an option has no value of its kind.
+        PipelineError: If an option has an invalid value.
     """
-    wished: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if options.image_size is not None:
         match = re.fullmatch(r"([1-9]\d{0,3})(?:[x×]([1-9]\d{0,3}))?", options.image_size)
         if not match:
             raise PipelineError(
-                f"--image-size {options.image_size} is no size: write height and width in pixels, as in 64x64"
+                f"--image-size {options.image_size} is not a size: give height and width in pixels: 64x64"
             )
-        wished["image_size"] = [int(match[1]), int(match[2] or match[1])]
+        settings["image_size"] = [int(match[1]), int(match[2] or match[1])]
     for key in ("colour", "resize"):
         value = getattr(options, key)
         if value is not None:
             allowed = get_args(ReaderSection.model_fields[key].annotation)
             if value not in allowed:
                 raise PipelineError(f"--{key} is {value!r}: should be {' or '.join(allowed)}")
-            wished[key] = value
-    return wished
+            settings[key] = value
+    return settings
 
 
 def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `--set` says of the source, by key.
+    """Return the settings of the source that `--set` gives, by key.
 
     Args:
-        options: what was typed.
-        values: of the file in conf/data.
+        options: The options of the command.
+        values: The values of the file in conf/data.
 
     Raises:
-        PipelineError: it is no KEY=VALUE, or such a source has no such key or value.
+        PipelineError: If one is not KEY=VALUE, or is not valid for this kind of source.
     """
     source = values["sources"][0]
     settings: dict[str, Any] = {}
-    for typed in options.settings:
-        key, is_pair, value = typed.partition("=")
-        if not is_pair or key in _OURS:
-            raise PipelineError(f"--set {typed}: write a setting of the source, as in label_column=breed")
+    for setting in options.settings:
+        key, is_pair, value = setting.partition("=")
+        if not is_pair or key in _PINNED:
+            raise PipelineError(f"--set {setting}: write a setting of the source, as in label_column=breed")
         try:
             settings[key] = yaml.load(value, Loader=yaml.CSafeLoader)
             DataSection.model_validate({**values, "sources": [{**source, key: settings[key]}]})
         except yaml.YAMLError:
-            raise PipelineError(f"--set {typed}: {value} is no YAML") from None
+            raise PipelineError(f"--set {setting}: {value} is not valid YAML") from None
         except ValidationError as error:
             fault = error.errors()[0]
-            unknown = f"a source of the kind {source['kind']} has no such setting"
+            unknown = f"a source of kind {source['kind']} has no such setting"
             why = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
-            raise PipelineError(f"--set {typed}: {why}") from None
+            raise PipelineError(f"--set {setting}: {why}") from None
     return settings

@@ -1,4 +1,4 @@
-"""What add-data found, for people."""
+"""The human-readable report on what add-data found."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from pipeline.console import count
 from pipeline.data.collect import Collected
 
-_CLASSES, _NAMED = 30, 10  # that are listed one by one
+_CLASSES, _NAMED = 30, 10  # how many classes, and other items, are listed one by one
 _LONGEST = 40  # characters of a name in a table
 
 
 def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArray[np.int8]) -> Iterator[str]:
-    """Images of each class in training, validation and test."""
+    """Yield a table of the number of training, validation and test images of each class."""
     counts = np.zeros((len(classes), 3), np.int64)
     np.add.at(counts, (labels, sides), 1)
     shown = [index for index, side in enumerate(("train", "validation", "test")) if counts[:, index].any()]
     names = [_short(repr(name) if not name.isprintable() else name) for name in classes[:_CLASSES]]
-    width = max(len(name) for name in (*names, "in all"))
+    width = max(len(name) for name in (*names, "total"))
     header = "".join(f"{side:>12}" for side in np.array(["train", "validation", "test"])[shown])
     yield f"  {'class':<{width}}{header}"
     for name, row in zip(names, counts, strict=False):
@@ -26,7 +26,7 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
     if len(classes) > _CLASSES:
         rest = counts[_CLASSES:].sum(axis=1)
         yield f"  and {len(rest):,} more classes of {rest.min():,} to {rest.max():,} images"
-    yield f"  {'in all':<{width}}" + "".join(f"{counts[:, index].sum():>12,}" for index in shown)
+    yield f"  {'total':<{width}}" + "".join(f"{counts[:, index].sum():>12,}" for index in shown)
 
 
 def _short(name: str) -> str:
@@ -34,9 +34,9 @@ def _short(name: str) -> str:
 
 
 def skipped(collected: Collected) -> Iterator[str]:
-    """What is left out, and why."""
+    """Yield lines about what is left out, and why."""
     for name in collected.empty[:_NAMED]:
-        yield f"The class {name!r} has no image and is left out."
+        yield f"The class {name!r} has no images and is left out."
     if collected.skipped:
         yield f"Skipped: {count(len(collected.skipped), 'file')}."
         for name, reason in collected.skipped[:_NAMED]:
@@ -48,7 +48,7 @@ def skipped(collected: Collected) -> Iterator[str]:
 def duplicates(
     collected: Collected, classes: Sequence[str], labels: NDArray[np.int32], sides: NDArray[np.int8]
 ) -> Iterator[str]:
-    """Images that are the same, within and across splits, and those with several classes."""
+    """Yield lines about equal images, within and across splits, and about those in several classes."""
     _, first, group, sizes = np.unique(
         collected.digests, return_index=True, return_inverse=True, return_counts=True
     )

@@ -1,4 +1,4 @@
-"""Whether images of some size would fit on the disk and, a batch at a time, into memory."""
+"""Check whether images of some size would fit on the disk and, one batch at a time, into memory."""
 
 import os
 import shutil
@@ -9,23 +9,23 @@ from pathlib import Path
 from pipeline.config.section import ReaderSection
 from pipeline.errors import PipelineError
 
-# data/raw and data/processed, and DVC's cache, which has a copy of each.
+# data/raw, data/processed, and a copy of each in DVC's cache.
 _COPIES = 4
-# What training holds at once at least: a batch of the default size, as numbers of 4 bytes. Each layer of a
-# network holds as much again or more, so half of the memory is already too much for it.
+# The least that training holds at once: a batch of the default size, as numbers of 4 bytes. Each layer of a
+# network holds at least as much again, so half of the memory is already too much for a batch.
 _BATCH_BYTES = 32 * 4
 
 
 def refuse_if_too_large(images: int, reader: ReaderSection, home: Path) -> None:
-    """Before the work, not when the disk is full.
+    """Check the space before the work starts, not when the disk is full.
 
     Args:
-        images: how many there are.
-        reader: what they become.
-        home: the repository.
+        images: The number of images.
+        reader: Has the size that they become.
+        home: The repository.
 
     Raises:
-        PipelineError: they would not fit; with the size that they would take.
+        PipelineError: If they would not fit; the message gives the size that they would take.
     """
     height, width = reader.image_size
     each = prod(reader.image_shape)

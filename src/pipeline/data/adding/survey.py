@@ -1,4 +1,4 @@
-"""A first look at a source: the sizes and modes of its pictures, and what they had best become."""
+"""Survey a source: the sizes and modes of its pictures, and the size and colour to convert them to."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,23 +12,23 @@ from pipeline.data.reader import PictureError, describe, read_picture
 from pipeline.errors import PipelineError
 
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
-_LARGEST = 256  # pixels of a side that are kept where all pictures have one size
-_SMALL = 40
-_NAMED = 5  # pictures that can't be read, where none can
+_LARGEST = 256  # If all pictures have one size, it is kept up to so many pixels a side.
+_SMALL = 40  # Up to so many pixels a side, pictures become 32×32, not 64×64.
+_NAMED = 5  # pictures that are named if none can be read
 
 
 @dataclass
 class Survey:
-    """How many pictures have each size (height, width) and mode."""
+    """The number of pictures of each size (height, width) and mode."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
-    # Arrays can't become another size.
+    # Whether the images are arrays, which are not resized.
     is_pixels: bool = False
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """That of all pictures, if they have one that is no photo's, else a square."""
+        """The size of all pictures, if they have the same one and are smaller than photos, else a square."""
         if len(self.sizes) == 1:
             [size] = self.sizes
             if max(size) <= _LARGEST or self.is_pixels:
@@ -38,16 +38,16 @@ class Survey:
 
     @property
     def colour(self) -> str:
-        """Grey if all pictures are."""
+        """Grey if all pictures are grey, else rgb."""
         return "grey" if all(mode in _GREY for mode in self.modes) else "rgb"
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Describe the sizes and modes in human-readable lines."""
         if not self.sizes:
             return []
         (size, most), *others = self.sizes.most_common()
         heights, widths = zip(*self.sizes, strict=True)
-        text = f"all of {_size(size)} pixels"
+        text = f"all {_size(size)} pixels"
         if others:
             text = (
                 f"{min(heights)} to {max(heights)} pixels high, {min(widths)} to {max(widths)} wide, "
@@ -62,15 +62,15 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def survey(batches: Iterable[Batch], listing: Listing, reader: ReaderSection) -> Survey:
-    """Look at every picture's header.
+    """Look at the header of every picture.
 
     Args:
-        batches: of the source.
-        listing: what it notes while it is read.
-        reader: says why a picture can't be read.
+        batches: The batches of the source.
+        listing: What the source records while it is read.
+        reader: The settings used to find out why a picture can't be read.
 
     Raises:
-        PipelineError: there is no picture.
+        PipelineError: If there are no pictures.
     """
     found = Survey()
     unread: list[tuple[str, str]] = []
@@ -89,11 +89,12 @@ def survey(batches: Iterable[Batch], listing: Listing, reader: ReaderSection) ->
                 unread.append((name, _why(content, reader)))
     if not found.sizes:
         why = "".join(f"\n  {name} {reason}" for name, reason in [*unread, *listing.skipped][:_NAMED])
-        raise PipelineError(f"it has no picture in PNG, JPEG, GIF, BMP, WebP or TIFF, and no pixels.{why}")
+        raise PipelineError(f"it has no PNG, JPEG, GIF, BMP, WebP or TIFF pictures, and no pixels.{why}")
     return found
 
 
 def _why(content: bytes | str, reader: ReaderSection) -> str:
+    """Return the reason why a picture can't be read."""
     try:
         read_picture(content, reader)
     except PictureError as error:

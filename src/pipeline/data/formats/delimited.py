@@ -1,4 +1,4 @@
-"""Tables as text, gzipped or not: their lines, within limits, and the names of their columns."""
+"""Tables as text, gzipped or not: read their lines, within limits, and the names of their columns."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from typing import IO
 from pipeline.errors import PipelineError
 
 ENDINGS = (".csv", ".csv.gz")
-# Read where there is none of the others.
+# Read only if there are no files with the endings above.
 TAB_ENDINGS = (".tsv", ".tsv.gz")
 SEPARATORS = (",", ";", "\t")
 _LONGEST_LINE = 10_000_000  # characters
@@ -20,7 +20,7 @@ _MOST_COLUMNS = 3 * 224 * 224 + 10
 
 
 class Lines:
-    """Lines of a text that is not longer than it may be; empty ones are left out."""
+    """The lines of a text without the empty ones, with an error if there are more than `max_bytes`."""
 
     def __init__(self, text: io.TextIOWrapper, name: str, max_bytes: int) -> None:
         self._text, self._name, self._left = text, name, max_bytes
@@ -30,7 +30,7 @@ class Lines:
             self._left -= len(line)
             if self._left < 0 or len(line) == _LONGEST_LINE:
                 raise PipelineError(
-                    f"{self._name} unpacks to more than data.max_bytes, or has a line without end"
+                    f"{self._name} unpacks to more than data.max_bytes, or has an endless line"
                 )
             if line.strip():
                 yield line
@@ -38,17 +38,17 @@ class Lines:
 
 @contextmanager
 def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
-    """The lines of a file.
+    """Open a file as the lines of a table.
 
     Args:
-        file: can be read from any place.
-        name: to call it in a refusal.
-        max_bytes: that it may unpack to.
+        file: The file, seekable.
+        name: What to call it in a message.
+        max_bytes: The largest size that it may unpack to.
 
     Raises:
-        PipelineError: it is no text in UTF-8, no table, or exceeds the limits.
+        PipelineError: If it is not UTF-8 text or not a table, or exceeds the limits.
     """
-    # A row may hold an image as one text.
+    # A row may have a whole image in one field.
     csv.field_size_limit(_LONGEST_LINE)
     try:
         packed = file.read(2) == b"\x1f\x8b"
@@ -58,36 +58,36 @@ def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
             yield Lines(text, name, max_bytes)
             text.detach()
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+        raise PipelineError(f"{name} is not a complete gzip file: {error}") from None
     except UnicodeDecodeError:
-        raise PipelineError(f"{name} is no text in UTF-8: save it as CSV in UTF-8") from None
+        raise PipelineError(f"{name} is not UTF-8 text: save it as CSV in UTF-8") from None
     except csv.Error as error:
-        raise PipelineError(f"{name} is no table: {error}") from None
+        raise PipelineError(f"{name} is not a table: {error}") from None
 
 
 def separator_of(line: str) -> str:
-    """What parts the columns: a comma if the first line has one, else a semicolon or a tab, as of Excel."""
+    """Return the separator of the columns: a comma if the first line has one, else a semicolon or a tab."""
     bare = re.sub(r'"[^"]*"', "", line)
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
 def header_of(lines: Lines, name: str) -> tuple[list[str], str]:
-    """The names of the columns, by the first line, and what parts them.
+    """Read the names of the columns from the first line, and return them with the separator.
 
     Raises:
-        PipelineError: there is no line, or it has no such names.
+        PipelineError: If there are no lines, or the first one does not have the names.
     """
     for line in lines:
         separator = separator_of(line)
         try:
             header = [column.strip() for column in next(csv.reader([line], delimiter=separator))]
         except csv.Error as error:
-            raise PipelineError(f"{name}: its first line is no row of a table: {error}") from None
+            raise PipelineError(f"{name}: its first line is not a row of a table: {error}") from None
         if len(header) > _MOST_COLUMNS:
-            raise PipelineError(f"{name} has {len(header):,} columns, more than any image has pixels")
+            raise PipelineError(f"{name} has {len(header):,} columns, more than an image may have pixels")
         if all(re.fullmatch(r"[-\d.]+", column) for column in header):
             raise PipelineError(
-                f"{name} has no names of columns in its first line: write one: label,pixel0,pixel1,..."
+                f"{name} has no column names in its first line: add a line label,pixel0,pixel1,..."
             )
         return header, separator
     raise PipelineError(f"{name} is empty")

@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and its kin are published: a magic number, the sizes, the bytes."""
+"""The IDX format, in which MNIST and similar data sets are published: a magic number, sizes, and bytes."""
 
 import gzip
 import math
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from pipeline.data.arrays import PIECE_BYTES, Readable, read_exactly
 from pipeline.errors import PipelineError
 
-# What RAW_ARRAYS are called where they are published.
+# The names under which RAW_ARRAYS are published.
 PUBLISHED_NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-_TYPES = {8: "u1", 11: ">i2", 12: ">i4"}  # only labels are of the latter two
+_TYPES = {8: "u1", 11: ">i2", 12: ">i4"}  # the latter two are for labels only
 _FILE = re.compile(r"(?:emnist-[a-z]+-)?(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
 
 
 def raw_name(file_name: str) -> str | None:
-    """Which of the RAW_ARRAYS a file holds, by its published name, or None."""
+    """Return which of the RAW_ARRAYS a file has, by its published name, or None if it is none of them."""
     match = _FILE.fullmatch(file_name)
     return match and f"{match[1].replace('t10k', 'test')}_{match[2]}"
 
@@ -36,17 +36,17 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
     """Read one IDX file, gzipped if its name ends in .gz.
 
     Args:
-        file: its content, from the start.
-        name: its name, published as one of the RAW_ARRAYS.
-        max_bytes: that it may unpack to.
+        file: Its content, at the start.
+        name: Its name, under which one of the RAW_ARRAYS is published.
+        max_bytes: The largest size that it may unpack to.
 
     Returns:
         Labels (n,), uint8 or big-endian int16 or int32 as the file has them, or uint8 images
         (n, height, width) or (n, height, width, channels).
 
     Raises:
-        PipelineError: the magic number is wrong, it claims more than `max_bytes` or than it holds,
-            bytes follow the last value, or the gzip stream is damaged.
+        PipelineError: If the magic number is wrong, its header claims more bytes than `max_bytes` or than
+            there are, bytes follow the last value, or the gzip stream is damaged.
     """
     if not name.endswith(".gz"):
         return _read(file, name, max_bytes)
@@ -58,7 +58,7 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
 
 
 def pieces(file: IO[bytes], name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
-    """Read one IDX file as `read` does, some megabytes along the first axis at a time."""
+    """Read one IDX file as `read` does, a few megabytes along the first axis at a time."""
     try:
         with gzip.GzipFile(fileobj=file) if name.endswith(".gz") else nullcontext(file) as unpacked:
             shape, dtype = _header(unpacked, name, max_bytes)
@@ -86,7 +86,7 @@ def _refuse_more(file: Readable, name: str, items: int) -> None:
 
 def _header(file: Readable, name: str, max_bytes: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     magic = file.read(4)
-    # Two zeros, the type, the number of dimensions.
+    # The magic number is two zeros, the type, and the number of dimensions.
     kinds = [(kind, 1) for kind in _TYPES] if "labels" in name else [(8, 3), (8, 4)]
     expected = [bytes((0, 0, *kind)) for kind in kinds]
     if magic not in expected:

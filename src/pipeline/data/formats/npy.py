@@ -1,4 +1,4 @@
-"""NumPy's .npy and .npz files, read without trusting them."""
+"""Read NumPy's .npy and .npz files without trusting them, and write .npy files."""
 
 import hashlib
 import io
@@ -21,7 +21,8 @@ def open_npy(path: Path) -> NDArray[Any]:
     """Map a .npy file into memory, read-only, without reading it.
 
     Raises:
-        PipelineError: it is missing, no .npy file, holds objects, or is not as long as it claims.
+        PipelineError: If it is missing or not a .npy file, contains objects, or does not have the length
+            that its header claims.
     """
     try:
         with path.open("rb") as file:
@@ -38,8 +39,8 @@ def write_npy(array: NDArray[Any] | Chosen, file: IO[bytes] | None = None) -> st
     """Write an array as np.save does, in pieces.
 
     Args:
-        array: of numbers.
-        file: where to; None: nowhere.
+        array: An array of numbers.
+        file: The file to write to. If None, only the digest is computed.
 
     Returns:
         The SHA-256 of the file.
@@ -60,17 +61,17 @@ def write_npy(array: NDArray[Any] | Chosen, file: IO[bytes] | None = None) -> st
 def read_npz(
     file: IO[bytes], name: str, members: Mapping[str, str], max_bytes: int
 ) -> dict[str, NDArray[Any]]:
-    """Read arrays out of an .npz file, without ever unpickling.
+    """Read arrays from an .npz file, without ever unpickling.
 
     Args:
-        file: the archive, seekable.
-        name: what to call it in a refusal.
-        members: the arrays wanted, as {name in the result: name in the archive}.
-        max_bytes: that any one array may unpack to.
+        file: The archive, seekable.
+        name: What to call it in a message.
+        members: The arrays to read, as {name in the result: name in the archive}.
+        max_bytes: The largest size that any one array may unpack to.
 
     Raises:
-        PipelineError: it is no .npz file, is damaged, lacks an array, or one of them holds objects,
-            is larger than `max_bytes` or not as long as it claims.
+        PipelineError: If it is not an .npz file, is damaged or lacks an array, or an array contains objects,
+            is larger than `max_bytes`, or does not have the length that its header claims.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -79,7 +80,7 @@ def read_npz(
                 for wanted, member in members.items()
             }
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise PipelineError(f"{name} is not a whole .npz file: {error}") from None
+        raise PipelineError(f"{name} is not a complete .npz file: {error}") from None
 
 
 def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: int) -> NDArray[Any]:
@@ -92,29 +93,29 @@ def _read_member(archive: zipfile.ZipFile, member: str, name: str, max_bytes: in
 
 
 def read_npy(file: IO[bytes], size: int, name: str, max_bytes: int) -> NDArray[Any]:
-    """Read a .npy file whole; as `npy_pieces` does otherwise."""
+    """Read a whole .npy file; otherwise like `npy_pieces`."""
     shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
     content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
-    """Read a .npy file from the start to the end, some megabytes along the first axis at a time.
+    """Read a .npy file from start to end, a few megabytes along the first axis at a time.
 
     Args:
-        file: its content, from the start.
-        size: of the file, in bytes.
-        name: what to call it in a refusal.
-        max_bytes: that it may hold.
+        file: Its content, at the start.
+        size: The size of the file, in bytes.
+        name: What to call it in a message.
+        max_bytes: The largest size that it may have.
 
     Raises:
-        PipelineError: it is no .npy file, holds objects, is larger than `max_bytes`, not as long as it
-            claims, or damaged.
+        PipelineError: If it is not a .npy file, contains objects, is larger than `max_bytes`, does not have
+            the length that its header claims, or is damaged.
     """
     try:
         shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
         if fortran or not shape:
-            # Its first axis is spread over all of the file.
+            # In Fortran order, the first axis is spread over the whole file.
             content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
             yield content.view(dtype).reshape(shape, order="F" if fortran else "C")
             return
@@ -124,7 +125,7 @@ def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterato
             count = min(step, shape[0] - start)
             yield read_exactly(file, count * row, name).view(dtype).reshape(count, *shape[1:])
         if file.read(1):
-            raise PipelineError(f"{name} goes on after its last value")
+            raise PipelineError(f"{name} has trailing bytes after its last value")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise PipelineError(f"{name} is damaged: {error}") from None
 
@@ -132,7 +133,7 @@ def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterato
 def _npy_header(
     file: IO[bytes], size: int, name: str, max_bytes: float = math.inf
 ) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """The shape, type and Fortran order that a .npy file of `size` bytes claims, if it can be true."""
+    """Return the shape, type and Fortran order in a .npy file's header, if they fit its size in bytes."""
     if size > max_bytes:
         raise PipelineError(f"{name} unpacks to {size} bytes, more than data.max_bytes, {max_bytes}")
     try:
@@ -142,10 +143,10 @@ def _npy_header(
     except (ValueError, KeyError) as error:
         raise PipelineError(f"{name} is not a .npy file of version 1 or 2: {error}") from None
     if dtype.hasobject:
-        raise PipelineError(f"{name} holds Python objects, which could run code: refused")
+        raise PipelineError(f"{name} contains Python objects, which could run code: refused")
     claimed = math.prod(shape) * dtype.itemsize
     if any(length < 0 for length in shape) or claimed != size - file.tell():
         raise PipelineError(
-            f"{name} holds {size - file.tell()} bytes of values, but its header claims {claimed}"
+            f"{name} has {size - file.tell()} bytes of values, but its header claims {claimed}"
         )
     return shape, dtype, fortran

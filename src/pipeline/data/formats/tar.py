@@ -1,21 +1,21 @@
-"""Tar archives: whole or refused."""
+"""Refuse tar archives that are incomplete."""
 
 import tarfile
 from typing import Self
 
 
 class WholeMember(tarfile.TarInfo):
-    """A member of a tar archive, as `tarfile.open(tarinfo=WholeMember)` reads it.
+    """A member of a tar archive, for `tarfile.open(tarinfo=WholeMember)`.
 
-    Where a header is cut off or damaged, tarfile takes the members before it for all that there are.
+    By default, tarfile takes a header that is cut off or damaged for the end of the archive.
     """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """The next member.
+        """Read the next member.
 
         Raises:
-            ReadError: it is damaged, or the file ends without the mark of an archive's end.
+            ReadError: If it is damaged, or the file ends without an end-of-archive marker.
         """
         try:
             return super().fromtarfile(archive)

@@ -1,4 +1,4 @@
-"""Zip archives, whose table of contents is read in pieces: that of a million files takes half a gigabyte."""
+"""Read the table of contents of a zip archive in pieces: for a million files it takes half a gigabyte."""
 
 import io
 import struct
@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO
 
-_PIECE = 2**20  # bytes of the table; an entry has at most 196,651
-# The parts of the table, as PKWARE's APPNOTE.TXT describes them: an entry, of which only the lengths of what
-# follows it are read here, and the three records at the end.
+_PIECE = 2**20  # bytes of the table that are read at a time; an entry has at most 196,651
+# The parts of the table, by PKWARE's APPNOTE.TXT: an entry, of which only the lengths of its variable fields
+# are read here, and the three records at the end.
 _ENTRY = struct.Struct("<4s24x3H12x")
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR_64 = struct.Struct("<4sLQL")
@@ -17,11 +17,14 @@ _ENTRY_MARK, _END_MARK, _LOCATOR_64_MARK, _END_64_MARK = b"PK\1\2", b"PK\5\6", b
 
 
 def members(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
-    """The members of an archive in the order of its table, each with what opens it until the next one comes.
+    """Yield the members of an archive in the order of its table of contents.
+
+    Yields:
+        An archive that can open the member until the next one is requested, and the member.
 
     Raises:
-        BadZipFile: it is no archive, or its table is damaged.
-        NotImplementedError: it is of a kind that Python can't read.
+        BadZipFile: If it is not a zip archive, or its table is damaged.
+        NotImplementedError: If Python can't read this kind of archive.
     """
     start, end, begin = _table(file)
     while start < end:
@@ -30,7 +33,7 @@ def members(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]
         try:
             archive = zipfile.ZipFile(_WithTable(file, start, _ended(entries, count, start - begin)))
         except UnicodeDecodeError as error:
-            raise zipfile.BadZipFile(f"a name in its table of contents is no UTF-8: {error}") from None
+            raise zipfile.BadZipFile(f"a name in its table of contents is not UTF-8: {error}") from None
         with archive:
             for member in archive.infolist():
                 yield archive, member
@@ -38,7 +41,7 @@ def members(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]
 
 
 def _table(file: IO[bytes]) -> tuple[int, int, int]:
-    """Where the table starts and ends, and where the archive begins: programs may stand before it."""
+    """Return where the table starts and ends, and where the archive begins, since it may follow a program."""
     at = max(0, file.seek(0, io.SEEK_END) - _END.size - 2**16)
     file.seek(at)
     tail = file.read()
@@ -60,7 +63,7 @@ def _table(file: IO[bytes]) -> tuple[int, int, int]:
 
 
 def _whole_entries(piece: bytes) -> tuple[bytes, int]:
-    """A piece of the table up to its last whole entry, and how many these are."""
+    """Return a piece of the table up to its last complete entry, and the number of entries."""
     at = count = 0
     while len(piece) - at >= _ENTRY.size:
         mark, *lengths = _ENTRY.unpack_from(piece, at)
@@ -76,7 +79,7 @@ def _whole_entries(piece: bytes) -> tuple[bytes, int]:
 
 
 def _ended(entries: bytes, count: int, offset: int) -> bytes:
-    """Entries as the table of an archive of their own, which starts at `offset` of it."""
+    """Return entries as the table of a separate archive, which starts at `offset` in that archive."""
     size, after = len(entries), offset + len(entries)
     return b"".join(
         (
@@ -89,7 +92,7 @@ def _ended(entries: bytes, count: int, offset: int) -> bytes:
 
 
 class _WithTable(io.RawIOBase):
-    """A file to be read as if it ended with another table, from `start` on."""
+    """A file that is read as if it ended with another table, which begins at `start`."""
 
     def __init__(self, file: IO[bytes], start: int, table: bytes) -> None:
         self._file, self._start, self._table = file, start, table

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def load(source: SourceSection, data: "DataSection", home: Path) -> "Arrays":
-    """Get the raw arrays from one source, as they are there.
+    """Get the raw arrays from one source, unchanged.
 
     Args:
-        source: one of `data.sources`.
-        data: its limits are kept: time-out, retries, bytes.
-        home: what relative paths are relative to.
+        source: One of `data.sources`.
+        data: Has the limits: timeout, retries, bytes.
+        home: The folder that relative paths are relative to.
 
     Raises:
-        PipelineError: the source can't be reached, is damaged, unsafe or exceeds the limits.
+        PipelineError: If the source can't be reached, is damaged or unsafe, or exceeds the limits.
     """
     try:
         arrays: Arrays = importlib.import_module(f"{__name__}.{source.kind}").load(source, data, home)

@@ -1,4 +1,4 @@
-"""A zip or tar archive of a folder of pictures, read as it streams by and unpacked nowhere."""
+"""A zip or tar archive of a folder of pictures, read as a stream without unpacking it to disk."""
 
 import lzma
 import stat
@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
-_LARGEST = 2**28  # bytes of a picture's file
+_LARGEST = 2**28  # bytes that the file of a picture may have
 _LINK = "is a link"
 
 
@@ -31,7 +31,7 @@ class ArchiveSource(PictureSource):
 
 
 def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The pictures of the archive, in its order."""
+    """Yield the pictures in the order of the archive."""
     limit = min(data.max_bytes, _LARGEST)
     listing.pattern = source.label_pattern
     with opened(source.path, data, home) as file:
@@ -40,9 +40,9 @@ def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Lis
             file.seek(0)
             yield from in_batches(read(file, listing, limit))
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-            raise PipelineError(f"it is no whole zip or tar archive: {error}") from None
+            raise PipelineError(f"it is not a complete zip or tar archive: {error}") from None
         except NotImplementedError as error:
-            raise PipelineError(f"it is packed in a way that Python can't read: {error}") from None
+            raise PipelineError(f"it is compressed in a way that Python can't read: {error}") from None
 
 
 load = loader(batches)
@@ -61,7 +61,7 @@ def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
             listing.folders.append(name)
             continue
         if member.flag_bits & 1:
-            raise PipelineError(f"{name} in it is encrypted: unpack it yourself, and give the folder")
+            raise PipelineError(f"{name} in it is encrypted: unpack it first, and give the folder")
         if stat.S_ISLNK(member.external_attr >> 16):
             listing.skipped.append((name, _LINK))
             continue
@@ -85,20 +85,21 @@ def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
 
 
 def _safe(name: str) -> str:
+    """Return the name of a member with "/", or raise an error if it would be outside of the archive."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise PipelineError(f"it holds {name}, which lies outside of the archive: refused")
+        raise PipelineError(f"it contains {name}, which is outside of the archive: refused")
     return path.as_posix()
 
 
 def _content(
     name: str, file: IO[bytes], size: int, listing: Listing, limit: int
 ) -> Iterator[tuple[str, bytes, int]]:
-    """A picture as it is packed; a table is noted, and of other files only the beginning is read."""
+    """Yield a picture, or add a table to the listing; of other files only the beginning is read."""
     begin = file.read(16)
     is_table = PurePosixPath(name).name in TABLES
     if not is_table and not begin.startswith(BEGINNINGS):
-        # The reader says why it is none.
+        # The reader will report why it is not a picture.
         yield name, begin, 16
     elif size > limit:
         listing.skipped.append((name, f"unpacks to more than {limit:,} bytes"))

@@ -1,4 +1,4 @@
-"""A CSV file with an image in each row, as pixels or as the name of a file; or a folder of such, by split."""
+"""CSV files with one image per row, as pixels or as a file name; one file, or a folder with one per split."""
 
 import csv
 import re
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 _FER2013: dict[str, Split] = {"publictest": "validation", "privatetest": "test"}
 _LIST = str.maketrans("[],;", "    ")
-_ROWS = 2000  # at a time
-_CHARACTERS = 2**26  # of these, about
+_ROWS = 2000  # read at a time
+_CHARACTERS = 2**26  # that the rows read at a time may have, approximately
 
 
 class CsvSource(LocalSource):
     """`path` is the file, gzipped or not, its address, or a folder of such files."""
 
     kind: Literal["csv"]
-    # The column with the class; None: one that is called label or the like, else the first.
+    # The column with the class. If None, the one that is called label or similar, or else the first.
     label_column: str | None = None
 
 
 def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in the order of the rows."""
+    """Yield the images in the order of the rows."""
     files = [*tables(source.path, data, home, ENDINGS)] or [*tables(source.path, data, home, TAB_ENDINGS)]
     whole = home / Path(source.path).expanduser()
     pictures = Pictures(whole if whole.is_dir() else whole.parent)
-    # In a folder, other tables may be of anything if one names its column of labels.
+    # If one table of a folder has a column called label, the others may be about anything.
     is_alone = not any(path and _opened(path, source.label_column).labels for path, _, _ in files)
     found = 0
     for path, name, opened_file in files:
         if path and is_example(name):
-            listing.skipped.append((name, "is an example of an answer, whose labels mean nothing"))
+            listing.skipped.append((name, "is a sample submission, whose labels mean nothing"))
             continue
         with opened_file as file, lines_of(file, name, data.max_bytes) as lines:
             table = table_of(lines, name, source.label_column, is_alone=is_alone)
@@ -55,7 +55,7 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             split = _split_by_name(name, is_alone=is_alone) if path else None
             is_other = path and is_alone and table.files is not None
             if not table.labels or (is_other and not table.names_one_of(pictures, split)):
-                listing.skipped.append((name, "has no column of labels"))
+                listing.skipped.append((name, "has no label column"))
                 continue
             found += 1
             if table.files is None:
@@ -63,15 +63,15 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             else:
                 yield from _of_files(table, split, (path or whole).parent, pictures)
     if not found:
-        raise PipelineError("it has no CSV file with a column of labels")
-    listing.skipped += [(picture, "is named by no table") for picture in pictures.unnamed()]
+        raise PipelineError("it has no CSV file with a label column")
+    listing.skipped += [(picture, "is not named in any table") for picture in pictures.unnamed()]
 
 
 load = loader(batches)
 
 
 def has_images(path: Path) -> bool:
-    """Whether a file is a table with labels beside pixels or names of files, by the names of its columns."""
+    """Check by its column names whether a file is a table of labels with either pixels or file names."""
     try:
         return _opened(path).has_images
     except PipelineError:
@@ -79,7 +79,7 @@ def has_images(path: Path) -> bool:
 
 
 def labels_pictures(folder: Path) -> bool:
-    """Whether a table in a folder, or in one of a split, says the classes of pictures, and folders do not."""
+    """Check whether the classes of pictures are given by a table in a folder or a split, not by folders."""
     paths = [path for part in ("", "*/") for end in ENDINGS for path in sorted(folder.glob(f"{part}*{end}"))]
     pictures = Pictures(folder)
     if not paths or pictures.are_in_folders:
@@ -97,7 +97,7 @@ def labels_pictures(folder: Path) -> bool:
 
 
 def _opened(path: Path, chosen: str | None = None, *, is_alone: bool = False) -> Table:
-    """Only its first lines are read."""
+    """Open a table, reading only its first lines."""
     with path.open("rb") as file, lines_of(file, path.name, 10**9) as lines:
         table = table_of(lines, path.name, chosen, is_alone=is_alone)
     return replace(table, labels=[]) if is_example(path.name) else table
@@ -169,7 +169,7 @@ def _from_texts(chunk: list[str], table: Table, row: int) -> _Columns:
             raise PipelineError(
                 f"{table.name} has {len(fields)} fields in row {at}, and {len(table.header)} columns"
             )
-    # A list as Python or NumPy prints it has brackets and commas.
+    # Lists as printed by Python or NumPy have brackets and commas.
     texts = [fields[table.pixels[0]].translate(_LIST) for fields in rows]
     counts = [len(text.split()) for text in texts]
     if odd := [at for at, count in enumerate(counts) if count != counts[0] or not count]:
@@ -192,12 +192,12 @@ def _numbers(
             return np.loadtxt(lines, dtype, None, separator, usecols=columns, ndmin=2, quotechar='"')
         except (ValueError, OverflowError) as error:
             reason = str(error)
-    # NumPy counts rows from 0, and from the first of these.
-    said = re.sub(r"at row (\d+)", lambda found: f"in row {int(found[1]) + row}", reason)
-    raise PipelineError(f"{name}: {said.rstrip('.')}")
+    # NumPy counts rows from 0, starting with the first of these lines.
+    corrected = re.sub(r"at row (\d+)", lambda match: f"in row {int(match[1]) + row}", reason)
+    raise PipelineError(f"{name}: {corrected.rstrip('.')}")
 
 
-# --- names of files ---------------------------------------------------------------------------------
+# --- file names -------------------------------------------------------------------------------------
 
 
 def _of_files(table: Table, split: Split | None, folder: Path, pictures: Pictures) -> Iterator[Batch]:
@@ -215,9 +215,9 @@ def _of_files(table: Table, split: Split | None, folder: Path, pictures: Picture
                 called, path, above = pictures.locate(folder, file, of)
             except ValueError:
                 raise PipelineError(
-                    f"{name} names {file}, which lies outside of the table's folder: refused"
+                    f"{name} names {file}, which is outside of the table's folder: refused"
                 ) from None
             by_split.setdefault(of or above, []).append((called, str(path), label))
-        for of, found in by_split.items():
-            called_all, paths, labels = zip(*found, strict=True)
-            yield Batch(called_all, paths, labels, of)
+        for of, located in by_split.items():
+            names, paths, labels = zip(*located, strict=True)
+            yield Batch(names, paths, labels, of)

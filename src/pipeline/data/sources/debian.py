@@ -24,7 +24,7 @@ class DebianSource(SourceSection):
 
 
 def load(source: DebianSource, data: "DataSection", home: Path) -> Arrays:
-    """The IDX files in a Debian package, fetched by APT but not installed."""
+    """Read the IDX files in a Debian package, which APT downloads but does not install."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "APT::Sandbox::User": "root",
@@ -36,7 +36,7 @@ def load(source: DebianSource, data: "DataSection", home: Path) -> Arrays:
         try:
             _apt(settings, folder, data.deadline, "download", "--", source.package)
         except PipelineError:
-            # The package lists may be missing or old; lists of our own can be had without being root.
+            # The package lists may be missing or old; separate ones can be downloaded without being root.
             for setting, name in ("Dir::State", "state"), ("Dir::Cache", "cache"):
                 Path(folder, name).mkdir()
                 settings[setting] = f"{folder}/{name}"

@@ -1,4 +1,4 @@
-"""A folder of pictures: one folder for each class, or a table of them; also below train, val and test."""
+"""A folder of pictures: one folder per class, or a table of classes; optionally below train, val and test."""
 
 import os
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ class FolderSource(PictureSource):
 
 
 def batches(source: FolderSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The pictures below the folder, in the order of their names."""
+    """Yield the pictures below the folder, in the order of their names."""
     folder = local_path(source.path, home)
     if not folder.is_dir():
-        raise PipelineError(f"{folder} is no folder")
+        raise PipelineError(f"{folder} is not a folder")
     files = list_files(folder, listing)
     for name in files.copy():
         if name.rpartition("/")[2] in TABLES:
@@ -38,9 +38,9 @@ load = loader(batches)
 
 
 def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:
-    """All files below a folder that are not hidden, by their paths with "/", in the order of these.
+    """Return all files below a folder that are not hidden, by path with "/" and sorted by it.
 
-    Links that lead out of the folder are skipped.
+    Links that lead out of the folder are skipped. Folders and skipped files are added to `listing`.
     """
     inside = folder.resolve()
     found: dict[str, os.stat_result] = {}
@@ -59,13 +59,16 @@ def list_files(folder: Path, listing: Listing) -> dict[str, os.stat_result]:
                 elif entry.is_file():
                     found[name] = entry.stat()
                 else:
-                    listing.skipped.append((name, "is no file, but a link to a folder, a pipe or a device"))
+                    listing.skipped.append(
+                        (name, "is not a file, but a link to a folder, a pipe or a device")
+                    )
 
     walk(folder, "")
     return dict(sorted(found.items()))
 
 
 def _stays(link: Path, inside: Path) -> bool:
+    """Check whether a link leads to something inside a folder."""
     try:
         return link.resolve(strict=True).is_relative_to(inside)
     except (OSError, RuntimeError):

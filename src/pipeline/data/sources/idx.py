@@ -1,4 +1,4 @@
-"""A folder with the four IDX files of MNIST or EMNIST, each with or without .gz."""
+"""A folder with the four IDX files of MNIST or EMNIST, each gzipped or not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +22,12 @@ class IdxSource(LocalSource):
     """`path` is the folder."""
 
     kind: Literal["idx"]
-    # Whether height and width are exchanged, as EMNIST has them.
+    # Whether to swap height and width, as needed for EMNIST.
     transpose: bool = False
 
 
 def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in the order of the files."""
+    """Yield the images in the order of the files."""
     folder = local_path(source.path, home)
     found = _files(folder)
     for split in _SPLITS:
@@ -39,21 +39,21 @@ def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing
         most = np.iinfo(labels.dtype).max + 1
         if len(data.classes) > most:
             raise PipelineError(
-                f"{split}_labels is {labels.dtype}, which tells {most} classes apart, but data.classes names "
+                f"{split}_labels is {labels.dtype}, enough for {most} classes, but data.classes names "
                 f"{len(data.classes)}: store the labels as int16 or int32"
             )
         path, start = found[f"{split}_images"], 0
         with path.open("rb") as file:
             for images in idx.pieces(file, path.name, data.max_bytes):
                 end = start + len(images)
-                # Rows beyond the labels are only counted.
+                # Images for which there is no label are only counted.
                 names = [f"{path.name}[{index}]" for index in range(start, min(end, len(labels)))]
                 turned = images.swapaxes(1, 2) if source.transpose else images
                 yield Batch(names, turned[: len(names)], labels[start:end], split)
                 start = end
         if start != len(labels):
             raise PipelineError(
-                f"{split}_images holds {start} images, but {split}_labels {len(labels)} labels"
+                f"{split}_images has {start} images, but {split}_labels has {len(labels)} labels"
             )
 
 
@@ -67,11 +67,11 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         if raw_name in found:
             raise PipelineError(
-                f"{folder} holds both {found[raw_name].name} and {path.name}: keep the one that is meant"
+                f"{folder} has both {found[raw_name].name} and {path.name}: keep only the right one"
             )
         if not path.is_file():
-            raise PipelineError(f"{path} is no file, but a folder, a pipe, a device or a dead link")
+            raise PipelineError(f"{path} is not a file, but a folder, a pipe, a device or a broken link")
         found[raw_name] = path
     if len(found) < len(RAW_ARRAYS):
-        raise PipelineError(f"{folder} must hold {', '.join(idx.PUBLISHED_NAMES)}, each with or without .gz")
+        raise PipelineError(f"{folder} must have {', '.join(idx.PUBLISHED_NAMES)}, each with or without .gz")
     return found

@@ -1,4 +1,4 @@
-"""What keras.datasets gives, from Keras's cache or the address that Keras downloads from."""
+"""The data sets of keras.datasets, from Keras's cache or the address that Keras downloads from."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ class KerasSource(SourceSection):
 
 
 def load(source: KerasSource, data: "DataSection", home: Path) -> Arrays:
-    """What keras.datasets gives, from Keras's cache or the place that Keras downloads from."""
+    """Read a data set of keras.datasets from Keras's cache, or download it from where Keras does."""
     cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
 
     def opened(name: str, folder: str = "") -> IO[bytes]:

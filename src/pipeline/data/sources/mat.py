@@ -1,4 +1,4 @@
-"""MATLAB files of SVHN's cropped digits and of EMNIST, read by SciPy."""
+"""MATLAB files of SVHN's cropped digits and of EMNIST, read with SciPy."""
 
 import struct
 import zlib
@@ -26,7 +26,7 @@ class MatSource(LocalSource):
 
 
 def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in their order; SciPy holds one of the files in memory at a time."""
+    """Yield the images in their order; SciPy holds one file at a time in memory."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -46,7 +46,7 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
             struct.error,
             EOFError,
         ) as error:
-            raise PipelineError(f"{name} is no whole MATLAB file: {error}") from None
+            raise PipelineError(f"{name} is not a complete MATLAB file: {error}") from None
         if "dataset" in values:
             yield from _emnist(values["dataset"], name, listing)
         elif "X" in values and "y" in values:
@@ -54,17 +54,26 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
             yield from _svhn(values["X"], values["y"], name, split)
         else:
             own = [key for key in values if not key.startswith("__")]
-            raise PipelineError(f"{name} has {', '.join(own) or 'nothing'}; it must have X and y, or dataset")
+            raise PipelineError(
+                f"{name} has {', '.join(own) or 'no arrays'}; it must have X and y, or dataset"
+            )
 
 
 load = loader(batches)
 
 
 def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[Batch]:
-    """X (32, 32, 3, n), y (n, 1) from 1 to 10, where 10 means the digit 0."""
+    """Yield the images of SVHN.
+
+    Args:
+        images: X, uint8 (32, 32, 3, n).
+        labels: y, (n, 1), from 1 to 10, where 10 means the digit 0.
+        name: The name of the file.
+        split: The split, if the name of the file says it.
+    """
     digits = np.asarray(labels).ravel()
     if np.ndim(images) != 4 or images.shape[-1] != len(digits) or digits.dtype.kind not in "iu":
-        raise PipelineError(f"{name}: X has the shape {np.shape(images)}, y {np.shape(labels)}")
+        raise PipelineError(f"{name}: X has shape {np.shape(images)}, but y has {np.shape(labels)}")
     for start in range(0, len(digits), _IMAGES):
         piece = np.ascontiguousarray(np.moveaxis(images[..., start : start + _IMAGES], -1, 0))
         numbers = digits[start : start + _IMAGES].astype(np.int64) % 10
@@ -73,21 +82,28 @@ def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[
 
 
 def _emnist(dataset: Any, name: str, listing: Listing) -> Iterator[Batch]:
-    """A struct with train and test, each with images (n, 784), columns first, and labels; and a mapping."""
+    """Yield the images of EMNIST.
+
+    Args:
+        dataset: A struct with train and test, each with images (n, 784) in column order and labels, and a
+            mapping from labels to characters.
+        name: The name of the file.
+        listing: Gets the names of the classes.
+    """
     try:
         whole = dataset[0, 0]
         mapping = {int(row[0]): "".join(chr(code) for code in row[1:] if code) for row in whole.mapping}
         parts = {"train": whole.train[0, 0], "test": whole.test[0, 0]}
         arrays = {split: (part.images, np.ravel(part.labels)) for split, part in parts.items()}
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise PipelineError(f"{name} is not laid out as EMNIST is: {error}") from None
+        raise PipelineError(f"{name} does not have the structure of EMNIST: {error}") from None
     listing.classes = tuple(mapping.values())
     for split, (images, labels) in arrays.items():
         side = int(np.sqrt(images.shape[-1]))
         if images.ndim != 2 or side * side != images.shape[1] or len(images) != len(labels):
-            raise PipelineError(f"{name}: its {split} images have the shape {images.shape}")
+            raise PipelineError(f"{name}: its {split} images have shape {images.shape}")
         if stray := set(labels.tolist()) - mapping.keys():
-            raise PipelineError(f"{name} has the label {min(stray)}, which its mapping does not name")
+            raise PipelineError(f"{name} has the label {min(stray)}, which is not in its mapping")
         for start in range(0, len(images), _IMAGES):
             piece = as_levels(images[start : start + _IMAGES], name).reshape(-1, side, side)
             called = [f"{name} {split}[{index}]" for index in range(start, start + len(piece))]

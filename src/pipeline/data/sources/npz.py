@@ -1,4 +1,4 @@
-"""NumPy's .npz and .npy files: Keras's and MedMNIST's names, or any that conf/ gives."""
+"""NumPy's .npz and .npy files, with Keras's and MedMNIST's array names, or any others given in conf/."""
 
 import re
 import zipfile
@@ -25,16 +25,16 @@ _IMAGE_WORDS = {"x", "image", "images", "imgs", "img", "data"}
 
 
 class NpzSource(LocalSource):
-    """`path` is an .npz file, its address, or a folder of .npy and .npz files with an array each."""
+    """`path` is an .npz file, its address, or a folder of .npy and .npz files with one array each."""
 
     kind: Literal["npz"]
-    # Which array is what, where the names do not say: {train_images: NAME, train_labels: NAME, ...}; in a
-    # folder the name of the file, or NAME_ARRAY if the file has several.
+    # Which array is which, if the names don't tell: {train_images: NAME, train_labels: NAME, ...}. In a
+    # folder, NAME is the name of the file, or FILE_ARRAY if the file has several arrays.
     arrays: dict[str, str] | None = None
 
 
 def batches(source: NpzSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in their order, by split."""
+    """Yield the images in their order, by split."""
     with ExitStack() as stack:
         members = _members(source, data, home, stack)
         roles = _roles(source, members)
@@ -63,34 +63,34 @@ def _split(
     for piece in members[images].pieces(max_bytes):
         levels = as_levels(without_one_channel(piece), images)
         if levels.ndim not in (3, 4):
-            raise PipelineError(f"{images} has the shape {piece.shape}, and is no array of images")
+            raise PipelineError(f"{images} has shape {piece.shape}, which is not a shape of images")
         end = start + len(levels)
         if end > len(numbers):
-            raise PipelineError(f"{images} holds more images than {labels} holds labels, {len(numbers):,}")
+            raise PipelineError(f"{images} has more images than {labels} has labels, {len(numbers):,}")
         names = [f"{images}[{index}]" for index in range(start, end)]
         yield Batch(names, levels, numbers[start:end], split)
         start = end
     if start < len(numbers):
-        raise PipelineError(f"{images} holds {start:,} images, but {labels} {len(numbers):,} labels")
+        raise PipelineError(f"{images} has {start:,} images, but {labels} has {len(numbers):,} labels")
 
 
 def _label_numbers(labels: NDArray[Any], name: str) -> NDArray[Any]:
-    """One label an image: (n,), from (n,), (n, 1), or (n, classes) with a one in each row."""
+    """Return one label per image, (n,), from labels (n,), (n, 1), or (n, classes) with a 1 in each row."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     elif labels.ndim == 2 and (labels.sum(axis=1) == 1).all() and set(np.unique(labels)) <= {0, 1}:
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
-        raise PipelineError(f"{name} has the shape {labels.shape}: an image has one label, not several")
+        raise PipelineError(f"{name} has shape {labels.shape}: an image must have one label, not several")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise PipelineError(f"{name} holds {labels.dtype}: labels are whole numbers or texts")
+        raise PipelineError(f"{name} has the type {labels.dtype}: labels must be whole numbers or texts")
     return labels
 
 
 class _Member:
-    """An array that is read when its turn comes."""
+    """An array that is not read until it is needed."""
 
     def __init__(self, name: str, opened_file: "Any", size: int) -> None:
         self.name, self._open, self._size = name, opened_file, size
@@ -125,7 +125,7 @@ def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
     try:
         archive = stack.enter_context(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, zlib.error) as error:
-        raise PipelineError(f"{name} is no whole .npz file: {error}") from None
+        raise PipelineError(f"{name} is not a complete .npz file: {error}") from None
 
     def opener(member: zipfile.ZipInfo) -> Any:
         return lambda: archive.open(member)
@@ -138,17 +138,17 @@ def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
 
 
 def _roles(source: NpzSource, members: Mapping[str, _Member]) -> dict[tuple[Split | None, str], str]:
-    """{(split, images or labels): name}."""
+    """Return which array is which, as {(split, "images" or "labels"): name}."""
     roles: dict[tuple[Split | None, str], str] = {}
     if source.arrays is not None:
         for role, name in source.arrays.items():
             kind = role.rpartition("_")[2]
             if kind not in ("images", "labels") or (split_of(role) is None and "_" in role):
                 raise PipelineError(
-                    f"arrays.{role} is no array: write train_images, train_labels, test_images ..."
+                    f"arrays.{role} is not a valid key: use train_images, train_labels, test_images ..."
                 )
             if name not in members:
-                raise PipelineError(f"there is no {name}; there are {', '.join(members) or 'no arrays'}")
+                raise PipelineError(f"it has no array {name}, but {', '.join(members) or 'no arrays at all'}")
             roles[split_of(role), kind] = name
         return roles
     for name in members:

@@ -1,4 +1,4 @@
-"""Parquet files with Hugging Face's image columns, or lists of pixels; one file, or a folder by split."""
+"""Parquet files with Hugging Face image columns or lists of pixels; one file, or a folder with splits."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,12 @@ class ParquetSource(LocalSource):
     """`path` is the file, its address, or a folder of files such as train-00000-of-00002.parquet."""
 
     kind: Literal["parquet"]
-    # The column with the class; None: the one that is called label or the like.
+    # The column with the class. If None, the one that is called label or similar.
     label_column: str | None = None
 
 
 def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
-    """The images in the order of the files and rows."""
+    """Yield the images in the order of the files and rows."""
     import pyarrow
     import pyarrow.parquet
 
@@ -50,7 +50,9 @@ def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Lis
                     yield Batch(called, _content(part.column(image), name), labels, split)
                     row += len(part)
         except (pyarrow.ArrowException, OSError) as error:
-            raise PipelineError(f"{name} is no whole Parquet file: {str(error).splitlines()[0]}") from None
+            raise PipelineError(
+                f"{name} is not a complete Parquet file: {str(error).splitlines()[0]}"
+            ) from None
     if not found:
         raise PipelineError("it has no Parquet file")
 
@@ -59,13 +61,14 @@ load = loader(batches)
 
 
 def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
+    """Return the names of the columns with the images and with the labels."""
     import pyarrow.types as types
 
     lowered = {column.lower(): column for column in schema.names}
     label = chosen if chosen else next((lowered[column] for column in _LABELS if column in lowered), None)
     if label is None or label not in schema.names:
         raise PipelineError(
-            f"{name} has no column of labels: it has {', '.join(schema.names[:9])}; say which with "
+            f"{name} has no label column: it has {', '.join(schema.names[:9])}; choose one with "
             "--set label_column=NAME"
         )
     for column in schema.names:
@@ -75,7 +78,7 @@ def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
             is_image or types.is_binary(kind) or types.is_large_binary(kind) or _is_list(kind)
         ):
             return column, label
-    raise PipelineError(f"{name} has no column of images: bytes of pictures, or lists of pixels")
+    raise PipelineError(f"{name} has no image column, with the bytes of pictures or lists of pixels")
 
 
 def _is_list(kind: Any) -> bool:
@@ -101,11 +104,11 @@ def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     if not all(isinstance(value, int) for value in values):
-        raise PipelineError(f"{name}: its labels are {column.type}; they must be whole numbers or texts")
+        raise PipelineError(f"{name}: its labels are {column.type}, but must be whole numbers or texts")
     if names is None:
         return np.array(values, np.int64)
     if values and not 0 <= min(values) <= max(values) < len(names):
-        raise PipelineError(f"{name} has the label {max(values)}, but names {len(names)} classes")
+        raise PipelineError(f"{name} has the label {max(values)}, but only {len(names)} classes")
     return [names[value] for value in values]
 
 
@@ -115,13 +118,13 @@ def _content(column: Any, name: str) -> list[bytes | str] | NDArray[np.uint8]:
     if types.is_struct(column.type):
         column = column.field("bytes")
     if not _is_list(column.type):
-        # An empty picture is skipped or refused like other damaged ones.
+        # An empty picture is skipped or refused like any other damaged one.
         return [value or b"" for value in column.to_pylist()]
     shape: list[int] = [len(column)]
     while _is_list(column.type):
         lengths = np.unique(np.asarray(column.value_lengths()))
         if column.null_count or len(lengths) != 1:
-            raise PipelineError(f"{name} has images of several sizes, or none, as lists of pixels")
+            raise PipelineError(f"{name} has lists of pixels of different lengths, or missing ones")
         shape.append(int(lengths[0]))
         column = column.flatten()
     if column.null_count:

@@ -1,4 +1,4 @@
-"""The digits that scikit-learn carries, their grey levels 0 to 16 spread over 0 to 255."""
+"""The digits that come with scikit-learn, with their grey levels 0 to 16 scaled to 0 to 255."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ class SklearnSource(SourceSection):
 
 
 def load(source: SklearnSource, data: "DataSection", home: Path) -> Arrays:
-    """The digits that scikit-learn carries, their grey levels 0 to 16 spread over 0 to 255."""
+    """Read the digits that come with scikit-learn, with their grey levels 0 to 16 scaled to 0 to 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
