@@ -10,6 +10,7 @@ from pipeline.evaluation.significance import (
     fall,
     mcnemar,
     non_inferiority,
+    show_p,
     tango,
 )
 
@@ -44,6 +45,12 @@ def test_models_that_never_disagree_are_equal():
     assert mcnemar(*disagreeing(0, 0)) == McNemar(0, 0, 1.0)
 
 
+def test_a_p_is_shown_with_two_digits_as_long_as_it_can_be_read():
+    assert [show_p(p) for p in (1.0, 0.01234, 1e-99, 9e-100, 0.0)] == [
+        *("p = 1", "p = 0.012", "p = 1e-99", "p < 1e-99", "p < 1e-99"),
+    ]
+
+
 def test_equal_models_are_told_apart_no_more_often_than_the_level_says():
     rng = np.random.default_rng(0)
     found = [mcnemar(*(rng.random((2, 300)) < 0.9)).p for _ in range(400)]
@@ -57,12 +64,21 @@ def test_the_bound_is_that_of_a_published_example():
     # Fagerland, Lydersen and Laake (2014), "Recommended tests and confidence intervals for paired binomial
     # proportions": 7 of 21 lost and 1 gained, Tango's interval -0.517 to -0.026.
     new, old = disagreeing(1, 7, both=1, neither=12)
-    assert non_inferiority(new, old, 0.1, 0.025).lower == pytest.approx(-0.517, abs=5e-4)
+    found = non_inferiority(new, old, 0.1, 0.025)
+    assert found.difference == pytest.approx((1 - 7) / 21)
+    assert found.lower == pytest.approx(-0.517, abs=5e-4)
     assert -non_inferiority(old, new, 0.1, 0.025).lower == pytest.approx(-0.026, abs=5e-4)
 
 
 def test_without_a_margin_the_statistic_is_mcnemars():
     assert tango(10, 20, 2000, 0.0) == pytest.approx((10 - 20) / math.sqrt(10 + 20))
+    assert tango(0, 0, 2000, 0.0) == 0
+
+
+def test_of_models_that_never_disagree_the_statistic_has_a_closed_form():
+    for images, worse in ((100, 0.001), (2000, 0.1)):
+        expected = math.sqrt(images * worse / (1 - worse))
+        assert tango(0, 0, images, -worse) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("images", [50, 360, 10_000])
@@ -93,6 +109,7 @@ def test_a_fall_is_one_sided():
     new, old = disagreeing(0, 5)
     assert fall(new, old) == pytest.approx(1 / 2**5)
     assert fall(old, new) == 1.0
+    assert fall(*disagreeing(1, 5)) == pytest.approx((1 + 6) / 2**6)
     assert fall(*disagreeing(0, 0)) == 1.0
 
 
@@ -107,12 +124,17 @@ def overconfident(images=4000, by=0.0):
 
 
 def test_the_calibration_errors_are_those_of_the_evaluation():
-    confidence, right = overconfident(500)
-    scores = np.stack([confidence, 1 - confidence], axis=1)
-    labels = np.where(right, 0, 1)
-    expected = calibrate(Predictions(("a", "b"), labels, scores), 15).error
-    pair = CalibrationPair((confidence, right), (confidence, right), 15)
-    assert pair.new == pair.old == pytest.approx(expected, abs=1e-12)
+    def expected(confidence, right):
+        scores = np.stack([confidence, 1 - confidence], axis=1)
+        return calibrate(Predictions(("a", "b"), np.where(right, 0, 1), scores), 15).error
+
+    honest, boasting = overconfident(500), overconfident(500, by=0.05)
+    pair = CalibrationPair(boasting, honest, 15)
+    assert (pair.new, pair.old) == pytest.approx((expected(*boasting), expected(*honest)), abs=1e-12)
+    on_an_edge = np.array([0.5, 0.9]), np.array([False, True])
+    assert CalibrationPair(on_an_edge, on_an_edge, 2).new == pytest.approx((0.5 + 0.1) / 2)
+    pair = CalibrationPair(honest, honest, 15)
+    assert pair.new == pair.old
     assert pair.p == 1.0
 
 
@@ -120,6 +142,6 @@ def test_a_rise_beyond_chance_has_a_small_p_and_the_same_one_each_time():
     honest, boasting = overconfident(), overconfident(by=0.05)
     pair = CalibrationPair(boasting, honest, 15)
     assert pair.new > pair.old + 0.02
-    assert pair.p < 0.01
+    assert pair.p == 0.0
     assert CalibrationPair(boasting, honest, 15).p == pair.p
-    assert CalibrationPair(honest, boasting, 15).p > 0.99
+    assert CalibrationPair(honest, boasting, 15).p == 1.0
