@@ -1,4 +1,4 @@
-"""The launcher that `hydra/launcher=ray` names. Hydra finds its plugins by their package."""
+"""The launcher `hydra/launcher=ray`. Hydra finds plugins by their package."""
 
 import logging
 import os
@@ -19,27 +19,28 @@ from pipeline.errors import PipelineError
 _TIMEOUT = 5.0  # seconds
 
 
-class RayLauncher(Launcher):  # type: ignore[misc] # Hydra's own classes are not followed.
-    """A trial on every CPU of a Ray cluster whose nodes share the repository's folder.
+class RayLauncher(Launcher):  # type: ignore[misc] # mypy does not follow Hydra's classes.
+    """Run trials on a Ray cluster whose nodes share the repository's folder.
 
     Args:
-        address: of the cluster; None: RAY_ADDRESS, or the one on this machine, or else one is started here.
-        cpus_per_trial: how many of a node's CPUs a trial takes.
-        gpus_per_trial: how many of a node's GPUs, or which share of one.
+        address: the address of the cluster; if None, RAY_ADDRESS, or else the cluster on this machine, which
+            is started if there is none.
+        cpus_per_trial: how many CPUs of a node a trial takes.
+        gpus_per_trial: how many GPUs of a node a trial takes; a fraction is a share of one.
     """
 
     def __init__(self, address: str | None, cpus_per_trial: float, gpus_per_trial: float) -> None:
         self._address, self._cpus, self._gpus = address, cpus_per_trial, gpus_per_trial
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what is needed later."""
+        """Keep the arguments for `launch`."""
         self._hydra_context, self._task_function, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        """Run the task with each of `job_overrides`, to the end of all of them.
+        """Run the task with each of `job_overrides`, and wait until all have ended.
 
         Raises:
-            RayError: of the first whose process or node died; the others have ended as they would.
+            RayError: If the process or node of a task died; the first such error, once the others have ended.
         """
         ray = connected(self._address)
         run = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)(_run)
@@ -62,7 +63,7 @@ class RayLauncher(Launcher):  # type: ignore[misc] # Hydra's own classes are not
 
 @dataclass
 class RayConfig:
-    """`hydra/launcher=ray`."""
+    """The settings of `hydra/launcher=ray`."""
 
     _target_: str = f"{__name__}.RayLauncher"
     address: str | None = None
@@ -74,10 +75,10 @@ ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConfig,
 
 
 def connected(address: str | None) -> Any:
-    """Ray, connected to the cluster.
+    """Return the module `ray`, connected to the cluster.
 
     Raises:
-        PipelineError: Ray is not installed, or the cluster does not answer.
+        PipelineError: If Ray is not installed, or the cluster does not answer.
     """
     try:
         import ray
@@ -89,7 +90,7 @@ def connected(address: str | None) -> Any:
         address = address or os.environ.get("RAY_ADDRESS")
         if address:
             _refuse_unreachable(address)
-        # A node was started in an environment of its own; a tracking server is this command's to name.
+        # Nodes have their own environment; the tracking server is the one that this command is set to.
         variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
         variables["PYTHONPATH"] = str(Path(__file__).parents[1])
         try:
@@ -101,13 +102,17 @@ def connected(address: str | None) -> Any:
                 include_dashboard=None if address else False,
             )
         except (ConnectionError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise PipelineError(f"No Ray cluster answers at {address}: {said}") from None
+            reason = " ".join(str(error).split())
+            raise PipelineError(f"No Ray cluster answers at {address}: {reason}") from None
     return ray
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Ask at once what Ray asks for minutes."""
+    """Refuse an address at once that does not answer; Ray would try for minutes.
+
+    Raises:
+        PipelineError: If nothing answers at the address.
+    """
     host, _, port = address.partition(":")
     if port.isdecimal():
         try:
@@ -115,17 +120,17 @@ def _refuse_unreachable(address: str) -> None:
         except OSError as error:
             raise PipelineError(
                 f"No Ray cluster answers at {address} ({error.strerror or error}): "
-                "start one by `ray start --head`, or mend hydra.launcher.address or RAY_ADDRESS."
+                "start one with `ray start --head`, or fix hydra.launcher.address or RAY_ADDRESS."
             ) from None
 
 
 def slots(config: RayConfig) -> int:
-    """How many trials the cluster runs at a time."""
+    """Return how many trials the cluster runs at a time."""
     resources = connected(config.address).cluster_resources()
-    found = resources.get("CPU", 0) / config.cpus_per_trial
+    count = resources.get("CPU", 0) / config.cpus_per_trial
     if config.gpus_per_trial:
-        found = min(found, resources.get("GPU", 0) / config.gpus_per_trial)
-    return max(1, int(found))
+        count = min(count, resources.get("GPU", 0) / config.gpus_per_trial)
+    return max(1, int(count))
 
 
 def _run(task_function: TaskFunction, config: DictConfig) -> None:

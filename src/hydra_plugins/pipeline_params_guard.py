@@ -1,4 +1,4 @@
-"""A look at params.yaml before `dvc exp run` writes it anew. Hydra finds its plugins by their package."""
+"""Guard params.yaml against `dvc exp run`, which overwrites it. Hydra finds plugins by their package."""
 
 import sys
 from pathlib import Path
@@ -7,20 +7,20 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
-class ParamsGuard(SearchPathPlugin):  # type: ignore[misc] # Hydra's own classes are not followed.
-    """Refuses to let DVC write over an edit by hand.
+class ParamsGuard(SearchPathPlugin):  # type: ignore[misc] # mypy does not follow Hydra's classes.
+    """Refuse to let DVC overwrite a params.yaml that was edited by hand.
 
-    DVC composes conf/ into params.yaml before any stage runs, and keeps nothing of the file that was there.
-    It composes with Hydra, which first asks its plugins where configuration lies.
+    `dvc exp run` composes conf/ into params.yaml before any stage runs, and discards the previous content.
+    It composes with Hydra, which first asks its plugins for search paths: this plugin uses that moment.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Leave the path as it is.
+        """Check params.yaml if DVC is composing, and leave the search path unchanged.
 
         Raises:
-            DvcException: DVC composes, and params.yaml was edited by hand.
+            DvcException: If DVC is composing and params.yaml was edited by hand.
         """
-        # DVC imports it for an experiment, and for nothing else.
+        # DVC imports this module only to compose for an experiment.
         if "dvc.utils.hydra" not in sys.modules:
             return
         from dvc.exceptions import DvcException

@@ -1,4 +1,4 @@
-"""The sweepers that `hydra/sweeper=` names: grid, optuna. Hydra finds its plugins by their package."""
+"""The sweepers `hydra/sweeper=grid` and `optuna`. Hydra finds plugins by their package."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +9,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class GridSweeper(Sweeper):  # type: ignore[misc] # Hydra's own classes are not followed.
-    """Every combination of the values given."""
+class GridSweeper(Sweeper):  # type: ignore[misc] # mypy does not follow Hydra's classes.
+    """Run every combination of the given values."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the launcher will need."""
+        """Keep the arguments for `sweep`."""
         self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Plan the trials that `arguments` span, run those that are not known, and report.
+        """Plan the trials of the overrides `arguments`, run those that are not known, and report.
 
         Raises:
-            PipelineError: the sweep is refused, or trials failed.
+            SystemExit: When the sweep has ended, with its exit code.
         """
         from pipeline.sweeps.grid import Grid
         from pipeline.sweeps.sweep import run
@@ -30,19 +30,19 @@ class GridSweeper(Sweeper):  # type: ignore[misc] # Hydra's own classes are not 
 
 @dataclass
 class GridConfig:
-    """`hydra/sweeper=grid`."""
+    """The settings of `hydra/sweeper=grid`."""
 
     _target_: str = f"{__name__}.GridSweeper"
 
 
 class OptunaSweeper(GridSweeper):
-    """Trials suggested by Optuna in view of those before."""
+    """Run trials that Optuna suggests based on the previous ones."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Search the space that `arguments` span, and report.
+        """Search the space of the overrides `arguments`, and report.
 
         Raises:
-            PipelineError: the search is refused, or trials failed.
+            SystemExit: When the search has ended, with its exit code.
         """
         from pipeline.sweeps.search import Search
         from pipeline.sweeps.sweep import run
@@ -52,7 +52,7 @@ class OptunaSweeper(GridSweeper):
 
 @dataclass
 class OptunaConfig:
-    """`hydra/sweeper=optuna`; its settings are those of conf/sweep."""
+    """The settings of `hydra/sweeper=optuna`, which has none of its own: they are in conf/sweep."""
 
     _target_: str = f"{__name__}.OptunaSweeper"
 

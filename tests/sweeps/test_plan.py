@@ -77,7 +77,7 @@ def test_the_command_line_wins_over_what_conf_sweeps(conf):
         (["model=mlp,cnnn"], "Did you mean cnn"),
         (["train.learning_rate=interval(0.1,1)"], "hydra/sweeper=optuna"),
         (["train.learnin_rate=1,2"], "Did you mean train.learning_rate"),
-        (["name=a,b"], "sweeps over name, which changes nothing of a training"),
+        (["name=a,b"], "sweeps over name, which does not change the training"),
         (["seed=1", "tracking.run_name=a,b"], r"sweeps over tracking\.run_name"),
     ],
 )

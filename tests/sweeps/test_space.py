@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pipeline.config.compose import compose_each
 from pipeline.errors import PipelineError
 from pipeline.sweeps.plan import parse
-from pipeline.sweeps.space import combination, combinations, refuse_useless, space_of
+from pipeline.sweeps.space import combination, combinations, space_of, validate_space
 
 CONF = Path(__file__).parents[2] / "conf"
 EXAMPLES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if path.stem != "default")
@@ -62,7 +62,7 @@ def test_hydras_grammar_names_optunas_distributions(text, distribution):
         (["model=mlp,cnnn"], "Did you mean cnn"),
         (["preprocess.validation_fraction=0.0", "seed=0,1"], "there are no validation images"),
         (["preprocess.validation_fraction=0.0,0.1"], "there are no validation images"),
-        (["train.epochs=2,9", "sweep.pruner=hyperband"], "trainings of as many epochs"),
+        (["train.epochs=2,9", "sweep.pruner=hyperband"], "trainings of equally many epochs"),
     ],
 )
 def test_what_can_not_be_searched_is_refused_in_a_sentence(arguments, said):
@@ -70,13 +70,13 @@ def test_what_can_not_be_searched_is_refused_in_a_sentence(arguments, said):
     base = [part.input_line for part in overrides if not part.is_sweep_override()]
     settings = settings_of(*base)
     with pytest.raises(PipelineError, match=said):
-        refuse_useless(CONF, base, space_of(overrides, settings), settings)
+        validate_space(CONF, base, space_of(overrides, settings), settings)
 
 
 def test_without_validation_images_the_size_can_still_be_searched():
     base = ["preprocess.validation_fraction=0.0", "sweep.objectives=[parameters]"]
     settings = settings_of(*base)
-    refuse_useless(CONF, base, space_of(parse(["model=mlp,cnn"], {}), settings), settings)
+    validate_space(CONF, base, space_of(parse(["model=mlp,cnn"], {}), settings), settings)
 
 
 def test_the_combinations_of_a_grid_are_all_there_once_in_an_order_that_the_seed_decides():
@@ -94,4 +94,4 @@ def test_the_examples_in_conf_can_be_searched(name):
     base = [f"sweep={name}", "experiment=smoke"]
     settings = settings_of(*base)
     overrides = parse(base, settings.params)
-    refuse_useless(CONF, base, space_of(overrides, settings), settings)
+    validate_space(CONF, base, space_of(overrides, settings), settings)

@@ -156,7 +156,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
     os.killpg(sweep.process.pid, signal.SIGINT)
     assert sweep.end() == 130, sweep.output
     assert "Traceback" not in sweep.output
-    assert "the same command again goes on" in sweep.output
+    assert "the same command again continues" in sweep.output
     until(lambda: not smoke.processes())
     done = states(smoke).count("done")
     assert done >= 1
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
     # A trial that was told to end when all of its stages had is known as well.
     assert done <= int(re.findall(r"(\d) known", goes_on.output)[0]) < 4
     refused = smoke.run(*sweep_of(smoke, *FOUR), code=1)
-    assert "The same sweep is under way" in refused
+    assert "The same sweep is running" in refused
     # Broken code from here on is not that of the sweep.
     loop = smoke.root / "src/pipeline/training/loop.py"
     loop.write_text("this is no Python\n")

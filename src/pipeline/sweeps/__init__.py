@@ -1,1 +1,1 @@
-"""Sweeps: many trials, planned or searched for, and launched side by side."""
+"""Sweeps: many trials, planned or searched for, and run in parallel."""

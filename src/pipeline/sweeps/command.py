@@ -1,4 +1,4 @@
-"""The command line of a sweep, and what it composes to."""
+"""The command line of a sweep, and the configuration that it composes to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
-# Where no number is asked for. They share the card's time: more get no more done, as docs/gpu.md says.
-_TRIALS_ON_A_CARD = 2
+# The default. Trials share the time of the GPU: more than two get no more done, see docs/gpu.md.
+_TRIALS_ON_A_GPU = 2
 
 
 @dataclass(frozen=True)
 class Command:
-    """A sweep as it was typed."""
+    """The command line of a sweep, parsed and composed."""
 
     arguments: tuple[str, ...]  # the overrides of the command line
     hydra_context: "HydraContext"  # how Hydra composes
     hydra: "DictConfig"  # what Hydra composed for the sweep as a whole
     repository: Workspace
-    overrides: tuple["Override", ...]  # those of the command line, and what conf/sweep has to sweep over
-    composed: Composed  # what they compose to without the keys that are swept over
+    overrides: tuple["Override", ...]  # those of the command line and of sweep.params in conf/
+    composed: Composed  # the configuration without the swept keys
 
     @classmethod
     def read(cls, arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig") -> Self:
-        """Parse and compose what was typed.
+        """Parse and compose the overrides of the command line.
 
         Raises:
-            PipelineError: an override, or the configuration without the swept keys, is refused.
+            PipelineError: If an override, or the configuration without the swept keys, is invalid.
         """
         repository, loader = here(), hydra_context.config_loader
         plain = [
@@ -51,14 +51,14 @@ class Command:
         return self.repository.root / "conf"
 
     @property
-    def typed(self) -> tuple[str, ...]:
-        """All overrides as they were typed, those of Hydra's own settings first."""
+    def command_line(self) -> tuple[str, ...]:
+        """All overrides of the command line, those of Hydra's own settings first."""
         of_hydra = (text for text in self.hydra.hydra.overrides.hydra if not text.startswith("hydra.mode="))
         return (*of_hydra, *self.arguments)
 
     @property
     def space(self) -> dict[str, Any]:
-        """The values by the keys that are swept over, or the text of what has none to list."""
+        """By swept key, its values, or the text of the override if they can't be listed."""
         return {
             part.get_key_element(): list(part.sweep_string_iterator())
             if part.is_discrete_sweep()
@@ -69,24 +69,24 @@ class Command:
 
     @property
     def launcher(self) -> str:
-        """Its name."""
+        """The name of the launcher."""
         return str(self.hydra.hydra.runtime.choices["hydra/launcher"])
 
     def workers(self, device: str) -> int:
-        """How many trials the launcher runs at a time on a device, `cpu` or `gpu`."""
+        """Return how many trials the launcher runs at a time on a device, `cpu` or `gpu`."""
         if self.launcher == "ray":
             from hydra_plugins.pipeline_launchers import slots
 
             return slots(self.hydra.hydra.launcher)
         from joblib import effective_n_jobs
 
-        asked: int = self.hydra.hydra.launcher.get("n_jobs", 1)
-        if asked == -1 and device == "gpu":
-            return _TRIALS_ON_A_CARD
-        return int(effective_n_jobs(asked))
+        n_jobs: int = self.hydra.hydra.launcher.get("n_jobs", 1)
+        if n_jobs == -1 and device == "gpu":
+            return _TRIALS_ON_A_GPU
+        return int(effective_n_jobs(n_jobs))
 
     def context_with(self, conf: Path) -> "HydraContext":
-        """Hydra's context with a copy of conf/ in place of the repository's, which may change meanwhile."""
+        """Return Hydra's context with the copy `conf` in place of the repository's, which may change."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
         from hydra.types import HydraContext

@@ -1,4 +1,4 @@
-"""The folder of a sweep, where the driver and its jobs meet while it runs."""
+"""The folder of a sweep, through which the driver and its jobs communicate."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,60 +7,60 @@ from pathlib import Path
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.results.report import Trial
 
-NOW, NO_MORE = "now", "no more"
+NOW, NO_MORE = "now", "no more"  # contents of the file `stop`
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a sweep has on disk, `.pipeline/sweeps/ID`."""
+    """The files of a sweep in `.pipeline/sweeps/ID`."""
 
     root: Path
 
     @property
     def code(self) -> Workspace:
-        """The code, and conf/, as they were when the sweep started."""
+        """The snapshot of the code and conf/ from the start of the sweep."""
         return Workspace(self.root / "code")
 
     @property
     def conf(self) -> Path:
-        """conf/ as it was when the sweep started."""
+        """The snapshot of conf/ from the start of the sweep."""
         return self.code.root / "conf"
 
     @property
     def journal(self) -> Path:
-        """What a search knows of its trials."""
+        """The journal of a search, which Optuna writes."""
         return self.root / "journal.log"
 
     @property
     def stop(self) -> Path:
-        """If it exists no trial starts any more; if it says NOW, those that run end."""
+        """A file whose existence means that no trial starts; if it contains NOW, running trials end, too."""
         return self.root / "stop"
 
     def stops_now(self) -> bool:
-        """Whether trials are to end."""
+        """Return whether running trials are to end."""
         return self.stop.exists() and self.stop.read_text(encoding="utf-8") == NOW
 
     def log(self, name: str) -> Path:
-        """What a trial's stages have printed."""
+        """Return the file with the output of a trial's stages."""
         return self.root / "trials" / f"{name}.log"
 
     def params(self, name: str) -> Path:
-        """A trial's values, as params.yaml has them."""
+        """Return the file with a trial's values, in the form of params.yaml."""
         return self.root / "trials" / f"{name}.yaml"
 
     def trial(self, name: str) -> Trial | None:
-        """The trial as it was noted last; None: it has not started."""
+        """Read the last noted state of a trial; return None if it has not started."""
         try:
             return Trial.of(json.loads(self._trial(name).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
     def note(self, name: str, trial: Trial) -> None:
-        """Note the trial as it is now."""
+        """Write the current state of a trial."""
         write_text(self._trial(name), json.dumps(asdict(trial), indent=2) + "\n")
 
     def forget(self, name: str) -> None:
-        """Have a trial start anew."""
+        """Delete the state of a trial, so that it starts from scratch."""
         self._trial(name).unlink(missing_ok=True)
 
     def _trial(self, name: str) -> Path:

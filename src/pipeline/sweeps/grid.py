@@ -1,4 +1,4 @@
-"""A grid: every combination of the values given; all trials are known before the first starts."""
+"""A grid: every combination of the given values; all trials are known before the first starts."""
 
 from pipeline.artifacts.workspace import write_text
 from pipeline.config.params import dump
@@ -13,7 +13,7 @@ from pipeline.trials.run_cache import RunCache
 
 
 class Grid(Sweep):
-    """Every combination of the values given, each configuration once."""
+    """A sweep over every combination of the given values, each configuration once."""
 
     sweeper = "grid"
 
@@ -21,23 +21,23 @@ class Grid(Sweep):
         """Plan the trials.
 
         Raises:
-            PipelineError: a value is refused.
+            PipelineError: If a value is invalid.
         """
         super().__init__(command)
         self._trials, self._configs = grid(command.conf, command.overrides)
 
     @property
     def identity(self) -> list[str]:
-        """The keys of its trials, in whatever order they were typed."""
+        """The keys of its trials, independent of the order of the command line."""
         return sorted(self._configs)
 
     @property
     def config(self) -> Config:
-        """That of the first trial."""
+        """The configuration of the first trial."""
         return self._configs[self._trials[0].key]
 
     def begin(self, folder: Folder) -> None:
-        """Look up what is known, and write the values of what is not where the jobs find them."""
+        """Find the known trials, and write the values of the others for the jobs."""
         super().begin(folder)
         cache = RunCache(folder.code)
         for number, trial in enumerate(self._trials):
@@ -50,11 +50,11 @@ class Grid(Sweep):
                 write_text(folder.params(trial.key), dump(config))
 
     def trials(self) -> list[Trial]:
-        """All, as they are now."""
+        """Return the current state of all trials."""
         return [
             trial if trial.has_result else self.folder.trial(trial.key) or trial for trial in self._trials
         ]
 
     def waiting(self) -> dict[str, Trial]:
-        """Those that some stage has yet to run for."""
+        """Return the trials that have no result yet, by the names of their files."""
         return {trial.key: trial for trial in self._trials if not trial.has_result}

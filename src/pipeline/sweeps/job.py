@@ -1,6 +1,6 @@
-"""One trial of a sweep, as a launcher runs it in one of its processes, on this machine or another.
+"""Run one trial of a sweep in a process of the launcher, on this machine or another.
 
-It notes the trial's status in the sweep's folder, and looks there whether to stop.
+The job writes the trial's state to the sweep's folder, and checks there whether to stop.
 """
 
 import os
@@ -32,30 +32,30 @@ from pipeline.trials.worker import Worker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# Each leaves some 8 MB in it, what XLA compiled above all, and a new one costs three seconds.
+# Each trial leaves some 8 MB in its worker, mostly XLA's compiled code; a new worker takes three seconds.
 _TRIALS_OF_A_WORKER = 50
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher calls with each trial's composed configuration."""
+    """The function that a launcher calls with the composed configuration of each trial."""
 
     repository: Path
     folder: Path
-    trials: Mapping[str, Trial]  # by the names of their files, in the launcher's order
-    driver: int  # the process that plans and reports
+    trials: Mapping[str, Trial]  # by the names of their files, in the order of the launcher
+    driver: int  # the id of the process that plans and reports
     stop_at_failure: bool
     server: str  # the address of the fork server on the driver's machine
 
-    # The process that started this one; and whether a trial is under way here, which has to be cleared up.
+    # The id of the process that started this one, and whether a trial is running here that needs cleaning up.
     _parent: ClassVar[int] = 0
-    _at_work: ClassVar[bool] = False
-    # What this process uses for one trial after the other.
+    _is_running: ClassVar[bool] = False
+    # Reused by the trials that this process runs one after the other.
     _own_server: ClassVar[ForkServer | None] = None
     _worker: ClassVar[Worker | None] = None
 
     def __call__(self, composed: "DictConfig") -> None:
-        """Run the trial that the launcher has come to; what becomes of it is noted in the sweep's folder."""
+        """Run the launcher's current trial, and write its state to the sweep's folder."""
         from hydra.core.hydra_config import HydraConfig
 
         name = list(self.trials)[HydraConfig.get().job.num]
@@ -65,16 +65,16 @@ class Job:
         parent = Job._parent = Job._parent or os.getppid()
         _leave_signals_to_driver(parent)
         if os.getppid() != parent or (parent == 1 and self.driver != 1):
-            # The driver died between two trials: those still queued here are the next driver's.
+            # The driver died between two trials: the trials still queued here are left to the next driver.
             os._exit(128 + signal.SIGTERM)
         try:
-            Job._at_work = True
+            Job._is_running = True
             self._run_next(name)
         except SystemExit as end:
-            # Its workspace is gone. A launcher would hand the exception to the driver, which is dead.
+            # The workspace is removed. The launcher would pass the exception to the driver, which is dead.
             os._exit(int(end.code or 0))
         finally:
-            Job._at_work = False
+            Job._is_running = False
 
     def _run_next(self, name: str) -> None:
         folder = Folder(self.folder)
@@ -85,7 +85,7 @@ class Job:
             write_text(folder.stop, NO_MORE)
 
     def run(self, name: str, folder: Folder) -> Trial | None:
-        """Run a trial, note its status, and give it as it ended; None: it did not start."""
+        """Run a trial, note its state, and return it as ended, or None if it did not start."""
         config, trial = read_params(folder.params(name)), replace(self.trials[name], start=time.time())
         folder.note(name, replace(trial, state="running"))
         ended = self.attempt(config, trial, folder.log(name), TrialContext(differs=trial.differs))
@@ -93,7 +93,7 @@ class Job:
         return ended
 
     def attempt(self, config: Config, trial: Trial, log: Path, context: TrialContext) -> Trial:
-        """Run the stages of `trial` with `config`, and give it as it ended."""
+        """Run the stages of `trial` with `config`, and return it as ended."""
         try:
             return trial.ended("done", self._run_stages(config, log, context))
         except StoppedError:
@@ -118,7 +118,10 @@ class Job:
             return Outcome.read(trial.run, trial.history)
 
     def _warm(self, target: Target) -> tuple[str, Worker]:
-        """A fork server, and a worker of it; what died, has grown or has another target is replaced."""
+        """Return the address of a fork server, and a worker of it.
+
+        A worker that died, ran many trials or has another target is replaced.
+        """
         own, worker = Job._own_server, Job._worker
         server = own.address if own else self.server
         if worker and worker.alive and worker.target == target and worker.trials < _TRIALS_OF_A_WORKER:
@@ -129,37 +132,36 @@ class Job:
         try:
             Job._worker = Worker(server, target)
         except OSError:
-            # It died, or this is another machine than the driver's.
+            # The server died, or this is not the driver's machine.
             own = Job._own_server = start_fork_server(Folder(self.folder).code, target.backend)
             server, Job._worker = own.address, Worker(own.address, target)
         return server, Job._worker
 
 
 def _leave_signals_to_driver(parent: int) -> None:
-    """Have signals to the whole group mean nothing here while the driver lives: it says whether to stop."""
+    """Ignore signals to the whole process group while the driver lives: it decides whether to stop."""
 
     def end_without_driver(number: int, frame: FrameType | None) -> None:
         if os.getppid() != parent:
-            if Job._at_work:
+            if Job._is_running:
                 sys.exit(128 + number)
-            # Between two trials the launcher catches what is raised, and goes on with the next.
+            # Between two trials, the launcher would catch the exception and go on with the next.
             os._exit(128 + number)
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, end_without_driver)
-    signal.pthread_sigmask(
-        signal.SIG_SETMASK, ()
-    )  # The driver had them blocked when it started this process.
+    # The driver blocked signals when it started this process.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _reason(log: Path, error: FailedError) -> str:
-    """Why a trial failed: how its process was ended, or else what a stage, or else DVC, printed."""
+    """Say why a trial failed: by the signal that ended it, or else the error that a stage or DVC printed."""
     if error.signal:
         return f"its process was ended by {error.signal}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for prefix in ("error: ", "ERROR: "):
-        if said := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
-            return said[-1]
-    return f"it ended without an error message; {log} has what it printed"
+        if errors := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
+            return errors[-1]
+    return f"it ended without an error message; its output is in {log}"

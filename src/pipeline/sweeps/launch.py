@@ -1,4 +1,4 @@
-"""Having Hydra's launcher run the jobs of a sweep until they end or are stopped, also if processes die."""
+"""Run the jobs of a sweep with Hydra's launcher until they end or are stopped, even if processes die."""
 
 import signal
 import threading
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def launch(job: Job, command: Command, workers: int) -> None:
-    """Have the launcher run each job, `workers` at a time; once more if its process died with another's."""
+    """Run each job with the launcher, `workers` at a time.
+
+    A job whose process died is run once more: another job's crash may have ended it.
+
+    Raises:
+        PipelineError: If the launcher ran no trial.
+    """
     from hydra.core.plugins import Plugins
 
     folder = Folder(job.folder)
@@ -34,7 +40,7 @@ def launch(job: Job, command: Command, workers: int) -> None:
         try:
             launcher.launch([list(trial.overrides) for trial in waiting.values()], initial_job_idx=0)
         except Exception as error:
-            # A process of the launcher's died, and it gave up the others.
+            # A process of the launcher died, and the launcher gave up on the others.
             crash = f"{type(error).__name__}: {error}"
         for name in waiting:
             trial = folder.trial(name)
@@ -52,7 +58,7 @@ def launch(job: Job, command: Command, workers: int) -> None:
 
 @contextmanager
 def stopping(folder: Folder) -> Iterator[list[int]]:
-    """Have Ctrl-C, SIGTERM and SIGHUP end the trials in an orderly way; gives the signals that arrived."""
+    """Have Ctrl-C, SIGTERM and SIGHUP end the trials cleanly, and yield the list of signals that arrived."""
     arrived: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -64,7 +70,7 @@ def stopping(folder: Folder) -> Iterator[list[int]]:
     before = {
         number: signal.signal(number, stop)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        # Under nohup a sweep goes on when the terminal is closed.
+        # Under nohup a sweep continues when the terminal is closed.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     from multiprocessing import resource_tracker as multiprocessing
@@ -73,11 +79,11 @@ def stopping(folder: Folder) -> Iterator[list[int]]:
 
     over = threading.Event()
     threading.Thread(target=over.wait, daemon=True).start()
-    # The processes that this thread starts begin with what it blocks: a signal to the whole group, which may
-    # arrive while they import, is the driver's alone. The other thread gets it, and this one answers it.
+    # Processes that this thread starts inherit its blocked signals, so a signal to the whole process group
+    # does not end them while they import. The other thread receives it, and the handler runs in this one.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, before)
     try:
-        # joblib has two helpers, which unblock signals when they start.
+        # joblib's two helper processes unblock signals when they start.
         loky.ensure_running()
         multiprocessing.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, before)

@@ -1,4 +1,4 @@
-"""The plan of a sweep: its trials, composed and validated before any of them starts."""
+"""Plan the trials of a sweep, composed and validated before any of them starts."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict[str, Config]]:
-    """Every combination of the values in `overrides`, each configuration once.
+    """Return a trial for every combination of the values in `overrides`, each configuration once.
 
     Returns:
-        The trials, and their configurations by their keys.
+        The trials, and their configurations by the keys of the trials.
 
     Raises:
-        PipelineError: a value is refused, or can't be enumerated.
+        PipelineError: If a value is invalid, or can't be enumerated.
     """
     spans: list[list[tuple[str, str]]] = []
     for override in overrides:
@@ -50,9 +50,9 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict
     for chosen, found in zip(combinations, composed, strict=True):
         key = key_of(found.trial)
         if key not in trials:
-            typed = tuple(f"{name}={value}" for name, value in chosen)
+            texts = tuple(f"{name}={value}" for name, value in chosen)
             differs = {name: value for name, value in chosen if name in swept}
-            trials[key] = Trial(len(trials) + 1, key, typed, differs)
+            trials[key] = Trial(len(trials) + 1, key, texts, differs)
             configs[key] = found.trial
     return list(trials.values()), configs
 
@@ -60,25 +60,25 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict
 def parse(
     arguments: Sequence[str], params: Mapping[str, object], loader: "ConfigLoader | None" = None
 ) -> list["Override"]:
-    """The overrides of the command line, and those of `params`, by key, that it does not set itself.
+    """Parse the overrides of the command line, and those of `params` whose keys it does not set itself.
 
     Args:
-        arguments: the command line's.
-        params: the values, or the text that names them, by key.
-        loader: knows the groups' files, for `glob(*)`.
+        arguments: the overrides of the command line.
+        params: by key, the values or the text that names them.
+        loader: Hydra's loader, which knows the files of the groups, for `glob(*)`.
 
     Raises:
-        PipelineError: one is malformed, or sweeps over what tells no training from another.
+        PipelineError: If an override is malformed, or sweeps over a key that does not change the training.
     """
-    typed = parse_overrides(arguments, loader)
-    known = {override.key_or_group for override in typed}
-    more = [f"{key}={value}" for key, value in params.items() if key not in known]
-    overrides = [*typed, *parse_overrides(more, loader)]
+    given = parse_overrides(arguments, loader)
+    keys = {override.key_or_group for override in given}
+    more = [f"{key}={value}" for key, value in params.items() if key not in keys]
+    overrides = [*given, *parse_overrides(more, loader)]
     for override in overrides:
         key = override.get_key_element()
         if override.is_sweep_override() and (key == "name" or key.partition(".")[0] == "tracking"):
             raise PipelineError(
-                f"{override.input_line} sweeps over {key}, which changes nothing of a training: all trials "
+                f"{override.input_line} sweeps over {key}, which does not change the training: all trials "
                 "would be one run. Sweep over another key, or set this one to a single value."
             )
     return overrides

@@ -1,7 +1,7 @@
-"""A search: Optuna suggests the values of each trial in view of those before it.
+"""A search: Optuna suggests the values of each trial based on the results of the previous ones.
 
-A launcher is given numbers, not values: a trial asks for its values when it starts, so that no trial waits
-for the slowest of a batch. What was asked and answered lies in a journal: the same command goes on with it.
+The launcher is given numbers, not values: a trial asks for its values when it starts, so that no trial waits
+for the slowest of a batch. Suggestions and results are kept in a journal, so that the same command continues.
 """
 
 import json
@@ -26,71 +26,74 @@ from pipeline.results.report import SIGN, Trial
 from pipeline.sweeps.command import Command
 from pipeline.sweeps.folder import NO_MORE, Folder
 from pipeline.sweeps.job import Job
-from pipeline.sweeps.space import Space, combination, combinations, refuse_useless, space_of
+from pipeline.sweeps.space import Space, combination, combinations, space_of, validate_space
 from pipeline.sweeps.sweep import Sweep
 from pipeline.training.pruning import WHY_PRUNED, open_study, pruner_of, storage_of
 from pipeline.trials.outcome import key_of, outcome_of
 from pipeline.trials.run_cache import RunCache
 
-_NUMBER = "number"  # of the sweep's trial, an attribute of the study's: one that failed is asked for again
+# The attribute with which the study's trials name the sweep's trial. After a failure, a new one has the same.
+_NUMBER = "number"
 
 
 class Search(Sweep):
-    """Trials whose values are known when they start."""
+    """A sweep whose trials get their values from Optuna when they start."""
 
     sweeper = "optuna"
 
     def __init__(self, command: Command) -> None:
-        """Plan the space.
+        """Determine the search space, and validate it.
 
         Raises:
-            PipelineError: a value is refused, or the space can't be searched.
+            PipelineError: If a value is invalid, or the space can't be searched.
         """
         super().__init__(command)
         self._settings = settings = command.composed.sweep
         self._space = space_of(command.overrides, settings)
         self._base = tuple(str(part.input_line) for part in command.overrides if not part.is_sweep_override())
-        self._first = refuse_useless(command.conf, self._base, self._space, settings)
+        self._first = validate_space(command.conf, self._base, self._space, settings)
         count = settings.n_trials
         self._count = min(count, combinations(self._space)) if settings.sampler == "grid" else count
-        self._before = frozenset[int]()  # the trials that were over before the start
+        self._ended_before = frozenset[int]()  # the numbers of the trials that had ended before the start
         self._deadline = math.inf  # no trial starts after this time in seconds since 1970
 
     @property
     def identity(self) -> list[str]:
-        """What decides about the values; with more trials or more time the search goes on."""
+        """What decides the values. With more trials or more time, the same search continues."""
         include = {"objectives", "sampler", "pruner", "seed"}
         how = self._settings.model_dump(mode="json", include=include)
         return [key_of(self.config), json.dumps([self.command.space, how])]
 
     @property
     def config(self) -> Config:
-        """That with the first of all values."""
+        """The configuration with the first value of each key."""
         return self._first.trial
 
     def begin(self, folder: Folder) -> None:
-        """Create the study, or go on with it."""
+        """Create the study, or continue it."""
         super().begin(folder)
         begin_study(folder, self._settings)
         if self._settings.timeout:
             self._deadline = time.time() + self._settings.timeout
-        over = ("done", "known", "pruned")
-        noted = {number: folder.trial(str(number)) for number in range(1, self._count + 1)}
-        self._before = frozenset(number for number, trial in noted.items() if trial and trial.state in over)
+        ended = ("done", "known", "pruned")
+        trials = {number: folder.trial(str(number)) for number in range(1, self._count + 1)}
+        self._ended_before = frozenset(
+            number for number, trial in trials.items() if trial and trial.state in ended
+        )
 
     def trials(self) -> list[Trial]:
-        """All, as they are now; those that the time did not suffice for are left out."""
-        late = time.time() > self._deadline
+        """Return the current state of all trials, without those that can't start in time."""
+        is_late = time.time() > self._deadline
         trials = [self._trial(number) for number in range(1, self._count + 1)]
-        return [trial for trial in trials if not late or trial.state != "waiting"]
+        return [trial for trial in trials if not is_late or trial.state != "waiting"]
 
     def waiting(self) -> dict[str, Trial]:
-        """Those that are not over."""
-        numbers = [number for number in range(1, self._count + 1) if number not in self._before]
+        """Return the trials that have not ended, by the names of their files."""
+        numbers = [number for number in range(1, self._count + 1) if number not in self._ended_before]
         return {str(number): Trial(number, overrides=self._base) for number in numbers}
 
     def job(self, server: str) -> "SearchJob":
-        """What the launcher calls for each."""
+        """Return what the launcher calls for each trial."""
         return SearchJob(
             **vars(super().job(server)),
             space=self._space,
@@ -101,21 +104,25 @@ class Search(Sweep):
 
     def _trial(self, number: int) -> Trial:
         trial = self.folder.trial(str(number)) or Trial(number, overrides=self._base)
-        is_known = number in self._before and trial.state == "done"
+        is_known = number in self._ended_before and trial.state == "done"
         return replace(trial, state="known") if is_known else trial
 
 
 @dataclass(frozen=True)
 class SearchJob(Job):
-    """What a launcher calls for each trial of a search."""
+    """The function that a launcher calls for each trial of a search."""
 
     space: Space
     settings: SweepSection
-    epochs: int  # of a training, for hyperband
-    deadline: float
+    epochs: int  # epochs of a training, for hyperband
+    deadline: float  # no trial starts after this time in seconds since 1970
 
     def run(self, name: str, folder: Folder) -> Trial | None:
-        """Ask for values, run the trial that has them, and tell the study its result."""
+        """Ask the study for values, run a trial with them, and tell the study the result.
+
+        Returns:
+            The ended trial, or None if the time was up and it did not start.
+        """
         if time.time() > self.deadline:
             write_text(folder.stop, NO_MORE)
             return None
@@ -136,11 +143,11 @@ class SearchJob(Job):
         return ended
 
     def ask(self, folder: Folder, number: int) -> FrozenTrial:
-        """The study's trial for a trial of the sweep: one that was killed or not told of, else a new one."""
+        """Return the study's last trial for a trial of the sweep; a new one if it is missing or failed."""
         past = _trials_of(open_study(folder.journal), number)
         if past and past[-1].state != TrialState.FAIL:
             return past[-1]
-        # A seed for each, so that what is suggested does not depend on what ran before in this process.
+        # Each has its own seed, so that suggestions do not depend on what ran before in this process.
         [seed] = np.random.SeedSequence([self.settings.seed, number, len(past)]).generate_state(1).tolist()
         pruner = pruner_of(self.settings.pruner, self.epochs)
         study = open_study(folder.journal, self._sampler(seed, number), pruner)
@@ -148,7 +155,7 @@ class SearchJob(Job):
         return _trials_of(study, number)[-1]
 
     def run_with_values(self, asked: FrozenTrial, config: Config, trial: Trial, log: Path) -> Trial:
-        """The trial as it ended, now or ever before."""
+        """Run the trial, unless it is known or was pruned before, and return it as ended."""
         folder = Folder(self.folder)
         known = RunCache(folder.code).find(config)
         if not known.missing:
@@ -180,7 +187,7 @@ class SearchJob(Job):
             return TPESampler(seed=seed)
         if self.settings.sampler == "random":
             return RandomSampler(seed=seed)
-        # Optuna's own sampler of grids gives two that ask at once the same values.
+        # Optuna's own grid sampler may give the same values to two trials that ask at the same time.
         chosen = combination(self.space, number - 1, self.settings.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -188,7 +195,7 @@ class SearchJob(Job):
 
 
 def begin_study(folder: Folder, settings: SweepSection) -> None:
-    """Create the study, or end what in it was killed before it had its number."""
+    """Create the study, or end those of its trials that were killed before they had a number."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     study = optuna.create_study(
         storage=storage_of(folder.journal),
@@ -202,5 +209,5 @@ def begin_study(folder: Folder, settings: SweepSection) -> None:
 
 
 def _trials_of(study: optuna.Study, number: int) -> list[FrozenTrial]:
-    """All that the study has for a trial of the sweep, the latest last."""
+    """Return all trials of the study for a trial of the sweep, latest last."""
     return [trial for trial in study.trials if trial.user_attrs.get(_NUMBER) == number]

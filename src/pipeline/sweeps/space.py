@@ -1,4 +1,4 @@
-"""The space of a search: Optuna's distributions, as Hydra's grammar names them on the command line."""
+"""The space of a search: Optuna's distributions, written in Hydra's grammar on the command line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ _MOST_COMBINATIONS = 100_000
 
 
 def space_of(overrides: Sequence["Override"], settings: SweepSection) -> Space:
-    """The distributions, by key, that the swept overrides name.
+    """Return the distributions that the swept overrides describe, by key.
 
     Raises:
-        PipelineError: there are none, or one can't be searched.
+        PipelineError: If there are none, or one can't be searched.
     """
     swept = [override for override in overrides if override.is_sweep_override()]
     if not swept:
@@ -50,43 +50,43 @@ def space_of(overrides: Sequence["Override"], settings: SweepSection) -> Space:
 def _distribution(override: "Override", settings: SweepSection) -> Distribution:
     from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 
-    found, text = override.value(), override.input_line
-    if isinstance(found, ChoiceSweep):
+    values, text = override.value(), override.input_line
+    if isinstance(values, ChoiceSweep):
         return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
-    if isinstance(found, RangeSweep) and not found.tags:
-        return _steps(found, str(text))
-    if isinstance(found, IntervalSweep):
+    if isinstance(values, RangeSweep) and not values.tags:
+        return _steps(values, str(text))
+    if isinstance(values, IntervalSweep):
         if settings.sampler == "grid":
             raise PipelineError(
                 f"{text} names an interval, and sweep.sampler=grid needs values: list them, or take "
                 "sweep.sampler=tpe."
             )
-        return _interval(found, str(text))
+        return _interval(values, str(text))
     raise PipelineError(f"{text} can't be searched: list the values, or name a range or an interval.")
 
 
-def _steps(found: "RangeSweep", text: str) -> Distribution:
-    assert found.start is not None
-    count = sum(1 for _ in found.range()) if found.step else 0
+def _steps(values: "RangeSweep", text: str) -> Distribution:
+    assert values.start is not None
+    count = sum(1 for _ in values.range()) if values.step else 0
     if not count:
         raise PipelineError(f"{text} names no value.")
-    # Optuna counts its steps in decimals, and with both ends.
-    last = _on(found.start, found.step, count - 1)
-    low, high = sorted((found.start, last))
+    # Optuna counts steps in decimals, and includes both ends.
+    last = _nth(values.start, values.step, count - 1)
+    low, high = sorted((values.start, last))
     if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, step=int(abs(found.step)))
-    return FloatDistribution(low, high, step=abs(found.step))
+        return IntDistribution(low, high, step=int(abs(values.step)))
+    return FloatDistribution(low, high, step=abs(values.step))
 
 
-def _interval(found: "IntervalSweep", text: str) -> Distribution:
-    if more := found.tags - {"log", "int"}:
+def _interval(values: "IntervalSweep", text: str) -> Distribution:
+    if more := values.tags - {"log", "int"}:
         raise PipelineError(f"{text}: there is no tag {more.pop()}, only log and int.")
-    low, high, is_log = found.start or 0, found.end or 0, "log" in found.tags
-    is_int = "int" in found.tags or (isinstance(low, int) and isinstance(high, int))
+    low, high, is_log = values.start or 0, values.end or 0, "log" in values.tags
+    is_int = "int" in values.tags or (isinstance(low, int) and isinstance(high, int))
     if math.isfinite(low) and math.isfinite(high) and is_int:
         low, high = math.ceil(low), math.floor(high)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise PipelineError(f"{text} is no interval: the first bound must be below the second.")
+        raise PipelineError(f"{text} is not an interval: the first bound must be below the second.")
     if is_log and low <= 0:
         raise PipelineError(f"{text}: a logarithmic interval needs bounds above 0.")
     if is_int:
@@ -94,26 +94,26 @@ def _interval(found: "IntervalSweep", text: str) -> Distribution:
     return FloatDistribution(low, high, log=is_log)
 
 
-def _on(start: float, step: float, number: int) -> float:
-    """The value so many steps from `start`, without what binary fractions add to it."""
+def _nth(start: float, step: float, number: int) -> float:
+    """Return the value `number` steps from `start`, computed in decimals to avoid rounding errors."""
     value = Decimal(str(start)) + number * Decimal(str(step))
     return int(value) if isinstance(start, int) and isinstance(step, int) else float(value)
 
 
 def combinations(space: Space) -> int:
-    """How many there are of the values in lists and ranges."""
+    """Return the number of combinations of the values in lists and ranges."""
     return math.prod(map(_count, space.values()))
 
 
 def combination(space: Space, number: int, seed: int) -> dict[str, Any]:
-    """One of them; the numbers from 0 on go through all in an order that the seed decides."""
+    """Return one of the combinations; the numbers from 0 on enumerate all in an order that `seed` decides."""
     rest, found = int(np.random.default_rng(seed).permutation(combinations(space))[number]), {}
     for key, distribution in space.items():
         rest, place = divmod(rest, _count(distribution))
         if isinstance(distribution, CategoricalDistribution):
             found[key] = distribution.choices[place]
         else:
-            found[key] = _on(distribution.low, distribution.step or 1, place)
+            found[key] = _nth(distribution.low, distribution.step or 1, place)
     return found
 
 
@@ -123,11 +123,11 @@ def _count(distribution: Distribution) -> int:
     return round((distribution.high - distribution.low) / (distribution.step or 1)) + 1
 
 
-def refuse_useless(conf: Path, base: Sequence[str], space: Space, settings: SweepSection) -> Composed:
-    """Compose with each bound and each listed value before anything starts, and give the first of these.
+def validate_space(conf: Path, base: Sequence[str], space: Space, settings: SweepSection) -> Composed:
+    """Compose with each bound and each listed value before anything starts, and return the first of these.
 
     Raises:
-        PipelineError: a value is refused, or the search would compare what can't be compared.
+        PipelineError: If a value is invalid, or the results of the search could not be compared.
     """
     ends = {
         key: list(each.choices) if isinstance(each, CategoricalDistribution) else [each.low, each.high]
@@ -145,11 +145,11 @@ def refuse_useless(conf: Path, base: Sequence[str], space: Space, settings: Swee
     if asked and any(found.preprocess.validation_fraction == 0 for found in composed):
         raise PipelineError(
             f"sweep.objectives asks for {asked[0]}, and there are no validation images: set "
-            "preprocess.validation_fraction above 0. Test images are never asked."
+            "preprocess.validation_fraction above 0. Test images are never used for a search."
         )
     if settings.pruner == "hyperband" and len({found.train.epochs for found in composed}) > 1:
         raise PipelineError(
-            "sweep.pruner=hyperband compares trainings of as many epochs: give train.epochs one value, or "
-            "take sweep.pruner=median."
+            "sweep.pruner=hyperband compares trainings of equally many epochs: give train.epochs one value, "
+            "or take sweep.pruner=median."
         )
     return composed[0]

@@ -1,4 +1,4 @@
-"""What a grid and a search have in common: a folder, a snapshot of the code, a launch, a report."""
+"""Run a sweep, grid or search: make its folder with a snapshot of the code, launch the trials, and report."""
 
 import hashlib
 import os
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class Sweep(ABC):
     """The trials of a command, and how they are chosen."""
 
-    sweeper: ClassVar[str]  # its name
+    sweeper: ClassVar[str]  # the name of the sweeper
     folder: Folder
     start: int  # milliseconds since 1970
 
@@ -59,42 +59,42 @@ class Sweep(ABC):
     @property
     @abstractmethod
     def identity(self) -> list[str]:
-        """What tells it from other sweeps, beside the code."""
+        """What identifies the sweep, in addition to the code."""
 
     @property
     @abstractmethod
     def config(self) -> Config:
-        """That of one of its trials."""
+        """The configuration of one of its trials."""
 
     def begin(self, folder: Folder) -> None:
-        """Prepare the folder, which has the snapshot of the code."""
+        """Prepare the folder, which already has the snapshot of the code."""
         self.folder, self.start = folder, int(time.time() * 1000)
 
     @abstractmethod
     def trials(self) -> list[Trial]:
-        """All, as they are now."""
+        """Return the current state of all trials."""
 
     @abstractmethod
     def waiting(self) -> dict[str, Trial]:
-        """What a launcher has yet to run, by the names of the trials' files."""
+        """Return the trials that the launcher has yet to run, by the names of their files."""
 
     def job(self, server: str) -> Job:
-        """What the launcher calls for each, given a fork server's address."""
+        """Return what the launcher calls for each trial; `server` is the address of a fork server."""
         repository, folder = self.command.repository.root, self.folder.root
         return Job(repository, folder, self.waiting(), os.getpid(), self.stops_at_failure, server)
 
     @property
     def stops_at_failure(self) -> bool:
-        """Whether no trial starts after one that failed."""
+        """Whether no further trial starts after one has failed."""
         return self.command.composed.sweep.on_failure == "stop"
 
     def report(self) -> Report:
-        """The sweep as it is now."""
+        """Return a report of the current state of the sweep."""
         composed = self.command.composed
         return Report(
             id=self.folder.root.name,
             name=f"sweep-{composed.name}-{self.folder.root.name[:4]}",
-            command=self.command.typed,
+            command=self.command.command_line,
             sweeper=self.sweeper,
             launcher=self.command.launcher,
             objectives=composed.sweep.objectives,
@@ -108,12 +108,12 @@ class Sweep(ABC):
 def run(
     kind: type[Sweep], arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig"
 ) -> None:
-    """Run a sweep to its end; the process ends with an exit code that says whether all trials have a result.
+    """Run a sweep, and exit with code 0 if all trials have a result or were pruned.
 
     Args:
-        kind: how its trials are chosen.
+        kind: the class that chooses the trials.
         arguments: the overrides of the command line.
-        hydra_context: how Hydra composes.
+        hydra_context: the context with which Hydra composes.
         config: what Hydra composed for the sweep as a whole.
     """
     with exit_on_error():
@@ -124,10 +124,10 @@ def run(
 
 @contextmanager
 def _opened(sweep: Sweep) -> Iterator[ForkServer]:
-    """Give the sweep its folder, with a snapshot of the code and conf/, and start a server that imports that.
+    """Make the sweep's folder with a snapshot of the code and conf/, and start a fork server of that code.
 
     Raises:
-        PipelineError: the same sweep is under way.
+        PipelineError: If the same sweep is already running.
     """
     repository = sweep.command.repository
     remove_abandoned(repository.scratch / "trials")
@@ -153,16 +153,16 @@ def _opened(sweep: Sweep) -> Iterator[ForkServer]:
             finally:
                 remove(folder.code.root)
     except Timeout:
-        raise PipelineError("The same sweep is under way in another process: wait for its end.") from None
+        raise PipelineError("The same sweep is running in another process: wait until it ends.") from None
 
 
 def _id_in(path: Path) -> str:
-    """The id of the sweep whose lock, or whose folder's code, `path` is."""
+    """Return the id of the sweep whose lock file, or code folder, `path` is."""
     return path.parent.name if path.name == "code" else path.stem
 
 
 def _run(sweep: Sweep, server: ForkServer) -> int:
-    """Run what is not known and report; the exit code."""
+    """Run the trials that are not known, report, and return the exit code."""
     folder, waiting, workers = sweep.folder, sweep.waiting(), sweep.command.workers(sweep.config.train.device)
     for name in waiting:
         folder.forget(name)
@@ -173,22 +173,22 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     failure: PipelineError | None = None
     try:
         if waiting:
-            # Beside the first trials, which get to MLflow later than this.
-            beginning = threading.Thread(target=_publish, args=(sweep, server), daemon=True)
-            beginning.start()
+            # In parallel with the first trials, which reach MLflow later than this.
+            publishing = threading.Thread(target=_publish, args=(sweep, server), daemon=True)
+            publishing.start()
             with watching(sweep.report, workers), stopping(folder) as arrived:
                 try:
                     launch(sweep.job(server.address), sweep.command, workers)
                 except PipelineError as error:
                     failure = error
-            beginning.join()
+            publishing.join()
     except BaseException:
-        # There is no time to publish it now; `pipeline sync` or the next sweep does.
+        # There is no time to publish it now; `pipeline sync` or the next sweep does that.
         replace(sweep.report(), status="KILLED", end=_now()).write(folder.root)
         raise
     report = sweep.report()
-    whole = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
-    status: SweepStatus = "KILLED" if arrived else "FINISHED" if whole else "FAILED"
+    is_complete = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
+    status: SweepStatus = "KILLED" if arrived else "FINISHED" if is_complete else "FAILED"
     report = replace(report, status=status, end=_now())
     report.write(folder.root)
     _restore_lost(report, sweep)
@@ -208,15 +208,15 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     if failure:
         raise failure
     if arrived:
-        say("Stopped; the same command again goes on.")
+        say("Stopped; the same command again continues.")
         return 128 + arrived[0]
-    return 0 if whole else 1
+    return 0 if is_complete else 1
 
 
 def _publish(sweep: Sweep, server: ForkServer) -> None:
-    """Have MLflow show the sweep as its report has it."""
+    """Publish the report of the sweep in MLflow."""
     arguments = [str(sweep.folder.root), str(sweep.command.repository.root)]
-    # What is all known is published before the server has imported what that takes.
+    # If all is known, this process publishes sooner than the server could import what that takes.
     if sweep.waiting():
         with suppress(OSError):
             fork = Fork(server.address, DVC, publish.__name__, arguments, Path.cwd(), os.environ, (1, 2))
@@ -226,7 +226,7 @@ def _publish(sweep: Sweep, server: ForkServer) -> None:
 
 
 def _restore_lost(report: Report, sweep: Sweep) -> None:
-    """Have the repository's own MLflow store hold the runs of known trials again that it does not have."""
+    """Restore the runs of known trials that the repository's own MLflow store lacks."""
     repository, folder = sweep.command.repository, sweep.folder
     if not is_local(sweep.command.composed.tracking, repository):
         return
@@ -238,12 +238,12 @@ def _restore_lost(report: Report, sweep: Sweep) -> None:
         composed = compose_each(folder.conf, [trial.overrides for trial in lost], package)
         configs = [found.trial for found in composed]
         keys = {trial.key for trial in lost}
-        # Not one of a search that conf/ has other values for since.
+        # Not a trial of a search for which conf/ has different values since.
         restore([config for config in configs if key_of(config) in keys], repository, folder.code)
 
 
 def plan_of(report: Report, workers: int) -> str:
-    """What will run, `workers` at a time, and what will not, since it is over."""
+    """Describe how many trials will run, `workers` at a time, and how many are known or pruned."""
     states = [trial.state for trial in report.trials]
     known, pruned = states.count("known"), states.count("pruned")
     left = len(states) - known - pruned
