@@ -16,7 +16,7 @@ def repository(tmp_path_factory):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("kill -KILL $$", "its process was ended by SIGKILL, as the system does if there is no memory left."),
+        ("kill -KILL $$", "its process was ended by SIGKILL, as the system does when memory runs out."),
         ("bash -c 'kill -SEGV $$'; exit $?", "its process was ended by SIGSEGV."),
         ("exit 3", None),
     ],

@@ -141,7 +141,7 @@ def test_a_damaged_entry_is_removed_and_its_training_repeated(trials, entry, con
     file.write_bytes(content)
     assert list(trials.find(1).missing) == ["train"]
     assert not file.exists()
-    assert "is removed: it is made anew" in capfd.readouterr().err
+    assert "has been removed: it will be made again" in capfd.readouterr().err
     assert trials.find(0).missing == {}
     trials.run(1)
     assert trials.find(1).missing == {}

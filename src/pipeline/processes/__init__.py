@@ -1,1 +1,1 @@
-"""Processes: forked from one that has its imports done, ended with their parents, and locked."""
+"""Processes: forked from processes that have everything imported, ended with their parents, and locked."""

@@ -1,7 +1,7 @@
-"""Processes that have their imports behind them, from which others are forked.
+"""Fork processes from servers that have everything imported.
 
-They do nothing else, so that no thread and no connection of theirs is forked. Each fork ends with the process
-that asked for it.
+The servers do nothing else, so they have no threads and no connections that would be forked. Each fork ends
+when the process that requested it ends.
 """
 
 import importlib
@@ -33,19 +33,20 @@ _SECONDS_BETWEEN_SIGNALS = 10.0
 
 
 class ForkServer:
-    """A handle to such processes, which end with the one that started them."""
+    """A handle to server processes, which end with the process that started them."""
 
     def __init__(self, code: Workspace, module: str, pools: Sequence[str], *arguments: str) -> None:
-        """Start them.
+        """Start the servers.
 
         Args:
-            code: has the package that they import.
-            module: run with the numbers of the listening sockets, in the order of `pools`; does the imports.
-            pools: the names of the processes, by what they have imported.
-            arguments: what `module` is told after the numbers.
+            code: The workspace with the package that they import.
+            module: The module that is run; it does the imports. Its first arguments are the numbers of the
+                listening sockets, in the order of `pools`.
+            pools: The names of the servers, after what they import.
+            arguments: More arguments of `module`.
         """
         self._open = ExitStack()
-        # The names of sockets may be no longer than a hundred characters: a workspace's may be.
+        # A socket's path is limited to about a hundred characters, which a path in a workspace may exceed.
         self.address = str(self._open.enter_context(temporary_folder()))
         with ExitStack() as listening:
             numbers = []
@@ -59,11 +60,11 @@ class ForkServer:
                 env=os.environ | {"PYTHONPATH": str(code.root / "src")},
                 stdin=subprocess.DEVNULL,
                 pass_fds=numbers,
-                process_group=0,  # Ctrl-C is for the process that asked for a fork.
+                process_group=0,  # Ctrl-C goes only to the process that requested a fork.
             )
 
     def stop(self) -> None:
-        """End them, and the forks with them."""
+        """End the servers, and the forks with them."""
         self._process.terminate()
         self._process.wait()
         self._open.close()
@@ -76,7 +77,7 @@ class ForkServer:
 
 
 class Fork:
-    """A process that a fork server forked; used as `subprocess.Popen` is, as far as that goes."""
+    """A process that a fork server forked, with some of the methods of `subprocess.Popen`."""
 
     def __init__(
         self,
@@ -88,21 +89,21 @@ class Fork:
         environment: Mapping[str, str],
         descriptors: Sequence[int],
     ) -> None:
-        """Have `module.main(*arguments)` run in a new process, once the server has imported what that takes.
+        """Run `module.main(*arguments)` in a new process, once the server has finished its imports.
 
-        It is signalled to end when this process dies.
+        The new process gets a signal to end when this process dies.
 
         Args:
-            server: a fork server's address; temporary files lie there, too.
-            pool: which of its processes to fork.
-            module: whose `main` gives the exit code.
-            arguments: of `main`, before the numbers of the descriptors beyond the first two.
-            cwd: the directory in which it runs.
-            environment: all of its variables.
-            descriptors: its standard output and error, and any others that `main` is to have.
+            server: The address of a fork server, which is also the folder for temporary files.
+            pool: The name of the server to fork.
+            module: The module whose `main` is run and returns the exit code.
+            arguments: The arguments of `main`; the numbers of the further descriptors are added to them.
+            cwd: The working directory.
+            environment: All environment variables.
+            descriptors: Standard output, standard error and any others that `main` needs.
 
         Raises:
-            OSError: the server died.
+            OSError: If the server died.
         """
         request = {
             "module": module,
@@ -120,34 +121,34 @@ class Fork:
 
     @property
     def pid(self) -> int:
-        """Its process id, for which the server may have to come to it first.
+        """The process id; this waits until the server has forked the process.
 
         Raises:
-            ConnectionError: the server died before.
+            ConnectionError: If the server died first.
         """
         self._read_replies(1, timeout=None)
         if not self._replies:
-            raise ConnectionError("the process that imported everything died")
+            raise ConnectionError("the fork server died")
         return self._replies[0]
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, -SIGKILL if it was killed.
+        """Wait for the process and return its exit code, which is -SIGKILL if it was killed.
 
         Raises:
-            subprocess.TimeoutExpired: it did not end within `timeout` seconds.
+            subprocess.TimeoutExpired: If the process did not end within `timeout` seconds.
         """
-        # To its very end: if this end of the connection was closed before, that would signal it to end.
+        # Read until the process has closed the connection: closing it first would signal it to end.
         self._read_replies(math.inf, timeout)
         return self._replies[1] if len(self._replies) == 2 else -signal.SIGKILL
 
     def poll(self) -> int | None:
-        """Its exit code; None: it has not ended."""
+        """Return the exit code, or None if the process has not ended."""
         with suppress(subprocess.TimeoutExpired):
             return self.wait(timeout=1e-3)
         return None
 
     def terminate(self) -> None:
-        """Signal it to end, also if it has yet to begin."""
+        """Signal the process to end, even if it has not started yet."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
 
@@ -158,7 +159,7 @@ class Fork:
         self.wait()
 
     def _read_replies(self, count: float, timeout: float | None) -> None:
-        """Read until it has sent so many numbers, or fewer if it ends before."""
+        """Read until the process has sent `count` numbers or has ended."""
         try:
             while len(self._replies) < count and self._connection.fileno() >= 0:
                 self._connection.settimeout(timeout)
@@ -173,10 +174,10 @@ class Fork:
 
 
 def serve(listener: socket.socket) -> NoReturn:
-    """Fork what is asked for at `listener`, for ever."""
+    """Fork a process for each request at `listener`, for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Forks that ended are reaped by the kernel.
-    # Python sees threads of OpenBLAS and jemalloc, which both take care of forks.
+    # The threads that Python warns about are those of OpenBLAS and jemalloc, which both support forks.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     while True:
         connection, _ = listener.accept()
@@ -187,13 +188,13 @@ def serve(listener: socket.socket) -> NoReturn:
                 if not os.fork():
                     listener.close()
                     _run_request(json.loads(text), descriptors, connection)
-            # Otherwise the process that called was killed before it had sent its request.
+            # Otherwise the client was killed before it had sent its whole request.
             for descriptor in descriptors:
                 os.close(descriptor)
 
 
 def _run_request(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> None:
-    """Run the module of a request in this fork, to the end of the process."""
+    """Run the module of a request in this fork, and end the process."""
     code = 1
     try:
         os.setpgid(0, 0)
@@ -206,10 +207,10 @@ def _run_request(request: dict[str, Any], descriptors: list[int], connection: so
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        tempfile.tempdir = None  # What it is follows from the environment.
+        tempfile.tempdir = None  # It is determined again from the new environment.
         name_process(request["module"].rpartition(".")[2])
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-        # From here on it may be signalled.
+        # From here on, the process can be signalled.
         connection.sendall(_NUMBER.pack(os.getpid()))
         module = importlib.import_module(request["module"])
         code = module.main(*request["arguments"], *map(str, descriptors[2:]))
@@ -218,23 +219,23 @@ def _run_request(request: dict[str, Any], descriptors: list[int], connection: so
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException:
-        # The process that asked may have died, and its directory be gone, before this one began.
+        # The client may have died, and its directory may be gone, before this process started.
         if not is_closed(connection):
             traceback.print_exc()
     finally:
-        # It ends anyway, and an exception would lead around the exit below.
+        # The process is ending anyway, and an exception here would skip the exit below.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
         with suppress(ConnectionError):
             connection.sendall(_NUMBER.pack(code))
-        # What else is to happen at the end of a process was registered by the server.
+        # Skip exit handlers: they were registered by the server.
         os._exit(code & 0xFF)
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other end of `connection` has closed it, as its death does."""
+    """Return whether the other end of `connection` has closed it or died."""
     try:
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -244,7 +245,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Signal this process to end when the other end of `connection` is closed, until it does."""
+    """When the other end of `connection` is closed, signal this process to end until it does."""
     with suppress(ConnectionError):
         connection.recv(1)
     while True:

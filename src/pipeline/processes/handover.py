@@ -1,7 +1,7 @@
-"""Handing the work of a stage over to a process that has the imports behind it.
+"""Hand a stage over to a process that has everything imported.
 
-A stage's imports take longer than the stage of a small model. In a sweep a worker (`pipeline.trials.worker`)
-has them behind it, and `python -m pipeline.stages NAME` only passes on what DVC asked of it.
+For a small model, a stage's imports take longer than its work. In a sweep, a worker
+(`pipeline.trials.worker`) has done the imports, and `python -m pipeline.stages NAME` passes the stage on.
 """
 
 import json
@@ -14,9 +14,12 @@ from pipeline.processes.context import TrialContext
 
 
 def hand_over(context: TrialContext, stage: str) -> int:
-    """Have the trial's worker run `stage` here, with this process's output; the exit code.
+    """Let the trial's worker run `stage` in this directory, with this process's output.
 
-    If this process ends first, so does the stage.
+    If this process ends first, the stage ends too.
+
+    Returns:
+        The exit code of the stage.
     """
     request = {"stage": stage, "cwd": str(Path.cwd()), "environment": context.as_environment()}
     answer = b""

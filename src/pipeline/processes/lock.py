@@ -1,4 +1,4 @@
-"""Locks between processes, which do not outlive them."""
+"""Locks between processes, which are released when a process ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]
     """Hold a lock inside the `with`.
 
     Args:
-        path: the file that is locked, which is gone afterwards; its folder is created.
-        timeout: in seconds, after which to give up; negative: never.
-        waiting: a line to say if another process holds it.
+        path: The file to lock, which is removed afterwards; its folder is created.
+        timeout: How many seconds to wait for the lock; if negative, without a limit.
+        waiting: A line to print if another process holds the lock.
 
     Raises:
-        Timeout: another process holds it (filelock's exception).
+        Timeout: If another process still holds the lock after `timeout` seconds (filelock's exception).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -34,6 +34,6 @@ def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]
     try:
         yield
     finally:
-        # While it is held: whoever waits for the file sees that it is gone, and makes a new one.
+        # Remove the file before the release: processes that wait for it notice and create a new one.
         path.unlink(missing_ok=True)
         lock.release()

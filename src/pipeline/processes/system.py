@@ -1,4 +1,4 @@
-"""What is asked of the operating system for a process."""
+"""Set properties of the current process through the operating system."""
 
 import ctypes
 import signal
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when its parent is killed, lest it write late over other output."""
+    """Make the kernel end this process when its parent is killed, so that it can't overwrite later output."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def name_process(name: str) -> None:
-    """Have `top` and `ps -o comm` show this process by a name: all forks have the same command."""
+    """Set the name of this process in `top` and `ps -o comm`, because all forks have the same command."""
     if sys.platform == "linux":
         Path("/proc/self/comm").write_text(name)

@@ -1,4 +1,4 @@
-"""Folders for temporary files, none of which outlives the next command."""
+"""Folders for temporary files; if one is left behind, the next command removes it."""
 
 import fcntl
 import os
@@ -11,32 +11,32 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-# Nothing that a person calls a folder, such as a clone in /tmp/pipeline-test, may be taken for one.
+# An unusual prefix: folders that users create, such as /tmp/pipeline-test, must not match.
 _PREFIX = "pipeline~"
 _NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A new folder among the system's temporary files; those that killed processes left are removed first.
+    """Create a new temporary folder, after removing those that killed processes left behind.
 
     Raises:
-        PipelineError: there is no place for temporary files.
+        PipelineError: If no folder for temporary files can be written to.
     """
     try:
         system = Path(tempfile.gettempdir())
     except FileNotFoundError:
         raise PipelineError(
-            "Nothing can be written to any of the usual folders for temporary files, such as /tmp: make room "
-            "there, or name another one in the environment variable TMPDIR."
+            "None of the usual folders for temporary files, such as /tmp, can be written to: free some space "
+            "there, or set the environment variable TMPDIR to another folder."
         ) from None
-    for left_over in system.glob(f"{_PREFIX}*"):
-        if _NAME.fullmatch(left_over.name) and (descriptor := _lock(left_over)) is not None:
-            _remove(left_over, descriptor)
+    for leftover in system.glob(f"{_PREFIX}*"):
+        if _NAME.fullmatch(leftover.name) and (descriptor := _lock(leftover)) is not None:
+            _remove(leftover, descriptor)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=system))
         descriptor = _lock(folder)
-        # Another process may have taken it for a left-over before it was locked.
+        # Another process may have removed it as a leftover before it was locked.
         if descriptor is not None and folder.exists():
             break
     try:
@@ -47,10 +47,10 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def temporary_files_apart() -> Iterator[None]:
-    """Have the temporary files of this process, and of those that it starts, go with it.
+    """Use a new folder for the temporary files of this process and its children, and remove it at the end.
 
     Raises:
-        PipelineError: there is no place for them.
+        PipelineError: If no folder for temporary files can be written to.
     """
     before = os.environ.get("TMPDIR")
     with temporary_folder() as folder:
@@ -66,9 +66,10 @@ def temporary_files_apart() -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """The descriptor that holds the lock of a folder until it is closed.
+    """Lock a folder and return the descriptor that holds the lock until it is closed.
 
-    None: another process holds it, it is another user's, or it is gone, or no folder.
+    Return None if another process holds the lock, or if `folder` belongs to another user, is gone or is not a
+    folder.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -83,6 +84,6 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove(folder: Path, descriptor: int) -> None:
-    """Remove a folder that is locked; the next command removes what a child still writes there."""
+    """Remove a locked folder; the next command removes what a child process still writes there."""
     shutil.rmtree(folder, ignore_errors=True)
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Laying out a trial: stages, code and values in a workspace that shares the repository's DVC cache."""
+"""Lay out a trial: its stages, code and values in a workspace that shares the repository's DVC cache."""
 
 import fnmatch
 import shutil
@@ -16,7 +16,7 @@ from pipeline.tracking.lineage import code_of, write_code
 
 
 def snapshot(repository: Workspace, root: Path, config: Config) -> Workspace:
-    """Copy the code as it is now, and the pipeline without compose: what trials are laid out from."""
+    """Copy the code as it is now, and the stages except compose, as a template for trials."""
     remove(root)
     copied = Workspace(root)
     for path in sources(repository, repository.root / "src"):
@@ -31,7 +31,7 @@ def snapshot(repository: Workspace, root: Path, config: Config) -> Workspace:
 
 
 def lay_out(trial: Workspace, code: Workspace, config: Config, repository: Workspace) -> None:
-    """Make `trial` a workspace with the code of a snapshot and the values of `config`."""
+    """Make `trial` a workspace with the code of a snapshot and the configuration `config`."""
     remove(trial.root)
     shutil.copytree(code.root / "src", trial.root / "src")
     shutil.copy(code.dvc_yaml, trial.dvc_yaml)
@@ -39,48 +39,53 @@ def lay_out(trial: Workspace, code: Workspace, config: Config, repository: Works
 
 
 def origin_of(code: Workspace) -> Path:
-    """The commit and the changes that a snapshot was made from, as `pipeline.tracking.lineage` reads them."""
+    """Return the file with the commit and the changes that a snapshot was made from.
+
+    `pipeline.tracking.lineage.read_code` reads it.
+    """
     return code.root / "origin.json"
 
 
 def sources(repository: Workspace, folder: Path) -> Iterator[Path]:
-    """The files below `folder` that DVC would take for ones of a dependency, in the order of their names.
+    """Yield the files below `folder` that DVC would count as part of a dependency, sorted by path.
 
-    What editors and Python leave there is named in .dvcignore.
+    Files that editors and Python leave there are excluded by .dvcignore.
     """
     ignored = repository.root / ".dvcignore"
     lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
     patterns = [line.replace("\\", "") for line in lines if line and line[0] not in "#/"]
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(fnmatch.fnmatch(part, one) for part in parts for one in patterns):
+        if path.is_file() and not any(fnmatch.fnmatch(part, each) for part in parts for each in patterns):
             yield path
 
 
 def _stages(repository: Workspace) -> dict[str, dict[str, Any]]:
-    """The stages in dvc.yaml, without what is resolved or frozen only in the repository."""
+    """Return the stages in dvc.yaml, with variables resolved and without `frozen`."""
     text = repository.dvc_yaml.read_text(encoding="utf-8")
     stages: dict[str, Any] = yaml.safe_load(text)["stages"]
     if "${" in text:
-        # DVC's imports take half a second, which few need to pay.
+        # Importing DVC takes half a second, which is rarely needed.
         from dvc.dvcfile import ProjectFile
         from dvc.repo import Repo
 
         with Repo(str(repository.root)) as repo:
             resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
-            ours = [name for name in STAGES if name in stages]
-            stages = {name: resolver.resolve_one(name)[name] for name in ours}
+            known = [name for name in STAGES if name in stages]
+            stages = {name: resolver.resolve_one(name)[name] for name in known}
     return {name: {key: stage[key] for key in stage if key != "frozen"} for name, stage in stages.items()}
 
 
 def share_cache(workspace: Workspace, file: str, repository: Workspace, **core: bool) -> None:
-    """Have DVC use the cache of `repository` in `workspace`, by copies: a link could be written through.
+    """Configure DVC in `workspace` to use the cache of `repository`.
+
+    Files are copied from the cache, because writing through a link would damage the cache.
 
     Args:
-        workspace: where DVC is to run.
-        file: of its `.dvc`, that is written: config, or config.local beside one that git has.
-        repository: has the cache.
-        core: more settings of DVC's section `core`.
+        workspace: The workspace in which DVC will run.
+        file: The file in its `.dvc` to write: config, or config.local if git tracks config.
+        repository: The repository that has the cache.
+        core: More settings for DVC's section `core`.
     """
     from configobj import ConfigObj
 
@@ -95,11 +100,11 @@ def share_cache(workspace: Workspace, file: str, repository: Workspace, **core: 
             "cache": {"dir": str(repository.dvc_cache()), "type": "copy"},
         }
     )
-    # It quotes what a path may have in it.
+    # ConfigObj quotes special characters in paths.
     write_text(workspace.root / ".dvc" / file, "\n".join(settings.write()) + "\n")
 
 
 def _fill(workspace: Workspace, config: Config, repository: Workspace) -> None:
-    """Write the values, and a configuration by which DVC has the cache of `repository` in `workspace`."""
+    """Write params.yaml, and a DVC configuration that uses the cache of `repository`."""
     write_text(workspace.params, dump(config))
     share_cache(workspace, "config", repository, no_scm=True)

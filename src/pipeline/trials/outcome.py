@@ -1,4 +1,4 @@
-"""The outcome of a trial's training, read from its artifacts; nothing of the test images."""
+"""Read the outcome of a trial's training from its artifacts; test results are not part of it."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from pipeline.trials.run_cache import Known
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run, and its best epoch, whose weights the model has."""
+    """The result of a training: its run, and the best epoch, whose weights the model has."""
 
     id: str
-    run: str
+    run: str  # the run's name
     weights_sha256: str
     parameters: int
     epochs: int
@@ -26,7 +26,7 @@ class Outcome:
 
     @property
     def values(self) -> dict[str, float]:
-        """What a sweep may aim at, by the objectives' names."""
+        """The values that a sweep can optimise, by the names of the objectives."""
         of_validation = {name: getattr(self.best, name) for name in OBJECTIVES_BY_EPOCH}
         of_validation["val_macro_f1"] = self.val_macro_f1
         found = {name: value for name, value in of_validation.items() if value is not None}
@@ -34,7 +34,7 @@ class Outcome:
 
     @classmethod
     def read(cls, run: Path, history: Path) -> "Outcome":
-        """The outcome that models/run.json and models/history.csv describe."""
+        """Read the outcome from models/run.json and models/history.csv."""
         known = json.loads(run.read_text(encoding="utf-8"))
         result = known["result"]
         return cls(
@@ -49,12 +49,12 @@ class Outcome:
 
 
 def outcome_of(known: Known) -> Outcome | None:
-    """What DVC's cache has of a trial's training, if it was ever trained."""
+    """Return the outcome of a trial from DVC's cache, or None if it was never trained."""
     paths = Workspace(Path())
     run, history = (known.outputs.get(str(path)) for path in (paths.run, paths.history))
     return Outcome.read(run, history) if run and history else None
 
 
 def key_of(config: Config) -> str:
-    """Tells the trials of one version of the code apart: 16 hex digits."""
+    """Return a key of 16 hex digits that distinguishes the trials of one version of the code."""
     return hashlib.sha256(dump(config).encode()).hexdigest()[:16]

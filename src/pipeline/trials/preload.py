@@ -1,7 +1,7 @@
-"""What the processes of a sweep have imported before they are forked.
+"""Import modules once, in the two processes from which the processes of a sweep are forked.
 
-Keras, MLflow and DVC take longer to import than a small model to train. On each machine two processes import
-them side by side: Keras for the workers, DVC for the trials and what publishes.
+Importing Keras, MLflow and DVC takes longer than training a small model. On each machine, two processes
+import them in parallel: one imports Keras, for the workers, and one DVC, for the trials and for publishing.
 """
 
 import importlib
@@ -20,18 +20,18 @@ DVC, KERAS = "dvc", "keras"
 
 
 def start_fork_server(code: Workspace, backend: str = "tensorflow") -> ForkServer:
-    """A fork server with the package in `code` and the pools DVC and KERAS.
+    """Start a fork server with the package in `code` and the pools DVC and KERAS.
 
     Args:
-        code: has the package.
-        backend: of the trainings, as far as it is known. If it is not TensorFlow, Keras is imported only once
-            somebody asks for a worker with it: those of JAX are of the other pool.
+        code: The workspace with the package.
+        backend: The expected backend of the trainings. If it is not TensorFlow, Keras is imported only when a
+            worker with it is requested, because JAX workers are forked from the other pool.
     """
     return ForkServer(code, __name__, (DVC, KERAS), backend)
 
 
 def _main(others: socket.socket, workers: socket.socket, backend: str) -> None:
-    """Be the two processes: one forks what is asked for at `others`, and one at `workers`."""
+    """Run the two processes: one handles requests at `others`, the other one those at `workers`."""
     prepare_environment(here().scratch / "home")
     _import(_BY_BOTH)
     if os.fork():
@@ -68,14 +68,14 @@ _BY_WORKERS = (
     "pipeline.training.onnx_export",
     "pipeline.stages.evaluate",
     "pipeline.trials.worker",
-    # What the export to ONNX imports only when it needs it.
+    # The export to ONNX imports these only when it needs them.
     "onnxruntime",
     "tf2onnx",
 )
 _BY_OTHERS = (
     "pipeline.trials.trial",
     "pipeline.results.publish",
-    # What DVC imports only when it needs it.
+    # DVC imports these only when it needs them.
     "configobj",
     "dvc._debug",
     "dvc.analytics",

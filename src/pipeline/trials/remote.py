@@ -1,7 +1,7 @@
-"""Trainings that other clones made: DVC's run cache and all outputs that it tells of, to and from a remote.
+"""Share trainings between clones: send DVC's run cache, with all outputs, to a remote, and fetch it.
 
-DVC's own `push --run-cache` sends what every stage came to, but only the outputs of the workspace: of a
-sweep's trials the remote would have the entries and not the models.
+DVC's own `push --run-cache` sends the entries of the run cache, but only the outputs of the workspace: the
+remote would have the entries of a sweep's trials without their models.
 """
 
 import json
@@ -20,40 +20,46 @@ if TYPE_CHECKING:
 
 
 def push(workspace: Workspace, remote: str | None = None) -> str:
-    """Send what the cache has of every stage that ever ran; a line that says how much was new.
+    """Send the cached outputs of every stage that ever ran.
+
+    Returns:
+        A line that says how many files were sent.
 
     Raises:
-        PipelineError: there is no such remote, or it refused.
+        PipelineError: If there is no such remote, or it can't be used.
     """
     with _opened(workspace) as repo:
-        # The outputs first: an entry whose outputs are missing would promise what is not there.
-        sent = repo.cloud.push(_outputs(workspace, there=True), remote=remote)
+        # The outputs come first, so that the remote never has an entry without its outputs.
+        sent = repo.cloud.push(_outputs(workspace, cached=True), remote=remote)
         _refuse_failed(sent.failed)
         repo.stage_cache.push(remote)
         _send_occasions(workspace, repo.cloud.get_remote(remote))
-        return f"Sent {_files(len(sent.transferred))}; another clone gets them by `pipeline pull`."
+        return f"Sent {_files(len(sent.transferred))}; another clone gets them with `pipeline pull`."
 
 
 def pull(workspace: Workspace, remote: str | None = None) -> str:
-    """Fetch what the remote has of every stage that ever ran; a line that says how much was new.
+    """Fetch the outputs that the remote has of every stage that ever ran.
+
+    Returns:
+        A line that says how many files were fetched.
 
     Raises:
-        PipelineError: there is no such remote, or it refused.
+        PipelineError: If there is no such remote, or it can't be used.
     """
     with _opened(workspace) as repo:
         repo.stage_cache.pull(remote)
         _fetch_occasions(workspace, repo.cloud.get_remote(remote))
         count = 0
-        # What is in a folder is known when the list of its files is there.
+        # The first pass fetches the lists of files in folders, the second one those files.
         for _ in range(2):
-            fetched = repo.cloud.pull(_outputs(workspace, there=False), remote=remote)
+            fetched = repo.cloud.pull(_outputs(workspace, cached=False), remote=remote)
             _refuse_failed(fetched.failed)
             count += len(fetched.transferred)
-        return f"Fetched {_files(count)}; what was trained with them is known here now."
+        return f"Fetched {_files(count)}; the remote's trainings can now be restored here."
 
 
 def _send_occasions(workspace: Workspace, remote: Any) -> None:
-    """Say beside the outputs when, where and from which code they were made."""
+    """Send the occasions, which say when, where and from which code the outputs were made."""
     for path in (workspace.scratch / OCCASIONS).glob("*/*.json"):
         target = remote.fs.join(remote.path, OCCASIONS, path.parent.name, path.name)
         if not remote.fs.exists(target):
@@ -66,7 +72,7 @@ def _fetch_occasions(workspace: Workspace, remote: Any) -> None:
     for path in remote.fs.find(source) if remote.fs.exists(source) else ():
         *_, run, name = remote.fs.parts(path)
         target = workspace.scratch / OCCASIONS / run / name
-        # A remote is others' to write to: a name is a name, whatever stands in it.
+        # Others can write to the remote: don't trust the names of its files.
         if not target.exists() and re.fullmatch(r"[0-9a-f]{32}/[0-9a-f]{12}\.json", f"{run}/{name}"):
             with atomic(target) as temporary:
                 remote.fs.get_file(path, str(temporary))
@@ -74,7 +80,7 @@ def _fetch_occasions(workspace: Workspace, remote: Any) -> None:
 
 @contextmanager
 def _opened(workspace: Workspace) -> Iterator[Any]:
-    """The DVC repository in `workspace`; what DVC or the remote's library raises, in a sentence."""
+    """Open the DVC repository in `workspace`, and turn errors of DVC or the remote into messages."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -86,13 +92,13 @@ def _opened(workspace: Workspace) -> Iterator[Any]:
     except DvcException as error:
         raise PipelineError(" ".join(str(error).split())) from error
     except Exception as error:
-        # Each kind of remote has a library, and each library its exceptions.
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PipelineError(f"The DVC remote can't be used: {said}") from error
+        # Each kind of remote has its own library with its own exceptions.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PipelineError(f"The DVC remote can't be used: {reason}") from error
 
 
-def _outputs(workspace: Workspace, there: bool) -> "set[HashInfo]":
-    """The outputs that the run cache tells of, and their files, that the cache has (`there`) or lacks."""
+def _outputs(workspace: Workspace, cached: bool) -> "set[HashInfo]":
+    """Return the outputs in the run cache's entries, and the files in them, that are `cached` or are not."""
     import yaml
     from dvc_data.hashfile.hash_info import HashInfo
 
@@ -107,13 +113,14 @@ def _outputs(workspace: Workspace, there: bool) -> "set[HashInfo]":
 
     for folder in [digest for digest in digests if digest.endswith(".dir") and place(digest).exists()]:
         digests |= {file["md5"] for file in json.loads(place(folder).read_text(encoding="utf-8"))}
-    return {HashInfo("md5", digest) for digest in digests if place(digest).exists() == there}
+    return {HashInfo("md5", digest) for digest in digests if place(digest).exists() == cached}
 
 
 def _refuse_failed(failed: "set[HashInfo]") -> None:
     if failed:
         raise PipelineError(
-            f"The DVC remote did not take or give {_files(len(failed))}: the same command tries them again."
+            f"The transfer of {_files(len(failed))} to or from the DVC remote failed: run the same command "
+            "to try again."
         )
 
 

@@ -1,4 +1,4 @@
-"""`dvc repro` inside a process of ours, without DVC's advice about git and remotes."""
+"""Run `dvc repro` in this process, without DVC's advice about git and remotes."""
 
 import logging
 import re
@@ -7,7 +7,10 @@ import sys
 
 
 def repro(*arguments: str) -> int:
-    """The exit code of `dvc repro` with `arguments` in the current directory; DVC prints what failed."""
+    """Run `dvc repro` with `arguments` in the current directory and return its exit code.
+
+    DVC prints what failed.
+    """
     from dvc.cli import main as dvc
     from dvc.commands.repro import CmdRepro
     from dvc.exceptions import ReproductionError
@@ -23,19 +26,19 @@ def repro(*arguments: str) -> int:
             print("Data and pipelines are up to date.")
         return 0
 
-    # DVC has no setting for either; what its own method prints after that is the advice to push.
+    # DVC has no setting for this: its own method goes on to print the advice to push.
     CmdRepro.run = run
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
     return int(dvc(["repro", *arguments]))
 
 
 def _signal_in(cause: str) -> str:
-    """What ended a stage that could not say so itself; "": it ended by itself."""
+    """Return a text about the signal that ended a stage, or "" if the stage ended by itself."""
     code = re.search(r"exited with (-?\d+)$", cause)
-    # A shell adds 128.
+    # A shell adds 128 to the number of the signal.
     number = max(-int(code[1]), int(code[1]) - 128) if code else 0
     if number not in signal.valid_signals():
         return ""
     found = signal.Signals(number)
-    hint = ", as the system does if there is no memory left" if found == signal.SIGKILL else ""
+    hint = ", as the system does when memory runs out" if found == signal.SIGKILL else ""
     return f"its process was ended by {found.name}{hint}."

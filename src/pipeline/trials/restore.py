@@ -1,4 +1,4 @@
-"""Runs that MLflow lacks, made again from what DVC's cache has of their trainings."""
+"""Restore runs that MLflow lacks from the outputs in DVC's cache."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from pipeline.trials.trial import show, trial_workspace
 
 
 def restore(configs: Iterable[Config], repository: Workspace, code: Workspace) -> None:
-    """Have MLflow hold the runs of trials that are known.
+    """Send the runs of trials that were trained before to MLflow again.
 
     Args:
-        configs: of the trials.
-        repository: whose runs they are.
-        code: a snapshot of the code that they ran with.
+        configs: The configurations of the trials.
+        repository: The repository that the runs belong to.
+        code: A snapshot of the code that they ran with.
     """
     cache = RunCache(code)
     for config in configs:
@@ -31,7 +31,7 @@ def restore(configs: Iterable[Config], repository: Workspace, code: Workspace) -
 
 
 def _check_out(cached: Path, target: Path) -> None:
-    """Copy a file or a folder out of the cache, where the first two digits of an MD5 are a folder."""
+    """Copy a file or a folder from the cache, in which the first two digits of an MD5 name a folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if cached.suffix != ".dir":
         shutil.copyfile(cached, target)

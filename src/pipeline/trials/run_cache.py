@@ -1,7 +1,7 @@
-"""What DVC's cache knows of a trial before it runs: the outputs of each stage that ever ran with its values.
+"""Look up the outputs of a trial in DVC's cache before it runs.
 
-DVC's run cache names what a stage's command, code, values and inputs came to, whichever workspace it ran in.
-The inputs of a stage being the outputs of those before it, a trial is looked up stage by stage.
+DVC's run cache maps a stage's command, code, values and inputs to its outputs, whichever workspace it ran in.
+The inputs of a stage are the outputs of earlier stages, so a trial is looked up stage by stage.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from pipeline.console import warn
 if TYPE_CHECKING:
     from dvc.stage import Stage
 
-_MAX_CHECKED = 50_000  # bytes of a file whose digest is computed at each look-up: run.json, history.csv ...
-_LEFT_ALONE = 60.0  # seconds: another process may be about to write into an empty folder
+_MAX_CHECKED = 50_000  # bytes; smaller files, such as run.json, are hashed at each look-up
+_MIN_AGE = 60.0  # seconds until an empty folder is removed: a process may be about to write to it
 
 
 @dataclass(frozen=True)
 class Known:
-    """The outputs of a trial's stages, and those stages that have none yet."""
+    """The cached outputs of a trial's stages, and the stages whose outputs are not cached."""
 
-    outputs: dict[str, Path]  # by their paths in a workspace, where they lie in the cache
-    missing: dict[str, str]  # by their names, a digest of the values that they and those before them read
+    outputs: dict[str, Path]  # path in a workspace -> path in the cache
+    missing: dict[str, str]  # stage -> digest of the values that it and the stages before it read
 
 
 class RunCache:
-    """DVC's run cache, as seen from a workspace whose code and pipeline the trials share."""
+    """DVC's run cache, for trials with the code and the stages of one workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         """Open the DVC repository in `workspace`."""
@@ -49,7 +49,7 @@ class RunCache:
                     dependency.save()
 
     def find(self, config: Config) -> Known:
-        """The outputs that the stages of a trial with `config` are known to have."""
+        """Return the cached outputs of the stages of a trial with `config`."""
         values = config.model_dump(mode="json")
         outputs: dict[str, dict[str, Any]] = {}
         missing = {}
@@ -66,7 +66,7 @@ class RunCache:
     def _entry(
         self, stage: "Stage", values: dict[str, Any], outputs: dict[str, dict[str, Any]]
     ) -> dict[str, Any] | None:
-        """What the run cache has of `stage` with these values and inputs, if all of it is in the cache."""
+        """Return the entry for `stage` with these values and inputs if all of its outputs are cached."""
         from dvc.dependency import ParamsDependency
         from dvc.stage.cache import _get_cache_hash
         from dvc.stage.serialize import to_single_stage_lockfile
@@ -87,10 +87,10 @@ class RunCache:
         return entry if entry and all(self._is_whole(out["md5"]) for out in entry["outs"]) else None
 
     def _newest(self, folder: Path, key: str) -> dict[str, Any] | None:
-        """The latest whole entry, which is the one that DVC restores; damaged ones, which stop it, go."""
+        """Return the latest complete entry, which DVC restores; remove damaged ones, at which DVC fails."""
         from dvc.exceptions import DvcException
 
-        # DVC's temporary files begin with a dot.
+        # The names of DVC's temporary files start with a dot.
         files = sorted(folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files:
             try:
@@ -100,14 +100,14 @@ class RunCache:
             if entry and "outs" in entry:
                 return entry
             _discard(path)
-        # DVC fails at an empty folder.
+        # DVC fails if the folder is empty.
         with suppress(OSError):
-            if files or time.time() - folder.stat().st_mtime > _LEFT_ALONE:
+            if files or time.time() - folder.stat().st_mtime > _MIN_AGE:
                 folder.rmdir()
         return None
 
     def _is_whole(self, digest: str) -> bool:
-        """Whether the cache has the file, or the folder with all of its files."""
+        """Return whether the cache has the file, or the folder with all of its files."""
         if digest not in self._whole:
             path = self._path(digest)
             whole = path.is_file()
@@ -126,7 +126,7 @@ class RunCache:
 
 
 def _discard(path: Path) -> None:
-    warn(f"{path} in DVC's cache was damaged and is removed: it is made anew.")
+    warn(f"{path} in DVC's cache was damaged and has been removed: it will be made again.")
     remove(path)
 
 

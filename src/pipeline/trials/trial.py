@@ -1,6 +1,6 @@
-"""A trial: the pipeline with other values, in a throwaway workspace that shares the repository's DVC cache.
+"""Run a trial: the pipeline with other values, in a temporary workspace that shares DVC's cache.
 
-What was ever trained with these values, by `dvc repro` or by a trial, is restored, not trained again.
+If a model was trained with these values before, by `dvc repro` or by a trial, it is restored.
 """
 
 import os
@@ -32,16 +32,16 @@ from pipeline.trials.preload import DVC
 from pipeline.trials.repro import repro
 from pipeline.trials.run_cache import RunCache
 
-_SECONDS_BETWEEN_QUESTIONS = 0.2
-_RUNNING = ".running"  # beside a trial's folder: the lock of the process that runs its stages
+_SECONDS_BETWEEN_CHECKS = 0.2
+_RUNNING = ".running"  # suffix of the lock that the process that runs a trial's stages holds
 
 
 class StoppedError(Exception):
-    """The trial was asked to end."""
+    """The trial was stopped on request."""
 
 
 class FailedError(PipelineError):
-    """A process of the trial failed; what it printed says why."""
+    """A process of the trial failed; its output says why."""
 
     def __init__(self, config: Config, code: int) -> None:
         self.signal = signal.Signals(-code).name if code < 0 else ""
@@ -59,20 +59,20 @@ def run_trial(
     log: TextIO | None = None,
     stops: Callable[[], bool] = lambda: False,
 ) -> Iterator[Workspace]:
-    """Run the stages with `config` in a workspace that is gone after the `with`.
+    """Run the stages with `config` in a workspace that is removed after the `with`.
 
     Args:
-        config: of the trial.
-        repository: whose cache and runs are shared, and whose own workspace is left alone.
-        code: a `snapshot` to take the code from; None: the repository's as it is now.
-        server: the address of a fork server to have the process from; None: it is started anew.
-        context: what the stages know of it; None: it is no sweep's.
-        log: where the stages write to; None: this process's own output.
-        stops: asked now and then whether to end.
+        config: The configuration of the trial.
+        repository: The repository whose cache and runs are shared; its own workspace is not changed.
+        code: A `snapshot` to take the code from; by default the code of the repository as it is now.
+        server: The address of a fork server that forks the process; by default a new process is started.
+        context: What the stages know about the trial; by default it is not part of a sweep.
+        log: The file for the output of the stages; by default the output of this process.
+        stops: Called repeatedly; the trial is stopped when it returns True.
 
     Raises:
-        FailedError: a stage failed; it has said why.
-        StoppedError: `stops` said so.
+        FailedError: If a stage failed; its output says why.
+        StoppedError: If `stops` returned True.
     """
     with trial_workspace(config, repository) as trial:
         if code is None:
@@ -92,13 +92,13 @@ def run_trial(
 
 @contextmanager
 def trial_workspace(config: Config, repository: Workspace) -> Iterator[Workspace]:
-    """The folder for a trial with `config`, which no other process uses; it is gone after the `with`."""
+    """Lock the folder for a trial with `config`, and remove the folder after the `with`."""
     folder = repository.scratch / "trials"
     remove_abandoned(folder)
     trial = Workspace(folder / key_of(config))
-    waiting = "Waiting for another process that runs a trial with the same values."
+    waiting = "Waiting for another process that is running a trial with the same values."
     with locked(trial.root.with_suffix(".lock"), waiting=waiting):
-        # What a killed process started may be on its last steps.
+        # A child of a process that was killed may still be running.
         with locked(trial.root.with_suffix(_RUNNING), waiting=waiting):
             remove(trial.root)
         try:
@@ -108,7 +108,7 @@ def trial_workspace(config: Config, repository: Workspace) -> Iterator[Workspace
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed trials left in `folder`: no process holds their locks."""
+    """Remove what killed trials left in `folder`: those whose locks no process holds."""
     for key in {path.with_suffix("") for path in folder.glob("*")}:
         with (
             suppress(Timeout),
@@ -125,7 +125,7 @@ def _started(
     environment: dict[str, str],
     log: TextIO | None,
 ) -> "Fork | subprocess.Popen[bytes]":
-    """The process of a trial, in a process group of its own."""
+    """Start the process of a trial, in its own process group."""
     if server and log:
         output = (log.fileno(), log.fileno())
         return Fork(server, DVC, __name__, [str(repository.root)], trial.root, environment, output)
@@ -140,14 +140,14 @@ def _started(
 
 
 def _wait(process: "Fork | subprocess.Popen[bytes]", stops: Callable[[], bool]) -> int:
-    """The exit code of a process; if the wait for it is cut short, its group ends first."""
+    """Wait for a process and return its exit code; if the wait is interrupted, end its process group."""
     try:
         while not stops():
             with suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=_SECONDS_BETWEEN_QUESTIONS)
-        raise StoppedError  # noqa: TRY301 (it ends as an exception from outside does)
+                return process.wait(timeout=_SECONDS_BETWEEN_CHECKS)
+        raise StoppedError  # noqa: TRY301 (handled below like an exception from outside)
     except BaseException:
-        # What Ctrl-C does to `dvc repro`: the stage marks its run, then DVC ends.
+        # Like Ctrl-C during `dvc repro`: the stage sets the status of its run, then DVC ends.
         with suppress(ProcessLookupError, ConnectionError):
             os.killpg(process.pid, signal.SIGINT)
         process.wait()
@@ -155,9 +155,9 @@ def _wait(process: "Fork | subprocess.Popen[bytes]", stops: Callable[[], bool]) 
 
 
 def main(repository: str) -> int:
-    """Reproduce the trial in the current directory, and have MLflow hold its run, also if DVC restored it.
+    """Reproduce the trial in the current directory, and send its run to MLflow, even if DVC restored it.
 
-    Of a process of its own, since DVC keeps global state.
+    This runs in its own process, because DVC has global state.
     """
     trial = Workspace(Path.cwd())
     with exit_on_error(), locked(trial.root.with_suffix(_RUNNING)), temporary_files_apart():
@@ -170,14 +170,14 @@ def main(repository: str) -> int:
 
 
 def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
-    """The exit code of `dvc repro`."""
-    # The worker may still be importing Keras, which the stages before the training do without.
+    """Run the trial's stages and return the exit code of `dvc repro`."""
+    # The worker may still be importing Keras, which the stages before the training don't need.
     context = TrialContext.current()
     os.environ |= replace(context, worker="").as_environment()
     with ExitStack() as held:
         for stage, inputs in RunCache(trial).find(config).missing.items():
-            # Trials that start together would all do what they have in common.
-            waiting = f"Waiting for another trial that runs the stage {stage} with the same values."
+            # Without a lock, trials that start together would all run the stages that they share.
+            waiting = f"Waiting for another trial that is running the stage {stage} with the same values."
             lock = locked(locks / f"{stage}-{inputs}.lock", waiting=waiting)
             if stage in ("fetch", "preprocess"):
                 with lock:
@@ -190,7 +190,7 @@ def _reproduce(config: Config, trial: Workspace, locks: Path) -> int:
 
 
 def show(config: Config, trial: Workspace) -> None:
-    """Have MLflow hold the trial's run; otherwise the run is kept for later."""
+    """Send the trial's run to MLflow; if that fails, the run is kept for later."""
     from pipeline.tracking import session as tracking
 
     try:
@@ -202,6 +202,6 @@ def show(config: Config, trial: Workspace) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
-    # A shell has what a script starts with `&` ignore it.
+    # A process that a shell script starts with `&` ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1]))

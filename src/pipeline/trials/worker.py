@@ -1,9 +1,8 @@
-"""The warm worker of a sweep: a process with all imports behind it, in which stages run one after another.
+"""The warm worker of a sweep: a process that has everything imported and runs stages one after another.
 
-DVC starts each stage as always, and from the training on its process hands the work over
-(`pipeline.processes.handover`): the commands, and with them DVC's cache keys, are those of `dvc repro`, after
-the pattern of Bazel's persistent workers. What a stage writes here equals what it writes in a process of its
-own.
+DVC starts each stage as usual, but from the training on, the stage's process hands its work over to the
+worker (`pipeline.processes.handover`), as with Bazel's persistent workers. So the commands, and with them
+DVC's cache keys, are those of `dvc repro`. A stage writes the same files here as in its own process.
 """
 
 import atexit
@@ -34,16 +33,16 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 class Worker(Fork):
-    """A handle to a warm worker, which ends with the process that has it."""
+    """A handle to a warm worker, which ends when the process that has the handle ends."""
 
     def __init__(self, server: str, target: Target = Target()) -> None:  # noqa: B008 (it is frozen)
-        """Have the fork server at `server` start one, for trainings that compute with `target`.
+        """Start a worker through the fork server at `server`, for trainings that compute with `target`.
 
         Raises:
-            OSError: the server died.
+            OSError: If the server died.
         """
         self.target = target
-        self.trials = 1  # that it was used for
+        self.trials = 1  # how many trials have used it
         self._folder = tempfile.TemporaryDirectory(dir=server)
         self.address = str(Path(self._folder.name) / "socket")
         with socket.socket(socket.AF_UNIX) as listener:
@@ -51,18 +50,18 @@ class Worker(Fork):
             listener.listen()
             descriptors = (1, 2, listener.fileno())
             arguments = (self._folder.name,)
-            # JAX must not be there before a fork. The worker imports it, for all that it will run.
+            # JAX must not be imported before a fork, so the worker imports it, once for all stages.
             pool = KERAS if target.backend == "tensorflow" else DVC
             super().__init__(server, pool, __name__, arguments, Path.cwd(), os.environ, descriptors)
         atexit.register(self.stop)
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another stage."""
+        """Whether the worker can run another stage."""
         return self.poll() is None
 
     def stop(self) -> None:
-        """End it, with the stage that it runs if there is one."""
+        """End the worker, together with the stage that it is running."""
         atexit.unregister(self.stop)
         self.terminate()
         self.wait()
@@ -70,43 +69,43 @@ class Worker(Fork):
 
 
 def main(folder: str, descriptor: str) -> NoReturn:
-    """Run the stages that arrive at the socket `descriptor`, one after the other.
+    """Run the stages that are requested at the socket `descriptor`, one after the other.
 
-    Temporary files lie in `folder`: TensorFlow removes its own at an exit that a worker does not come to.
+    Temporary files are in `folder`, because TensorFlow's own cleanup at exit never runs in a worker.
     """
     tempfile.tempdir = folder
-    # Ctrl-C and other signals to a group are for the process that waits for the stage.
+    # Ctrl-C, which goes to the whole group, is handled by the process that waits for the stage.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(fileno=int(descriptor))
     while True:
         with closing(listener.accept()[0]) as connection:
             message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 2)
-            # It may have been ended while it waited for its turn, and its directory be gone.
+            # The client may have been ended while it waited for its turn, and its directory may be gone.
             if len(descriptors) < 2 or is_closed(connection):
                 for number in descriptors:
                     os.close(number)
                 continue
-            code = _answer(json.loads(message), descriptors, connection)
+            code = _run_stage(json.loads(message), descriptors, connection)
             with suppress(ConnectionError):
                 connection.send(str(code).encode())
-        # An exception out of a destructor or a callback of TensorFlow's is lost, and the signal with it.
+        # If a handler raised an exception in one of TensorFlow's callbacks, the signal would be lost.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _forget()
+        _free_models()
 
 
-def _answer(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> int:
-    """The exit code that the stage would have in a process of its own."""
+def _run_stage(request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> int:
+    """Run the requested stage and return the exit code that it would have in its own process."""
     os.chdir(request["cwd"])
     before = dict(os.environ)
     os.environ.update(request["environment"])
     try:
-        with _writing_to(descriptors), _abandoned_with(connection) as abandoned:
+        with _output_to(descriptors), _stopped_with(connection) as abandoned:
             try:
                 with exit_on_error():
                     run(request["stage"], Workspace(Path.cwd()))
             except SystemExit as end:
                 if end.code == _TERMINATED and not abandoned.is_set():
-                    raise  # It was this process that was to end.
+                    raise  # The signal was for this process.
                 return int(end.code or 0)
             except Exception:
                 traceback.print_exc()
@@ -118,8 +117,8 @@ def _answer(request: dict[str, Any], descriptors: list[int], connection: socket.
 
 
 @contextmanager
-def _abandoned_with(connection: socket.socket) -> Iterator[threading.Event]:
-    """Stop what runs inside when the other end of `connection` closes it, as its death does."""
+def _stopped_with(connection: socket.socket) -> Iterator[threading.Event]:
+    """Stop the code inside the `with` when the other end of `connection` closes it or dies."""
     over, abandoned = threading.Event(), threading.Event()
 
     def abandon(number: int, frame: FrameType | None) -> None:
@@ -146,8 +145,8 @@ def _abandoned_with(connection: socket.socket) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _writing_to(descriptors: list[int]) -> Iterator[None]:
-    """Have standard output and error go to `descriptors` inside, and close those after."""
+def _output_to(descriptors: list[int]) -> Iterator[None]:
+    """Redirect standard output and error to `descriptors` inside the `with`, and close them."""
     before = [os.dup(1), os.dup(2)]
 
     def redirect(to: list[int]) -> None:
@@ -163,8 +162,8 @@ def _writing_to(descriptors: list[int]) -> Iterator[None]:
         redirect(before)
 
 
-def _forget() -> None:
-    """Let go of what Keras keeps of models, their numbered names among it."""
+def _free_models() -> None:
+    """Clear the state that Keras keeps of models, including the numbers in their names."""
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
     gc.collect()
