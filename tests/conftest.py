@@ -10,7 +10,7 @@ import pytest
 
 import servers
 from pipeline.environment import prepare_environment
-from pipeline.processes.temporary import temporary_files_apart
+from pipeline.processes.temporary import own_temporary_folder
 
 # As for the stages, whatever is set on the machine; tests that import Keras by themselves read no keras.json.
 prepare_environment(Path(tempfile.gettempdir()))
@@ -21,10 +21,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _temporary_files_apart(tmp_path_factory):
+def _own_temporary_folder(tmp_path_factory):
     """What TensorFlow, and processes that tests kill, leave among temporary files goes with the tests."""
     tmp_path_factory.getbasetemp()  # Not among them: pytest keeps it.
-    with temporary_files_apart():
+    with own_temporary_folder():
         yield
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.processes.temporary import temporary_files_apart, temporary_folder
+from pipeline.processes.temporary import own_temporary_folder, temporary_folder
 
 WAITING = """
 import signal, tempfile
 from pathlib import Path
-from pipeline.processes.temporary import temporary_files_apart
-with temporary_files_apart():
+from pipeline.processes.temporary import own_temporary_folder
+with own_temporary_folder():
     Path(tempfile.mkdtemp(), "leaderboard.csv").touch()
     print("there", flush=True)
     signal.pause()
@@ -88,8 +88,8 @@ def test_a_new_folder_that_another_process_took_for_a_left_over_is_made_once_mor
         assert folder.exists()
 
 
-def test_temporary_files_are_apart_inside_and_where_they_were_after(system):
-    with temporary_files_apart():
+def test_temporary_files_are_in_their_own_folder_inside_and_where_they_were_after(system):
+    with own_temporary_folder():
         assert str(Path(tempfile.mkdtemp()).parent) == os.environ["TMPDIR"] != str(system)
     assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(system)
     assert names(system) == []

@@ -2,7 +2,7 @@
 
 from pipeline.cli.app import app
 from pipeline.errors import exit_on_error
-from pipeline.processes.temporary import temporary_files_apart
+from pipeline.processes.temporary import own_temporary_folder
 
 # Each module registers its verbs; `pipeline --help` lists them in this order.
 # isort: off
@@ -12,5 +12,5 @@ from pipeline.cli import data, training, runs, models, promotion, verification, 
 
 def main() -> None:
     """Entry point of the console script."""
-    with exit_on_error(), temporary_files_apart():
+    with exit_on_error(), own_temporary_folder():
         app()

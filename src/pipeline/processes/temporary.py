@@ -46,7 +46,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_files_apart() -> Iterator[None]:
+def own_temporary_folder() -> Iterator[None]:
     """Use a new folder for the temporary files of this process and its children, and remove it at the end.
 
     Raises:

@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
 from pipeline.processes.system import die_with_parent
-from pipeline.processes.temporary import temporary_files_apart
+from pipeline.processes.temporary import own_temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def main() -> None:
     context = TrialContext.current()
     if context.worker:
         sys.exit(hand_over(context, stage))
-    with exit_on_error(), temporary_files_apart():
+    with exit_on_error(), own_temporary_folder():
         run(stage, Workspace(Path.cwd()))
 
 

@@ -23,7 +23,7 @@ from pipeline.console import count, say
 from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.fork_server import Fork, ForkServer
 from pipeline.processes.lock import locked
-from pipeline.processes.temporary import temporary_files_apart
+from pipeline.processes.temporary import own_temporary_folder
 from pipeline.results import leaderboard, publish
 from pipeline.results.learning_curve import curves
 from pipeline.results.live import watching
@@ -139,7 +139,7 @@ def _opened(sweep: Sweep) -> Iterator[ForkServer]:
         digest.update(sha256(path).encode())
     folder = Folder(repository.sweeps / digest.hexdigest()[:16])
     try:
-        with locked(folder.root.with_suffix(".lock"), timeout=0), temporary_files_apart():
+        with locked(folder.root.with_suffix(".lock"), timeout=0), own_temporary_folder():
             try:
                 remove(folder.stop)
                 snapshot(repository, folder.code.root, sweep.config)

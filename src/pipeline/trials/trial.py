@@ -25,7 +25,7 @@ from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.processes.lock import locked
 from pipeline.processes.system import die_with_parent
-from pipeline.processes.temporary import temporary_files_apart
+from pipeline.processes.temporary import own_temporary_folder
 from pipeline.trials.layout import lay_out, origin_of, snapshot
 from pipeline.trials.outcome import key_of
 from pipeline.trials.preload import DVC
@@ -160,7 +160,7 @@ def main(repository: str) -> int:
     This runs in its own process, because DVC has global state.
     """
     trial = Workspace(Path.cwd())
-    with exit_on_error(), locked(trial.root.with_suffix(_RUNNING)), temporary_files_apart():
+    with exit_on_error(), locked(trial.root.with_suffix(_RUNNING)), own_temporary_folder():
         prepare_environment(trial.scratch / "home")
         config = read_params(trial.params)
         code = _reproduce(config, trial, Workspace(Path(repository)).scratch / "locks")
