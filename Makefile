@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Each one sets up what it needs, once.
+# `make` without a target lists the targets. Each target sets up what it needs, once.
 .DEFAULT_GOAL := help
 .PHONY: help setup repro ui test lint bench mutations lock clean
 SHELL := bash
@@ -10,25 +10,25 @@ PORT ?= 5000
 REPEATS ?= 5
 ONLY ?=
 MARK ?= -m "not slow"
-# A worker that has nothing left takes over from the other: a few files take minutes.
+# Idle workers take over tests from busy ones (worksteal), because a few files take minutes.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 HERE := $(CURDIR)
 export PATH := $(HERE)/.venv/bin:$(PATH)
-# What is imported must leave bytecode behind: without it every import is three times slower.
+# Imports have to leave bytecode behind: without it, every import is three times slower.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: .venv/runtime ## create .venv from the lock file (EXTRAS=labels, or EXTRAS="labels ray": with optional parts)
+setup: .venv/runtime ## create .venv from the lock file (with extras: EXTRAS=labels or EXTRAS="labels ray")
 
-repro: .venv/runtime ## run what changed (dvc repro) and bring MLflow up to date
+repro: .venv/runtime ## run the stages that changed (dvc repro) and update MLflow
 	@pipeline repro
 
-ui: .venv/runtime ## compare runs in the browser (PORT=5001: at another port)
+ui: .venv/runtime ## compare runs in the browser (PORT=5001 uses another port)
 	@pipeline ui --port $(PORT)
 
-test: .venv/dev ## run the tests, but for those that take minutes (MARK="-m slow" runs those)
+test: .venv/dev ## run the tests, except those that take minutes (MARK="-m slow" runs those)
 	@python -m pytest $(PARALLEL) $(MARK) $(TESTS)
 
 lint: .venv/dev ## check style and types
@@ -36,7 +36,7 @@ lint: .venv/dev ## check style and types
 	ruff format --check
 	mypy
 
-bench: .venv/dev ## measure the pipeline against the plain script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify, gate, own_data or jax: a part of it)
+bench: .venv/dev ## compare the pipeline with a plain Keras script (an hour; ONLY=baseline, size, sweeps, predict, serving, verify, gate, own_data or jax runs one part)
 ifeq ($(filter sweeps predict serving verify gate own_data jax,$(ONLY)),)
 	@python -m benchmarks --repeats $(REPEATS) $(if $(ONLY),--only $(ONLY))
 endif
@@ -62,19 +62,19 @@ ifneq ($(filter jax,$(or $(ONLY),jax)),)
 	@python -m benchmarks.jax --repeats $(REPEATS)
 endif
 
-mutations: .venv/dev ## put small faults into the code and see whether the tests notice (an hour)
+mutations: .venv/dev ## insert small faults into the code and check whether the tests notice them (an hour)
 	@python -m benchmarks.mutations
 
-lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
+lock: ## resolve requirements.lock and requirements-dev.lock again (needs uv)
 	uv pip compile pyproject.toml --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-dev.lock
 
-clean: ## remove .venv and what tools leave behind; data, models, caches and runs stay
+clean: ## remove .venv and the files that tools leave behind; keep data, models, caches and runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# An environment knows its own absolute path: one that was moved or copied here with the repo is built anew. So is
-# the link to src/ where `pip install .` put a copy in its place. EXTRAS are looked up each time.
+# An environment contains its own absolute path, so one that was moved or copied together with the repository is rebuilt.
+# The link to src/ is restored if `pip install .` replaced it with a copy. EXTRAS are looked up each time.
 ifneq ($(shell cat .venv/made-for 2>/dev/null),$(HERE))
 .PHONY: .venv/runtime .venv/dev
 else ifeq ($(wildcard .venv/lib/python3*/site-packages/__editable__.image_classifier_pipeline-*.pth),)
@@ -83,7 +83,7 @@ else ifneq ($(strip $(EXTRAS)),)
 .PHONY: .venv/runtime
 endif
 
-# The requirements of EXTRAS, by pyproject.toml.
+# Prints the requirements of EXTRAS, from pyproject.toml.
 define requirements_of_extras
 import sys, tomllib
 extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
@@ -93,7 +93,7 @@ unknown = [name for name in wanted if name not in extras]
 sys.exit(f"error: there is no extra {unknown[0]!r}; there are: {', '.join(extras)}") if unknown else None
 print(*[line for name in wanted for line in extras[name]], sep="\n")
 endef
-# The lines of the lock file, with hashes, for what pip reports as missing.
+# Prints the lines of the lock file, with hashes, for the packages that pip reports as missing.
 define locked
 import json, re
 wanted = {item["metadata"]["name"] for item in json.load(open(".venv/extras.json"))["install"]}
@@ -102,18 +102,18 @@ print(*[block for block in re.split(r"\n(?=\S)", open("requirements-dev.lock").r
 endef
 export requirements_of_extras locked
 
-# pip without its warnings, which are about where it looks; and without the bytecode of all 25,000 modules, half
-# of the time: most are never imported, and the others leave it behind. Where the user has that switched off, all
-# are compiled at the end, by all cores.
+# pip without its warnings, which are about where it looks for packages, and without compiling all 25,000 modules, which
+# takes half of the time: most are never imported, and the others are compiled when they are. If the user has switched
+# bytecode off, all modules are compiled at the end, on all cores.
 pip = python -m pip install --no-compile --disable-pip-version-check --no-color --progress-bar off 2> >(grep -v '^WARNING' >&2)
-# What pip says of its hundreds of packages, as one line that moves; in a log, a line each fifty.
+# Shows pip's progress through hundreds of packages as one line that is updated; in a log, as a line for every fifty.
 define progress
 { n=0; while read -r word name rest; do case "$$word" in \
   Collecting|Requirement) n=$$((n+1)); \
     if [ -t 1 ]; then printf '\r\033[K  package %d: %s' $$n "$${name%%=*}"; \
     elif [ $$((n % 50)) = 0 ]; then echo "  $$n packages"; fi;; \
   Downloading) if [ -t 1 ]; then printf '\r\033[K  package %d: %s %s' $$n "$${name##*/}" "$$rest"; fi;; \
-  Installing) if [ -t 1 ]; then printf '\r\033[K'; fi; echo "  $$n packages are here; installing them ...";; \
+  Installing) if [ -t 1 ]; then printf '\r\033[K'; fi; echo "  $$n packages downloaded; installing them ...";; \
   esac; done; if [ -t 1 ]; then printf '\r\033[K'; fi; }
 endef
 
