@@ -1,1 +1,1 @@
-"""Reproduction: a past run is rebuilt from what is recorded of it, and compared with it link by link."""
+"""Reproduction: a past run is rebuilt from its records, and the two are compared link by link."""

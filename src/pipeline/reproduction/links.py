@@ -1,4 +1,4 @@
-"""The links between a run and its rebuilding: each is the same, or it is said how it differs."""
+"""Compare a run with its rebuilt run link by link: each link is the same, or the difference is described."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from pipeline.reproduction.recorded import Recorded
 from pipeline.tracking.lineage import PACKAGES
 
 State = Literal["same", "within tolerance", "different", "damaged", "not recorded"]
-# A result that differs follows from an input that does; of inputs alone these decide about the result.
+# A run is reproduced only if these inputs are the same; packages and processor may differ.
 INPUTS = ("code", "configuration", "data")
 RESULTS = ("weights", "predictions", "metrics")
 
 
 @dataclass(frozen=True)
 class Link:
-    """One thing that the run and its rebuilding have both."""
+    """One thing that the run and its rebuilt run have in common, and how it compares."""
 
     name: str
     state: State
@@ -28,12 +28,12 @@ class Link:
 
 
 def compare(old: Recorded, new: Recorded, tolerance: float) -> list[Link]:
-    """The links from the code to the metrics, in the order in which one follows from the other.
+    """Return the links from the code to the metrics, in the order in which one depends on the other.
 
     Args:
         old: the run.
-        new: its rebuilding.
-        tolerance: how far probabilities, and metrics other than counts, may be apart.
+        new: the rebuilt run.
+        tolerance: how far apart probabilities and metrics may be, relative for metrics larger than one.
     """
     return [
         _of_digest("code", old.run["code"], new.run["code"]),
@@ -77,14 +77,14 @@ def _packages(side: Recorded) -> dict[str, str]:
 
 
 def _processor(side: Recorded) -> dict[str, str]:
-    """With JAX also the device by name, which is a card, or the processor once more."""
+    """Return the processor and, with JAX, the device by name: a GPU, or the processor again."""
     return {
         name: side.tags[tag] for name, tag in (("", "processor"), ("device", "device")) if tag in side.tags
     }
 
 
 def _weights(old: Recorded, new: Recorded) -> Link:
-    """Equal digests, and a recorded model file that is the one that was trained."""
+    """Compare the digests of the weights; the recorded model file must be the one that was trained."""
     recorded = old.run["result"]
     if old.files.model.exists() and sha256(old.files.model) != recorded["model_sha256"]:
         return Link("weights", "damaged", "the run's model file was changed since it was trained")
@@ -96,12 +96,12 @@ def _predictions(old: Recorded, new: Recorded, tolerance: float) -> Link:
         return Link("predictions", "not recorded")
     if sha256(old.files.probabilities) == sha256(new.files.probabilities):
         return Link("predictions", "same")
-    mine, theirs = _probabilities(old.files), _probabilities(new.files)
-    if mine is None or theirs is None or mine.shape != theirs.shape:
+    before, after = _probabilities(old.files), _probabilities(new.files)
+    if before is None or after is None or before.shape != after.shape:
         return Link("predictions", "different", "of other images or classes")
-    apart = float(np.abs(mine - theirs).max())
-    changed = int((mine.argmax(axis=1) != theirs.argmax(axis=1)).sum())
-    detail = f"probabilities up to {apart:.2g} apart, {changed:,} of {len(mine):,} answers differ"
+    apart = float(np.abs(before - after).max())
+    changed = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
+    detail = f"probabilities up to {apart:.2g} apart, {changed:,} of {len(before):,} answers differ"
     return Link("predictions", "within tolerance" if apart <= tolerance else "different", detail)
 
 
@@ -122,10 +122,10 @@ def _metrics(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) -
 
 
 def _apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The metrics that differ, with their distance: relative where they are larger than one."""
+    """Yield the metrics that differ, with their distance: relative for values larger than one."""
     for name in {**old, **new}:
         one, other = old.get(name), new.get(name)
-        # The digest of the weights is a link of its own.
+        # The digest of the weights has its own link.
         if one == other or name == "weights_sha256":
             continue
         if one is None or other is None:

@@ -1,4 +1,4 @@
-"""A run made again: its code, configuration and data in a throwaway clone, trained and evaluated anew."""
+"""Rebuild a run: train and evaluate it again in a temporary clone with its code, configuration and data."""
 
 import hashlib
 import os
@@ -19,32 +19,32 @@ from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.recorded import Origin
 from pipeline.trials.layout import share_cache
 
-# What git and DVC are told by the shell that this runs in is about another repository.
+# Variables of the user's shell that tell git, DVC and Python about another repository.
 _FOREIGN = ("GIT_", "DVC_", "PYTHON")
-_JAX = "jax", "jaxlib"  # What backend jax needs beside the packages that every environment has.
-_EPOCH = re.compile(r"Epoch (?P<number>\d+) of (?P<total>\d+): (?P<note>.*)")  # a line of the stage train
+_JAX = "jax", "jaxlib"  # what the backend jax needs in addition to the packages of every environment
+_EPOCH = re.compile(r"Epoch (?P<number>\d+) of (?P<total>\d+): (?P<note>.*)")  # printed by the stage train
 
 
 @contextmanager
 def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -> Iterator[Workspace]:
-    """Make the run again in a folder that is gone after the `with`.
+    """Rebuild the run in a folder that is removed after the `with` block, and yield its workspace.
 
-    Data come from DVC's cache, by their digests, or from their sources; the training and the evaluation are
-    done anew, and nothing of them enters the cache.
+    The data come from DVC's cache, by their digests, or from their sources; the training and the evaluation
+    run again, and their results do not enter the cache.
 
     Args:
-        origin: of the run.
-        repository: has its commit and DVC's cache; it is not written to.
-        own_packages: whether to use those of the lock file of the run's commit, not today's.
+        origin: the inputs of the run.
+        repository: the repository with the run's commit and DVC's cache; it is not written to.
+        own_packages: whether to use the packages that the run's commit locks, not the installed ones.
 
     Raises:
-        PipelineError: the code or the packages can't be had, or a stage failed.
+        PipelineError: If the code or the packages are not available, or a stage failed.
     """
     _refuse_without_backend(origin, own_packages)
     with temporary_folder() as folder:
         clone = _check_out(origin, repository, folder / "repository")
         config = dict(origin.config)
-        # What is rebuilt is shown in MLflow as one occasion of the run, not as a run.
+        # In MLflow, the rebuilt run is shown as an occasion of the original, not as another run.
         config["tracking"] = {**config["tracking"], "uri": None}
         write_text(clone.params, dump_values(config))
         share_cache(clone, "config.local", repository, autostage=False)
@@ -57,14 +57,18 @@ def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -
 
 
 def _refuse_without_backend(origin: Origin, own_packages: bool) -> None:
-    """Say at once what the training would only say after the clone and the environment are made."""
+    """Check at once whether JAX is available; the training would fail only after the clone is made.
+
+    Raises:
+        PipelineError: If the run needs JAX for a device for which it is not available.
+    """
     train = origin.config["train"]
     if train.get("backend") != "jax":
         return
     if own_packages and train["device"] == "gpu":
         raise PipelineError(
             f"{origin.label} was trained on a GPU, and no lock file has the packages of CUDA: install JAX "
-            "for it as docs/gpu.md says, and leave out --environment."
+            "for a GPU as docs/gpu.md says, and leave out --environment."
         )
     if not own_packages and find_spec("jax") is None:
         raise PipelineError(
@@ -74,14 +78,14 @@ def _refuse_without_backend(origin: Origin, own_packages: bool) -> None:
 
 
 def packages_of(origin: Origin, root: Path) -> str:
-    """What the lock files of a run's commit have for it, as pip reads it.
+    """Return the packages that a run needs, from the lock files of its commit, in pip's format.
 
     Args:
-        origin: of the run.
-        root: the repository as the run's code was.
+        origin: the inputs of the run.
+        root: the repository, checked out with the code of the run.
 
     Raises:
-        PipelineError: there is no lock file, or none that has the backend's packages.
+        PipelineError: If there is no lock file, or the lock files lack the packages of the backend.
     """
     lock_file = root / "requirements.lock"
     if not lock_file.exists():
@@ -91,7 +95,7 @@ def packages_of(origin: Origin, root: Path) -> str:
         return packages
     extras = root / "requirements-dev.lock"
     text = extras.read_text(encoding="utf-8") if extras.exists() else ""
-    # A package is its line and those below that are indented: its digests.
+    # A package is a line and the indented lines below it, which have its digests.
     found = re.findall(rf"^(?:{'|'.join(_JAX)})==.*\n(?:[ \t].*\n?)*", text, re.MULTILINE)
     if len(found) < len(_JAX):
         raise PipelineError("The run was trained with JAX, which the lock files of its commit don't have.")
@@ -99,12 +103,16 @@ def packages_of(origin: Origin, root: Path) -> str:
 
 
 def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
-    """A clone of the repository as the run's code was."""
+    """Clone the repository, and check out the code of the run.
+
+    Raises:
+        PipelineError: If the commit is unknown or not in the repository, or git fails.
+    """
     code = origin.code
     if code.commit == "unknown":
         raise PipelineError(
-            f"It is not recorded from which commit {origin.label} was trained, and {repository.root} is no "
-            "git repository with a commit: the code can't be had."
+            f"It is not recorded from which commit {origin.label} was trained, and {repository.root} is "
+            "not a git repository with a commit: the code is not available."
         )
     top = Path(_git(repository.root, "rev-parse", "--show-toplevel").strip())
     try:
@@ -142,7 +150,11 @@ def _environment() -> dict[str, str]:
 
 
 def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
-    """Run `dvc repro` for single stages: compose would have the values of today's conf/."""
+    """Run `dvc repro` for single stages, without `compose`, which would use the values of the current conf/.
+
+    Raises:
+        PipelineError: If a stage failed.
+    """
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", *arguments]
     with subprocess.Popen(
@@ -160,7 +172,7 @@ def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
 
 
 def _show(lines: Iterable[str]) -> None:
-    """Print what the stages say, whichever version they are of: epochs as a bar at a terminal."""
+    """Print the output of the stages, of whatever version: epochs are shown as a bar on a terminal."""
     with ExitStack() as stack:
         epochs: EpochTrack | None = None
         for line in lines:
@@ -169,17 +181,17 @@ def _show(lines: Iterable[str]) -> None:
                 epochs = stack.enter_context(track_epochs(int(found["total"]), 1))
             if found and epochs:
                 epochs.end_epoch(int(found["number"]), found["note"])
-            # The store of the temporary clone is gone before anybody can look.
+            # The store of the temporary clone is removed before anybody can open it.
             elif not line.startswith("MLflow run "):
                 stack.close()
                 say(line.rstrip("\n"))
 
 
 def _environment_of(clone: Workspace, repository: Workspace, packages: str) -> Path:
-    """The Python of an environment with such packages, made once for all runs that have the same.
+    """Return the Python of an environment with `packages`, made once for all runs with the same packages.
 
     Raises:
-        PipelineError: they can't be installed.
+        PipelineError: If the packages can't be installed.
     """
     lock_file = clone.root.with_name("packages.lock")
     write_text(lock_file, packages)

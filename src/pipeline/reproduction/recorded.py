@@ -1,4 +1,4 @@
-"""What is recorded of a run: its inputs, its results, and where and from which code it was made."""
+"""Read the records of a run: its inputs, its results, and where and from which code it was made."""
 
 import json
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from pipeline.tracking.occasion import Occasion, occasions_of
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made of."""
+    """The inputs of a run: its configuration and its code."""
 
-    label: str  # as people know it
-    config: Mapping[str, Any]  # all of it, as plain values
+    label: str  # its name
+    config: Mapping[str, Any]  # the whole configuration, as plain values
     code: Code
 
 
@@ -33,23 +33,23 @@ class Origin:
 class Recorded(Origin):
     """A run that was trained and evaluated."""
 
-    run: Mapping[str, Any]  # as models/run.json has it
-    tags: Mapping[str, str]  # of the machine and the packages; empty if they are not known
-    test: str  # the digest of the test split; empty if it is not known
-    files: Workspace  # has the model and the reports
+    run: Mapping[str, Any]  # the content of models/run.json
+    tags: Mapping[str, str]  # tags of the machine and the packages; empty if unknown
+    test: str  # the digest of the test split; empty if unknown
+    files: Workspace  # holds the model and the reports
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What reports/metrics.json has."""
-        found: dict[str, Any] = json.loads(self.files.metrics.read_text(encoding="utf-8"))
-        return found
+        """The content of reports/metrics.json."""
+        content: dict[str, Any] = json.loads(self.files.metrics.read_text(encoding="utf-8"))
+        return content
 
 
 def recorded_here(workspace: Workspace) -> Recorded:
-    """The run of the workspace, by its artifacts.
+    """Read the run of the workspace from its artifacts.
 
     Raises:
-        PipelineError: it has none, or an unfinished one.
+        PipelineError: If there is no run, or it is unfinished or was not evaluated.
     """
     run = read_run(workspace.run)
     test = describe_split(read_dataset(workspace), "test")["sha256"]
@@ -57,16 +57,17 @@ def recorded_here(workspace: Workspace) -> Recorded:
 
 
 def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Recorded:
-    """The run that `name` stands for, by what MLflow holds.
+    """Download the run that `name` stands for from MLflow.
 
     Args:
-        name: of a run, its id, the unique beginning of one, or a registered version: NAME@ALIAS, NAME/NUMBER.
-        tracking: says where MLflow is.
-        workspace: the repository's.
-        folder: where what MLflow holds is downloaded to.
+        name: the name or id of a run, the unique beginning of one, or a registered version: NAME@ALIAS or
+            NAME/NUMBER.
+        tracking: where MLflow is.
+        workspace: the repository's workspace.
+        folder: where to download the files to.
 
     Raises:
-        PipelineError: MLflow can't be reached, or has no such run, or not all of it.
+        PipelineError: If MLflow can't be reached, or has no such run or not all of its files.
     """
     label, tags, files = download_run(name, tracking, workspace, folder)
     config = _config_in(files, label)
@@ -74,12 +75,12 @@ def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspac
 
 
 def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Origin:
-    """What a run was made of, by what MLflow holds: its results may be lost.
+    """Download the inputs of a run from MLflow; its results may be lost.
 
     The arguments are those of `recorded_in_mlflow`.
 
     Raises:
-        PipelineError: MLflow can't be reached, or has no such run, or not its configuration.
+        PipelineError: If MLflow can't be reached, or has no such run or not its configuration.
     """
     label, _, files = download_run(name, tracking, workspace, folder, model=False)
     code, _ = _made_by(read_run(files.run)["id"], files, workspace)
@@ -95,7 +96,7 @@ def _config_in(files: Workspace, label: str) -> dict[str, Any]:
 
 
 def _made_by(run_id: str, files: Workspace, repository: Workspace) -> tuple[Code, Mapping[str, str]]:
-    """The code of a run, and the tags of its first occasion."""
+    """Return the code of a run, and the tags of its first occasion."""
     occasions = occasions_of(files, run_id) or occasions_of(repository, run_id)
     first: Occasion | None = next((one for one in occasions if not one.reproduction), None)
     code = first.code if first and first.code.commit != "unknown" else code_of(repository)
@@ -111,7 +112,7 @@ def _recorded(
     repository: Workspace,
 ) -> Recorded:
     if "result" not in run:
-        raise PipelineError(f"The training of {label} has not ended: there is nothing to compare with.")
+        raise PipelineError(f"The training of {label} has not finished: there is nothing to compare with.")
     if not files.metrics.exists():
         raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.")
     code, tags = _made_by(run["id"], files, repository)

@@ -1,4 +1,4 @@
-"""`pipeline reproduce`: make a run again, say what is the same, and note that at the run."""
+"""`pipeline reproduce`: rebuild a run, report what is the same, and record the outcome with the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,14 @@ def reproduce(
     tolerance: float,
     own_packages: bool = False,
 ) -> int:
-    """Rebuild a run and compare it link by link; the outcome becomes an occasion of the run.
+    """Rebuild a run, compare it link by link, and record the outcome as an occasion of the run.
 
     Args:
-        name: of the run, as `pipeline.results.lookup` takes it, or of a registered version; None: the one
-            of the workspace.
-        tracking: says where MLflow is.
-        workspace: the repository's, which is not changed.
-        tolerance: how far probabilities and metrics may be apart.
+        name: the name of the run, as in `pipeline.results.lookup`, or of a registered version; None for the
+            run of the workspace.
+        tracking: where MLflow is.
+        workspace: the repository's workspace, which is not changed.
+        tolerance: how far apart probabilities and metrics may be.
         own_packages: whether to use the packages of the lock file of the run's commit.
 
     Returns:
@@ -39,7 +39,7 @@ def reproduce(
         metrics are within the tolerance, else 1.
 
     Raises:
-        PipelineError: the run is not known or not whole, its code can't be had, or a stage failed.
+        PipelineError: If the run is unknown or incomplete, its code is not available, or a stage failed.
     """
     with temporary_folder() as folder:
         if name is None:
@@ -61,7 +61,7 @@ def reproduce(
 
 
 def judge(links: list[Link], tolerance: float) -> tuple[int, str]:
-    """The exit code, and the outcome in words, which name the first link that differs."""
+    """Return the exit code, and the outcome in words, with the name of the first link that differs."""
     state = {link.name: link.state for link in links}
     differ = [link.name for link in links if link.state not in ("same", "not recorded")]
     first = f"; the first link that differs is {differ[0]}" if differ else ""
@@ -78,7 +78,7 @@ def judge(links: list[Link], tolerance: float) -> tuple[int, str]:
 
 
 def _occasion(clone: Workspace, new: Recorded) -> Occasion:
-    """The one occasion of the rebuilding."""
+    """Return the only occasion of the rebuilt run."""
     [occasion] = occasions_of(clone, new.run["id"])
     return occasion
 
