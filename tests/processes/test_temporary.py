@@ -1,4 +1,4 @@
-"""Temporary files go with the process that made them, or with the next one; nobody else's do."""
+"""Temporary files are removed by the process that made them or by the next one, and no other files are."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ with own_temporary_folder():
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """A folder of its own for the system's temporary files."""
+    """A new folder in place of the system's folder for temporary files."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
@@ -61,7 +61,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_not_what_a_living
     "name", ["pipeline-test", "pipeline-training", "pipeline~", "pipeline~old", "pipeline~abcd1234.bak"]
 )
 def test_what_a_person_calls_pipeline_something_is_left_alone(system, name):
-    """A clone or notes in /tmp, beside the folders of this package."""
+    """Users may have a clone or notes in /tmp, next to the folders of this package."""
     (system / name).mkdir()
     (system / name / "README.md").touch()
     # The name is that of such a folder, but it is a file, or a link.

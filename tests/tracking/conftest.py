@@ -17,14 +17,14 @@ from pipeline.training.onnx_export import export
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    """No test sees another's tracking settings, nor those of whoever runs the tests."""
+    """Hide the tracking settings of other tests and of the user who runs the tests."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def memory():
-    """A folder in memory where there is one: SQLite waits for the disk at each commit."""
+    """A folder in memory if possible, because SQLite waits for the disk at each commit."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder)
@@ -37,7 +37,7 @@ def tmp_path(memory):
 
 @pytest.fixture(scope="session")
 def model(memory):
-    """A real model, as train writes it in two files side by side, from 8×8 images to ten classes."""
+    """A real model for 8×8 images and ten classes, in the two files that train writes."""
     keras.utils.set_random_seed(0)
     path = memory / "model.keras"
     network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
@@ -78,7 +78,7 @@ def workspace(tmp_path, model, empty_store):
 
 @pytest.fixture(scope="module")
 def server(memory, empty_store):
-    # A database of its own: runs of the same inputs have the same id in every module.
+    # Each has its own database, because runs with the same inputs have the same id in every module.
     folder = Path(tempfile.mkdtemp(dir=memory))
     shutil.copy(empty_store, folder / "server.db")
     server = Server(folder).start()

@@ -1,4 +1,4 @@
-"""Connections that break and processes that are killed at a chosen moment, and what a store then holds."""
+"""Break connections and kill processes at a chosen moment, and list what a store contains afterwards."""
 
 import http.client
 import os
@@ -29,9 +29,9 @@ BREAKS = {
 class Proxy:
     """An HTTP proxy that counts requests and breaks one.
 
-    It is the `cut`-th from now, counted from 1, or the first that begins with `cut`, as in "POST /path". With
-    `victim` a process is killed then, or with its number negated a group of processes. With `meet` the first
-    two requests that begin with that wait for each other.
+    It breaks the `cut`-th request from now, counted from 1, or the first one that starts with `cut`, such as
+    "POST /path". With `victim`, it also kills that process, or a process group if the number is negative. With
+    `meet`, the first two requests that start with it wait for each other.
     """
 
     def __init__(self, target):
@@ -95,7 +95,7 @@ class Proxy:
 
     @contextmanager
     def breaking(self, cut, how="not sent"):
-        """Break the `cut`-th request inside the `with`, or the first that begins with it; 0: none."""
+        """Inside the `with`, break the `cut`-th request, or the first that starts with it; 0 for none."""
         self.requests, self.cut, self.how = [], cut, how
         try:
             yield self
@@ -107,8 +107,7 @@ class Proxy:
         self._server.server_close()
 
 
-# What a database holds of an experiment, by rows; times and random ids left out, and digests of files that
-# have them.
+# The rows of an experiment in a database, without times, random ids and digests of files that contain these.
 _QUERIES = {
     "runs": "SELECT name, status, lifecycle_stage, end_time IS NOT NULL FROM runs r WHERE {of}",
     "params": "SELECT r.name, key, value FROM params JOIN runs r USING (run_uuid) WHERE {of}",
@@ -130,13 +129,13 @@ _QUERIES = {
 
 
 def holds(database, artifacts, experiment, others):
-    """All rows and files of an experiment, as sorted lines.
+    """Return all rows and files of an experiment, as sorted lines.
 
     Args:
-        database: the SQLite file.
-        artifacts: the folder of the experiment's artifacts.
-        experiment: its name.
-        others: what to call what has another name each time.
+        database: The SQLite file.
+        artifacts: The folder of the experiment's artifacts.
+        experiment: The name of the experiment.
+        others: Replacements for names that are different each time.
     """
     with closing(sqlite3.connect(database)) as connection:
         [[number]] = connection.execute(
@@ -162,7 +161,7 @@ def holds(database, artifacts, experiment, others):
 def _files(folder, named):
     found = []
     for path in folder.rglob("*"):
-        # MLflow writes the time, and its own random ids, into the description of a model.
+        # MLflow writes the time and random ids into the description of a model.
         if path.is_file():
             content = (
                 ""
@@ -174,9 +173,9 @@ def _files(folder, named):
 
 
 def forked(action, before=lambda process: None):
-    """Run `action` in a fork of this process, after `before` was given its number; its exit code.
+    """Run `action` in a fork of this process, after `before(pid)`, and return the exit code.
 
-    The temporary files of a fork that is killed are removed, as those of a command are by the next one.
+    The temporary files of a killed fork are removed, as the next command would do.
     """
     reader, writer = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +194,7 @@ def forked(action, before=lambda process: None):
 
 
 def together(*actions):
-    """Run each action in a fork of this process, side by side; their exit codes."""
+    """Run each action in a fork of this process, in parallel, and return the exit codes."""
     return [_exit_code(process) for process in [_fork(action) for action in actions]]
 
 
@@ -216,7 +215,7 @@ def _exit_code(process):
 
 
 def die_at_commit(number):
-    """Have this process killed in place of its `number`-th commit to a database; 0: only count them."""
+    """Kill this process instead of its `number`-th commit to a database; with 0, only count commits."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 

@@ -1,7 +1,7 @@
-"""Trainings with made-up epochs but real records, stores and models; also run as a child process.
+"""Trainings with made-up epochs but real records, stores and models; can also run as a child process.
 
-python harness.py VERB ROOT [URI] [SEED]; VERB: train, evaluate, hang, which trains for an hour, or
-sync, which says if it imported mlflow.
+Usage: python harness.py VERB ROOT [URI] [SEED]. VERB is train, evaluate, hang (trains for an hour) or sync
+(says whether it imported MLflow).
 """
 
 import functools
@@ -40,7 +40,7 @@ def composed():
 
 
 def config(**changes):
-    """The smoke configuration with other values: config(tracking={"uri": ...})."""
+    """Return the smoke configuration with other values: config(tracking={"uri": ...})."""
     values = composed().model_dump()
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
@@ -52,7 +52,7 @@ def epochs(number=3, seed=0):
 
 
 def lay_out(workspace, model=None):
-    """What a workspace has before train: dvc.lock, dataset.json, and the model that train will 'find'."""
+    """Create what a workspace has before train: dvc.lock, dataset.json and the model that train 'finds'."""
     workspace.root.mkdir(parents=True, exist_ok=True)
     workspace.dvc_lock.write_text("schema: '2.0'\n")
     write_dataset(workspace, dataset())
@@ -67,7 +67,7 @@ def lay_out(workspace, model=None):
 
 
 def dataset(test="c"):
-    """The digits as preprocess describes them, with digests of nothing."""
+    """Return the description of the digits that preprocess would write, with made-up digests."""
     counts = {split: Count(images, (images,) + 9 * (0,)) for split, images in IMAGES.items()}
     letters = dict(zip(SPLITS, ("a", "b", test), strict=True))
     digests = {split: {"images": 64 * letter, "labels": 64 * letter} for split, letter in letters.items()}
@@ -77,13 +77,13 @@ def dataset(test="c"):
 
 
 def digests(workspace):
-    """One digest of each split, as runs show them."""
+    """Return the digest of each split, as runs show it."""
     found = read_dataset(workspace)
     return {split: describe_split(found, split)["sha256"] for split in SPLITS}
 
 
 def end_of_sending():
-    """Wait for what a real stage's end would cut: a sender that was given up holds its record until then."""
+    """Wait for senders that were given up, which keep their records locked; a real stage would end them."""
     for thread in threading.enumerate():
         if thread.name == "mlflow":
             thread.join(60)
@@ -136,7 +136,7 @@ def client(workspace):
 
 
 def runs(workspace):
-    """All runs of a store, whatever their experiment."""
+    """Return the runs of all experiments of a store."""
     ledger = client(workspace)
     return ledger.search_runs([found.experiment_id for found in ledger.search_experiments()])
 
@@ -172,7 +172,7 @@ def tree(root):
 
 
 def child(verb, workspace, *arguments, check=True, **environment):
-    """Run this file as a process of its own."""
+    """Run this file in its own process."""
     return subprocess.run(
         [sys.executable, __file__, verb, workspace.root, *map(str, arguments)],
         capture_output=True,
@@ -183,7 +183,7 @@ def child(verb, workspace, *arguments, check=True, **environment):
 
 
 def until(condition, seconds=60):
-    """Wait for something that another process or thread does."""
+    """Wait until a condition is true, which another process or thread causes, and return its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -198,13 +198,13 @@ def free_port():
 
 
 class Server:
-    """A real `mlflow server`, to be killed and started again.
+    """A real `mlflow server` that can be killed and started again.
 
     Args:
-        folder: has its SQLite database and its artifacts, unless it is told others.
-        database: where the runs are.
-        artifacts: where their files are.
-        environment: what else it finds set.
+        folder: The folder of its SQLite database and its artifacts, by default.
+        database: The address of another database.
+        artifacts: The address of another place for artifacts.
+        environment: Additional environment variables.
     """
 
     def __init__(self, folder, database=None, artifacts=None, **environment):

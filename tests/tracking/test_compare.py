@@ -1,4 +1,4 @@
-"""Two runs in a real store, found by what people call them and held side by side."""
+"""Two runs in a real store are found by the names that people use, and compared."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -174,7 +174,7 @@ def test_numbers_of_evaluations_with_other_settings_are_left_out(repository):
 
 
 def test_the_test_images_are_those_of_the_evaluation_not_those_that_the_training_knew(tmp_path, empty_store):
-    """As after a label was mended: the old run is evaluated on it, a new one is trained beside it."""
+    """A label was corrected: the old run is evaluated on the new images, and a new run is trained."""
     workspace = lay_out(Workspace(tmp_path))
     shutil.copy(empty_store, workspace.root / "mlflow.db")
 

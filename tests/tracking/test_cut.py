@@ -1,4 +1,4 @@
-"""Sending to MLflow, cut at any moment and repeated: the store then equals that of an undisturbed run."""
+"""Sending to MLflow is cut at any moment and repeated: the store then equals that of an undisturbed run."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def replaced(text, others):
 
 
 class Case:
-    """A copy of the template whose runs have ids, and an experiment, of their own."""
+    """A copy of the template in which the runs have new ids and a new experiment."""
 
     def __init__(self, template, folder, name, uri=None):
         self.experiment, self.workspace = f"{EXPERIMENT}-{name}", Workspace(folder / name)
@@ -67,10 +67,10 @@ class Case:
         self.ids[self.sweep.id] = "sweep"
 
     def update(self):
-        """What `pipeline sync` does: the runs, then the sweep, whatever became of the runs."""
+        """Do what `pipeline sync` does: send the runs, then the sweep, even if the runs failed."""
         folder = self.workspace.sweeps / self.sweep.id
         folder.mkdir(parents=True, exist_ok=True)
-        # That of the first store which the process opened is kept.
+        # The process keeps the setting of the first store that it opened.
         os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
         with suppress(PipelineError):
             tracking.sync(self.settings, self.workspace)
@@ -110,7 +110,7 @@ def proxy(server):
 
 @pytest.fixture(scope="module")
 def undisturbed(template, memory, server, proxy):
-    """What the server holds of an undisturbed update, and how many requests it took."""
+    """What the server has after an undisturbed update, and the number of requests for it."""
     case = OnServer(template, memory, "undisturbed", server, proxy)
     with proxy.breaking(0):
         case.update()

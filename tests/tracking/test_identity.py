@@ -1,4 +1,4 @@
-"""A run is named by the inputs of its training; its occasions are listed beside it."""
+"""A run is identified by the inputs of its training; its occasions are listed with it."""
 
 import dataclasses
 import json

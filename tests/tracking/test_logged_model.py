@@ -1,4 +1,4 @@
-"""The logged model as MLflow's own commands use it: without TensorFlow, and not by floats."""
+"""The logged model, as MLflow's own commands use it: without TensorFlow, and not with floats."""
 
 import json
 import pickle
@@ -63,7 +63,7 @@ def test_floats_are_refused(function, images):
 
 
 def served(function, instances):
-    """What `mlflow models serve` answers."""
+    """Return the response of `mlflow models serve`."""
     text = json.dumps({"instances": instances})
     schema = function.metadata.get_input_schema()
     return scoring_server.invocations(text, "application/json", function, schema)
@@ -159,7 +159,7 @@ def test_what_stands_for_no_model_is_refused(workspace, ref):
 
 
 def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_path):
-    """A version in the registry may be anybody's: its loader and its pickles are code."""
+    """Anybody may have created a version in the registry, and its loader and its pickles are code."""
     registry, run = client(workspace), one_run(workspace)
     model = registry.create_logged_model(run.info.experiment_id, name="foreign")
     place, proof = tmp_path / "model", tmp_path / "was-run"

@@ -1,4 +1,4 @@
-"""What MLflow shows of a sweep: one run above those of its trials, however often it is sent."""
+"""MLflow shows a sweep as one parent run of its trials' runs, however often it is sent."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def folder(workspace):
 
 
 def within(monkeypatch, folder, **differs):
-    """Have what is trained be a trial of the sweep, which differs so from others."""
+    """Make the next training a trial of the sweep with these differing values."""
     for variable, text in TrialContext(folder.name, differs).as_environment().items():
         monkeypatch.setenv(variable, text)
 
@@ -116,7 +116,7 @@ def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
     assert run.data.metrics["best_val_accuracy"] == 0.95
     assert len(client(workspace).get_metric_history(first, "trials")) == 1
     assert text(workspace, run, "leaderboard.csv") == "rank\n1\n"
-    # It goes on, as a sweep does that was interrupted.
+    # The sweep goes on, as after an interruption.
     other = replace(SWEEP, digest="third", params={"objectives": "val_loss"})
     send(other, folder, config().tracking, workspace)
     assert one_run(workspace).info.status == "RUNNING"
@@ -279,7 +279,7 @@ def sent_by_a_process(folder, uri=""):
 def test_what_mlflow_has_is_not_sent_again_nor_is_mlflow_imported(workspace, folder):
     send(SWEEP, folder, config().tracking, workspace)
     assert sent_by_a_process(folder) == ["None", "False"]
-    # The store that was lost has it no more.
+    # The store is lost, and the sweep's run with it.
     shutil.copy(workspace.root / "mlflow.db", workspace.root / "old.db")
     (workspace.root / "mlflow.db").unlink()
     run_id, imported = sent_by_a_process(folder)

@@ -1,4 +1,4 @@
-"""A real `python -m pipeline.stages train` that is told to stop, and a process that is killed."""
+"""A real `python -m pipeline.stages train` that is asked to stop, and a process that is killed."""
 
 import os
 import shutil

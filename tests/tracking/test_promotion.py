@@ -312,7 +312,7 @@ def test_what_was_rolled_back_from_is_passed_over():
 
 
 def without_mlflow(repository, folder):
-    """A copy of the repository, without its store: MLflow keeps those open that it opened once."""
+    """A copy of the repository without its store, because MLflow keeps stores open."""
     lost = shutil.ignore_patterns("mlflow.db*", "mlruns")
     shutil.copytree(repository.root, folder, ignore=lost)
     return Workspace(folder)
@@ -418,7 +418,7 @@ def copied(repository, folder):
 
 
 def killed_and_repeated(repository, folder, number):
-    """A promotion is killed in place of its `number`-th commit, and done again."""
+    """Kill a promotion instead of its `number`-th commit, and repeat it."""
     cut = copied(repository, folder)
     assert forked(lambda: (die_at_commit(number), give(cut, "good"))) == -signal.SIGKILL
     give(cut, "good")

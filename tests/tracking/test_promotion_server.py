@@ -1,4 +1,4 @@
-"""Promotions through an MLflow server with PostgreSQL and S3, as docs/scale.md has it."""
+"""Promotions through an MLflow server with PostgreSQL and S3, as described in docs/scale.md."""
 
 import shutil
 import tempfile
@@ -98,7 +98,7 @@ def test_what_one_machine_promotes_another_rolls_back_and_verifies(server, machi
 
 
 def with_dvc(machine):
-    """With an empty cache of DVC's."""
+    """Give the clone an empty DVC repository without stages."""
     (machine.root / ".dvc").mkdir(exist_ok=True)
     (machine.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     machine.dvc_lock.write_text("schema: '2.0'\nstages: {}\n")

@@ -227,7 +227,7 @@ def test_a_failed_evaluation_is_noted_until_a_good_one_and_the_training_stays_fi
 def test_evaluating_again_with_the_same_settings_updates_the_run(workspace):
     train(config(), workspace)
     evaluate(config(), workspace)
-    # The metrics stay: only a figure changes.
+    # The metrics stay the same; only a figure changes.
     evaluate(config(), workspace, figure="others")
     run = one_run(workspace)
     folder = client(workspace).download_artifacts(run.info.run_id, "figures")
@@ -262,7 +262,7 @@ def test_an_evaluation_with_other_settings_is_a_run_below_the_training_which_sta
 
 
 def test_an_evaluation_on_other_test_images_is_named_after_them(workspace):
-    """As when a label was mended, of which the training knows nothing."""
+    """This happens when a label of a test image was corrected, which does not affect the training."""
     train(config(), workspace)
     evaluate(config(), workspace)
     write_dataset(workspace, dataset(test="d"))
@@ -300,7 +300,7 @@ def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(wor
     def fill_the_disk(epoch):
         if epoch.epoch == 2:
             until(lambda: runs(workspace))
-            # A record's folder that is gone stands for a disk that is full: both are OSError.
+            # Removing the record's folder has the same effect as a full disk: both raise OSError.
             [record] = kept(workspace)
             shutil.rmtree(record)
             record.touch()

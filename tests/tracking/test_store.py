@@ -1,4 +1,4 @@
-"""Which store, created by whom, and where its artifacts lie, wherever the repository is moved to."""
+"""Which store is used, who creates it, and where its artifacts are, even if the repository is moved."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def test_no_two_of_ten_runs_have_one_colour(workspace):
     store = open_store(settings(), workspace)
     for number in range(25):
         with store.creating():
-            # The worst that the ids can be: all ask for the same.
+            # The worst case: all ids ask for the same colour.
             tags = {"mlflow.runColor": store.new_colour("0"), "pipeline.id": str(number)}
             store.client.create_run(store.experiment, number + 1, tags)
     colours = [run.data.tags["mlflow.runColor"] for run in runs(workspace)]
@@ -145,7 +145,7 @@ def test_artifacts_that_were_deleted_are_restored_by_sync(workspace):
 
 
 def test_a_run_is_finished_though_its_artifacts_can_not_be_stored_and_they_follow(workspace, capfd):
-    # A file in place of the folder: as root, a read-only folder is not.
+    # A file instead of the folder, because a read-only folder does not stop root.
     (workspace.root / "mlruns").write_text("")
     train(config(), workspace)
     assert one_run(workspace).info.status == "FINISHED"
@@ -162,7 +162,7 @@ def test_a_slow_server_holds_up_the_end_of_a_training_by_the_time_out_in_all(wor
     proxy.delay = 1.0
     slow = config(tracking={"uri": proxy.uri, "timeout": 3.0, "experiment": "slow"})
     try:
-        # What takes long once in a process is no server's fault.
+        # Imports take long once per process, which is not the server's fault.
         open_store(slow.tracking, workspace)
         before = time.monotonic()
         train(slow, workspace)

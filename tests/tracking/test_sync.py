@@ -1,4 +1,4 @@
-"""The ledger against what happens to it: wiped, deleted from, raced for, moved, copied, damaged."""
+"""The store survives what can happen to it: it is wiped, moved, copied or damaged, and runs are deleted."""
 
 import shutil
 import signal
@@ -51,7 +51,7 @@ def test_a_wiped_store_is_rebuilt_whole_by_sync_and_once(workspace, tmp_path):
     (workspace.root / "mlflow.db").rename(tmp_path / "old.db")
     shutil.rmtree(workspace.root / "mlruns")
 
-    # At once, lest one of them makes a second run.
+    # At the same time, to see whether one of them creates a second run.
     commands = [[sys.executable, REPOSITORY / "tests/tracking/harness.py", "sync", workspace.root]] * 2
     for process in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
         assert process.wait() == 0
@@ -72,7 +72,7 @@ def test_a_wiped_store_is_rebuilt_whole_by_sync_and_once(workspace, tmp_path):
     assert {"history.csv", "metrics.json", "figures/confusion.png"} <= set(files(moved, run))
     folder = logged_model(moved, run, tmp_path / "got")
     assert mlflow.keras.load_model(folder).input_shape == (None, 8, 8)
-    # There was nothing left to do, which costs no import of MLflow.
+    # There was nothing left to do, so MLflow was not imported.
     assert "mlflow imported: False" in shown
 
 
@@ -236,7 +236,7 @@ def test_a_name_that_is_asked_for_later_is_given_once_and_one_given_in_mlflow_st
 
 
 def test_a_training_whose_folder_is_deleted_ends_its_run_all_the_same(workspace, monkeypatch):
-    """DVC deletes the folder of an experiment of its queue as soon as it has killed that."""
+    """DVC deletes the folder of a queued experiment as soon as it has killed the experiment."""
     experiment = lay_out(Workspace(workspace.root / ".dvc" / "tmp" / "exps" / "one"))
     monkeypatch.chdir(experiment.root)
 

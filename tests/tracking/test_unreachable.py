@@ -83,7 +83,7 @@ def test_a_server_that_never_answers_is_known_within_ten_seconds_and_not_waited_
 
     train(settings, workspace, number=20, on_epoch=on_epoch)
     assert pace[-1] - begin < 3
-    # With what the training itself takes, beside other tests.
+    # This includes the training itself, on a machine that runs other tests.
     assert time.monotonic() - begin < 15
     assert capfd.readouterr().err.count("could not be brought up to date") == 1
     [record] = kept(workspace)

@@ -1,4 +1,4 @@
-"""What is recorded, held against what is there: each sabotage is found, and mended where it can be."""
+"""What is recorded is compared with what is there: damage is found, and repaired where possible."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def md5(content):
 
 
 def store(root, path):
-    """Put a file or a folder into the cache, as DVC does; its digest."""
+    """Put a file or a folder into the cache, as DVC does, and return its digest."""
     objects = root / ".dvc" / "cache" / "files" / "md5"
 
     def add(content, suffix=""):
@@ -85,7 +85,7 @@ def template(memory, model, empty_store):
 
 
 def name_in_onnx(workspace):
-    """Have the ONNX file name the run that `train` makes of it."""
+    """Write the name of the run that `train` will create into the ONNX file."""
     run = identify(config(), workspace, {})
     description = load(workspace.onnx).description.model_copy(
         update={
@@ -103,7 +103,7 @@ def repository(template, tmp_path):
 
 
 def verified(repository, capsys, **wanted):
-    """The exit code, and what was said."""
+    """Return the exit code and the output."""
     capsys.readouterr()
     code = verify(repository, TRACKING, Wanted(**wanted))
     return code, capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_what_is_as_recorded_passes(repository, capsys):
 
 
 def test_a_file_that_a_server_lost_is_named_where_it_was(tmp_path, monkeypatch):
-    """Not where it would have been downloaded to, which is gone by then."""
+    """The message does not name the folder of the download, which is gone by then."""
     uri = "mlflow-artifacts:/1/2/artifacts"
     info = SimpleNamespace(run_name="one", run_id="2", experiment_id="1", artifact_uri=uri)
     tags = stored.files_tag("evaluation", {"metrics.json": 64 * "0"})
@@ -253,7 +253,7 @@ def test_what_has_another_copy_is_mended(repository, capsys, name):
 
 
 def lost_everywhere(repository, command):
-    """The history of the training is in no place any more, and `command` is the stage that makes it."""
+    """Remove the history of the training everywhere, and make `command` the stage that writes it."""
     shutil.copytree(repository.root / "models", repository.root / "kept")
     for path in (repository.dvc_yaml, repository.dvc_lock):
         content = yaml.safe_load(path.read_text())

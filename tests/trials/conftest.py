@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with the code, conf/ and pipeline of this one, and a DVC cache of its own."""
+    """A repository with the code, conf/ and pipeline of this one, and its own DVC cache."""
     root = tmp_path / "repository # 1, copied"
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")

@@ -1,4 +1,4 @@
-"""`dvc repro` in a process of ours says what ended a stage that could say nothing."""
+"""`dvc repro` in our own process says which signal ended a stage."""
 
 import subprocess
 import sys

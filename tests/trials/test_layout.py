@@ -1,4 +1,4 @@
-"""What a trial is laid out from: our stages as DVC reads them, the sources, a DVC that shares the cache."""
+"""A trial consists of our stages as DVC reads them, the sources, and a DVC setup that shares the cache."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def edit(repository, change):
 
 
 def stages(repository, config):
-    """The stages of a trial, as DVC reads them there, by their names."""
+    """Return the stages of a trial as DVC reads them, by name."""
     with trial_workspace(config, repository) as trial:
         code = snapshot(repository, repository.scratch / "code", config)
         lay_out(trial, code, config, repository)

@@ -1,4 +1,4 @@
-"""What a sweep may aim at is read from a training's artifacts."""
+"""The values that a sweep can optimise are read from a training's artifacts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What DVC's run cache knows of a trial, also when it is damaged; the stages' outputs are made up."""
+"""A trial is looked up in DVC's run cache, even if that is damaged; the stages' outputs are made up."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from pipeline.trials.layout import snapshot
 from pipeline.trials.run_cache import RunCache
 
 REPOSITORY = Path(__file__).parents[2]
-# What each stage says in these tests, in place of what it would do.
+# What each stage prints in these tests, instead of doing its work.
 SAYS = {
     "fetch": "mkdir -p data/raw && echo raw > data/raw/x",
     "preprocess": "mkdir -p data/processed/train && cp params.yaml data/processed/train",
@@ -68,7 +68,7 @@ def trials(repository):
 
 @pytest.fixture
 def entry(trials):
-    """The folder in the run cache of the training of the trial with seed 1, which ran, and its one file."""
+    """The run cache's folder for the training of the trial with seed 1, which ran, and its only file."""
     trials.run(0)
     before = set(runs(trials))
     trials.run(1)
@@ -92,7 +92,7 @@ def test_what_ran_is_found_by_values_stage_by_stage(trials):
     part = trials.find(1)
     assert set(part.outputs) == {"data/raw", "data/processed/train"}
     assert list(part.missing) == ["train"]
-    # Trials that have in common what a stage reads wait for one another.
+    # Trials in which a stage reads the same values wait for one another.
     assert nothing.missing["train"] != part.missing["train"] != trials.find(2).missing["train"]
     assert nothing.missing["preprocess"] == trials.find(1).missing.get(
         "preprocess", nothing.missing["preprocess"]
@@ -113,7 +113,7 @@ def test_an_output_that_the_cache_has_lost_makes_its_stage_unknown(trials, entry
     found = trials.find(1).outputs
     found["models/run.json"].unlink()
     assert list(trials.find(1).missing) == ["train"]
-    # Of a folder one file is enough.
+    # One file of a folder is enough.
     [listed] = {
         path
         for path in found["data/raw"].parents[1].rglob("*")

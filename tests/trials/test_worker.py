@@ -1,4 +1,4 @@
-"""A warm worker with stages of real data: what it writes, and what becomes of it."""
+"""A warm worker runs stages with real data: what it writes, and how it ends."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ UNENDING = "train.epochs=100000"
 
 
 def laid_out(root, *overrides):
-    """A workspace with a pipeline and its values, and no code: that is the worker's, or PYTHONPATH's."""
+    """A workspace with a pipeline and its values but without code, which the worker or PYTHONPATH has."""
     root.mkdir()
     shutil.copy(REPOSITORY / "dvc.yaml", root)
     workspace = Workspace(root)
@@ -58,7 +58,7 @@ def ran(workspace, stage, worker=None):
 
 
 def artifacts(workspace):
-    """Digests of all that the stages wrote."""
+    """Return the digests of everything that the stages wrote."""
     places = ("data/raw", "data/processed", "models", "reports")
     files = [path for place in places for path in (workspace.root / place).rglob("*") if path.is_file()]
     return {str(p.relative_to(workspace.root)): sha256(p) for p in files}
@@ -66,7 +66,7 @@ def artifacts(workspace):
 
 @pytest.fixture(scope="module")
 def temporary():
-    """Where the server, and what it forks, would put temporary files."""
+    """The folder in which the server and its forks would put temporary files."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -102,7 +102,7 @@ def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worke
             ran(alone, stage)
         expected[name] = artifacts(alone)
         assert len(expected[name]) > 15
-    # One again, since what others leave in the worker would show in it.
+    # Run one stage again: it would show what other stages leave behind in the worker.
     for number, name in enumerate(("mlp", "cnn", "mlp")):
         handed = laid_out(tmp_path / f"{number}", *variants[name])
         shutil.copytree(tmp_path / name / "data", handed.root / "data")
@@ -159,7 +159,7 @@ def test_a_worker_leaves_no_temporary_files(server, temporary, tmp_path):
     for stage in ("fetch", "preprocess", "train"):
         ran(workspace, stage, worker)
     folder = Path(worker.address).parent
-    # Such as a library may write in a process that ends without its exit handlers.
+    # A library may leave such files in a process that ends without its exit handlers.
     (folder / "left_over.py").write_text("")
     worker.stop()
     assert not folder.exists()
@@ -178,7 +178,7 @@ def test_a_worker_is_replaced_before_it_has_grown_too_large(server, tmp_path, mo
 
 
 def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch):
-    """On another machine, or where the server died."""
+    """This is so on another machine, or if the server died."""
     for name in ("_own_server", "_worker"):
         monkeypatch.setattr(job.Job, name, None)
     (tmp_path / "code").mkdir()

@@ -1,1 +1,1 @@
-"""Trials: one run of the pipeline with other values, in a temporary workspace that shares DVC's cache."""
+"""Trials: runs of the pipeline with other values, in temporary workspaces that share DVC's cache."""
