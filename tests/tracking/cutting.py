@@ -30,8 +30,8 @@ class Proxy:
     """An HTTP proxy that counts requests and breaks one.
 
     It breaks the `cut`-th request from now, counted from 1, or the first one that starts with `cut`, such as
-    "POST /path". With `victim`, it also kills that process, or a process group if the number is negative. With
-    `meet`, the first two requests that start with it wait for each other.
+    "POST /path". With `victim`, it also kills that process, or a process group if the number is negative.
+    With `meet`, the first two requests that start with it wait for each other.
     """
 
     def __init__(self, target):
