@@ -137,19 +137,25 @@ def test_early_stopping_without_validation_images_is_refused():
         ("train.lerning_rate=1", "Did you mean train.learning_rate"),
         ("train.lr=1", "Did you mean train.learning_rate"),
         ("+train.lr=1", "train.lr: there is no such key. Did you mean train.learning_rate"),
-        ("model.stages=[]", "model.stages: the chosen model has no such key; another one in conf/model has"),
-        ("+model.stages=[]", "model.stages: the chosen model has no such key; another one in conf/model has"),
+        (
+            "model.stages=[]",
+            "model.stages: the chosen model has no such key, but another one in conf/model does",
+        ),
+        (
+            "+model.stages=[]",
+            "model.stages: the chosen model has no such key, but another one in conf/model does",
+        ),
         ("+model.hiden_units=[3]", "model.hiden_units: there is no such key. Did you mean model.hidden_u"),
         ("train.epoch=2", "train.epoch: there is no such key. Did you mean train.epochs"),
         ("+data.sources.0.dateset=x", "data.sources.0.dateset: there is no such key"),
         ("~train.epoch", "train.epoch: there is no such key. Did you mean train.epochs"),
-        ("foo=1", "There are: name, seed, data, preprocess, model, train, evaluate, tracking"),
-        ("+foo=1", "foo: there is no such key. There are: name, seed,"),
+        ("foo=1", "Available: name, seed, data, preprocess, model, train, evaluate, tracking"),
+        ("+foo=1", "foo: there is no such key. Available: name, seed,"),
         ("~train.epochs", "train.epochs: the key is missing"),
         ("data=mist", "conf/data has no option 'mist'. Did you mean mnist?"),
         (
             "model=transformer",
-            "conf/model has no option 'transformer'. There are: cnn, cnn_deep, cnn_fine, cnn_large, "
+            "conf/model has no option 'transformer'. Available: cnn, cnn_deep, cnn_fine, cnn_large, "
             "cnn_photo, mlp",
         ),
         ("experiment=smok", "Did you mean smoke?"),
@@ -542,7 +548,7 @@ def test_params_of_an_older_version_are_refused_with_the_command_that_composes_t
     path = tmp_path / "params.yaml"
     path.write_text(dump_values(values))
     with pytest.raises(
-        PipelineError, match=r"data\.reader.*\n.*`dvc repro compose` composes params\.yaml anew"
+        PipelineError, match=r"data\.reader.*\n.*`dvc repro compose` composes params\.yaml again"
     ):
         read_params(path)
 

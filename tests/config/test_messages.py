@@ -30,26 +30,26 @@ def refused(conf, *overrides):
     [
         ("+experiment=smoke", "experiment has an option already: write experiment=smoke"),
         ("++model=cnn", "model has an option already: write model=cnn"),
-        ("+seed=1", "seed is there already: write it without the +"),
+        ("+seed=1", "seed exists already: write it without the +"),
         ("model.hidden_units=64", "model.hidden_units is 64: should be a list: [64]"),
-        ("train.early_stopping.patience=None", "patience is 'None': nothing is written null"),
+        ("train.early_stopping.patience=None", "patience is 'None': write null for no value"),
         ("seed=None", "seed is 'None': should be a valid integer"),
-        ("name=5", "name is 5: should be a text: put quotes around it"),
-        ("data.classes=[cat,1e3]", "data.classes.1 is 1000.0: should be a text: put quotes around it"),
+        ("name=5", "name is 5: should be text: put quotes around it"),
+        ("data.classes=[cat,1e3]", "data.classes.1 is 1000.0: should be text: put quotes around it"),
         ("model.name=foo", "model.name is 'foo': should be 'cnn' or 'mlp'"),
         ("data.sources=[x]", "data.sources.0 is 'x': should be a section"),
         ("name=", "name is '': should be up to 100 letters, digits"),
         ("train.epochs=${sed}", "train.epochs refers to ${sed}: there is no such key. Did you mean seed"),
         ("train.learning_rate=0,001", "names several values: add -m"),
-        ("train.epochs", "'train.epochs' is no override: write KEY=VALUE without spaces"),
-        ("experiment", "'experiment' is no override"),
-        ("=3", "'=3' is no override"),
-        ("", "'' is no override"),
-        ("name=Ziffern-ä", "needs quotes of its own, as in name='\"Ziffern-ä\"'"),
+        ("train.epochs", "'train.epochs' is not an override: write KEY=VALUE without spaces"),
+        ("experiment", "'experiment' is not an override"),
+        ("=3", "'=3' is not an override"),
+        ("", "'' is not an override"),
+        ("name=Ziffern-ä", "needs its own quotes, as in name='\"Ziffern-ä\"'"),
         ("name=“x”", "'name=“x”' can't be read"),
         ("model.hidden_units=[64", "each bracket"),
         ("hydra.mode=x", "hydra.mode=x is refused: Invalid value 'x', expected one of [RUN, MULTIRUN]"),
-        ("experiment=1e3", "reads as a number or a truth value needs quotes"),
+        ("experiment=1e3", "looks like a number or a boolean needs quotes"),
         ("modules.model=x", "modules.model: conf/ has no such key; it is computed"),
     ],
 )
@@ -61,18 +61,20 @@ def test_a_mistake_is_told_with_its_remedy(override, says):
 
 
 def test_where_the_fault_is_follows_from_who_set_the_value(conf):
-    assert refused(conf, "seed=-1").startswith("The command line is refused.\n")
+    assert refused(conf, "seed=-1").startswith("The command line is invalid.\n")
     path = conf / "train" / "default.yaml"
     path.write_text(path.read_text().replace("epochs: 10", "epochs: 0"))
-    assert refused(conf, "seed=1").startswith("The configuration in conf/ is refused.\n")
+    assert refused(conf, "seed=1").startswith("The configuration in conf/ is invalid.\n")
 
 
 def test_values_that_do_not_go_together_are_not_blamed_on_conf_alone(conf):
     said = refused(conf, "train.backend=jax", "train.devices=64")
-    assert said.startswith("The configuration in conf/ with what the command line sets is refused.\ntrain: ")
+    assert said.startswith(
+        "The configuration in conf/ with the values of the command line is invalid.\ntrain: "
+    )
     path = conf / "train" / "default.yaml"
     path.write_text(path.read_text().replace("weight_decay: 0.0", "weight_decay: 0.5"))
-    assert refused(conf, "seed=1").startswith("The configuration in conf/ is refused.\ntrain: ")
+    assert refused(conf, "seed=1").startswith("The configuration in conf/ is invalid.\ntrain: ")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_names_of_a_sweep_are_checked_though_its_first_values_make_no_trial():
 def test_a_sweep_as_a_whole_is_not_held_to_values_that_no_trial_has():
     composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.n_trials=3"])
     assert (composed.sweep.n_trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
-    with pytest.raises(PipelineError, match=r"The command line is refused\.\nsweep\.n_trials is 0"):
+    with pytest.raises(PipelineError, match=r"The command line is invalid\.\nsweep\.n_trials is 0"):
         compose_sweep(CONF, ["sweep.n_trials=0"])
 
 

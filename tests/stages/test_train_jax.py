@@ -80,7 +80,7 @@ def test_the_process_of_the_export_begins_with_the_training_and_ends_with_one_th
         (["train.backend=jax", "train.xla=false"], "JAX always compiles with XLA"),
         (
             ["train.backend=jax", "train.devices=3"],
-            "batch_size is 32, which can't be divided among 3 devices",
+            "batch_size is 32, which can't be divided evenly among 3 devices",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Composition: conf/ with overrides becomes a validated configuration."""
+"""Compose conf/ and overrides into a validated configuration."""
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import yaml
 from pipeline.config.messages import nearest, one_line, refused_by_hydra, validate
 from pipeline.config.modules import PACKAGE, modules_in_use
 from pipeline.config.overrides import parse, refuse_several_values
-from pipeline.config.schema import Composed, Config, OfSweep
+from pipeline.config.schema import Composed, Config, SweepConfig
 from pipeline.config.unsafe_yaml import refuse_resolvers, refuse_unsafe_yaml
 from pipeline.environment import device_here
 from pipeline.errors import PipelineError
@@ -25,49 +25,49 @@ def compose(conf: Path, overrides: Sequence[str] = (), package: Path = PACKAGE) 
     """Compose `conf/config.yaml` with Hydra's `overrides` and validate the result.
 
     Raises:
-        PipelineError: conf/ is missing or malformed, or an override or a value is refused.
+        PipelineError: If conf/ is missing or malformed, or an override or a value is invalid.
     """
     return next(compose_each(conf, [overrides], package)).trial
 
 
 def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACKAGE) -> Iterator[Composed]:
-    """Compose `conf/config.yaml` once with each of many lists of `overrides`.
+    """Compose `conf/config.yaml` once with each of many lists of overrides.
 
     Args:
-        conf: the folder.
-        many: lists of overrides.
-        package: the folder `pipeline` with the code that will run, whose digests the configuration holds.
+        conf: The folder conf/.
+        many: The lists of overrides.
+        package: The folder `pipeline` with the code that will run, whose digests the configuration contains.
 
     Raises:
-        PipelineError: as `compose` does, when its turn comes.
+        PipelineError: As `compose` does, once the faulty list is reached.
     """
     for overrides, composed in _unresolved_each(conf, many):
-        typed = {part.key_or_group for part in parse(overrides)}
-        yield from_hydra(composed, package, typed)
+        overridden = {part.key_or_group for part in parse(overrides)}
+        yield from_hydra(composed, package, overridden)
 
 
 def compose_sweep(conf: Path, overrides: Sequence[str]) -> Composed:
-    """What is said of a sweep as a whole: `name`, `tracking` and `sweep`, validated, and nothing else.
+    """Compose and validate only what concerns a sweep as a whole: `name`, `tracking` and `sweep`.
 
     Args:
-        conf: the folder.
-        overrides: those of one value. With the default values of the keys that are swept over they may make a
-            configuration that no trial has, so the other sections are not looked at.
+        conf: The folder conf/.
+        overrides: Those with one value. Together with the defaults of the keys that are swept over they may
+            give a configuration that no trial has, so the other sections are not validated.
 
     Raises:
-        PipelineError: as `compose` does, for these three.
+        PipelineError: As `compose` does, for these three.
     """
     values = _plain(unresolved(conf, overrides))
-    kept = {key: values[key] for key in OfSweep.model_fields if key in values}
-    found = validate(kept, OfSweep, typed={part.key_or_group for part in parse(overrides)})
-    return Composed.model_construct(**{key: getattr(found, key) for key in OfSweep.model_fields})
+    kept = {key: values[key] for key in SweepConfig.model_fields if key in values}
+    found = validate(kept, SweepConfig, overridden={part.key_or_group for part in parse(overrides)})
+    return Composed.model_construct(**{key: getattr(found, key) for key in SweepConfig.model_fields})
 
 
 def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":
-    """What Hydra composes, with its own section `hydra`; the values need not be valid.
+    """Return what Hydra composes, including its own section `hydra`; the values may be invalid.
 
     Raises:
-        PipelineError: conf/ is malformed, or an override names what is not there.
+        PipelineError: If conf/ is malformed, or an override names something that does not exist.
     """
     return next(_unresolved_each(conf, [overrides]))[1]
 
@@ -75,8 +75,8 @@ def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":
 def _unresolved_each(
     conf: Path, many: Iterable[Sequence[str]]
 ) -> Iterator[tuple[Sequence[str], "DictConfig"]]:
-    """Composing takes Hydra some 0.1 s; lists that choose the same options of the groups share it."""
-    # Hydra costs 0.2 s, which a stage that only reads params.yaml need not pay.
+    """Compose each list once; those that choose the same options share the 0.1 s that Hydra takes."""
+    # Importing Hydra takes 0.2 s, and a stage that only reads params.yaml does not need it.
     from hydra import compose as hydra_compose
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import HydraException, MissingConfigException
@@ -93,7 +93,7 @@ def _unresolved_each(
         try:
             if choices not in bases:
                 with _hydra(conf):
-                    # Folders are often named by the number of the job, which only a sweep has.
+                    # Folders are often named after the number of the job, which only a sweep has.
                     numbered = [*choices, "hydra.job.num=0", "hydra.job.id='0'"]
                     bases[choices] = hydra_compose("config", numbered, return_hydra_config=True)
             composed = copy.deepcopy(bases[choices])
@@ -103,17 +103,17 @@ def _unresolved_each(
             raise PipelineError(_no_such_option(error, conf)) from None
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise PipelineError(refused_by_hydra(error)) from None
-        except ValueError as error:  # What Hydra makes of `model=null`, and of `- model: null` in a file.
+        except ValueError as error:  # Raised for `model=null`, and for `- model: null` in a file.
             raise PipelineError(
                 f"{' '.join(overrides) or 'conf/'} is refused: {one_line(error).strip('. ')}. An option's "
-                "name that reads as a number or a truth value needs quotes (in a shell, two kinds: \"'1'\")."
+                "name that looks like a number or a boolean needs quotes (in a shell, two kinds: \"'1'\")."
             ) from None
         yield overrides, composed
 
 
 @contextmanager
 def _hydra(conf: Path) -> Iterator[None]:
-    """Hydra with `conf`, which the application may have set up already."""
+    """Set up Hydra with `conf`, unless the application has done so already."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -132,7 +132,7 @@ def _hydra(conf: Path) -> Iterator[None]:
 
 
 def _sets_a_value(part: "Override", groups: Collection[str]) -> bool:
-    """Whether it sets a key that is there, and has no part in which files are composed."""
+    """Return whether an override sets an existing key and does not decide which files are composed."""
     key = part.key_or_group
     chooses = key in groups or "/" in key or "@" in key or key == "hydra.searchpath"
     return part.type is not None and part.type.name == "CHANGE" and not chooses
@@ -145,22 +145,22 @@ def _no_such_option(error: Any, conf: Path) -> str:
     return f"conf/{group} has no option {option!r}.{nearest(option, error.options or [])}"
 
 
-def from_hydra(composed: "DictConfig", package: Path = PACKAGE, typed: Collection[str] = ()) -> Composed:
+def from_hydra(composed: "DictConfig", package: Path = PACKAGE, overridden: Collection[str] = ()) -> Composed:
     """Resolve and validate what Hydra composed.
 
     Args:
-        composed: with or without Hydra's own section.
-        package: the folder `pipeline` with the code that will run.
-        typed: the keys that the command line sets.
+        composed: The values, with or without Hydra's own section.
+        package: The folder `pipeline` with the code that will run.
+        overridden: The keys that the command line sets.
 
     Raises:
-        PipelineError: a value is missing, refused, or would be read from the environment.
+        PipelineError: If a value is missing or invalid, or would be read from the environment.
     """
-    return complete(_plain(composed), "conf/", package, typed)
+    return complete(_plain(composed), "conf/", package, overridden)
 
 
 def _plain(composed: "DictConfig") -> dict[str, Any]:
-    """The values without Hydra's own, resolved."""
+    """Return the resolved values without Hydra's own section."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -187,23 +187,24 @@ def _plain(composed: "DictConfig") -> dict[str, Any]:
 
 
 def complete(
-    values: dict[str, Any], where: str, package: Path = PACKAGE, typed: Collection[str] = ()
+    values: dict[str, Any], where: str, package: Path = PACKAGE, overridden: Collection[str] = ()
 ) -> Composed:
-    """Validate what conf/ composes to, resolve train.device and add the digests of the modules in use.
+    """Resolve train.device, add the digests of the modules in use, and validate the result.
 
     Raises:
-        PipelineError: a value is refused.
+        PipelineError: If a value is invalid.
     """
     if "modules" in values:
         raise PipelineError("modules: there is no such key in conf/; it is computed.")
     values = with_device(values)
-    return validate(values | {"modules": modules_in_use(values, package)}, Composed, where, typed)
+    return validate(values | {"modules": modules_in_use(values, package)}, Composed, where, overridden)
 
 
 def with_device(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with train.device, if it is auto, as this machine has it.
+    """Return the values with `train.device: auto` replaced by the device of this machine.
 
-    Before anything is named by the values: equal bits are promised for one kind of device only.
+    That happens before names and ids are made from the values, as results are the same, bit for bit, on one
+    kind of device only.
     """
     train = values.get("train")
     if not isinstance(train, dict) or train.get("device") != "auto":
@@ -212,7 +213,7 @@ def with_device(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_outside(hydra: "DictConfig", root: Path) -> None:
-    """Hydra writes below its own folders; their values are not shown, they may hold a secret."""
+    """Refuse folders of Hydra outside of the project, without showing their values, which may be secret."""
     from omegaconf import OmegaConf
 
     for nested in (("run.dir", "output_subdir"), ("sweep.dir", "sweep.subdir", "output_subdir")):

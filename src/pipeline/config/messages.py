@@ -1,4 +1,4 @@
-"""What is wrong with a value or a key, in a sentence for the person who wrote it."""
+"""Error messages for the configuration: one sentence on what is wrong with a key or a value."""
 
 import difflib
 import re
@@ -18,34 +18,35 @@ Schema = TypeVar("Schema", bound=Section)
 
 
 def validate(
-    values: Mapping[str, Any], schema: type[Schema], where: str = "conf/", typed: Collection[str] = ()
+    values: Mapping[str, Any], schema: type[Schema], where: str = "conf/", overridden: Collection[str] = ()
 ) -> Schema:
-    """Check plain values against the schema.
+    """Validate plain values against a schema.
 
     Args:
-        values: by section.
-        schema: what they are to be.
-        where: what holds them.
-        typed: the keys that the command line sets.
+        values: The values by section.
+        schema: The section that they should form.
+        where: Where the values come from, for the message.
+        overridden: The keys that the command line sets.
 
     Raises:
-        PipelineError: a sentence per fault that names the key, its value and what is allowed.
+        PipelineError: If a value is invalid; for each error, one sentence names the key, its value and what
+            is allowed.
     """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         faults = error.errors()
-        # What is left of a list after its items were refused is no news.
-        news = [fault for fault in faults if fault["type"] != "too_short" or not _is_above(fault, faults)]
-        keys = [_key(fault) for fault in news]
-        is_typed = all(any(f"{key}.".startswith(f"{name}.") for name in typed) for key in keys)
-        # Values that don't go together may be the section's as the files have it, and the command line's.
-        is_mixed = any(name.startswith(f"{key}.") for key in keys for name in typed)
-        heading = "The command line" if is_typed else f"The configuration in {where}"
-        if is_mixed and not is_typed:
-            heading += " with what the command line sets"
-        lines = [_sentence(fault, key) for fault, key in zip(news, keys, strict=True)]
-        raise PipelineError(f"{heading} is refused.\n" + "\n".join(lines)) from None
+        # A list that is too short only because its items are invalid needs no sentence of its own.
+        reported = [fault for fault in faults if fault["type"] != "too_short" or not _is_above(fault, faults)]
+        keys = [_key(fault) for fault in reported]
+        is_overridden = all(any(f"{key}.".startswith(f"{name}.") for name in overridden) for key in keys)
+        # Of values that do not fit together, some may come from the files and others from the command line.
+        is_mixed = any(name.startswith(f"{key}.") for key in keys for name in overridden)
+        heading = "The command line" if is_overridden else f"The configuration in {where}"
+        if is_mixed and not is_overridden:
+            heading += " with the values of the command line"
+        lines = [_sentence(fault, key) for fault, key in zip(reported, keys, strict=True)]
+        raise PipelineError(f"{heading} is invalid.\n" + "\n".join(lines)) from None
 
 
 def _is_above(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
@@ -59,7 +60,7 @@ def _key(fault: ErrorDetails) -> str:
 
 
 def _sentence(fault: ErrorDetails, key: str) -> str:
-    """What pydantic found, for the person who wrote the value."""
+    """Describe an error that pydantic found, for the person who wrote the value."""
     kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         return _no_such_key(key, _siblings(key))
@@ -76,14 +77,14 @@ def _sentence(fault: ErrorDetails, key: str) -> str:
     value = re.sub(r"//\S*@", "//...@", repr(given))
     fields = _fields(key)
     if isinstance(given, str) and given.lower() == "none" and any(_may_be_null(field) for field in fields):
-        return f"{key} is {value}: nothing is written null."
+        return f"{key} is {value}: write null for no value."
     should = re.sub(r"^\w+ should", "should", fault["msg"])
     if kind == "tuple_type":
         should = f"should be a list: [{given}]"
     elif kind in ("model_type", "model_attributes_type"):
-        should = "should be a section with keys of its own"
+        should = "should be a section with its own keys"
     elif kind == "string_type" and not isinstance(given, list | dict):
-        should = "should be a text: put quotes around it (in a shell, two kinds: \"'1'\")"
+        should = "should be text: put quotes around it (in a shell, two kinds: \"'1'\")"
     elif kind == "string_pattern_mismatch" and context["pattern"] in WORDS:
         should = f"should be {WORDS[context['pattern']]}"
     return f"{key} is {value}: {should}{_range(fields)}."
@@ -93,7 +94,7 @@ _SIGNS = {"gt": "above ", "ge": "from ", "lt": "below ", "le": "up to "}
 
 
 def _range(fields: Sequence[FieldInfo]) -> str:
-    """The bounds of a number in the schema, for a message: " (from 1 up to 400)"."""
+    """Return the bounds of a number in the schema, such as " (from 1 up to 400)"."""
     bounds = [
         f"{word}{getattr(constraint, sign):,}"
         for sign, word in _SIGNS.items()
@@ -105,7 +106,7 @@ def _range(fields: Sequence[FieldInfo]) -> str:
 
 
 def _fields(key: str) -> list[FieldInfo]:
-    """The fields of the schema that a dotted key may stand for."""
+    """Return the fields of the schema that a dotted key may refer to."""
     fields: list[FieldInfo] = []
     sections: list[type[BaseModel]] = [Composed]
     for name in key.split("."):
@@ -119,7 +120,7 @@ def _may_be_null(field: FieldInfo) -> bool:
 
 
 def _tags() -> set[str]:
-    """What tells the members of a union apart; in the location of a fault it stands among the keys."""
+    """Return the tags of the members of unions, which pydantic lists among the keys of an error."""
     literals = [
         get_args(field.annotation)
         for section in _subclasses(Section)
@@ -143,19 +144,19 @@ def _no_such_key(key: str, names: Sequence[str]) -> str:
         if not dot:
             return f"{key}: conf/config.yaml lacks the key; put it back."
         return (
-            f"{key}: the chosen {group} has no such key; another one in conf/{group} has. What an experiment "
-            f"changes of one {group} belongs in a file of conf/{group} that the experiment chooses."
+            f"{key}: the chosen {group} has no such key, but another one in conf/{group} does. Put what "
+            f"an experiment changes of one {group} into a file of conf/{group} that the experiment chooses."
         )
     return f"{key}: there is no such key.{nearest(key, names) or nearest(key, _siblings(key))}"
 
 
 def _siblings(key: str) -> list[str]:
-    """The keys of the schema in the same section as `key`."""
+    """Return the keys of the schema in the same section as `key`."""
     return [name for name in _keys() if name.rpartition(".")[0] == key.rpartition(".")[0]]
 
 
 def _keys(section: type[BaseModel] = Composed, prefix: str = "") -> list[str]:
-    """All dotted keys of the schema, sections and leaves, without those of a list's items."""
+    """Return all dotted keys of the schema, sections and leaves, except those of the items of lists."""
     found = []
     for name, field in section.model_fields.items():
         if name == "modules":
@@ -168,20 +169,20 @@ def _keys(section: type[BaseModel] = Composed, prefix: str = "") -> list[str]:
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The section that an annotation stands for, or all that a choice of sections does."""
+    """Return the section that an annotation names, or all members of a union of sections."""
     options = (annotation, *get_args(annotation))
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def refused_by_hydra(error: Exception) -> str:
-    """Hydra's complaint, in words that lead to the right key where it names one."""
+    """Describe an error of Hydra; where it names a key, suggest the right one."""
     text = one_line(error)
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         return _no_such_key(match[1], _keys())
     if match := re.match(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", text):
         return f"{match[2]} refers to ${{{match[1]}}}: there is no such key.{nearest(match[1], _keys())}"
     if match := re.match(r"Could not append to config.*already at '([^']+)'", text):
-        return f"{match[1]} is there already: write it without the +."
+        return f"{match[1]} exists already: write it without the +."
     if match := re.match(
         r"(?:Multiple values for|force-add of config groups is not)[^']*'\W*([\w/@ ]+)[:=](.*)'", text
     ):
@@ -196,7 +197,7 @@ def refused_by_hydra(error: Exception) -> str:
 
 
 def nearest(wanted: str, names: Sequence[str]) -> str:
-    """A sentence that names those of `names` that may have been meant, or "" if none is near."""
+    """Return a sentence that suggests similar names, or lists all if none is similar and they are few."""
     leaf = wanted.rpartition(".")[2]
     near = [name for name in names if leaf == "".join(word[0] for word in name.rpartition(".")[2].split("_"))]
     near += difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
@@ -205,10 +206,10 @@ def nearest(wanted: str, names: Sequence[str]) -> str:
     near = list(dict.fromkeys(near))
     if near:
         return " Did you mean " + " or ".join(near[:3]) + "?"
-    return f" There are: {', '.join(names)}." if names and len(names) < 30 else ""
+    return f" Available: {', '.join(names)}." if names and len(names) < 30 else ""
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of OmegaConf's or Hydra's says, without its details."""
+    """Return the message of an exception of OmegaConf or Hydra in one line, without its details."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith("object_type="))

@@ -1,8 +1,8 @@
-"""The code behind the options in use: what a stage depends on beside the files that dvc.yaml lists.
+"""Digests of the code of the options in use, on which stages depend in addition to the files in dvc.yaml.
 
-DVC's dependencies can't be conditional. So dvc.yaml lists the code that every training shares, and a digest
-of the chosen option's own module stands among the params: a new model or source leaves the results of the
-others valid, and an edited one invalidates its own.
+DVC's dependencies cannot be conditional. So dvc.yaml lists the code that all trainings share, and a digest of
+the chosen option's own module is one of the params: a new model or source leaves the results of the others
+valid, and an edited one invalidates only its own.
 """
 
 import ast
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-# Packages whose modules are options, or serve only some of them.
+# Packages whose modules are options, or are used by only some of the options.
 _FOLLOWED = ("models", "data", "training.backends")
 
 
 def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[str, str]:
-    """Digests of the modules that the options in use consist of.
+    """Return digests of the modules of the options in use.
 
     Args:
-        values: the configuration, which need not be valid: what names no module counts as nothing.
-        package: the folder `pipeline` whose code will run.
+        values: The configuration, which may be invalid: a name without a module is ignored.
+        package: The folder `pipeline` whose code will run.
 
     Returns:
-        By `model`, `backend` and `sources`, the SHA-256 of the option's module and of those that it imports.
+        For `model`, `backend` and `sources`, a SHA-256 over the option's module and those that it imports.
     """
     sources = _get(values, "data", "sources")
     kinds = [_get(source, "kind") for source in (sources if isinstance(sources, list) else [])]
@@ -52,7 +52,7 @@ def _digest(modules: Iterable[Path], package: Path) -> str:
 
 
 def _with_imports(modules: Iterable[Path], package: Path) -> set[Path]:
-    """The modules, and those of the followed packages that they import, directly or not."""
+    """Return the modules and those of the followed packages that they import, directly or indirectly."""
     found: set[Path] = set()
     waiting = [path for path in modules if path.is_file()]
     while waiting:

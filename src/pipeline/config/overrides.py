@@ -1,4 +1,4 @@
-"""Hydra's overrides, KEY=VALUE, as the command line has them."""
+"""Parse and check Hydra's overrides, KEY=VALUE."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> lis
     """Parse overrides of Hydra's grammar.
 
     Args:
-        overrides: such as `train.epochs=3`.
-        loader: knows the files of the groups, for `glob(*)`.
+        overrides: The overrides, such as `train.epochs=3`.
+        loader: Hydra's loader, which knows the files of the groups; needed for `glob(*)`.
 
     Raises:
-        PipelineError: one is malformed, or names an import path.
+        PipelineError: If an override is malformed or names an import path.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
     for text in overrides:
         if "_target_" in text:
-            raise PipelineError(f"{text} is refused: all options are chosen by name, none by _target_.")
+            raise PipelineError(f"{text} is refused: all options are chosen by name, not by _target_.")
     try:
         parsed: list[Override] = OverridesParser.create(loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -36,10 +36,10 @@ def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> lis
 
 
 def first_values(overrides: Sequence["Override"]) -> list[str]:
-    """The overrides of one trial of a sweep: the first value of a list or a range, and none of an interval.
+    """Return overrides for one trial of a sweep: the first value of each list or range; no intervals.
 
     Raises:
-        PipelineError: a list or a range has no value.
+        PipelineError: If a list or a range is empty.
     """
     from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 
@@ -56,24 +56,24 @@ def first_values(overrides: Sequence["Override"]) -> list[str]:
 
 
 def refuse_several_values(overrides: Sequence["Override"]) -> None:
-    """Refuse a sweep's values where one value is needed.
+    """Check that no override has several values, as in a sweep.
 
     Raises:
-        PipelineError: an override names several values.
+        PipelineError: If an override names several values.
     """
     for override in overrides:
         if override.is_sweep_override():
             raise PipelineError(
-                f"{override.input_line} names several values: add -m to try each of them; a list is written "
+                f"{override.input_line} names several values: add -m to try each of them. Write a list as "
                 "[a,b], and a decimal fraction with a point."
             )
 
 
 def _malformed(text: str) -> str:
     if "=" not in text.strip("="):
-        return f"{text!r} is no override: write KEY=VALUE without spaces, such as train.epochs=3."
+        return f"{text!r} is not an override: write KEY=VALUE without spaces, such as train.epochs=3."
     return (
-        f"{text!r} can't be read: write KEY=VALUE, such as train.epochs=3. A value with other characters "
-        "than plain letters, digits and -+.:%/ needs quotes of its own, as in name='\"Ziffern-ä\"', and each "
-        "bracket and quote its other half."
+        f"{text!r} can't be read: write KEY=VALUE, such as train.epochs=3. A value with characters "
+        "other than plain letters, digits and -+.:%/ needs its own quotes, as in name='\"Ziffern-ä\"', and "
+        "each bracket and quote must be closed."
     )

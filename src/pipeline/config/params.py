@@ -1,4 +1,4 @@
-"""params.yaml: the composed configuration, as the stages read it and DVC watches it."""
+"""params.yaml: the composed configuration, which the stages read and DVC watches."""
 
 import hashlib
 import re
@@ -26,30 +26,30 @@ _BY_HAND = (
     "{name} and run `dvc repro`."
 )
 _IN_MERGE = (
-    "{name} has the marks of a merge. Take either side, `git checkout --ours {name} dvc.lock`, and run "
-    "`dvc repro`, which composes what conf/ has now."
+    "{name} has conflict markers. Take either side, `git checkout --ours {name} dvc.lock`, and run "
+    "`dvc repro`, which composes the present conf/."
 )
 
 
 def dump(config: Config, experiment: str | None = None) -> str:
-    """The text of params.yaml: a header with the content's digest, then every value, in schema order.
+    """Return the text of params.yaml: a header with the content's digest, then every value, in schema order.
 
     Args:
-        config: the values.
-        experiment: the name of the DVC experiment that has them, if conf/ has others.
+        config: The values.
+        experiment: The name of the DVC experiment that they belong to, if those of conf/ differ.
     """
     head = _EXPERIMENT.format(name=experiment) if experiment else ""
     return head + dump_values(config.model_dump(mode="json"))
 
 
 def dump_values(values: dict[str, Any]) -> str:
-    """The text of params.yaml with plain values, which may be those of another version of the schema."""
+    """Return the text of params.yaml for plain values, which may follow another version of the schema."""
     body = _body(values)
     return _HEADER.format(digest=_digest(body)) + body
 
 
 def experiment_of(path: Path) -> str | None:
-    """The name of the DVC experiment that `dump` noted."""
+    """Return the name of the DVC experiment that `dump` recorded, or None if it recorded none."""
     before, after = _EXPERIMENT.split("{name}")
     first = path.read_text(encoding="utf-8").partition("\n")[0] + "\n"
     return first.removeprefix(before).removesuffix(after) if first.startswith(before) else None
@@ -59,21 +59,21 @@ def read_params(path: Path) -> Config:
     """Read what `dump` wrote.
 
     Raises:
-        PipelineError: the file is missing, malformed, or was edited by hand.
+        PipelineError: If the file is missing or malformed, or was edited by hand.
     """
     values = unedited_values(path)
     try:
         return validate(values, Config, where=path.name)
     except PipelineError as error:
-        # As it was composed, so by another version of the schema.
-        raise PipelineError(f"{error}\n`dvc repro compose` composes {path.name} anew.") from None
+        # It is as it was composed, so it was composed with another version of the schema.
+        raise PipelineError(f"{error}\n`dvc repro compose` composes {path.name} again.") from None
 
 
 def unedited_values(path: Path) -> dict[str, Any]:
-    """The values of a params.yaml that are as `dump` wrote them, whatever a formatter made of its text.
+    """Return the values of a params.yaml if they are those that `dump` wrote, even if it was reformatted.
 
     Raises:
-        PipelineError: the file is missing, or a value was edited by hand.
+        PipelineError: If the file is missing, or a value was edited by hand.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -93,20 +93,20 @@ def unedited_values(path: Path) -> dict[str, Any]:
 
 
 def refuse_edited(path: Path) -> None:
-    """Refuse to lose an edit by hand of a params.yaml that `dump` wrote; one that DVC left has no header.
+    """Check that overwriting params.yaml loses no manual edit; a file that DVC wrote has no header to check.
 
     Raises:
-        PipelineError: a value was edited by hand.
+        PipelineError: If a value was edited by hand.
     """
     if path.exists() and _CONTENT in path.read_text(encoding="utf-8"):
         unedited_values(path)
 
 
 def view(config: Config, keys: Sequence[str]) -> Config:
-    """The part of `config` that lies under `keys` (dotted); reading any other key raises AttributeError.
+    """Return the part of `config` under the dotted `keys`; reading any other key raises AttributeError.
 
-    A stage is given the view that its `params:` in dvc.yaml declares, so it can't depend on a value
-    that DVC does not watch.
+    A stage gets the view that its `params:` in dvc.yaml declare, so it cannot depend on a value that DVC
+    does not watch.
     """
     tree: dict[str, Any] = {}
     for key in keys:
@@ -133,7 +133,7 @@ def _body(values: dict[str, Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, with floats that YAML 1.1 and 1.2 readers both take for floats."""
+    """PyYAML's safe dumper, with floats that readers of both YAML 1.1 and 1.2 read as floats."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, indentless=False)
@@ -148,7 +148,7 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    """Quoted where readers of YAML 1.2, as DVC's is, would take it for a number."""
+    """Quote text that readers of YAML 1.2, such as DVC's, would read as a number."""
     return dumper.represent_scalar(
         "tag:yaml.org,2002:str", value, style="'" if _reads_as_number(value) else None
     )

@@ -1,4 +1,4 @@
-"""Options that are found by name: each module of a folder is one, with the section that configures it."""
+"""Find options by name: each module of a folder is one option, with the section that configures it."""
 
 import importlib
 import pkgutil
@@ -12,15 +12,15 @@ from pipeline.errors import PipelineError
 
 @cache
 def options(package: str, base: type[Section], key: str) -> Any:
-    """The union of the sections of the modules in a package.
+    """Return the union of the sections of the modules in a package.
 
     Args:
-        package: such as `pipeline.models`; each of its modules is an option, but for those that begin with _.
-        base: what the module's section is a subclass of.
-        key: of the section's field that holds the module's name, as a literal.
+        package: Such as `pipeline.models`; each module is an option, unless its name begins with _.
+        base: The base class of the modules' sections.
+        key: The field of the section that holds the module's name, as a literal.
 
     Raises:
-        PipelineError: a module has no such section, more than one, or one of another name.
+        PipelineError: If a module has no such section, more than one, or one with another name.
     """
     folder: ModuleType = importlib.import_module(package)
     names = sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
@@ -40,6 +40,6 @@ def _section(name: str, base: type[Section], key: str) -> type[Section]:
         raise PipelineError(
             f"{module.__file__} must define one subclass of {base.__name__}, with the field "
             f'`{key}: Literal["{option}"]`: the settings of the option {option}. A module whose name begins '
-            "with _ is no option."
+            "with _ is not an option."
         )
     return sections[0]

@@ -1,7 +1,7 @@
-"""The sections of conf/: names, types, ranges.
+"""The schema of conf/: the names, types and ranges of its values.
 
-Every default is written in conf/, none here. The configuration is frozen; unknown keys, wrong types and
-values out of range are refused with a sentence that names the key.
+All defaults are in conf/, none here. The configuration is frozen; unknown keys, wrong types and values out of
+range are rejected with a sentence that names the key.
 """
 
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Model = ModelSection
     Source = SourceSection
 else:
-    # Any module of the folder, by the name in its section.
+    # Any module of the folder, selected by the name in its section.
     Model = Annotated[options("pipeline.models", ModelSection, "name"), Field(discriminator="name")]
     Source = Annotated[options("pipeline.data.sources", SourceSection, "kind"), Field(discriminator="kind")]
 
@@ -118,7 +118,7 @@ class TrainSection(Section):
 
     @property
     def target(self) -> Target:
-        """What the training computes with."""
+        """The backend, devices, threads and precision of the training."""
         return Target(self.backend, self.device, self.devices, self.threads, self.precision)
 
     @model_validator(mode="after")
@@ -134,7 +134,7 @@ class TrainSection(Section):
         if self.backend == "tensorflow" and (self.device == "gpu" or self.devices > 1):
             asked = "device is gpu" if self.device == "gpu" else f"devices is {self.devices}"
             raise ValueError(
-                f"{asked}, which needs backend jax: with tensorflow, trainings are on one processor here"
+                f"{asked}, which needs backend jax: with tensorflow, trainings run on one processor here"
             )
         return self
 
@@ -142,7 +142,7 @@ class TrainSection(Section):
     def _jax_is_there_and_compiles(self) -> Self:
         if self.backend != "jax":
             return self
-        # Refused here, before anything is fetched, since only the training would notice.
+        # Refused here, before anything is fetched; otherwise only the training would notice.
         if find_spec("jax") is None:
             raise ValueError(
                 "backend is jax, which is not installed: `make setup EXTRAS=jax` installs it for processors, "
@@ -152,7 +152,7 @@ class TrainSection(Section):
             raise ValueError("xla is false, and JAX always compiles with XLA: set it to null")
         if self.batch_size % self.devices:
             raise ValueError(
-                f"batch_size is {self.batch_size}, which can't be divided among {self.devices} devices evenly"
+                f"batch_size is {self.batch_size}, which can't be divided evenly among {self.devices} devices"
             )
         return self
 
@@ -166,7 +166,7 @@ class EvaluateSection(Section):
 
     @model_validator(mode="after")
     def _label_issues_need_cleanlab(self) -> Self:
-        # Refused here, before the training, since only the last stage would notice.
+        # Refused here, before the training; otherwise only the last stage would notice.
         if self.label_issues and find_spec("cleanlab") is None:
             raise ValueError(
                 f"label_issues is {self.label_issues}, which needs cleanlab, and that is not installed: "
@@ -183,7 +183,7 @@ class TrackingSection(Section):
 
 
 class Modules(Section):
-    """Digests of the code of the options in use, by `pipeline.config.modules`."""
+    """Digests of the code of the options in use, from `pipeline.config.modules`."""
 
     model: Digest
     backend: Digest
@@ -191,7 +191,7 @@ class Modules(Section):
 
 
 class Config(Section):
-    """The whole configuration; its sections are the groups of conf/, but for `modules`, which is computed."""
+    """The configuration of a trial; its sections are groups of conf/, except `modules`, which is computed."""
 
     name: Name
     seed: Seed
@@ -235,8 +235,8 @@ class SweepSection(Section):
             len(self.objectives) > 1 or self.objectives[0] not in OBJECTIVES_BY_EPOCH
         ):
             raise ValueError(
-                f"pruner {self.pruner} needs one objective that each epoch has, "
-                f"{' or '.join(OBJECTIVES_BY_EPOCH)}: set it, or pruner to none"
+                f"pruner {self.pruner} needs one objective that is known after each epoch, "
+                f"{' or '.join(OBJECTIVES_BY_EPOCH)}: choose one, or set pruner to none"
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError("objectives has a name twice")
@@ -250,7 +250,7 @@ class PromotionSection(Section):
     max_calibration_rise: Annotated[float, Field(ge=0, le=1)]
     max_recall_fall: Annotated[float, Field(ge=0, le=1)]
     max_slice_fall: Annotated[float, Field(ge=0, le=1)]
-    # Classes, or a file with the numbers of test images.
+    # Names of classes, or a file with the indices of test images.
     slices: Annotated[dict[Name, Classes | str], Field(max_length=20)]
     code: Literal["clean", "explained", "any"]
     reproduced: bool
@@ -258,8 +258,8 @@ class PromotionSection(Section):
     max_milliseconds: Positive
 
 
-class OfSweep(Section):
-    """What is said of a sweep as a whole; its trials have the rest."""
+class SweepConfig(Section):
+    """The configuration of a sweep as a whole; the other sections are those of its trials."""
 
     name: Name
     tracking: TrackingSection
@@ -267,12 +267,12 @@ class OfSweep(Section):
 
 
 class Composed(Config):
-    """All of conf/: the configuration of a trial, and what is about more than one."""
+    """All of conf/: the configuration of a trial, and the sections that concern more than one trial."""
 
     sweep: SweepSection
     promotion: PromotionSection
 
     @property
     def trial(self) -> Config:
-        """What the stages are given."""
+        """The configuration that the stages get."""
         return Config.model_construct(**{name: getattr(self, name) for name in Config.model_fields})

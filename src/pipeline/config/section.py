@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""Types and base classes of the sections of the configuration."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ Digest = Annotated[str, Field(pattern=_DIGEST)]
 Name = Annotated[str, Field(pattern=_NAME)]
 Address = Annotated[str, Field(pattern=_ADDRESS)]
 Package = Annotated[str, Field(pattern=r"^(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.+-]*$")]
-# For messages; what is not here is described by its pattern.
+# Descriptions for messages; other patterns are shown as they are.
 WORDS = {
     _DIGEST: "64 hexadecimal digits",
     _NAME: "up to 100 letters, digits, spaces and _.,=+-, with a letter, a digit or _ first",
@@ -28,26 +28,26 @@ Activation = Literal["relu", "gelu", "silu", "tanh", "elu", "selu"]
 
 
 class Section(BaseModel):
-    """Frozen; unknown keys and wrong types are refused."""
+    """A frozen section, which rejects unknown keys and wrong types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ModelSection(Section):
-    """What every model's section has: its name, which is that of its module in `pipeline.models`."""
+    """The keys of every model's section; `name` is that of the model's module in `pipeline.models`."""
 
     name: str
     head: Head
 
 
 class SourceSection(Section):
-    """What every source's section has: its kind, the name of its module in `pipeline.data.sources`."""
+    """The key of every source's section: `kind`, the name of its module in `pipeline.data.sources`."""
 
     kind: str
 
 
 class ReaderSection(Section):
-    """How pictures become arrays: `data.reader`, which travels with the model."""
+    """How pictures become arrays: `data.reader`, which is stored with the model."""
 
     image_size: Annotated[tuple[Side, Side], Field(strict=False)]
     colour: Literal["grey", "rgb"]
@@ -58,12 +58,12 @@ class ReaderSection(Section):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width) or (height, width, 3)."""
+        """The shape of an image: (height, width) or (height, width, 3)."""
         return self.image_size if self.colour == "grey" else (*self.image_size, 3)
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings as (dotted key, value); lists count as one value."""
+    """Yield the values of nested mappings as (dotted key, value); a list counts as one value."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""What YAML in conf/ must not hold and OmegaConf would accept: it is refused before anything loads it."""
+"""Refuse unsafe or ambiguous YAML in conf/, which OmegaConf would accept, before anything loads it."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 
 _MAX_NODES = 10_000
 _MAX_DEPTH = 50
-_PLAIN = {  # YAML 1.1 takes 010 for eight, 1:30 for ninety and on for true; YAML 1.2, and people, do not.
+_PLAIN = {  # YAML 1.1 reads 010 as eight, 1:30 as ninety and on as true; YAML 1.2, and people, do not.
     "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*)",
     "tag:yaml.org,2002:float": r"[^:]*",
     "tag:yaml.org,2002:bool": r"(?i:true|false)",
@@ -20,12 +20,12 @@ _PLAIN = {  # YAML 1.1 takes 010 for eight, 1:30 for ninety and on for true; YAM
 
 
 def refuse_unsafe_yaml(conf: Path) -> None:
-    """Look through every YAML file below `conf` before anything loads it.
+    """Check every YAML file below `conf`.
 
     Raises:
-        PipelineError: a file has a `_target_`, a syntax error, a value from the environment, a number or a
-            truth value that YAML 1.1 and 1.2 read differently, 50 levels, or aliases that expand to more than
-            10,000 nodes.
+        PipelineError: If a file has a `_target_`, a syntax error, a value from the environment, a number or a
+            boolean that YAML 1.1 and 1.2 read differently, more than 50 levels, or aliases that expand to
+            more than 10,000 nodes.
     """
     if not (conf / "config.yaml").is_file():
         raise PipelineError(f"There is no {conf / 'config.yaml'}: run this in a clone of the project.")
@@ -36,7 +36,7 @@ def refuse_unsafe_yaml(conf: Path) -> None:
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             if root is not None:
                 _check_node(root, path, {})
-            values = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 (it makes texts only)
+            values = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 (creates strings only)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise PipelineError(f"{path} is not valid YAML: {error}") from None
         # Hydra's own settings are not part of what is written or shown.
@@ -45,12 +45,12 @@ def refuse_unsafe_yaml(conf: Path) -> None:
 
 
 def yaml_files(conf: Path) -> Iterator[Path]:
-    """The files below `conf` that Hydra may load; an editor's lock, a link that leads nowhere, is none."""
+    """Return the files below `conf` that Hydra may load, without broken links such as an editor's lock."""
     return (path for path in sorted(conf.rglob("*.yaml")) if path.exists())
 
 
 def _refuse_depth(text: str, path: Path) -> None:
-    """libyaml crashes on deep nesting once it builds nodes; its events are safe to count."""
+    """Refuse deep nesting, on which libyaml crashes once it builds nodes; its events are safe to count."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -59,7 +59,7 @@ def _refuse_depth(text: str, path: Path) -> None:
 
 
 def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
-    """The number of nodes that `node` expands to; each anchored node is visited once."""
+    """Check a node, and return the number of nodes that it expands to; anchored nodes are visited once."""
     if id(node) in sizes:
         return sizes[id(node)]
     sizes[id(node)] = _MAX_NODES  # An alias to its own parent never ends.
@@ -69,7 +69,7 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
         if not node.style and not re.fullmatch(_PLAIN.get(node.tag, r"(?s:.*)"), node.value):
             raise PipelineError(
                 f"{line}: {node.value} reads as {yaml.safe_load(node.value)} in YAML 1.1: write that, or put "
-                "quotes around it if it is a text."
+                "quotes around it if it is text."
             )
     elif isinstance(node, yaml.MappingNode):
         if any(key.value == "_target_" for key, _ in node.value):
@@ -86,10 +86,10 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
 
 
 def refuse_resolvers(values: Any) -> None:
-    """Values computed from the environment would carry secrets into params.yaml and MLflow."""
+    """Refuse values from the environment, which could carry secrets into params.yaml and MLflow."""
     for key, value in leaves(values):
         if "${" in re.sub(r"\$\{[\w.\[\]]+\}", "", str(value)):
             raise PipelineError(
-                f"{key} is {value}: only references to other keys (${{a.b}}) may stand in conf/, since "
+                f"{key} is {value}: only references to other keys (${{a.b}}) are allowed in conf/, since "
                 "params.yaml and MLflow show every value. Tools read secrets from the environment."
             )
