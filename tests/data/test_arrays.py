@@ -67,17 +67,17 @@ def test_colour_images_are_accepted():
     [
         (
             {"train_images": np.zeros((5, 3, 2), np.uint8)},
-            "train_images holds 5 images, .*train_labels 4 labels",
+            "train_images has 5 images, .*train_labels has 4 labels",
         ),
-        ({"test_labels": np.array([1, 2], np.uint8)}, "test_labels holds 2 at index 1, .* from 0 to 1"),
-        ({"test_labels": np.array([-1, 0], np.int32)}, "test_labels holds -1 at index 0"),
+        ({"test_labels": np.array([1, 2], np.uint8)}, "test_labels has 2 at index 1, .* from 0 to 1"),
+        ({"test_labels": np.array([-1, 0], np.int32)}, "test_labels has -1 at index 0"),
         (
             {"test_images": np.zeros((0, 3, 2), np.uint8), "test_labels": np.zeros(0, np.uint8)},
             "test_images is empty",
         ),
         (
             {"test_images": np.zeros((2, 2, 3), np.uint8)},
-            r"test_images is .* images \(3, 2\) of",
+            r"test_images is .* images of shape \(3, 2\)",
         ),
         ({"train_images": np.zeros((4, 6), np.uint8)}, "train_images is uint8"),
         ({"train_images": np.zeros((4, 0, 2), np.uint8)}, "train_images is uint8"),
@@ -117,7 +117,7 @@ class Evil:
         (npy_claiming((1,), "|O", pickle.dumps(Evil())), "Python objects"),
         (npy_claiming((2**42,)), "claims 4398046511104"),
         (npy_claiming((-1, -3), content=b"abc"), "claims 3"),
-        (npy_claiming((3,), content=b"abcd"), "holds 4 bytes of values, but its header claims 3"),
+        (npy_claiming((3,), content=b"abcd"), "has 4 bytes of values, but its header claims 3"),
         (b"\x93NUMPY\x03\x00" + npy_claiming((0,))[8:], "not a .npy file"),
         (b"\x93NUMPY\x01\x00\x05\x00{1:2}", "not a .npy file"),
         (b"plain text", "not a .npy file"),
@@ -147,7 +147,7 @@ def test_a_damaged_npz_file_is_refused():
     whole = npz(x=np.arange(100, dtype=np.uint8)).getvalue()
     at = whole.index(bytes(range(50, 60)))
     for damaged in (whole[:-30], b"", whole[:at] + b"\xff" + whole[at + 1 :]):
-        with pytest.raises(PipelineError, match="not a whole"):
+        with pytest.raises(PipelineError, match="not a complete"):
             read_npz(io.BytesIO(damaged), "a.npz", {"a": "x"}, MAX_BYTES)
 
 

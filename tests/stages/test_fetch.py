@@ -329,7 +329,7 @@ def test_a_failed_fetch_leaves_the_old_data(tmp_path, workspace):
             {"train_labels": RAW["train_labels"] + 5},
             "it has the class '10', which is not in data.classes",
         ),
-        ({"test_labels": RAW["test_labels"][1:]}, "10 images, but test_labels 9 labels"),
+        ({"test_labels": RAW["test_labels"][1:]}, "10 images, but test_labels has 9 labels"),
     ],
 )
 def test_data_that_is_no_dataset_is_refused_by_name(changed, reason, tmp_path, workspace):

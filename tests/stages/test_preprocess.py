@@ -274,7 +274,7 @@ def test_a_class_that_the_split_takes_away_is_named(workspace):
             {"test_images": np.zeros((0, 5, 4), np.uint8), "test_labels": np.zeros(0, np.int32)},
             "test_images is empty",
         ),
-        ({"train_labels": np.full(40, 3, np.int32)}, "train_labels holds 3 at index 0"),
+        ({"train_labels": np.full(40, 3, np.int32)}, "train_labels has 3 at index 0"),
         ({"train_images": np.zeros((40, 5, 4))}, "train_images is float64"),
         ({"train_images": np.array([None])}, "train_images.npy contains Python objects"),
     ],
@@ -315,7 +315,7 @@ def test_missing_or_truncated_raw_arrays_are_refused(workspace):
     save(workspace)
     path = workspace.raw / "test_images.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(PipelineError, match=r"test_images\.npy holds 139 bytes"):
+    with pytest.raises(PipelineError, match=r"test_images\.npy has 139 bytes"):
         preprocess.run(config(), workspace)
 
 

@@ -51,9 +51,7 @@ def test_labels_that_are_whole_floats_are_whole_numbers(clone, tmp_path, kind):
 def test_labels_that_are_other_floats_are_refused(clone, tmp_path, kind, odd):
     labels = [float(at % 3) for at in range(30)]
     labels[7] = odd
-    with pytest.raises(
-        PipelineError, match=r"not all whole, such as (0\.5|nan)|must be whole"
-    ):
+    with pytest.raises(PipelineError, match=r"not all whole, such as (0\.5|nan)|must be whole"):
         clone.add(source_with(labels, kind, tmp_path / "odd"), name="mine")
 
 

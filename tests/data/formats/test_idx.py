@@ -56,7 +56,7 @@ def test_published_names_tell_what_a_file_holds(file_name, raw_name):
         (b"", "wrong magic number"),
         (b"\0\0\x08", "wrong magic number 00 00 08"),
         (encoded(IMAGES)[:9], "ends within its header"),
-        (encoded(IMAGES)[:-1], "holds 23 of the 24 bytes that its header claims"),
+        (encoded(IMAGES)[:-1], "has only 23 of the 24 bytes that its header claims"),
         (encoded(IMAGES) + b"\0", "trailing bytes"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "more than data.max_bytes"),
     ],
@@ -88,5 +88,5 @@ def test_a_gzip_bomb_is_refused_without_unpacking_it():
     "content", [b"not gzip", gzip.compress(encoded(IMAGES))[:-9]], ids=["other bytes", "cut short"]
 )
 def test_a_damaged_gzip_file_is_refused(content):
-    with pytest.raises(PipelineError, match="not a whole gzip file"):
+    with pytest.raises(PipelineError, match="not a complete gzip file"):
         read(content, "train-images-idx3-ubyte.gz")

@@ -54,7 +54,7 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
         with gzip.GzipFile(fileobj=file) as unpacked:
             return _read(unpacked, name, max_bytes)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+        raise PipelineError(f"{name} is not a complete gzip file: {error}") from None
 
 
 def pieces(file: IO[bytes], name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
@@ -69,7 +69,7 @@ def pieces(file: IO[bytes], name: str, max_bytes: int) -> Iterator[NDArray[Any]]
                 yield read_exactly(unpacked, count * row, name).view(dtype).reshape(count, *shape[1:])
             _refuse_more(unpacked, name, shape[0])
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PipelineError(f"{name} is not a whole gzip file: {error}") from None
+        raise PipelineError(f"{name} is not a complete gzip file: {error}") from None
 
 
 def _read(file: Readable, name: str, max_bytes: int) -> NDArray[Any]:
