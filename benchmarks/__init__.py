@@ -1,1 +1,1 @@
-"""What `make bench` measures: the pipeline against the plain script that it replaces."""
+"""Benchmarks for `make bench`, which compare the pipeline with the plain script that it replaces."""

@@ -1,10 +1,10 @@
-"""Time whole processes, the pipeline and its peers by turns, and write medians and ratios.
+"""Time the pipeline and what it is compared with, as whole processes in turn, and write medians and ratios.
 
     python -m benchmarks [--repeats 5] [--only baseline|size]
 
-`baseline` measures the baseline, `size` the same on ten times the data. Machines are shared and noisy: only
-ratios between commands that ran side by side mean something. Writes results.json and results.md beside
-this file, unless it measured a part only.
+`baseline` measures the baseline, and `size` the stages on ten times the data. Machines are shared and noisy,
+so only ratios between commands that ran side by side are meaningful. Writes results.json and results.md next
+to this file, unless only a part was measured.
 """
 
 import argparse
@@ -37,7 +37,7 @@ TRUE_PIPELINE = "stages:\n" + "".join(
 
 @dataclass(frozen=True)
 class Run:
-    """One process tree: seconds by the clock; seconds of processor and megabytes at most, if known."""
+    """A process tree: wall time and CPU time in seconds, and peak memory in megabytes; None if unknown."""
 
     wall: float
     cpu: float | None = None
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Ratio:
-    """`subject` against `peer`, by wall time, CPU time and memory."""
+    """A comparison of `subject` with `peer` by wall time, CPU time and memory."""
 
     what: str
     subject: str
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
-    """Run the baseline, its peers and the stages of it `repeats` times, by turns."""
+    """Run the baseline, its stages and what they are compared with `repeats` times, in turn."""
     stages = prepare_true_stages(folder / "true")
     npz = save_npz(folder / "mnist.npz", fetched)
     runs: dict[str, list[Run]] = {}
@@ -106,7 +106,7 @@ def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, lis
             ("epoch, model.fit", inside("epoch-keras", npz), REPOSITORY),
             ("epoch, loop", inside("epoch-loop", npz), REPOSITORY),
             ("repro, cold", ["dvc", "repro"], workspace),
-            # They last less than a second, of which the machine's moods are a tenth.
+            # These take about a second, of which a tenth is noise, so they run three times.
             *3
             * (
                 ("repro, no-op", ["dvc", "repro"], workspace),
@@ -120,7 +120,7 @@ def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, lis
             )
             if name == "script":
                 fit = json.loads(printed)["seconds"]["fit"]
-                # The script tells the wall time of its parts only; its fit is nearly all of its CPU time.
+                # The script reports only the wall time of its parts. Nearly all of its CPU time is the fit.
                 runs.setdefault("script, fit", []).append(Run(fit, whole.cpu * fit / whole.wall))
             print(f"{repeat + 1} of {repeats}: {name}: {runs[name][-1].wall:.2f} s", flush=True)
         shutil.rmtree(workspace)
@@ -128,7 +128,7 @@ def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, lis
 
 
 def measure_size(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
-    """Run preprocess and one epoch of train `repeats` times, on MNIST and on ten times as much, by turns."""
+    """Run preprocess and one epoch of train `repeats` times, on MNIST and on ten times MNIST, in turn."""
     places = {"": folder / "once", ", tenfold": folder / "tenfold"}
     for place, times in zip(places.values(), (1, TIMES), strict=True):
         prepare_multiple(place, Workspace(fetched), times)
@@ -144,7 +144,7 @@ def measure_size(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Ru
 
 
 def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
-    """A workspace whose raw data are the fetched ones `times` over, each time with other noise."""
+    """Make a workspace whose raw data are `times` copies of the fetched data, each with different noise."""
     workspace = Workspace(place)
     workspace.raw.mkdir(parents=True)
     shutil.copy2(fetched.dvc_yaml, workspace.dvc_yaml)
@@ -156,7 +156,7 @@ def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
         for start in range(0, len(target), len(source)):
             target[start : start + len(source)] = source
             if name.endswith("images"):
-                # Wraps around, as good as any other noise here.
+                # Sums above 255 wrap around, which does not matter for noise.
                 target[start : start + len(source)] += rng.integers(0, 8, source.shape, np.uint8)
         target.flush()
     digests = [f"data.sha256.{name}='{sha256(workspace.raw / f'{name}.npy')}'" for name in RAW_ARRAYS]
@@ -165,7 +165,7 @@ def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
 
 
 def prepare_repository(place: Path) -> Path:
-    """A copy of this repository as it stands, its cache empty but for the raw data."""
+    """Copy the working tree of this repository to `place`, with only the raw data in its cache."""
     listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], REPOSITORY).split("\0")
     for name in filter(None, listed):
         if (REPOSITORY / name).is_file():
@@ -177,7 +177,7 @@ def prepare_repository(place: Path) -> Path:
 
 
 def save_npz(npz: Path, fetched: Path) -> Path:
-    """Write the raw data as the file that the script reads."""
+    """Write the raw data in the form that the script reads."""
     raw = {path.stem: np.load(path) for path in (fetched / "data" / "raw").glob("*.npy")}
     np.savez(
         npz,
@@ -190,7 +190,7 @@ def save_npz(npz: Path, fetched: Path) -> Path:
 
 
 def prepare_true_stages(place: Path) -> Path:
-    """A DVC pipeline that only has DVC's own cost."""
+    """Make a DVC pipeline whose stages do nothing, which shows DVC's own cost."""
     place.mkdir()
     (place / "dvc.yaml").write_text(TRUE_PIPELINE, encoding="utf-8")
     for number in range(1, 5):
@@ -203,12 +203,12 @@ def prepare_true_stages(place: Path) -> Path:
 
 
 def inside(what: str, place: Path) -> list[str]:
-    """A command that tells the seconds inside a process, without its imports."""
+    """Return a command that measures the seconds inside a process, without its imports."""
     return [sys.executable, "-m", "benchmarks.inside", what, str(place)]
 
 
 def timed(command: list[str], place: Path) -> tuple[Run, str]:
-    """One run of `command` and its children in `place`, and what it printed."""
+    """Time `command` and its children in `place`; return the times and the output."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     printed = run(command, place)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -216,7 +216,7 @@ def timed(command: list[str], place: Path) -> tuple[Run, str]:
 
 
 def run(command: list[str], place: Path) -> str:
-    """What `command` prints, with this environment's programs; its failure ends the benchmark."""
+    """Run `command` with this environment's programs and return its output; end the benchmark if it fails."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "DVC"))
     }
@@ -230,7 +230,7 @@ def run(command: list[str], place: Path) -> str:
 def summarise(
     runs: dict[str, list[Run]], repeats: int, ratios: Sequence[Ratio] = RATIOS
 ) -> dict[str, object]:
-    """Medians of each command, and medians of the ratios of runs that stood side by side."""
+    """Return the medians of each command, and the medians of the ratios of runs that were side by side."""
 
     def kinds(name: str) -> list[str]:
         return [kind for kind in ("wall", "cpu", "peak") if getattr(runs[name][0], kind) is not None]
@@ -258,11 +258,11 @@ def summarise(
 
 
 def render(results: dict) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     processors = results["machine"]["processors"]
     return "\n".join(
         [
-            f"Medians of {results['repeats']} runs by turns on {processors} processors; written by "
+            f"Medians of {results['repeats']} runs in turn on {processors} processors; written by "
             "`make bench`.",
             "",
             *_table("what", results["measured"], "{:.2f} s", "{:.2f} s", "{:.0f} MB"),
@@ -274,7 +274,7 @@ def render(results: dict) -> str:
 
 
 def _table(title: str, rows: dict[str, dict[str, float]], *forms: str) -> list[str]:
-    """The lines of a table, with the columns that any row has a value for."""
+    """Return the lines of a table, with the columns for which at least one row has a value."""
     columns = ("wall", "CPU", "memory")[: max(map(len, rows.values()))]
     lines = [[title, *columns], ["---"] * (1 + len(columns))]
     for name, values in rows.items():

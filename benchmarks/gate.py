@@ -1,10 +1,10 @@
-"""How often the gate of `pipeline promote` errs, by simulation.
+"""Simulate how often the gate of `pipeline promote` errs.
 
     python -m benchmarks.gate [--pairs 2000]
 
-Draws pairs of made-up models whose truth is known, asks the gate with the settings of conf/promotion about
-each, and writes gate.json and gate.md beside this file: a quarter of an hour of one core. A test holds the
-tables of docs/trust.md against gate.json.
+Draws pairs of simulated models whose true quality is known, runs the gate on each pair with the settings of
+conf/promotion, and writes gate.json and gate.md next to this file. This takes a quarter of an hour on one
+core. A test compares the tables of docs/trust.md with gate.json.
 """
 
 import argparse
@@ -25,14 +25,14 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
 CLASSES = tuple("0123456789")
 FACTS = Facts("FINISHED", "0" * 40, True, "false", False, 1, (), 1, 1.0, 1.0)
-# How hard an image is differs little between models of one kind: a Beta distribution of the chance to get it
-# right, with a sum of parameters of 0.9, has two models of 97.3 % disagree on 2.5 % of the images.
+# Models of the same kind find the same images difficult. If the probability of classifying an image correctly
+# has a Beta distribution whose parameters sum to 0.9, two models with 97.3 % disagree on 2.5 % of the images.
 _SPREAD = 0.9
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images, and how well models do on them."""
+    """A test set, and how well models do on it."""
 
     name: str
     images: int
@@ -45,11 +45,11 @@ class Truth:
     """How the candidate truly differs from the champion."""
 
     name: str
-    wrong: float = 0.0  # more of the images, in units of the margin
-    right: float = 0.0  # fewer wrong, in points
-    of_class: float = 0.0  # the share of one class that it loses
-    too_little: float = 0.0  # confidence that it claims less than is true
-    certain: bool = False  # it claims to be sure of every image
+    wrong: float = 0.0  # how many more of the images it gets wrong, in units of the margin
+    right: float = 0.0  # how many more of the images it gets right, as a fraction
+    of_class: float = 0.0  # the fraction of one class that it loses
+    too_little: float = 0.0  # by how much its confidence is too low
+    certain: bool = False  # whether its confidence is always 1
 
 
 SETS = (
@@ -71,7 +71,7 @@ TRUTHS = (
 
 
 def pair(of: TestSet, truth: Truth, rng: np.random.Generator) -> tuple[Judged, Judged]:
-    """A candidate and a champion, the answers of both drawn anew."""
+    """Draw the answers of a candidate and a champion."""
     labels = rng.integers(0, len(CLASSES), of.images)
     chance = rng.beta(_SPREAD * of.accuracy, _SPREAD * (1 - of.accuracy), of.images)
     confidence = np.maximum(chance, 1 / len(CLASSES))
@@ -89,7 +89,7 @@ def pair(of: TestSet, truth: Truth, rng: np.random.Generator) -> tuple[Judged, J
 
 
 def shares(of: TestSet, truth: Truth, settings: PromotionSection, pairs: int) -> dict[str, float]:
-    """How often the gate opens, and how often each check closes it."""
+    """Return how often the gate opens, and how often each check closes it, as fractions."""
     rng = np.random.default_rng([SETS.index(of), TRUTHS.index(truth)])
     settings = settings.model_copy(update={"margin": of.margin})
     counts = dict.fromkeys(("opens", "accuracy", "calibration error", "recall of classes", "better"), 0)
@@ -109,13 +109,13 @@ def shares(of: TestSet, truth: Truth, settings: PromotionSection, pairs: int) ->
 
 
 def render(rows: dict[tuple[str, str], dict[str, float]], pairs: int, settings: PromotionSection) -> str:
-    """The page."""
+    """Render the page."""
     lines = [
-        f"{pairs:,} pairs of made-up models for each line; written by `make bench ONLY=gate`. "
+        f"{pairs:,} pairs of simulated models for each line; written by `make bench ONLY=gate`. "
         f"Two standard errors of a share of 5 % are {100 * 2 * (0.05 * 0.95 / pairs) ** 0.5:.1f} points.",
         "",
-        f"Asked with level {settings.level:g}, max_calibration_rise {settings.max_calibration_rise:g} and "
-        f"max_recall_fall {settings.max_recall_fall:g}. The last column is of accuracy alone.",
+        f"Settings: level {settings.level:g}, max_calibration_rise {settings.max_calibration_rise:g} and "
+        f"max_recall_fall {settings.max_recall_fall:g}. The last column is about accuracy alone.",
     ]
     for of in SETS:
         lines += [

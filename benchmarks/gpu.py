@@ -1,11 +1,11 @@
-"""What the pipeline takes on a GPU, and what it reaches there; writes gpu.json and the tables of docs/gpu.md.
+"""Measure time and accuracy on a GPU, and write gpu.json and the tables of docs/gpu.md.
 
-    python -m benchmarks.gpu                        on a machine with a card, from a clone
+    python -m benchmarks.gpu                        measure in a clone, on a machine with a GPU
     python -m benchmarks.gpu --prepare FOLDER       write the recipes and their raw data, for another machine
-    python -m benchmarks.gpu --prepared FOLDER      measure it; needs JAX, Keras and pydantic only
+    python -m benchmarks.gpu --prepared FOLDER      measure such a folder; needs only JAX, Keras and pydantic
 
-Each step is a process of its own, and its result is kept as soon as it is there. Where TensorFlow is missing,
-nothing is exported to ONNX, and the page says so.
+Each step is a separate process, and its result is saved as soon as it is available. If TensorFlow is missing,
+nothing is exported to ONNX, as the page says.
 """
 
 import argparse
@@ -38,7 +38,7 @@ BEGIN, END = "<!-- measured by python -m benchmarks.gpu -->\n", "<!-- end -->\n"
 
 @dataclass(frozen=True)
 class Step:
-    """A process that trains."""
+    """A process that trains a recipe, with options for `benchmarks.gpu_inside`."""
 
     name: str
     recipe: str
@@ -76,15 +76,17 @@ STAGE_GOAL, MEMORY_GOAL = 35, 2000  # seconds, megabytes
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--prepare", type=Path, metavar="FOLDER")
     parser.add_argument("--prepared", type=Path, metavar="FOLDER")
-    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: to try the script")
+    parser.add_argument(
+        "--device", choices=("gpu", "cpu"), default="gpu", help="cpu is for trying the script"
+    )
     parser.add_argument("--only", nargs="*", metavar="STEP", help="names of steps, by default all")
-    parser.add_argument("--epochs", type=int, help="fewer than the recipes have, to try the script")
+    parser.add_argument("--epochs", type=int, help="fewer epochs than in the recipes, to try the script")
     parser.add_argument("--out", type=Path, default=KEPT, metavar="FILE")
-    parser.add_argument("--known", action="store_true", help="write the page from what is kept")
+    parser.add_argument("--known", action="store_true", help="only write the page from the saved results")
     options = parser.parse_args()
     if options.prepare:
         prepare(options.prepare)
@@ -104,7 +106,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Write the values of each recipe with JAX, and the raw data that they need."""
+    """Write the configuration of each recipe for JAX, and the raw data that they need."""
     from pipeline.config.compose import compose
     from pipeline.stages import fetch
 
@@ -147,12 +149,12 @@ def measure(options: argparse.Namespace, prepared: Path, work: Path) -> None:
 
 
 def machine() -> dict[str, str]:
-    """The packages that compute."""
+    """Return the versions of Python and of the packages that compute."""
     return {"python": sys.version.split()[0], **{name: version(name) for name in ("keras", "jax", "numpy")}}
 
 
 def laid_out(name: str, prepared: Path, work: Path) -> Path:
-    """A workspace with the values of a recipe and its processed data."""
+    """Return a workspace with the configuration of a recipe and its processed data."""
     from pipeline.stages import preprocess
 
     workspace = Workspace(work / name)
@@ -169,7 +171,7 @@ def laid_out(name: str, prepared: Path, work: Path) -> Path:
 
 @contextmanager
 def most_memory(card: bool) -> Iterator[list[int]]:
-    """The most megabytes of the card that are in use meanwhile, by nvidia-smi: the first of the list."""
+    """Watch the memory of the GPU with nvidia-smi; the first item of the list is its peak in megabytes."""
     most, over = [0], threading.Event()
 
     def look() -> None:
@@ -188,12 +190,12 @@ def most_memory(card: bool) -> Iterator[list[int]]:
 
 
 def steady(found: dict[str, Any]) -> float:
-    """The median of the epochs after the first two of each seed, in seconds."""
+    """Return the median time of an epoch in seconds, without the first two epochs of each seed."""
     return median(second for epochs in found["epochs"] for second in epochs[min(2, len(epochs) - 1) :])
 
 
 def summary(name: str, found: dict[str, Any]) -> str:
-    """A line about a step, for the log."""
+    """Return a line about a step, for the log."""
     first = found["epochs"][0][0]
     line = f"{name}: epoch {steady(found):.4f} s, first {first:.1f} s, stage {found['stage']:.1f} s"
     line += f", imports {found['imports']:.1f} s, {found['megabytes']} MB, whole {found['whole']:.0f} s"
@@ -204,13 +206,13 @@ def summary(name: str, found: dict[str, Any]) -> str:
 
 
 def percent(values: list[float]) -> str:
-    """Mean and standard deviation."""
+    """Return mean and standard deviation in percent."""
     spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.2f}{spread} %"
 
 
 def render(kept: dict[str, Any]) -> str:
-    """The tables of docs/gpu.md."""
+    """Render the tables of docs/gpu.md."""
     steps: dict[str, Any] = kept["steps"]
     card = next(iter(steps.values()))["device"]
     packages = ", ".join(f"{name} {number}" for name, number in kept["machine"].items())
@@ -222,7 +224,7 @@ def render(kept: dict[str, Any]) -> str:
         lines += [
             "| training stage of `cnn_best` with imports and compilation, without the export to ONNX "
             f"| {stage['stage']:.1f} s | ≤ {STAGE_GOAL} s |",
-            f"| the card's memory meanwhile | {stage['megabytes']:,} MB | ≤ {MEMORY_GOAL:,} MB |",
+            f"| peak memory of the GPU meanwhile | {stage['megabytes']:,} MB | ≤ {MEMORY_GOAL:,} MB |",
         ]
         if again := steps.get("cnn_best"):
             same = "the same" if stage["weights"][0] == again["weights"][0] else "different"

@@ -1,8 +1,8 @@
-"""Trainings in this process, measured from inside: what `benchmarks.gpu` starts.
+"""Train in this process and measure from inside; started by `benchmarks.gpu`.
 
     python -m benchmarks.gpu_inside '{"recipe": FOLDER, "seeds": [0], ...}'
 
-Needs neither DVC, MLflow and Hydra nor, with JAX, TensorFlow. Prints one line of JSON, last.
+Does not need DVC, MLflow and Hydra, nor TensorFlow if JAX is used. The last line of the output is JSON.
 """
 
 import json
@@ -30,26 +30,26 @@ class Asked:
     recipe: str  # a folder with params.yaml and data/processed
     began: float  # when the process was started, in seconds since 1970
     seeds: list[int] = field(default_factory=lambda: [0])
-    train: dict[str, Any] = field(default_factory=dict)  # values instead of those of the recipe
-    flags: str = ""  # XLA's, instead of those that the stage sets for a card
+    train: dict[str, Any] = field(default_factory=dict)  # values that replace those of the recipe
+    flags: str = ""  # of XLA, instead of those that the stage sets for a GPU
     products: str = ""  # jax_default_matmul_precision
-    unrolled: int = 0  # steps that are compiled as one; 0: as many as the backend has
-    judged: bool = False  # by the test images
+    unrolled: int = 0  # steps that are compiled as one; 0: the default of the backend
+    judged: bool = False  # whether to evaluate on the test images
 
 
 @dataclass
 class Found:
-    """What came of it."""
+    """The results of the trainings."""
 
     device: str = ""
-    imports: float = 0.0  # seconds since the process was started
-    stage: float = 0.0  # the same, to the end of the first seed's training with its model written
-    epochs: list[list[float]] = field(default_factory=list)  # for each seed the seconds of each epoch
+    imports: float = 0.0  # seconds from the start of the process to the end of the imports
+    stage: float = 0.0  # seconds from the start of the process until the first seed's model is written
+    epochs: list[list[float]] = field(default_factory=list)  # seconds of each epoch, for each seed
     weights: list[str] = field(default_factory=list)
     validation: list[float | None] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     test_tta: list[float] = field(default_factory=list)
-    peak_bytes: int = 0  # of the card, by JAX's allocator
+    peak_bytes: int = 0  # of the GPU's memory, from JAX's allocator
 
 
 def main(asked: Asked) -> Found:
@@ -98,14 +98,14 @@ def main(asked: Asked) -> Found:
 
 
 def judge(model: Any, workspace: Workspace, found: Found) -> None:
-    """Accuracy on the test images, without and with test-time augmentation, as the stage evaluate has it."""
+    """Add the accuracy on the test images to `found`, without and with test-time augmentation."""
     import jax
 
     from pipeline.stages.evaluate import predict
 
     dataset = read_dataset(workspace)
     images, labels = read_split(workspace, "test")
-    # Without the preprocessing in front, for which Keras wants TensorFlow.
+    # Without the preprocessing layers, for which Keras needs TensorFlow.
     network = next(layer for layer in model.layers if hasattr(layer, "layers"))
     owned = network.trainable_variables, network.non_trainable_variables
     values = [[variable.value for variable in variables] for variables in owned]

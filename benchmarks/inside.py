@@ -1,11 +1,11 @@
-"""Seconds inside a process, without its imports: `python -m benchmarks.inside WHAT PLACE`.
+"""Measure the seconds inside a process, without its imports: `python -m benchmarks.inside WHAT PLACE`.
 
     epoch-keras DATA.npz                 a steady epoch of the baseline with Keras's `model.fit`
-    epoch-loop DATA.npz [OVERRIDE ...]   a steady epoch with the pipeline's loop, of the same by default
-    preprocess WORKSPACE                 a stage as `dvc repro` runs it, from after its imports on
+    epoch-loop DATA.npz [OVERRIDE ...]   a steady epoch of the pipeline's loop, by default of the baseline
+    preprocess WORKSPACE                 the stage as `dvc repro` runs it, after its imports
     train WORKSPACE                      the same: data, compilation, epochs, validation, files, tracking
 
-Prints one JSON line, {"wall": seconds, "cpu": seconds}, and of a stage the process's "peak": megabytes.
+Prints one JSON line, {"wall": seconds, "cpu": seconds}, and for a stage also "peak", the memory in megabytes.
 """
 
 import importlib
@@ -29,12 +29,12 @@ Clock = tuple[float, float]
 
 
 def now() -> Clock:
-    """Wall and processor time."""
+    """Return the wall time and the CPU time."""
     return time.perf_counter(), time.process_time()
 
 
 def steady(marks: list[Clock]) -> dict[str, float]:
-    """The median epoch after the first two, which compile and warm up."""
+    """Return the median epoch without the first two, which compile and warm up."""
     wall, cpu = zip(*marks, strict=True)
     return {
         "wall": median(after - before for before, after in list(pairwise(wall))[2:]),
@@ -43,7 +43,7 @@ def steady(marks: list[Clock]) -> dict[str, float]:
 
 
 def epoch_keras(path: str) -> dict[str, float]:
-    """The script's own model and fit."""
+    """Measure the script's own model and fit."""
     import keras
 
     with np.load(path, allow_pickle=False) as arrays:
@@ -64,7 +64,7 @@ def epoch_keras(path: str) -> dict[str, float]:
 
 
 def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
-    """The same with the loop, or what `overrides` make of it."""
+    """Measure the pipeline's loop on the same model, or on another one with `overrides`."""
     from pipeline.config.compose import compose
     from pipeline.environment import import_keras, use
 
@@ -95,7 +95,7 @@ def epoch_loop(path: str, *overrides: str) -> dict[str, float]:
 
 
 def stage(name: str, place: str) -> dict[str, float]:
-    """The stage `name` in the workspace `place`."""
+    """Measure the stage `name` in the workspace `place`."""
     importlib.import_module(f"pipeline.stages.{name}")
     from pipeline.artifacts.workspace import Workspace
     from pipeline.stages.__main__ import run

@@ -1,9 +1,9 @@
-"""Time the baseline with Keras on JAX against Keras on TensorFlow, both on the processor.
+"""Compare the time of the baseline with Keras on JAX and with Keras on TensorFlow, both on the CPU.
 
     python -m benchmarks.jax [--repeats 5]
 
-A steady epoch of the loop, and the whole `dvc repro` with everything but the raw data cold. Writes jax.json
-and jax.md beside this file. What a card takes is measured by `python -m benchmarks.gpu`.
+Measures a steady epoch of the loop, and the whole `dvc repro` with only the raw data in the cache. Writes
+jax.json and jax.md next to this file. `python -m benchmarks.gpu` measures a GPU.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Load a server with requests over connections that stay open, and tell how it went as JSON.
+"""Send requests to a server over connections that stay open, and print statistics as JSON.
 
     python -m benchmarks.load PORT CLIENTS SECONDS REQUEST...
 
-Each REQUEST is a file: a body for /predict, or for /v2/models/NAME/infer if it ends with .json. Every client
-sends one after the other, and takes them by turns; what is answered with 5xx, or not at all, is lost.
+Each REQUEST is a file with a body for /predict, or for /v2/models/NAME/infer if its name ends with .json.
+Every client sends one request at a time and cycles through the files. A request without an answer is counted
+as "lost".
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from pathlib import Path
 
 
 class Client(asyncio.Protocol):
-    """One connection."""
+    """A client with one connection."""
 
     def __init__(self, load: "Load", first: int) -> None:
         self._load = load
@@ -34,7 +35,7 @@ class Client(asyncio.Protocol):
         self._transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of an answer."""
+        """Receive a part of an answer, and send the next request when the answer is complete."""
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not end or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]):
@@ -48,14 +49,14 @@ class Client(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Count what was not answered."""
+        """Count a request that was not answered."""
         self._load.open -= 1
         if time.perf_counter() < self._load.end:
             self._load.statuses["lost"] += 1
 
 
 class Load:
-    """All connections, and what they met."""
+    """All connections, and the statistics of their requests."""
 
     def __init__(self, requests: list[bytes], seconds: float) -> None:
         self.requests, self.open = requests, 0
@@ -64,7 +65,7 @@ class Load:
         self.length, self.end = seconds, time.perf_counter() + seconds
 
     async def run(self, port: int, clients: int) -> None:
-        """Load the server."""
+        """Send requests from `clients` connections until the time is over."""
         loop = asyncio.get_running_loop()
         for number in range(clients):
             await loop.create_connection(
@@ -75,7 +76,7 @@ class Load:
             await asyncio.sleep(0.01)
 
     def result(self) -> dict[str, object]:
-        """Requests a second, latencies in seconds, and how many got which status."""
+        """Return requests per second, latencies in seconds, and the number of answers with each status."""
         ordered = sorted(self.seconds)
         return {
             "per_second": len(ordered) / self.length,
@@ -86,7 +87,7 @@ class Load:
 
 
 def request(path: Path) -> bytes:
-    """The bytes of one request."""
+    """Return the bytes of the request with the body in `path`."""
     body = path.read_bytes()
     route = f"/v2/models/{path.stem}/infer" if path.suffix == ".json" else "/predict"
     return f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

@@ -1,8 +1,8 @@
-"""Small faults in the modules that decide results, and whether their tests notice: docs/mutations.md.
+"""Insert small faults into the modules that determine results, and write docs/mutations.md: do tests notice?
 
 `python -m benchmarks.mutations [MODULE ...]`: each mutant has one changed operator, constant, name, condition
-or statement. It meets the fast tests of its module only, in a process forked with the libraries imported.
-The page keeps the reasons that were written into it.
+or statement. Only the fast tests of its module run, in a process forked after importing the libraries.
+Reasons that were written into the page by hand are kept.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs" / "mutations.md"
-# Each module, with its tests where those are not tests/FOLDER/test_MODULE.py alone.
+# Each module, with its test files if these are not just tests/FOLDER/test_MODULE.py.
 MODULES: dict[str, list[str]] = {
     "training/loop": [],
     "training/checkpoint": [],
@@ -38,7 +38,7 @@ MODULES: dict[str, list[str]] = {
     "stages/compose": [],
     "config/params": ["test_config.py"],
 }
-# What these are called with is for people's eyes.
+# The arguments of these calls are texts for people, which are not mutated.
 _TEXTS = {"say", "print", "PipelineError", "warning", "track", "hint"}
 _OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -52,25 +52,25 @@ _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "argmin": "arg
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one fault in it."""
+    """A module with one fault."""
 
     module: str
-    line: str  # the code of the line
+    line: str  # the original code of the line
     before: str  # the part of it that is changed
     after: str
     source: str
-    which: int  # of those of the module that look alike, from top to bottom
+    which: int  # number among the mutants of the module that look alike, from top to bottom
 
     @property
     def row(self) -> str:
-        """How the page shows it."""
+        """The cells of the mutant in the table of the page."""
         cells = (f"`{self.module}`", f"`{self.line}`", f"`{self.before}` → `{self.after}`")
         which = f" ({self.which})" if self.which > 1 else ""
         return " | ".join(cell.replace("|", r"\|") for cell in cells) + which
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module, from top to bottom."""
+    """Yield every mutant of a module, from top to bottom."""
     text = (REPOSITORY / "src" / "pipeline" / f"{module}.py").read_text(encoding="utf-8")
     tree, lines = ast.parse(text), text.splitlines()
     number, alike = 0, Counter[tuple[str, str, str]]()
@@ -89,7 +89,7 @@ def mutants(module: str) -> Iterator[Mutant]:
 
 
 class _Mutation(ast.NodeTransformer):
-    """Makes the change with the given number; `found` is its line, and the code before and after."""
+    """Make the change with the given number; `found` is its line, and the code before and after."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -114,7 +114,7 @@ class _Mutation(ast.NodeTransformer):
         return isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        # Types decide nothing, nor do decorators here.
+        # Type hints have no effect, and neither do the decorators in these modules.
         for part in ("annotation", "returns", "decorator_list"):
             if hasattr(node, part):
                 kept = getattr(node, part)
@@ -162,7 +162,7 @@ def _with(node: ast.AST, **parts: object) -> ast.AST:
 
 
 def tests_of(module: str, root: Path) -> list[str]:
-    """The fast test files of a module."""
+    """Return the test files of a module."""
     folder, _, name = module.partition("/")
     paths = [root / "tests" / path for path in MODULES[module] or [f"{folder}/test_{name}.py"]]
     found = [str(path) for path in paths if path.exists()]
@@ -172,7 +172,7 @@ def tests_of(module: str, root: Path) -> list[str]:
 
 
 def survives(root: Path, module: str, text: str | None, seconds: float) -> bool:
-    """Whether the tests of `module` in the copy at `root` pass with `text` as its code; None: as it is."""
+    """Return whether the tests of `module` in the copy at `root` pass with `text` as its code, if given."""
     path = root / "src" / "pipeline" / f"{module}.py"
     original = path.read_text(encoding="utf-8")
     path.write_text(text or original, encoding="utf-8")
@@ -206,7 +206,7 @@ def main() -> None:
     """Run the mutants and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutations", description=__doc__)
     parser.add_argument("modules", nargs="*", choices=[*MODULES, []], metavar="MODULE")
-    parser.add_argument("--sample", type=int, help="at most so many mutants of each module")
+    parser.add_argument("--sample", type=int, help="the largest number of mutants of each module")
     arguments = parser.parse_args()
     _preload()
     scores, survivors = _read_page()
@@ -214,7 +214,7 @@ def main() -> None:
         copied = Path(folder) / "copy"
         _copy(copied)
         os.chdir(copied)
-        sys.dont_write_bytecode = True  # It would be taken for current within the same second.
+        sys.dont_write_bytecode = True  # Bytecode of the same second would be taken as current.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         for module in arguments.modules or MODULES:
             every = list(mutants(module))
@@ -223,7 +223,7 @@ def main() -> None:
             begin = time.monotonic()
             if not survives(copied, module, None, 600):
                 sys.exit(
-                    f"error: the tests of {module} fail as it is:\n{(copied.parent / 'log').read_text()}"
+                    f"error: the tests of {module} fail unchanged:\n{(copied.parent / 'log').read_text()}"
                 )
             limit = 5 * (time.monotonic() - begin) + 10
             alive = [mutant for mutant in chosen if survives(copied, module, mutant.source, limit)]
@@ -236,7 +236,7 @@ def main() -> None:
 
 
 def _copy(root: Path) -> None:
-    """Copy what git sees of the working tree."""
+    """Copy the files of the working tree that git does not ignore."""
     command = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
@@ -246,7 +246,7 @@ def _copy(root: Path) -> None:
 
 
 def _preload() -> None:
-    """Import what the tests would import anew for each mutant, but none of the package."""
+    """Import the libraries that the tests would import for each mutant, but no module of the package."""
     for name in ("pytest", "dvc.repo", "mlflow", "scipy.stats", "sklearn.metrics"):
         import_module(name)
     sys.path.insert(0, str(REPOSITORY / "src"))
@@ -273,7 +273,7 @@ def _read_page() -> tuple[_Scores, dict[str, str]]:
 
 
 def render(scores: _Scores, survivors: dict[str, str]) -> str:
-    """The page: the scores, the weakest module first, and each mutant that no test noticed."""
+    """Render the page: the scores, the weakest module first, and each mutant that no test noticed."""
     same = {row for row, reason in survivors.items() if reason.startswith("Same")}
     lines = []
     totals = [0, 0]
@@ -286,19 +286,19 @@ def render(scores: _Scores, survivors: dict[str, str]) -> str:
     waiting = [f"`{module}`" for module in MODULES if module not in scores]
     not_run = f"Not run yet: {', '.join(waiting)}.\n\n" if waiting else ""
     return f"""\
-# What the tests would notice
+# Which faults the tests would notice
 
-Each mutant is a module of those that decide results with one small fault: another operator, another
-constant, a negated condition, a statement left out. It meets the fast tests of its module only, not the
-whole suite. Written by `python -m benchmarks.mutations`, but for the reasons.
+Each mutant is a module that determines results, with one small fault: another operator, another constant,
+a negated condition, a missing statement. It is tested only by the fast tests of its module, not by the whole
+suite. This page is written by `python -m benchmarks.mutations`, except for the reasons.
 
-Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), leaving out those that do
-the same as the code they were made of. Where fewer were tried than there are, they are a sample
-(`--sample`), chosen by a digest. For most of those that were not noticed at first a test was written, so a
-share is of what is noticed now; of mutants that were not tried, fewer may be. A number after a mutant says
-which of those that look alike it is.
+Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), without mutants that
+behave the same as the original code. If fewer mutants were tried than exist, they are a sample (`--sample`),
+chosen by a digest. For most mutants that were not noticed at first, a test was written, so the shares show
+what is noticed now; of the mutants that were not tried, fewer may be. A number after a mutant distinguishes
+mutants that look alike.
 
-{not_run}| module | mutants | tried | not noticed | of these the same | noticed |
+{not_run}| module | mutants | tried | not noticed | of these equivalent | noticed |
 |---|---|---|---|---|---|
 {chr(10).join(line for _, line in sorted(lines))}
 

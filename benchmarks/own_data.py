@@ -1,8 +1,8 @@
-"""Time own images: a folder, an archive and tables of MNIST's images, against a bare loop of Pillow.
+"""Time reading your own images (MNIST as a folder, an archive and tables), compared with a loop of Pillow.
 
     python -m benchmarks.own_data [--repeats 5] [--images 60000]
 
-Writes own_data.json and own_data.md beside this file, unless other than 60,000 images were measured.
+Writes own_data.json and own_data.md next to this file, unless the number of images is not 60,000.
 """
 
 import argparse
@@ -47,7 +47,7 @@ start = time.perf_counter(), time.process_time()
 fetch.run(config, workspace)
 wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
 of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
-# Not ru_maxrss, which begins with that of the process that started this one.
+# Not ru_maxrss, which starts with the value of the parent process.
 [peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
 cpu += of_children.ru_utime + of_children.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "peak": max(peak, of_children.ru_maxrss) / 1024}))
@@ -90,13 +90,13 @@ def main() -> None:
 
 
 def add_data(source: Path, name: str) -> list[str]:
-    """The command."""
+    """Return the command that adds `source`."""
     verb = "from pipeline.cli import main; main()"
     return [sys.executable, "-c", verb, "add-data", str(source), "--name", name]
 
 
 def measure(place: Path, sources: dict[str, Path], repeats: int) -> dict[str, list[Run]]:
-    """All of it by turns; the pipeline's no-op last, since it needs a result."""
+    """Measure everything in turn; `dvc repro` with nothing to do comes last, since it needs a result."""
     runs: dict[str, list[Run]] = {}
 
     def note(name: str, of: Run) -> None:
@@ -120,7 +120,7 @@ def measure(place: Path, sources: dict[str, Path], repeats: int) -> dict[str, li
 
 
 def write_sources(folder: Path, raw: Path, count: int) -> dict[str, Path]:
-    """The first MNIST images in each form, and in a zip of ten times as many."""
+    """Write the first `count` MNIST images in each form, and ten times as many in a zip."""
     folder.mkdir()
     images = np.load(raw / "train_images.npy", mmap_mode="r")[:count]
     labels = np.load(raw / "train_labels.npy")[:count]
@@ -155,7 +155,7 @@ def write_sources(folder: Path, raw: Path, count: int) -> dict[str, Path]:
 
 
 def write_parquet(path: Path, pictures: list[tuple[str, bytes]], labels: list[int]) -> None:
-    """As Hugging Face has it."""
+    """Write the pictures as a Parquet file like those of Hugging Face."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""How soon the page of `pipeline serve` shows another answer while somebody draws, in headless Chromium."""
+"""Measure in headless Chromium how soon the page of `pipeline serve` answers while somebody draws."""
 
 import shutil
 import sys
@@ -8,11 +8,11 @@ from math import cos, pi, sin
 from statistics import median, quantiles
 
 MOVES = 60
-SETTLE_SECONDS = 0.1  # between two moves of the pen, as slow hands draw
+SETTLE_SECONDS = 0.1  # between two moves of the pen, like somebody who draws slowly
 
 
 def drawn(port: int) -> dict[str, float]:
-    """Draw two circles, and tell how many milliseconds passed from each move to the bars that follow it."""
+    """Draw two circles; return the median and 95 % quantile of the milliseconds from a move to its answer."""
     from selenium import webdriver
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
@@ -20,7 +20,7 @@ def drawn(port: int) -> dict[str, float]:
 
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not binary or not driver:
-        sys.exit("The page is measured in Chromium: apt-get install chromium chromium-driver")
+        sys.exit("error: Chromium is needed to measure the page: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -49,9 +49,9 @@ def drawn(port: int) -> dict[str, float]:
 
 
 def drawing_line(found: list[dict[str, float]]) -> str:
-    """What a person who draws waits for, in words; medians."""
+    """Describe the waiting times in a sentence, as medians."""
     middle, most = (median(part[name] for part in found) for name in ("median", "p95"))
     return (
-        f"While somebody draws on the page, the bars follow a move within {middle:.0f} ms (median; 95 %: "
+        f"While somebody draws on the page, the bars are updated {middle:.0f} ms after a move (median; 95 %: "
         f"{most:.0f} ms)."
     )

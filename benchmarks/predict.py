@@ -1,8 +1,8 @@
-"""Time `pipeline predict` against a script that loads the Keras model, and on a folder of 10,000 pictures.
+"""Time `pipeline predict` on one picture, against a script with the Keras model, and on 10,000 pictures.
 
     python -m benchmarks.predict [--repeats 5]
 
-The model is the baseline's, trained for one epoch. Writes predict.json and predict.md beside this file.
+The model is the baseline's, trained for one epoch. Writes predict.json and predict.md next to this file.
 """
 
 import argparse
@@ -69,11 +69,11 @@ def main() -> None:
 
 
 def measured(command: list[str], place: Path) -> Run:
-    """One run of `command` in `place`; its failure ends the benchmark."""
+    """Time `command` in `place`; end the benchmark if it fails."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
-        # Unlike subprocess, it knows the memory of this process alone.
+        # Unlike the subprocess module, wait4 reports the memory of this process alone.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

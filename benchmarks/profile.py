@@ -1,8 +1,8 @@
-"""Where the seconds of a cold `dvc repro` go, how near the loop is to the arithmetic, which settings help.
+"""Measure where the time of a cold `dvc repro` goes, how close the loop is to its limit, and some settings.
 
     python -m benchmarks.profile
 
-Writes its tables into docs/performance.md, between the marks; takes some minutes, better on a quiet machine.
+Writes the tables of docs/performance.md between its marks. Takes some minutes, preferably on an idle machine.
 """
 
 import functools
@@ -27,13 +27,13 @@ from benchmarks.__main__ import REPOSITORY, inside, prepare_repository, run, tim
 PAGE = REPOSITORY / "docs" / "performance.md"
 STARTED = time.perf_counter()
 SETTINGS = [(model, threads, xla) for model in ("mlp", "cnn") for threads in (1, 2) for xla in (False, True)]
-CNN_IMAGES = 1000  # With XLA an epoch of all takes minutes.
+CNN_IMAGES = 1000  # With XLA, an epoch of all images takes minutes.
 
-Spans = dict[str, list[float]]  # name: wall and processor seconds
+Spans = dict[str, list[float]]  # wall and CPU seconds, by name
 
 
 def main() -> None:
-    """Measure all and put the tables into the page."""
+    """Measure everything and put the tables into the page."""
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         raw = fetched / "data" / "raw"
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def repro_table(fetched: Path, folder: Path) -> list[str]:
-    """The parts of a cold `dvc repro`, raw data there: what each stage tells of itself, and DVC the rest."""
+    """Measure the parts of a `dvc repro` with only the raw data present: each stage, and DVC as the rest."""
     workspace, told, python = folder / "workspace", folder / "told", folder / "bin" / "python"
     shutil.copytree(fetched, workspace, symlinks=True)
     # DVC runs `python -m pipeline.stages NAME`.
@@ -135,7 +135,7 @@ def profile_stage(stage: str) -> Spans:
 
 
 class _Clock:
-    """Wall and processor time, without the processor time of the thread that sends to MLflow."""
+    """Wall and CPU time, without the CPU time of the thread that sends results to MLflow."""
 
     def __init__(self) -> None:
         self._thread: int | None = None
@@ -149,7 +149,7 @@ class _Clock:
         return time.clock_gettime(self._thread) if self._thread else self._ended
 
     def leave_out(self, thread: Any) -> None:
-        """Have the `run` of a class of threads, of which one will live, tell its time."""
+        """Leave out the CPU time of the one thread of the class `thread`."""
         original = thread.run
 
         def run(instance: Any) -> None:
@@ -172,7 +172,7 @@ def _watch_epochs(train: Any, clock: _Clock, spans: dict[str, NDArray[np.float64
 
         history = fit(*arguments, on_epoch=mark, **named)
         epochs = np.diff(marks, axis=0)
-        # The first one compiles, the second may still warm up.
+        # The first epoch compiles, and the second may still warm up.
         steady = np.median(epochs[2:], axis=0)
         spans["compilation"] = epochs[:2].sum(axis=0) - 2 * steady
         spans[f"{len(epochs)} epochs, {steady[1]:.2f} s of CPU each"] = epochs[2:].sum(axis=0) + 2 * steady
@@ -185,7 +185,7 @@ def _watch_epochs(train: Any, clock: _Clock, spans: dict[str, NDArray[np.float64
 
 
 def limit_table(npz: Path) -> list[str]:
-    """How long the arithmetic of an epoch of the baseline takes at the rates of this machine."""
+    """Measure how long the arithmetic of an epoch of the baseline takes at the rates of this machine."""
     found = json.loads(run([sys.executable, "-m", "benchmarks.profile", "limit"], REPOSITORY))
     epoch = json.loads(run([*inside("epoch-loop", npz), "train.xla=true"], REPOSITORY))["cpu"]
     print(f"limit: {found}, epoch: {epoch}", file=sys.stderr)
@@ -209,7 +209,7 @@ def limit_table(npz: Path) -> list[str]:
 
 
 def measure_limit() -> dict[str, float]:
-    """FLOPs of an epoch, and times with one thread: of NumPy's products of its shapes, of Keras's Adam."""
+    """Return the FLOPs of an epoch, and the times of its products in NumPy and of Adam, in one thread."""
     import keras
     import tensorflow as tf
     from threadpoolctl import threadpool_limits
@@ -240,7 +240,7 @@ def measure_limit() -> dict[str, float]:
     hidden, logits = random(batch, sizes[1]), random(batch, sizes[2])
 
     def products() -> None:
-        """Forward and backward; no gradient goes to the pixels."""
+        """Multiply as in the forward and backward pass; the pixels need no gradient."""
         for step in range(steps):
             image = pixels[step % len(pixels)]
             _ = image @ first, hidden @ second, hidden.T @ logits, logits @ second.T, image.T @ hidden
@@ -261,7 +261,7 @@ def measure_limit() -> dict[str, float]:
         seconds = best(products)
     forward = 2 * images * (sizes[0] * sizes[1] + sizes[1] * sizes[2])
     return {
-        # Backward: each product once for its weights, and the last once more for what lies below it.
+        # Backward: each product once for its weights, and the last once more for the layer below it.
         "flops": 2 * forward + 2 * images * sizes[1] * sizes[2],
         "steps": steps,
         "peak": peak,
@@ -274,7 +274,7 @@ def measure_limit() -> dict[str, float]:
 
 
 def settings_table(files: dict[str, Path]) -> list[str]:
-    """A steady epoch of each architecture with one and two threads, with and without XLA."""
+    """Measure a steady epoch of each architecture with one and two threads, with and without XLA."""
     lines = []
     for model, threads, xla in SETTINGS:
         overrides = [f"model={model}", f"train.threads={threads}", f"train.xla={str(xla).lower()}"]

@@ -2,11 +2,11 @@
 
     python -m benchmarks.results [EXPERIMENT ...] [--known]
 
-What a training came to is kept in trained/, one file each, together with the CPU seconds that the plain
-script took beside it: machines differ. It holds as long as its values and the code of the training stay as
-they are, and until it is trained again the page says that it is of earlier ones. So a table of hours can be
-made in pieces, on several machines, by several processes with an EXPERIMENT each. From nothing all takes
-some five hours of one core; `--known` trains nothing.
+The result of each training is saved as a file in trained/, together with the CPU seconds that the plain
+script took at the same time, since machines differ. It is valid as long as the values and the code of the
+training do not change; after that, the page says that it comes from earlier ones, until it is trained again.
+So a table that takes hours can be made in parts, on several machines, by several processes with one
+EXPERIMENT each. From scratch, everything takes about five hours on one core. `--known` trains nothing.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from pipeline.plots.style import BLUE, GREY, ORANGE, STYLE
 from pipeline.tracking.occasion import occasions_of
 from pipeline.trials.trial import run_trial
 
-# How many seeds, from 0 on: fewer where one takes a quarter of an hour.
+# The number of seeds, from 0: fewer if one training takes a quarter of an hour.
 SEEDS = {"baseline": 5, "mlp_best": 5, "cnn_fast": 5, "cnn_best": 3, "fashion_cnn": 3, "fashion_best": 3}
 DOCS = REPOSITORY / "docs"
 TRAINED = HERE / "trained"
-# What a training's numbers depend on beside its values, which have the digests of the model's own module
-# and of the backend's.
+# The code on which the results of a training depend. The modules of the model and of the backend are not
+# listed, because their digests are among the values of the configuration.
 CODE = (
     "src/pipeline/training",
     "src/pipeline/models/__init__.py",
@@ -54,7 +54,7 @@ PICTURE = DOCS / "images" / "results.png"
 
 @dataclass(frozen=True)
 class Result:
-    """What one seed of an experiment came to; accuracies are fractions."""
+    """The result of one seed of an experiment; accuracies are fractions."""
 
     experiment: str
     data: str
@@ -62,20 +62,20 @@ class Result:
     cpu_seconds: float
     script_cpu_seconds: float  # of the plain script, on the same machine in the same minutes
     train_accuracy: float
-    test_accuracy: float | None  # of the model file; None: trained before it was measured beside the next
-    test_tta_accuracy: float | None  # with test-time augmentation; None: the experiment has none
+    test_accuracy: float | None  # of the model file; None: trained before both accuracies were measured
+    test_tta_accuracy: float | None  # with test-time augmentation; None: the experiment does not use it
     images: int  # in the test set
 
     @property
     def accuracy(self) -> float:
-        """The test accuracy that stands for the experiment: with test-time augmentation if it has it."""
+        """The test accuracy that represents the experiment: with test-time augmentation if it uses it."""
         found = self.test_accuracy if self.test_tta_accuracy is None else self.test_tta_accuracy
         assert found is not None
         return found
 
     @classmethod
     def of(cls, config: Config, trial: Workspace, script_cpu_seconds: float) -> "Result":
-        """Read it from the workspace in which the stages ran."""
+        """Read the result from the workspace in which the stages ran."""
         run = json.loads(trial.run.read_text(encoding="utf-8"))
         *_, occasion = occasions_of(trial, run["id"])
         metrics = json.loads(trial.metrics.read_text(encoding="utf-8"))
@@ -93,13 +93,13 @@ class Result:
 
 
 def main() -> None:
-    """Train what is asked for, and write the page and its picture from all that is there."""
+    """Train the requested experiments, and write the page and its picture from all saved results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", default=list(SEEDS))
     parser.add_argument("--known", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.experiments) - set(SEEDS):
-        parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(SEEDS)}")
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}; choose from {', '.join(SEEDS)}")
     for name in [] if options.known else options.experiments:
         for seed in range(SEEDS[name]):
             if known(name, seed) is None:
@@ -107,7 +107,7 @@ def main() -> None:
     found = {name: [kept(name, seed) for seed in range(seeds)] for name, seeds in SEEDS.items()}
     results = [whole for seeds in found.values() if (whole := [result for result in seeds if result])]
     if not results:
-        sys.exit("error: nothing is trained yet; leave out --known.")
+        sys.exit("error: there are no results yet; leave out --known.")
     earlier = {name for name, seeds in found.items() for seed in range(len(seeds)) if not known(name, seed)}
     page = render(results, earlier)
     write_text(DOCS / "results.md", page)
@@ -116,12 +116,12 @@ def main() -> None:
 
 
 def known(name: str, seed: int) -> Result | None:
-    """What is kept of a training with these values and this code."""
+    """Return the saved result of a training with the current values and code, if there is one."""
     return kept(name, seed, inputs(_config(name, seed)))
 
 
 def kept(name: str, seed: int, of_inputs: str | None = None) -> Result | None:
-    """What is kept of a training, with these inputs if they are given."""
+    """Return the saved result of a training, if there is one (with the inputs `of_inputs`, if given)."""
     path = _place(name, seed)
     if not path.exists():
         return None
@@ -130,30 +130,30 @@ def kept(name: str, seed: int, of_inputs: str | None = None) -> Result | None:
 
 
 def train(name: str, seed: int) -> None:
-    """Run the plain script, train, or restore, a seed of an experiment, and keep what they took."""
+    """Run the plain script, train or restore one seed of an experiment, and save the result."""
     config, script = _config(name, seed), _script()
     with run_trial(config, Workspace(REPOSITORY)) as trial:
         keep(name, seed, Result.of(config, trial, script))
 
 
 def keep(name: str, seed: int, result: Result) -> None:
-    """Write down what a training came to, and what it depends on."""
+    """Save the result of a training, and a digest of what it depends on."""
     found = {"inputs": inputs(_config(name, seed)), "result": asdict(result)}
     write_text(_place(name, seed), json.dumps(found, indent=2) + "\n")
 
 
 def inputs(config: Config) -> str:
-    """A digest of what decides about a training: its values and its code."""
-    # Whatever the sources do, the arrays that they give are pinned.
+    """Return a digest of what determines a training: its values and its code."""
+    # The sources do not matter, because the arrays that they give are pinned.
     values = config.model_dump_json(exclude={"name": True, "tracking": True, "modules": {"sources"}})
     return hashlib.sha256(f"{values}\n{_code()}".encode()).hexdigest()
 
 
 @cache
 def _code() -> str:
-    """Git's names for the code of a training; an edit that is not committed would go under."""
+    """Return git's digests of the code of a training; refuse uncommitted edits, which these would miss."""
     if edited := _git("status", "--porcelain", "--", *CODE):
-        sys.exit(f"error: commit the training's code before its results are kept:\n{edited}")
+        sys.exit(f"error: commit the training's code before its results are saved:\n{edited}")
     return _git("rev-parse", *(f"HEAD:{path}" for path in CODE))
 
 
@@ -173,7 +173,7 @@ def _place(name: str, seed: int) -> Path:
 
 
 def _script() -> float:
-    """The CPU seconds of one run of the plain script, on raw data from the cache."""
+    """Run the plain script on raw data from the cache, and return its CPU seconds."""
     config = _config("baseline", 0)
     with tempfile.TemporaryDirectory() as folder, run_trial(config, Workspace(REPOSITORY)) as trial:
         npz = save_npz(Path(folder) / "mnist.npz", trial.root)
@@ -181,7 +181,7 @@ def _script() -> float:
 
 
 def render(experiments: list[list[Result]], earlier: Collection[str] = ()) -> str:
-    """The results as Markdown, from those of each experiment; `earlier` are the ones to be trained again."""
+    """Render the results of each experiment as Markdown; those in `earlier` have to be trained again."""
 
     def row(seeds: list[Result]) -> str:
         first, accuracy = seeds[0], mean(seed.accuracy for seed in seeds)
@@ -202,11 +202,10 @@ def render(experiments: list[list[Result]], earlier: Collection[str] = ()) -> st
         [
             "# Results",
             "",
-            "Each experiment of [conf/experiment](../conf/experiment) with the seeds 0, 1, 2 ...: mean and "
-            "standard deviation",
-            "over the seeds of the last epoch's accuracy on the test images, which had no part in choosing "
-            "the recipes",
-            "and were read once for each seed, at the end. Written by `python -m benchmarks.results`.",
+            "Each experiment of [conf/experiment](../conf/experiment) was trained with the seeds 0, 1, 2 ...",
+            "The table has the mean and standard deviation over the seeds of the accuracy on the test images",
+            "after the last epoch. These images were not used to choose the recipes, and were evaluated once",
+            "for each seed, at the end. Written by `python -m benchmarks.results`.",
             "",
             "| experiment | parameters | seeds | test | test, TTA | interval | training | CPU | × script |",
             "|---|---|---|---|---|---|---|---|---|",
@@ -215,9 +214,9 @@ def render(experiments: list[list[Result]], earlier: Collection[str] = ()) -> st
             *([f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
             *(
                 [
-                    "†: trained with earlier code or values; those of today may give other weights, whose",
-                    "accuracy should be the same within the deviation. `python -m benchmarks.results` trains",
-                    "them again.",
+                    "†: trained with earlier code or values. The current ones may give other weights, but",
+                    "the accuracy should be the same within the deviation. `python -m benchmarks.results`",
+                    "trains these experiments again.",
                     "",
                 ]
                 if any(seeds[0].experiment in earlier for seeds in experiments)
@@ -225,25 +224,24 @@ def render(experiments: list[list[Result]], earlier: Collection[str] = ()) -> st
             ),
             "![Test error and cost of each experiment](images/results.png)",
             "",
-            "- Test: of the model file. Test, TTA: with test-time augmentation (`evaluate.tta_shift`), the",
-            "  mean prediction over an image and its eight copies moved by a pixel, which the model file",
-            "  does not do. –: not measured.",
-            f"- Interval: Wilson's, 95 %, on {experiments[0][0].images:,} test images, of the mean (with TTA "
-            "where there is TTA):",
-            "  two recipes whose intervals overlap may still differ, since both met the same images.",
-            "- Training: over the last epoch, in which the weights still change, on images as distorted as "
-            "the recipe has it.",
-            "- CPU: mean of a training; × script: the median of the ratios of each to the whole of",
-            "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the baseline with Keras alone, "
-            "which ran before",
-            "  it on the same machine.",
+            "- Test: accuracy of the model file. Test, TTA: accuracy with test-time augmentation",
+            "  (`evaluate.tta_shift`), the mean prediction over an image and its eight copies moved by a",
+            "  pixel, which the model file does not do. –: not measured.",
+            f"- Interval: 95 % Wilson interval of the mean on {experiments[0][0].images:,} test images (with",
+            "  TTA if the recipe uses it). Two recipes whose intervals overlap may still differ, since they",
+            "  were evaluated on the same images.",
+            "- Training: mean accuracy during the last epoch, while the weights still change, on images with",
+            "  the augmentation of the recipe.",
+            "- CPU: mean CPU time of a training. × script: median of its ratio to the CPU time of",
+            "  [benchmarks/seed_script.py](../benchmarks/seed_script.py), the baseline with Keras alone,",
+            "  which ran just before it on the same machine.",
             "",
         ]
     )
 
 
 def picture(experiments: list[list[Result]]) -> Figure:
-    """Test error over cost, both on logarithmic axes, one point for each experiment."""
+    """Draw test error over cost, both on logarithmic axes, with one point for each experiment."""
     with matplotlib.rc_context(STYLE):
         figure = Figure((8, 4), layout="constrained")
         FigureCanvasAgg(figure)
@@ -272,7 +270,7 @@ def _cost(seeds: list[Result]) -> float:
 
 
 def _mean(accuracies: list[float | None]) -> str:
-    """Mean and deviation in percent, if each seed has a value."""
+    """Return mean and deviation in percent, or a dash if a seed has no value."""
     found = [accuracy for accuracy in accuracies if accuracy is not None]
     if len(found) < len(accuracies):
         return "–"

@@ -1,11 +1,11 @@
-"""Time `pipeline serve` against `mlflow models serve` on the same network, and load it.
+"""Compare `pipeline serve` with `mlflow models serve` on the same network, and measure it under load.
 
     python -m benchmarks.serving [--repeats 3] [--minutes 5]
 
-The network is one of experiment=cnn_fast, trained for one epoch. MLflow serves it as `mlflow.keras.log_model`
-logs a Keras model, and once more as the pipeline logs it, with ONNX Runtime. Under mixed load, clients send
-pictures, tensors and what is neither, while another version of the model is promoted each quarter of the
-time. Writes serving.json and serving.md beside this file, and takes a quarter of an hour.
+The network is that of experiment=cnn_fast, trained for one epoch. MLflow serves it in two forms: as logged by
+`mlflow.keras.log_model`, and as logged by the pipeline, with ONNX Runtime. For the mixed load, clients send
+pictures, tensors and invalid data, while another version of the model is promoted after each quarter of the
+time. Writes serving.json and serving.md next to this file. Takes a quarter of an hour.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from benchmarks.page import drawing_line, drawn
 EXPERIMENT = "cnn_fast"
 NAME = "benchmark"
 CLIENTS = 16
-SECONDS = 10  # of the load
-ASKED = 100  # requests whose median counts
+SECONDS = 10  # duration of the load
+ASKED = 100  # number of requests of which the median is taken
 PATIENCE = 300
 OURS = "pipeline serve"
 PEERS = ("mlflow models serve, Keras", "mlflow models serve, as logged by the pipeline")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def prepare_model(place: Path) -> Path:
-    """A copy of the repository with a trained model, of which MLflow's registry has two versions."""
+    """Copy the repository, train a model, and register two versions of it in MLflow."""
     prepare_repository(place)
     config = place / "conf" / "config.yaml"
     config.write_text(config.read_text().replace("experiment: null", f"experiment: {EXPERIMENT}"))
@@ -95,21 +95,21 @@ def prepare_model(place: Path) -> Path:
 
 
 def store_of(place: Path) -> str:
-    """MLflow's store in `place`."""
+    """Return the URI of MLflow's store in `place`."""
     return f"sqlite:///{place / 'mlflow.db'}"
 
 
 def registry(place: Path):  # type: ignore[no-untyped-def]
-    """MLflow's client of the store of `place`."""
+    """Return an MLflow client for the store of `place`."""
     import mlflow
 
-    # Not only the client's: MLflow looks the files of a model up in the store that is set.
+    # Set globally, too: MLflow looks up the files of a model in the global store.
     mlflow.set_tracking_uri(store_of(place))
     return mlflow.MlflowClient()
 
 
 def logged_models(place: Path):  # type: ignore[no-untyped-def]
-    """The models that were logged in `place`, the first one first."""
+    """Return the models that were logged in `place`, oldest first."""
     client = registry(place)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return sorted(client.search_logged_models(experiments), key=lambda model: model.creation_timestamp)
@@ -124,7 +124,7 @@ with mlflow.start_run():
 
 
 def requests(folder: Path, place: Path) -> list[Path]:
-    """Bodies of requests: first a picture, then a tensor, then what is refused."""
+    """Write bodies of requests: two pictures, a tensor, and invalid data."""
     image = np.load(place / "data" / "raw" / "test_images.npy", mmap_mode="r")[0]
     buffer = io.BytesIO()
     Image.fromarray(np.array(image)).save(buffer, "PNG")
@@ -145,7 +145,7 @@ def requests(folder: Path, place: Path) -> list[Path]:
 
 
 def compare(place: Path, files: list[Path], runs: dict[str, list[Run]]) -> None:
-    """Start the servers by turns, and ask each."""
+    """Start the servers in turn, and send requests to each."""
     image = np.load(place / "data" / "raw" / "test_images.npy", mmap_mode="r")[0]
     ours, keras = logged_models(place)
     body = json.dumps({"inputs": [image.tolist()]}).encode()
@@ -169,7 +169,7 @@ def compare(place: Path, files: list[Path], runs: dict[str, list[Run]]) -> None:
 def served(
     command: list[str], place: Path, ping: str, environment: dict[str, str]
 ) -> Iterator[tuple[int, float, int]]:
-    """A server: its port, the seconds until it was ready, and its process."""
+    """Run a server; yield its port, the seconds until it was ready, and its process id."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -197,7 +197,7 @@ def served(
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether the server says that it is well."""
+    """Return whether the server answers `path` with 200."""
     with suppress(OSError, http.client.HTTPException), closing(connect(port)) as connection:
         connection.request("GET", path)
         return connection.getresponse().status == 200
@@ -205,7 +205,7 @@ def answers(port: int, path: str) -> bool:
 
 
 def ask(port: int, path: str, content: bytes, kind: str) -> list[float]:
-    """The seconds that requests take, one after the other over one connection."""
+    """Send requests one after the other over one connection; return the seconds that each took."""
     seconds = []
     with closing(connect(port)) as connection:
         for _ in range(ASKED):
@@ -220,12 +220,12 @@ def ask(port: int, path: str, content: bytes, kind: str) -> list[float]:
 
 
 def connect(port: int) -> http.client.HTTPConnection:
-    """A connection to this machine."""
+    """Return a connection to the server on this machine."""
     return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
 
 def loaded(place: Path, files: list[Path], seconds: float) -> dict[str, object]:
-    """What clients meet that ask all the time."""
+    """Start a server, send requests without pause, and return the statistics."""
     with served(["pipeline", "serve"], place, "/health", {}) as (port, _, _):
         found = load(port, files, seconds)
     print(json.dumps(found), flush=True)
@@ -233,13 +233,13 @@ def loaded(place: Path, files: list[Path], seconds: float) -> dict[str, object]:
 
 
 def load(port: int, files: list[Path], seconds: float) -> dict[str, object]:
-    """Load a server from a process of its own."""
+    """Send requests to a server from a separate process, and return the statistics."""
     command = [sys.executable, "-m", "benchmarks.load", str(port), str(CLIENTS), str(seconds)]
     return json.loads(run([*command, *map(str, files)], REPOSITORY))
 
 
 def mixed_load(place: Path, files: list[Path], seconds: float) -> dict[str, object]:
-    """Mixed load in four quarters, with a promotion after each; the server's memory after each, in MB."""
+    """Measure a mixed load in four quarters, each after a promotion, with the server's memory in MB."""
     client, memory, parts = registry(place), [], []
     with served(["pipeline", "serve", "--model", f"{NAME}@champion"], place, "/health", {}) as (port, _, pid):
         for number in range(4):
@@ -261,9 +261,9 @@ def mixed_load(place: Path, files: list[Path], seconds: float) -> dict[str, obje
 
 
 def page(results: dict) -> list[str]:
-    """What was measured of single requests, in milliseconds."""
+    """Render the times of the servers, in milliseconds."""
     lines = [
-        f"Medians of {results['repeats']} runs by turns on {results['machine']['processors']} processors;"
+        f"Medians of {results['repeats']} runs in turn on {results['machine']['processors']} processors;"
     ]
     lines += ["written by `python -m benchmarks.serving`."]
     lines += ["", "| what | ms |", "| --- | --- |"]
@@ -273,21 +273,21 @@ def page(results: dict) -> list[str]:
 
 
 def load_lines(loads: list[dict[str, object]]) -> list[str]:
-    """The median of the loads in words."""
+    """Describe the median of the loads in a sentence."""
     rate, p50, p99 = (median(found[name] for found in loads) for name in ("per_second", "p50", "p99"))
     return [
-        f"{CLIENTS} clients that send a PNG over and over, one process, `{EXPERIMENT}`: {rate:,.0f} requests "
+        f"{CLIENTS} clients that send a PNG repeatedly, one process, `{EXPERIMENT}`: {rate:,.0f} requests "
         f"a second, p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms (the clients share the processors)."
     ]
 
 
 def mixed_lines(mixed: dict[str, object]) -> list[str]:
-    """The mixed load in words."""
+    """Describe the mixed load in a sentence."""
     memory = ", ".join(f"{megabytes:.0f}" for megabytes in mixed["memory"])
     statuses = mixed["statuses"]
     lost = sum(number for status, number in statuses.items() if not status.startswith(("2", "4")))
     return [
-        f"Mixed load for {mixed['seconds'] / 60:g} minutes (pictures, photos, tensors, and what is neither): "
+        f"Mixed load for {mixed['seconds'] / 60:g} minutes (pictures, photos, tensors and invalid data): "
         f"{sum(statuses.values()):,} requests, {lost} lost over {mixed['switches']} promotions; memory after "
         f"each quarter {memory} MB."
     ]

@@ -1,9 +1,9 @@
-"""Time sweeps of the baseline against plain scripts and against DVC's own queue, side by side.
+"""Compare sweeps of the baseline with plain scripts and with DVC's own queue, side by side.
 
     python -m benchmarks.sweeps [--repeats 3] [--trials 16] [--known 200]
 
-Every repeat takes some fifteen minutes, most of it the scripts'. Writes sweeps.json and sweeps.md beside this
-file.
+Every repeat takes about fifteen minutes, most of it for the scripts. Writes sweeps.json and sweeps.md next to
+this file.
 """
 
 import argparse
@@ -39,14 +39,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--known", type=int, default=200)
     options = parser.parse_args()
-    # As the stages do, the application runs the package of the folder that it is started in.
+    # Like the stages, the application runs the package of the folder in which it is started.
     os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         many = Path(folder) / "many"
         known_trials = measure_known(many, fetched, options.known) if options.known else {}
         for repeat, runs in enumerate(measure(Path(folder), fetched, options.repeats, options.trials), 1):
-            # What is cut off leaves the repeats before.
+            # If the benchmark is interrupted, the previous repeats are saved.
             write(runs | known_trials, repeat, options.trials)
 
 
@@ -61,9 +61,9 @@ def write(runs: dict[str, list[Run]], repeats: int, trials: int) -> None:
 
 
 def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[dict[str, list[Run]]]:
-    """Run the trials in each way `repeats` times, by turns; gives all runs after each repeat.
+    """Run the trials in each way `repeats` times, in turn; yield all runs after each repeat.
 
-    The trials know only the raw data: each way has a copy of the repository at its beginning.
+    Only the raw data are cached at the start: each way gets its own copy of the repository.
     """
     script = [sys.executable, str(HERE / "seed_script.py"), str(save_npz(folder / "mnist.npz", fetched))]
     seeds = range(trials // len(RATES))
@@ -73,11 +73,11 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
     runs: dict[str, list[Run]] = {}
 
     def note(name: str, measured: Run) -> None:
-        # Forks and the queue's workers are no children of this process: their CPU time is not known.
+        # The CPU time is unknown, because forks and the queue's workers are not children of this process.
         runs.setdefault(name, []).append(Run(measured.wall))
         print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
 
-    # Whoever came first would pay for files that are not in memory yet.
+    # Warm up, since otherwise the first one would have to load files from disk.
     timed(script, folder)
     for _ in range(repeats):
         both, one, queue = (folder / name for name in ("both", "one", "queue"))
@@ -97,7 +97,7 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
 
 
 def at_once(command: list[str], place: Path) -> Run:
-    """Two of a command at the same time: no two workers gain more than these do."""
+    """Run a command twice at the same time; two workers can't gain more than this does."""
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda _: run(command, place), range(2)))
@@ -105,15 +105,15 @@ def at_once(command: list[str], place: Path) -> Run:
 
 
 def known(sweep: list[str], place: Path, trials: int) -> Run:
-    """The sweep once more; it must find every trial known."""
+    """Run the sweep again; every trial must be known."""
     measured, printed = timed(sweep, place)
     if f"{trials:,} trials: {trials} known, 0 to run" not in printed:
-        sys.exit(f"The sweep again knew not all of its trials:\n{printed}")
+        sys.exit(f"error: when the sweep ran again, not all of its trials were known:\n{printed}")
     return measured
 
 
 def queued(place: Path, seeds: range) -> Run:
-    """The same trials with DVC's own queue and two of its workers."""
+    """Run the same trials with DVC's own queue and two of its workers."""
     run(["git", "add", "--all"], place)
     run(["git", "-c", "user.name=b", "-c", "user.email=b@b", "commit", "--quiet", "--message=b"], place)
     start = time.perf_counter()
@@ -129,12 +129,12 @@ def queued(place: Path, seeds: range) -> Run:
         time.sleep(1)
     wall = time.perf_counter() - start
     if status.count("Success") != len(RATES) * len(seeds):
-        sys.exit(f"DVC's queue did not end well:\n{status}")
+        sys.exit(f"error: not all experiments of DVC's queue succeeded:\n{status}")
     return Run(wall)
 
 
 def measure_known(place: Path, fetched: Path, trials: int) -> dict[str, list[Run]]:
-    """A sweep of many small trials, all known: until its plan is printed, and to its end."""
+    """Time a sweep of many small trials that are all known, until its plan is printed and until its end."""
     shutil.copytree(fetched, place, symlinks=True)
     sweep = [
         sys.executable,
@@ -155,7 +155,7 @@ def measure_known(place: Path, fetched: Path, trials: int) -> dict[str, list[Run
         process.communicate()
     ended = time.perf_counter() - start
     if process.returncode or f"{trials} known, 0 to run" not in plan:
-        sys.exit(f"The sweep of known trials did not end well: {plan}")
+        sys.exit(f"error: the sweep of known trials failed, or did not know them all: {plan}")
     name = f"{trials} known trials"
     return {f"{name}, until the plan": [Run(planned)], f"{name}, to the end": [Run(ended)]}
 

@@ -1,9 +1,9 @@
-"""Time `pipeline verify --all` on a large cache, beside `md5sum`.
+"""Time `pipeline verify --all` on a large cache, compared with `md5sum`.
 
     python -m benchmarks.verify [--repeats 5]
 
-Checks the cache of the experiment smoke, and the same with a gigabyte of objects more: what that adds is
-the speed of the check. Writes verify.json and verify.md beside this file.
+Checks the cache of the experiment smoke, and the same cache with an additional gigabyte of objects: the
+difference gives the speed of the check. Writes verify.json and verify.md next to this file.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def fill(objects: Path) -> None:
-    """Add objects of random bytes to a cache, by their names."""
+    """Add objects of random bytes to a cache, under the names that DVC gives them."""
     rng = np.random.default_rng(0)
     for _ in range(OBJECTS):
         content = rng.bytes(MEGABYTES * 1_000_000)
