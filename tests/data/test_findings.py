@@ -21,7 +21,7 @@ SIDE, TRAIN, TEST = 24, 90, 30
 
 
 def photo(rng) -> np.ndarray:
-    """A made picture with large and small shapes, and a little noise."""
+    """Return a synthetic picture with large and small shapes, and a little noise."""
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).resize(
         (96, 96), Image.Resampling.BICUBIC
     )
@@ -41,7 +41,7 @@ def pictures():
 
 @pytest.fixture
 def made(pictures, tmp_path):
-    """Writes data/raw, changed by a function, and gives the rows of findings.csv and dataset.json."""
+    """Return a function that writes data/raw and returns the rows of findings.csv, and dataset.json."""
 
     def make(change, *overrides):
         workspace = Workspace(tmp_path)

@@ -100,7 +100,7 @@ def test_what_is_transparent_shows_the_background(mode, background, level):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(8, 6), (800, 600)])
-def test_a_photo_stands_as_its_camera_says(orientation, size):
+def test_a_photo_is_turned_by_its_orientation_tag(orientation, size):
     upright = Image.new("RGB", size)
     ImageDraw.Draw(upright).rectangle((0, 0, size[0] // 2 - 1, size[1] // 2 - 1), fill=(255, 255, 255))
     turned = {
@@ -199,7 +199,7 @@ HUGE = (
         (encoded(Image.fromarray(np.full((6, 8), -0.5, np.float32)), "TIFF"), "has levels from -0.5"),
     ],
 )
-def test_what_is_no_whole_picture_is_refused_with_the_reason(content, reason, tmp_path):
+def test_incomplete_pictures_and_other_files_are_refused_with_the_reason(content, reason, tmp_path):
     with pytest.raises(PictureError, match=f"The picture {reason}"):
         read_picture(content, settings())
     path = tmp_path / "a.png"
@@ -222,7 +222,7 @@ def test_a_picture_with_any_byte_wrong_is_read_or_refused(format):
         assert (found.shape, found.dtype) == ((6, 8, 3), np.uint8)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path):
+def test_a_path_that_is_not_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (("pipe", "is not a file"), ("nowhere", "is missing")):
         with pytest.raises(PictureError, match=f"{name} {reason}"):
@@ -248,14 +248,14 @@ DIGIT = settings(image_size=(28, 28), colour="grey", prepare="digit")
 
 
 def seven() -> Image.Image:
-    """A 7 as MNIST has it: light on black, 20 pixels high, centred by mass."""
+    """Return a 7 as in MNIST: light on black, 20 pixels high, centred by mass."""
     image = Image.new("L", (112, 112))
     ImageDraw.Draw(image).line([(32, 20), (80, 20), (52, 92)], fill=255, width=9, joint="curve")
     return Image.fromarray(read_picture(encoded(image), DIGIT))
 
 
 def on_paper(digit: Image.Image, paper=225, ink=40, at=(150, 30), page=(400, 300)) -> np.ndarray:
-    """A photo of the digit: enlarged, anywhere on a page, in uneven light, with noise."""
+    """Return a photo of the digit: enlarged, anywhere on a page, in uneven light, with noise."""
     large = np.asarray(digit.resize((200, 200), Image.Resampling.BICUBIC)) / 255
     levels = np.full((page[1], page[0]), float(paper))
     levels[at[1] : at[1] + 200, at[0] : at[0] + 200] += (ink - paper) * large
@@ -287,7 +287,7 @@ def test_an_image_of_the_data_set_is_left_as_it_is():
     assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
 
 
-def test_dark_ink_on_nothing_is_seen():
+def test_dark_ink_on_a_transparent_background_is_seen():
     alpha = seven().resize((200, 200))
     drawn = Image.merge("LA", (Image.new("L", alpha.size), alpha))
     found = read_picture(encoded(drawn), DIGIT)

@@ -29,7 +29,7 @@ def archived(*members: tuple) -> io.BytesIO:
     return file
 
 
-def test_idx_files_are_found_wherever_they_lie_in_an_archive():
+def test_idx_files_are_found_anywhere_in_an_archive():
     archive = archived(
         member("package", tarfile.DIRTYPE),
         member("package/readme.md", content=b"hello"),
@@ -64,7 +64,7 @@ def test_one_unsafe_member_refuses_the_whole_archive(bad, reason, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused_as_it_streams_by():
+def test_an_archive_that_unpacks_to_too_much_is_refused_while_it_is_read():
     archive = archived(member("package/big", content=bytes(20_000_000)))
     tracemalloc.start()
     with pytest.raises(PipelineError, match=r"some package unpacks to more than data\.max_bytes"):

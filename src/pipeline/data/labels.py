@@ -7,7 +7,7 @@ from pipeline.errors import PipelineError
 
 
 def without_points(labels: Sequence[Any], known: Collection[str]) -> Sequence[Any]:
-    """Replace labels such as `0.0` with 0, if all are numbers; otherwise return them unchanged.
+    """Replace labels such as `0.0` with 0 if all labels are numbers; otherwise return them unchanged.
 
     pandas writes integers like that if a value in their column was missing.
 

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 class Clone:
-    """A repository's conf/, in which data are added and fetched."""
+    """A copy of the repository's conf/, in which data are added and fetched."""
 
     def __init__(self, root: Path) -> None:
         self.workspace = Workspace(root)

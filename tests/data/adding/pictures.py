@@ -1,4 +1,4 @@
-"""Made pictures and tables."""
+"""Synthetic pictures and tables."""
 
 import csv
 from pathlib import Path
@@ -8,14 +8,14 @@ from PIL import Image
 
 
 def save(path: Path, seed: int, size=(9, 9), format="PNG") -> None:
-    """A picture of its own, by its seed."""
+    """Save a picture that is different for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, format)
 
 
 def write(path: Path, rows, separator=",", end="\n") -> Path:
-    """A table."""
+    """Write a table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=separator, lineterminator=end).writerows(rows)
@@ -23,7 +23,7 @@ def write(path: Path, rows, separator=",", end="\n") -> Path:
 
 
 def dog_breeds(folder: Path) -> dict[Path, int]:
-    """As Kaggle has them; the test pictures have no labels."""
+    """Write pictures and a table as on Kaggle; the test pictures have no labels."""
     rows, labelled = [["id", "breed"]], {}
     for number in range(24):
         path = folder / ("train" if number < 20 else "test") / f"{number:032x}.png"

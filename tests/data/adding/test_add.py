@@ -25,7 +25,7 @@ def pixels(path):
 
 
 def sides(clone) -> dict[str, str]:
-    """{name of a picture: train or test}, by what was fetched."""
+    """Return {name of a picture: train or test} for the fetched data."""
     names = read_pictures(clone.workspace.raw).names
     return {name: split.partition("_")[0] for split, of in names.items() for name in of}
 
@@ -138,7 +138,7 @@ def test_a_table_of_something_else_does_not_hide_the_folders_of_classes(clone, p
     assert clone.conf("pets")["sources"][0]["kind"] == "folder"
 
 
-def test_the_command_that_mends_a_change_can_be_pasted(clone, pets, tmp_path):
+def test_the_command_that_pins_a_change_can_be_pasted(clone, pets, tmp_path):
     clone.add(pets.rename(tmp_path / "my pets"), name="mine")
     save(tmp_path / "my pets" / "cat" / "more.png", 99)
     for refused in (lambda: clone.add(tmp_path / "my pets", name="mine"), lambda: clone.fetch("mine")):
@@ -152,7 +152,7 @@ def test_a_long_name_does_not_widen_the_table(clone, pets):
     assert max(len(line) for line in lines[1:6]) <= 80
 
 
-def test_a_name_with_bytes_that_are_no_characters_is_fetched(clone, pets):
+def test_a_file_name_with_bytes_that_can_not_be_decoded_is_fetched(clone, pets):
     (pets / "cat" / "0.png").rename(pets / "cat" / os.fsdecode(b"\xff.png"))
     assert len(clone.added(pets)["train_labels"]) == 24
 
@@ -195,7 +195,7 @@ def test_a_table_names_the_classes_of_a_flat_folder(clone, tmp_path, kind):
         assert label == int(name.removesuffix(".png")) % 2
 
 
-def test_options_say_what_the_pictures_become(clone, pets):
+def test_options_set_what_the_pictures_become(clone, pets):
     clone.add(pets, image_size="12x10", colour="grey", resize="crop", test_fraction=0.5)
     arrays = clone.fetch("pets")
     assert arrays["train_images"].shape == (15, 12, 10)
@@ -211,7 +211,7 @@ def test_options_say_what_the_pictures_become(clone, pets):
 # --- which images are for testing -------------------------------------------------------------------
 
 
-def test_a_fifth_of_each_class_tests_within_one_image(clone, tmp_path):
+def test_a_fifth_of_each_class_is_for_testing_within_one_image(clone, tmp_path):
     for label, count in (("a", 3), ("b", 11), ("c", 47), ("d", 1)):
         for number in range(count):
             save(tmp_path / "uneven" / label / f"{number}.png", number + 1000 * ord(label))
@@ -235,7 +235,7 @@ def test_copies_of_an_image_are_on_one_side(clone, pets):
     assert not train & test
 
 
-def test_new_images_move_no_other_from_one_side_to_the_other(clone, pets):
+def test_new_images_do_not_move_others_between_training_and_test(clone, pets):
     clone.added(pets)
     before = sides(clone)
     for number in range(10, 60):
@@ -299,7 +299,7 @@ def test_what_changed_is_said_and_update_pins_it(clone, pets):
     clone.fetch("pets")
 
 
-def test_an_update_leaves_the_comments_of_a_person_and_says_so_where_it_can_not(clone, pets):
+def test_an_update_keeps_the_comments_of_the_user_and_says_so_if_it_can_not(clone, pets):
     clone.add(pets)
     file = clone.workspace.root / "conf" / "data" / "pets.yaml"
     text = file.read_text()
@@ -375,7 +375,7 @@ def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path
 # --- what breaks others -----------------------------------------------------------------------------
 
 
-def test_what_is_no_picture_is_skipped_and_named(clone, pets, tmp_path):
+def test_files_that_are_not_pictures_are_skipped_and_named(clone, pets, tmp_path):
     save(tmp_path / "secret.png", 1)
     (pets / "cat" / "link.png").symlink_to(tmp_path / "secret.png")
     (pets / "cat" / "dead.png").symlink_to(tmp_path / "nowhere.png")
@@ -409,7 +409,7 @@ def test_what_is_no_picture_is_skipped_and_named(clone, pets, tmp_path):
         clone.fetch("pets")
 
 
-def test_a_picture_that_is_left_out_moves_no_other(clone, pets):
+def test_a_picture_that_is_left_out_does_not_move_others(clone, pets):
     first, pictures = clone.added(pets), read_pictures(clone.workspace.raw)
     Image.new("L", (5, 5)).save(pets / "0.png")
     second, with_stray = clone.added(pets, image_size="9x9", force=True), read_pictures(clone.workspace.raw)
@@ -500,7 +500,7 @@ def test_what_no_classifier_can_be_trained_on_is_refused(clone, tmp_path, make, 
 
 
 @pytest.mark.parametrize("name", ["no", "0x1", "../x", "a b", "", "null", "-x"])
-def test_a_name_that_would_be_none_is_refused(clone, pets, name):
+def test_an_invalid_name_is_refused(clone, pets, name):
     with pytest.raises(PipelineError, match="can't be a name in conf/data"):
         clone.add(pets, name=name)
 
@@ -534,7 +534,7 @@ print(before, peak())
 
 
 def peaks_of_adding(clone, path, image_size):
-    """Megabytes before and after it was added and fetched."""
+    """Return the memory in megabytes before and after the data were added and fetched."""
     (clone.workspace.root / "conf" / "data" / "photos.yaml").unlink(missing_ok=True)
     command = [sys.executable, "-c", CHILD, str(clone.workspace.root), str(path), image_size]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Labels that are written as floats, as pandas writes a column that once had a gap."""
+"""Labels that are written as floats, as pandas does if a value in their column was missing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Each format, from files as people publish them, gives the very arrays that the direct way gives."""
+"""Each format, in files as they are usually published, gives exactly the original arrays."""
 
 import bz2
 import csv
@@ -35,7 +35,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_direct(arrays, labels_from=0) -> None:
-    """The digits as they are, the first 300 for training."""
+    """Return the original digits; the first 300 are for training."""
     images, labels = digits()
     for split, part in (("train", TRAIN), ("test", TEST)):
         np.testing.assert_array_equal(arrays[f"{split}_images"], images[part])
@@ -75,7 +75,7 @@ def test_csv_as_on_kaggle(clone, tmp_path, form):
     assert_direct(clone.added(folder))
 
 
-def test_kaggles_test_file_without_labels_is_left_out_and_said(clone, tmp_path):
+def test_kaggles_test_file_without_labels_is_skipped_and_named(clone, tmp_path):
     (tmp_path / "recogniser").mkdir()
     (tmp_path / "recogniser" / "train.csv").write_bytes(text(kaggle(TRAIN)))
     (tmp_path / "recogniser" / "test.csv").write_bytes(text([row[1:] for row in kaggle(TEST)]))
@@ -129,7 +129,7 @@ def test_the_only_other_column_of_a_table_of_files_is_the_label(clone, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "id"])
-def test_the_numbers_of_the_rows_of_a_csv_are_no_pixels(clone, tmp_path, name):
+def test_the_row_numbers_of_a_csv_are_not_pixels(clone, tmp_path, name):
     rows = kaggle(slice(0, 360))
     numbered = [[name, *rows[0], "split"]]
     numbered += [[at, *row, "train" if at < 300 else "test"] for at, row in enumerate(rows[1:])]
@@ -152,7 +152,7 @@ def test_the_numbers_of_the_rows_of_a_csv_are_no_pixels(clone, tmp_path, name):
         (lambda rows: rows[:1], "has no"),
     ],
 )
-def test_a_csv_that_is_no_table_of_images_is_refused(clone, tmp_path, change, reason):
+def test_a_csv_that_is_not_a_table_of_images_is_refused(clone, tmp_path, change, reason):
     (tmp_path / "bad.csv").write_bytes(text(change(kaggle(TRAIN))))
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "bad.csv")
@@ -202,7 +202,7 @@ def test_npz_of_floats_of_one_channel_and_one_hot_labels(clone, tmp_path):
     assert_direct(clone.added(tmp_path / "floats.npz"))
 
 
-def test_one_array_a_file_as_kmnist_has_it(clone, tmp_path):
+def test_one_array_per_file_as_kmnist_has_it(clone, tmp_path):
     (tmp_path / "kmnist").mkdir()
     for name, array in halves().items():
         kind, split = name.split("_")
@@ -521,7 +521,7 @@ def test_a_tar_whose_rest_is_lost_is_refused(clone, pets, tmp_path, damage):
     assert not (clone.workspace.root / "conf" / "data" / "mine.yaml").exists()
 
 
-def test_links_in_a_tar_are_skipped_and_said(clone, pets, tmp_path):
+def test_links_in_a_tar_are_skipped_and_named(clone, pets, tmp_path):
     archived(pets, tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar", "a") as archive:
         for name, kind in (("soft", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):

@@ -1,4 +1,4 @@
-"""Images that would not fit on the disk or into memory are refused before the work."""
+"""Images that would not fit on the disk or into memory are refused before the work starts."""
 
 from collections import namedtuple
 
@@ -9,9 +9,7 @@ from pipeline.errors import PipelineError
 Usage = namedtuple("Usage", "free")
 
 
-def test_images_that_would_not_fit_into_memory_or_on_the_disk_are_refused_before_the_work(
-    clone, pets, monkeypatch
-):
+def test_images_that_would_not_fit_into_memory_or_on_the_disk_are_refused_at_once(clone, pets, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4_000_000}[name])
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10**9))
     monkeypatch.setattr("pipeline.data.decode.read_sized", None)
@@ -29,7 +27,7 @@ def test_images_that_would_not_fit_into_memory_or_on_the_disk_are_refused_before
         clone.add(pets, image_size="4600")
 
 
-def test_what_was_added_before_is_not_asked_for_room_again(clone, pets, monkeypatch):
+def test_the_space_for_data_that_were_added_before_is_not_checked_again(clone, pets, monkeypatch):
     clone.add(pets)
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0))
     (pets / "cat" / "0.png").touch()

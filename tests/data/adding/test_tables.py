@@ -1,4 +1,4 @@
-"""Tables as people have them: names without endings, pixels as texts, semicolons and tabs."""
+"""Tables as they are in practice: names without extensions, pixels as texts, semicolons and tabs."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def pixels(path: Path) -> bytes:
 
 
 def assert_holds(arrays, pictures: dict[Path, int]) -> None:
-    """Each picture with its label, in training or test."""
+    """Assert that each picture is in training or test, with its label."""
     found = {
         image.tobytes(): int(label)
         for split in ("train", "test")
@@ -70,7 +70,7 @@ def test_the_folder_above_a_picture_that_was_found_says_its_split(clone, tmp_pat
     assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == (13, 7)
 
 
-def test_a_picture_that_is_named_by_its_path_is_not_counted_as_named_by_no_table(clone, tmp_path):
+def test_a_picture_that_is_named_by_its_path_is_not_reported_as_unnamed(clone, tmp_path):
     rows = [["image", "label"]]
     for number in range(12):
         save(tmp_path / "scans" / "a" / f"s{number}.png", number)
@@ -145,7 +145,7 @@ USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"
 
 
 def faces(order, usages=("Training",) * 20 + ("PublicTest",) * 5 + ("PrivateTest",) * 7):
-    """Rows as FER2013 has them, and the images, of 12×12 pixels."""
+    """Return rows as in FER2013, and the images, of 12×12 pixels."""
     images = np.random.default_rng(0).integers(0, 256, (len(usages), 12, 12), np.uint8)
     rows = [list(order)]
     for number, (image, usage) in enumerate(zip(images, usages, strict=True)):
@@ -176,7 +176,7 @@ def test_pixels_in_one_column_as_fer2013_has_them(clone, tmp_path, order, separa
     np.testing.assert_array_equal(arrays["test_labels"], np.arange(25, 32) % 3)
 
 
-def test_fer2013_beside_its_test_file_of_one_column_and_without_usage(clone, tmp_path):
+def test_fer2013_next_to_its_test_file_of_one_column_and_without_usage(clone, tmp_path):
     rows, images = faces(("emotion", "pixels"))
     write(
         tmp_path / "fer" / "train.csv",
@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_the_rows_of_pixels_in_one_column(clone, tmp_p
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 @pytest.mark.parametrize("kind", ["pixels", "names", "metadata.csv", "folder of .tsv"])
-def test_semicolons_and_tabs_part_columns_too(clone, tmp_path, separator, kind):
+def test_semicolons_and_tabs_separate_columns_too(clone, tmp_path, separator, kind):
     images = np.random.default_rng(0).integers(0, 256, (40, 5, 5), np.uint8)
     folder = tmp_path / "excel"
     folder.mkdir()

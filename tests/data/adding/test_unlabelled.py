@@ -1,4 +1,4 @@
-"""Pictures of which no folder says the class: their names may, or a sentence says what would."""
+"""Pictures without class folders: their names may tell the class, or the message says what to do."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ def cats_and_dogs(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "train", "zip"])
-def test_where_the_names_of_pictures_say_the_class_the_refusal_says_how_they_are_read(clone, tmp_path, given):
+def test_if_file_names_contain_the_class_the_message_says_how_to_read_it(clone, tmp_path, given):
     cats_and_dogs(tmp_path / "pets")
     path = tmp_path / "pets" / given
     if given == "zip":
@@ -47,7 +47,7 @@ def test_a_pattern_without_one_group_is_refused(clone, tmp_path, pattern):
         clone.add(tmp_path / "pets", settings=(f"label_pattern={pattern}",))
 
 
-def test_folders_of_splits_are_no_classes_and_a_table_in_an_archive_is_named(clone, tmp_path):
+def test_folders_of_splits_are_not_classes_and_a_table_in_an_archive_is_named(clone, tmp_path):
     dog_breeds(tmp_path / "dogs")
     path = shutil.make_archive(str(tmp_path / "dogs"), "zip", tmp_path / "dogs")
     with pytest.raises(

@@ -20,22 +20,22 @@ _TEXT = """\
 # After changing the pictures, or the reader below: {update}
 name: {name}
 classes: {classes} # in the order of the labels; pinned
-sources: # tried in this order until one yields the bytes pinned below
+sources: # tried in this order until one gives the bytes that are pinned below
 {sources}
-reader: # how a picture becomes an image, wherever it comes from; stored with the model
+reader: # how any picture becomes such an image; stored with the model
   image_size: {image_size} # height and width
   colour: {colour} # grey or rgb
-  resize: {resize} # pad: keep the proportions, with a border; crop: cut off the excess; stretch: distort
-  background: {background} # black or white: for the border, and where a picture is transparent
-  prepare: {prepare} # none; or digit: find ink on any paper, and scale and centre it as in MNIST
-  max_pixels: {max_pixels} # largest number of pixels of a picture
-validation_images: {validation_images} # the source's own: this many at the end of the training images; pinned
+  resize: {resize} # pad: keep the proportions and add a border; crop: cut off the excess; stretch: distort
+  background: {background} # black or white: the colour of the border, and of transparent parts
+  prepare: {prepare} # none; or digit: find ink on any paper, scale and centre it as in MNIST
+  max_pixels: {max_pixels} # the largest number of pixels that a picture may have
+validation_images: {validation_images} # so many of the last training images are the source's own; pinned
 sha256: # of data/raw/NAME.npy, as sha256sum prints it; pinned
 {digests}
-timeout: {timeout} # seconds without a byte before a download attempt is abandoned
+timeout: {timeout} # seconds without receiving data after which a download attempt is given up
 deadline: {deadline} # seconds that a download may take in total, including retries
-retries: {retries} # further attempts if a download fails temporarily, after 1, 2, 4 ... seconds
-max_bytes: {max_bytes} # largest size that any one file may unpack to
+retries: {retries} # further attempts after a temporary failure of a download, after 1, 2, 4 ... seconds
+max_bytes: {max_bytes} # the largest size to which a single file may unpack
 """
 _COMMENTS = {
     "images": "how many it has; pinned",
