@@ -149,8 +149,8 @@ def test_a_file_that_a_server_lost_is_named_where_it_was(tmp_path, monkeypatch):
 
 def test_the_advice_repairs_what_was_found(repository, capsys):
     flip(in_mlruns(repository, "probabilities.npy"))
-    assert "`pipeline verify --repair` mends" in verified(repository, capsys)[1]
-    assert "`pipeline verify --all --repair` mends" in verified(repository, capsys, everything=True)[1]
+    assert "`pipeline verify --repair` fixes" in verified(repository, capsys)[1]
+    assert "`pipeline verify --all --repair` fixes" in verified(repository, capsys, everything=True)[1]
 
 
 SABOTAGE = {
@@ -180,7 +180,7 @@ SABOTAGE = {
     ),
     "a flipped byte in probabilities.npy": (
         lambda repository: flip(repository.probabilities),
-        "reports/probabilities.npy is not what dvc.lock names: an output of evaluate",
+        "reports/probabilities.npy differs from dvc.lock: an output of evaluate",
     ),
     "an exchanged model": (
         lambda repository: shutil.copy(repository.onnx, repository.model),
@@ -194,7 +194,7 @@ SABOTAGE = {
         lambda repository: repository.metrics.write_text(
             repository.metrics.read_text().replace('"test_accuracy": 0.95', '"test_accuracy": 0.99')
         ),
-        "reports/predictions.csv has another accuracy than reports/metrics.json",
+        "reports/predictions.csv and reports/metrics.json have different accuracies",
     ),
     "a cut journal line": (
         lambda repository: os.truncate(path_of(TRACKING, repository, "digits"), 100),
@@ -208,15 +208,15 @@ SABOTAGE = {
     ),
     "a metric set by hand": (
         lambda repository: client(repository).log_metric(own_run(repository), "test_accuracy", 0.99),
-        "is 0.99 in MLflow, and 0.95 in its metrics.json",
+        "is 0.99 in MLflow, but 0.95 in its metrics.json",
     ),
     "the run of the champion was deleted": (
         lambda repository: client(repository).delete_run(own_run(repository)),
-        "champion of digits is of the run smoke-",
+        "champion of digits belongs to the run smoke-",
     ),
     "an alias set by hand": (
         lambda repository: client(repository).delete_registered_model_alias("digits", "champion"),
-        "champion of digits is no version, and the journal says version 1",
+        "champion of digits is no version, but the journal says version 1",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_what_cannot_be_made_again_is_said(repository, capsys):
     code, said = verified(repository, capsys, repair=True)
     assert code == 1
     assert not list((repository.root / "mlruns").rglob("run.json"))
-    assert "MLmodel in MLflow: no copy was found, and no stage makes it: MLflow wrote it." in said
+    assert "MLmodel in MLflow: no copy was found, and no stage can write it again." in said
     assert "run.json: no copy was found, and the run can't be trained again: " in said
 
 
@@ -293,7 +293,7 @@ def test_a_stage_that_would_make_something_else_is_left_alone(repository, capfd)
     repository.dvc_yaml.write_text(yaml.safe_dump(content))
     code, said = verified(repository, capfd, repair=True)
     assert code == 1
-    assert "no copy was found, and train would make another one: its command in dvc.yaml changed" in said
+    assert "no copy was found, and train would make a different one: its command in dvc.yaml changed" in said
     assert not (repository.root / "ran").exists()
     assert repository.model.exists()
 
@@ -319,7 +319,7 @@ def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository,
     assert verified(repository, capsys)[0] == 0
     code, said = verified(repository, capsys, everything=True)
     assert code == 1
-    assert "an object that nothing here names" in said
+    assert "an object that nothing here refers to" in said
 
 
 def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):

@@ -1,1 +1,1 @@
-"""Verification: disk and MLflow, held against the digests that were recorded, and repaired."""
+"""Verification: compare files, MLflow and the registry with the recorded digests, and repair them."""

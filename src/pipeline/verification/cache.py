@@ -1,4 +1,4 @@
-"""DVC's cache and the workspace, held against dvc.lock and the entries of the run cache."""
+"""Check DVC's cache and the workspace against dvc.lock and the entries of the run cache."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pipeline.verification.problems import Problem, digests
 
 @dataclass(frozen=True)
 class Output:
-    """A file that dvc.lock names, or that is in a folder which it names."""
+    """A file that dvc.lock names, or a file in a folder that it names."""
 
     path: str  # in the workspace
     md5: str
@@ -23,7 +23,7 @@ class Output:
 
 
 class Cache:
-    """DVC's cache of a repository."""
+    """The DVC cache of a repository."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -31,14 +31,14 @@ class Cache:
         self.objects = self.root / "files" / "md5"
 
     def place(self, digest: str) -> Path:
-        """Where the object with this MD5 lies; folders have one that ends in .dir."""
+        """Return the path of the object with this MD5, which ends in .dir if it is a folder."""
         return self.objects / digest[:2] / digest[2:]
 
     def locked(self) -> dict[str, list[Output]]:
-        """The outputs in dvc.lock that are cached, with their stages, by digest; those of folders by .dir.
+        """Return the cached outputs in dvc.lock by their digests; those of folders end in .dir.
 
         Raises:
-            PipelineError: dvc.lock or dvc.yaml can't be read.
+            PipelineError: If dvc.lock or dvc.yaml can't be read.
         """
         found: dict[str, list[Output]] = {}
         stages = _read(self.workspace.dvc_lock).get("stages", {})
@@ -50,11 +50,11 @@ class Cache:
         return found
 
     def stages(self) -> list[str]:
-        """The stages of dvc.yaml, each after those whose outputs it reads, as they are written there."""
+        """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
         return list(_read(self.workspace.dvc_yaml).get("stages", {}))
 
     def listed(self, digest: str) -> list[tuple[str, str]]:
-        """The files of a folder, (path in it, MD5); none if its list is missing or damaged."""
+        """Return (path, MD5) for each file in a folder; none if its list is missing or damaged."""
         try:
             content = json.loads(self.place(digest).read_text(encoding="utf-8"))
             return [(file["relpath"], file["md5"]) for file in content]
@@ -62,7 +62,7 @@ class Cache:
             return []
 
     def files(self) -> list[Output]:
-        """Every file that dvc.lock names, those in folders one by one."""
+        """Return all files that dvc.lock names, including each file in a folder."""
         found = []
         for outputs in self.locked().values():
             for output in outputs:
@@ -76,19 +76,24 @@ class Cache:
         return found
 
     def entries(self) -> Iterator[tuple[str, str, str]]:
-        """What past stages came to, as the run cache has it: (digest, path, entry)."""
+        """Yield (digest, path, entry) for each output of a past result, as the run cache names it."""
         for path in sorted((self.root / "runs").glob("*/*/*")):
             try:
                 entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
                 outs = [(out["md5"], out["path"]) for out in entry["outs"]]
             except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-                continue  # DVC's temporary files; a damaged entry is removed when it is looked up
+                continue  # DVC's temporary files, or damaged entries, which DVC removes when it looks them up
             for md5, out in outs:
                 yield md5, out, path.name[:12]
 
 
 def check_cache(cache: Cache, everything: bool) -> list[Problem]:
-    """Whether each object hashes to its name; what dvc.lock names must be there."""
+    """Check that each object has the digest in its name, and that what dvc.lock names exists.
+
+    Args:
+        cache: The cache.
+        everything: Whether to check also the objects that neither dvc.lock nor a past result names.
+    """
     named: dict[str, str] = {}
     stage_of: dict[str, str] = {}
     for digest, outputs in cache.locked().items():
@@ -103,12 +108,12 @@ def check_cache(cache: Cache, everything: bool) -> list[Problem]:
             named.setdefault(md5, f"{path}/{inner} of the past result {entry}")
     if everything:
         for found in cache.objects.glob("??/*"):
-            named.setdefault(found.parent.name + found.name, "an object that nothing here names")
+            named.setdefault(found.parent.name + found.name, "an object that nothing here refers to")
     places = {cache.place(digest): digest for digest in named}
     problems = []
     for place, hashed in digests(places, "md5", "Hashed objects of the cache:").items():
         digest = places[place]
-        # What only past results name may be gone: it is trained again when it is asked for.
+        # Objects that only past results name may be missing: they are made again when needed.
         if hashed == digest.removesuffix(".dir") or (hashed is None and digest not in stage_of):
             continue
         text = f"{place} is {'missing' if hashed is None else 'damaged'}: {named[digest]}."
@@ -118,14 +123,14 @@ def check_cache(cache: Cache, everything: bool) -> list[Problem]:
 
 
 def check_workspace(cache: Cache) -> list[Problem]:
-    """Whether the outputs in the workspace are those that dvc.lock names."""
+    """Check that the outputs in the workspace are those that dvc.lock names."""
     root = cache.workspace.root
     wanted = {root / output.path: output for output in cache.files()}
     problems = []
     for path, found in digests(wanted, "md5", "Hashed files of the workspace:").items():
         output = wanted[path]
         if found != output.md5:
-            how = "is missing" if found is None else "is not what dvc.lock names"
+            how = "is missing" if found is None else "differs from dvc.lock"
             text = f"{output.path} {how}: an output of {output.stage}."
             problems.append(
                 Problem("workspace", text, path, output.path, digest=output.md5, stage=output.stage)
@@ -134,7 +139,7 @@ def check_workspace(cache: Cache) -> list[Problem]:
 
 
 def _unlisted(cache: Cache) -> list[Problem]:
-    """Files that lie in a folder of dvc.lock and that it does not list."""
+    """Find files in the folders of dvc.lock that it does not list."""
     problems = []
     for outputs in cache.locked().values():
         for output in outputs:
@@ -163,10 +168,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         if not isinstance(content, dict):
-            raise TypeError("it is no mapping")  # noqa: TRY301
+            raise TypeError("it is not a mapping")  # noqa: TRY301
     except FileNotFoundError:
         raise PipelineError(
-            f"{path} is missing: `git checkout {path.name}` or `dvc repro` brings it back."
+            f"{path} is missing: `git checkout {path.name}` or `dvc repro` restores it."
         ) from None
     except (OSError, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise PipelineError(

@@ -1,4 +1,4 @@
-"""Left-overs: what processes that were killed leave behind, and nothing needs."""
+"""Leftovers: find and remove temporary files and folders of processes that were killed."""
 
 import re
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
 
 
 def left_overs(workspace: Workspace) -> list[tuple[str, Path]]:
-    """What it is, and where: half-written files, and folders of trials whose process died."""
+    """Return (kind, path) of half-written files, and of the folders of trials whose process died."""
     return [*_temporary(workspace), *_trials(workspace)]
 
 
 def clean(workspace: Workspace, found: list[tuple[str, Path]]) -> None:
-    """Remove them, unless a process has begun to use them meanwhile."""
+    """Remove leftovers, unless a process has started to use them in the meantime."""
     for what, path in found:
         if what == _HALF:
             remove(path)
@@ -39,7 +39,7 @@ def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:
 
 
 def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """What the pipeline has put into its folder; what is in installed packages is theirs."""
+    """Yield the files in .pipeline, except those in the installed packages of environments."""
     for path in workspace.scratch.glob("*"):
         yield path
         yield from path.glob("*" if path.name == "environments" else "**/*")

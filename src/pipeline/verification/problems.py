@@ -1,4 +1,4 @@
-"""What verification finds, and the hashing of many files."""
+"""The problems that verification finds, and the hashing of many files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,26 +11,26 @@ from typing import Literal
 from pipeline.console import track
 
 Area = Literal["cache", "workspace", "run", "mlflow", "registry"]
-_FEW = 100  # files, which take no time
-_THREADS = 8  # hashing lets go of the interpreter, so that threads use all cores
+_FEW = 100  # files, for which no progress bar is needed
+_THREADS = 8  # hashing releases the interpreter lock, so that threads use all cores
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it was recorded."""
+    """Something that differs from what was recorded."""
 
     area: Area
-    text: str  # what is wrong, where, and where it came from
-    path: Path | None = None  # of the file
-    name: str = ""  # of the object in the cache, of the file in the workspace, or among a run's artifacts
-    run: str = ""  # MLflow's id of the run or of the logged model that names the file
-    digest: str = ""  # that the file should have: MD5 in the cache and the workspace, else SHA-256
-    stage: str = ""  # whose output in dvc.lock it is
-    value: float | None = None  # that the metric `name` of `run` should have
+    text: str  # what is wrong, where, and which stage or run it belongs to
+    path: Path | None = None  # the path of the file
+    name: str = ""  # the object in the cache, the file in the workspace, an artifact, a metric or a journal
+    run: str = ""  # MLflow's id of the run or of the logged model that has the file
+    digest: str = ""  # the expected digest of the file: MD5 in cache and workspace, SHA-256 elsewhere
+    stage: str = ""  # the stage that has the file as an output in dvc.lock
+    value: float | None = None  # the expected value of the metric `name` of `run`
 
 
 def digests(paths: Iterable[Path], algorithm: str, description: str) -> dict[Path, str | None]:
-    """The digest of each file, side by side; None: there is no such file."""
+    """Return the digest of each file, computed in parallel; None for files that do not exist."""
     wanted = list(dict.fromkeys(paths))
     shown = track(len(wanted), description) if len(wanted) > _FEW else nullcontext()
     with ThreadPoolExecutor(_THREADS) as threads, shown as progress:

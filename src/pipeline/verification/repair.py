@@ -1,4 +1,4 @@
-"""Repair: what is damaged or missing is made whole from another copy, or made again by its stage."""
+"""Repair what is damaged or missing from another copy, or else make it again."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ from pipeline.verification.rerun import rebuild, results_in, run_again
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_MODEL = "m-"  # the beginning of MLflow's ids of logged models
+_MODEL = "m-"  # the prefix of the ids of logged models in MLflow
 
 
 def repair(
     problems: Sequence[Problem], cache: Cache, tracking: TrackingSection, downloaded: Path
 ) -> list[str]:
-    """Mend what can be mended; a line for each attempt.
+    """Repair what can be repaired, and return a line for each attempt.
 
     Args:
-        problems: that were found.
-        cache: of the repository.
-        tracking: names the store.
-        downloaded: the folder with the artifacts of MLflow that do not lie on this machine.
+        problems: The problems that were found.
+        cache: The cache of the repository.
+        tracking: The settings of MLflow.
+        downloaded: The folder with the artifacts that were downloaded from MLflow.
     """
     lines = []
     known = _by_md5(
@@ -85,7 +85,7 @@ def _by_md5(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -> str:
-    """Make an object of the cache whole, and say from what; empty: a stage has to make it again."""
+    """Restore an object of the cache, and return how; empty if its stage must make it again."""
     assert problem.path
     remove(problem.path)
     if copy := known.get(problem.digest):
@@ -98,11 +98,11 @@ def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -
         return "restored from the workspace's folder"
     if _fetch(problem.digest, cache) and problem.path.is_file():
         return "fetched from the DVC remote"
-    return "" if problem.stage else "removed: that result is trained again when it is asked for"
+    return "" if problem.stage else "removed: that result is made again when it is needed"
 
 
 def _list_of_folder(digest: str, cache: Cache) -> bytes | None:
-    """DVC's list of a folder, made from the folder in the workspace; None: that is not the same."""
+    """Return DVC's list of a folder, made from the workspace, or None if its files have changed."""
     for output in cache.locked()[digest]:
         folder = cache.workspace.root / output.path
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -118,7 +118,7 @@ def _list_of_folder(digest: str, cache: Cache) -> bytes | None:
 
 
 def _fetch(digest: str, cache: Cache) -> bool:
-    """Ask the default remote, if there is one."""
+    """Fetch an object from the default remote, if there is one; return whether that worked."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc_data.hashfile.hash_info import HashInfo
@@ -130,7 +130,7 @@ def _fetch(digest: str, cache: Cache) -> bool:
 
 
 def _restore_file(problem: Problem, cache: Cache) -> str:
-    """Have an output in the workspace again as dvc.lock names it; empty: the cache does not have it."""
+    """Restore an output in the workspace, and return how; empty if the cache does not have it."""
     assert problem.path
     source = cache.place(problem.digest)
     if not source.is_file():
@@ -145,19 +145,19 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def _restore_metrics(problems: Sequence[Problem], cache: Cache, tracking: TrackingSection) -> Iterator[str]:
-    """Have MLflow show metrics as the files of their runs have them."""
+    """Set metrics in MLflow to the values in the files of their runs."""
     if shown := [problem for problem in problems if problem.value is not None]:
         client = open_store(tracking, cache.workspace).client
         for problem in shown:
-            # Now, since MLflow shows the latest value: what was there stays in the metric's history.
+            # MLflow shows the latest value; the wrong one stays in the history of the metric.
             client.log_metric(problem.run, problem.name, problem.value)
-            yield f"{problem.name} in MLflow: restored as metrics.json has it"
+            yield f"{problem.name} in MLflow: restored from metrics.json"
 
 
 def _restore_artifacts(
     problems: Sequence[Problem], cache: Cache, tracking: TrackingSection, downloaded: Path
 ) -> Iterator[str]:
-    """Have MLflow hold files as they were recorded."""
+    """Restore files in MLflow."""
     if not problems:
         return
     client = open_store(tracking, cache.workspace).client
@@ -181,7 +181,7 @@ def _restore_artifacts(
             run = client.get_logged_model(problem.run).source_run_id
             lost.setdefault(str(run), []).append(problem)
         else:
-            yield f"{problem.name} in MLflow: no copy was found, and no stage makes it: MLflow wrote it."
+            yield f"{problem.name} in MLflow: no copy was found, and no stage can write it again."
     for run, parts in lost.items():
         yield from rebuild(run, parts, tracking, cache.workspace, put)
 
@@ -198,7 +198,7 @@ def _send(problem: Problem, source: Path, client: "MlflowClient") -> None:
 
 
 def _outputs(cache: Cache) -> Iterator[Path]:
-    """Files of models/ and reports/, of the workspace and of every past result."""
+    """Yield the files of models/ and reports/ in the workspace and in all past results."""
     yield from results_in(cache.workspace)
     for digest, path, _ in cache.entries():
         if path.startswith(("models/", "reports/")):
@@ -209,7 +209,7 @@ def _outputs(cache: Cache) -> Iterator[Path]:
 
 
 def _restore_journal(name: str, workspace: Workspace, tracking: TrackingSection) -> str:
-    """Have both copies whole; MLflow's can't be changed, so it decides."""
+    """Restore the journal on disk from MLflow's copy, which can't have been changed."""
     path = path_of(tracking, workspace, name)
     damaged = path.with_suffix(".damaged")
     if path.exists():

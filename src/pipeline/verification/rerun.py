@@ -1,4 +1,4 @@
-"""The last way of repair: what is lost is made again, by its stage or by rebuilding its run."""
+"""The last resort of repair: make lost files again, by running their stage or rebuilding their run."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ from pipeline.verification.problems import Problem, digests
 
 
 def run_again(lost: Sequence[Problem], cache: Cache) -> list[str]:
-    """Have the stages make again what has no copy, those to the left first; a line for each lost thing.
+    """Run the stages that made the lost files again, and return a line for each file.
 
-    A stage whose inputs are not those of dvc.lock would make something else, and is left alone.
+    A stage whose inputs differ from dvc.lock would make something else, so it is not run.
     """
     stages = [stage for stage in cache.stages() if stage in {problem.stage for problem in lost}]
     return [line for stage in stages for line in _run(stage, _of(lost, stage), cache)]
@@ -33,20 +33,20 @@ def rebuild(
     workspace: Workspace,
     put: Callable[[Problem, Path], None],
 ) -> list[str]:
-    """Train and evaluate a run of MLflow once more for the files that it lost; a line for each.
+    """Rebuild a run for the files that MLflow lost, and return a line for each file.
 
     Args:
-        run: MLflow's id.
-        lost: its files that have no copy.
-        tracking: says where MLflow is.
-        workspace: the repository's, which is not changed.
-        put: gives MLflow the file at the path.
+        run: MLflow's id of the run.
+        lost: The files that have no copy.
+        tracking: The settings of MLflow.
+        workspace: The repository, which is not changed.
+        put: Sends a file to MLflow.
     """
     names = ", ".join(problem.name for problem in lost)
     try:
         with temporary_folder() as folder:
             origin = origin_in_mlflow(run, tracking, workspace, folder)
-            say(f"No copy of {names}: {origin.label} is trained again ...")
+            say(f"There is no copy of {names}: {origin.label} is trained again ...")
             with rebuilt(origin, workspace) as clone:
                 made = {sha256(path): path for path in results_in(clone)}
                 for problem in lost:
@@ -62,7 +62,7 @@ def rebuild(
 
 
 def results_in(workspace: Workspace) -> Iterator[Path]:
-    """The files of models/ and reports/."""
+    """Yield the files of models/ and reports/."""
     for folder in (workspace.model.parent, workspace.metrics.parent):
         yield from (path for path in folder.rglob("*") if path.is_file())
 
@@ -76,10 +76,10 @@ def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:
         dict.fromkeys(str(problem.path) if problem.area == "cache" else problem.name for problem in lost)
     )
     if changed := _changed_inputs(stage, cache):
-        why = f"no copy was found, and {stage} would make another one: {changed}"
+        why = f"no copy was found, and {stage} would make a different one: {changed}"
     else:
-        say(f"No copy of {', '.join(names)}: {stage} runs again ...")
-        # DVC must not take a damaged file for what it was when it was last looked at.
+        say(f"There is no copy of {', '.join(names)}: {stage} runs again ...")
+        # Otherwise, DVC may take a damaged file for the right one, by its state when it was last hashed.
         for problem in lost:
             if problem.path:
                 remove(problem.path)
@@ -88,7 +88,7 @@ def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:
 
 
 def _changed_inputs(stage: str, cache: Cache) -> str:
-    """Which of the stage's inputs are not those of dvc.lock; empty: none."""
+    """Say which of the stage's inputs differ from dvc.lock; empty if none do."""
     from dvc.repo import Repo
 
     with Repo(str(cache.workspace.root)) as repo, repo.lock:
@@ -101,7 +101,7 @@ def _changed_inputs(stage: str, cache: Cache) -> str:
 
 
 def _repro(stage: str, cache: Cache) -> str:
-    """Run it; what is wrong, if it failed."""
+    """Run the stage, and return an error message; empty if it succeeded."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
     code = subprocess.run(command, cwd=cache.workspace.root, env=os.environ | {"PATH": path}).returncode

@@ -1,4 +1,4 @@
-"""The workspace's run, MLflow's runs and the registry, held against what each says of the others."""
+"""Check that the workspace's run, MLflow's runs and the registry agree with each other."""
 
 import csv
 import functools
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_run(workspace: Workspace) -> list[Problem]:
-    """Whether run.json, the model's two files and the metrics of the workspace belong together."""
+    """Check that run.json, the two model files and the metrics in the workspace belong together."""
     if not workspace.run.exists():
         return []
     try:
@@ -44,7 +44,7 @@ def check_run(workspace: Workspace) -> list[Problem]:
     if workspace.onnx.exists() and not problems:
         about = load(workspace.onnx).description
         if (about.run.id, about.weights_sha256) != (run["id"], result["weights_sha256"]):
-            text = f"models/model.onnx says that it is of the run {about.run.name}, not of {run['name']}."
+            text = f"models/model.onnx belongs to the run {about.run.name}, not to {run['name']}."
             problems.append(Problem("run", text, workspace.onnx))
     return problems + list(_check_metrics(workspace, str(result["weights_sha256"])))
 
@@ -55,13 +55,13 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
     try:
         metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
         if metrics["weights_sha256"] != weights:
-            text = "reports/metrics.json is of other weights than those of models/run.json."
+            text = "reports/metrics.json is about other weights than those in models/run.json."
             yield Problem("run", text, workspace.metrics)
         if workspace.predictions.exists():
             with workspace.predictions.open(encoding="utf-8", newline="") as file:
                 right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
             if abs(sum(right) / len(right) - metrics["test_accuracy"]) > 1e-9:
-                text = "reports/predictions.csv has another accuracy than reports/metrics.json."
+                text = "reports/predictions.csv and reports/metrics.json have different accuracies."
                 yield Problem("run", text, workspace.predictions)
     except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
         yield Problem("run", f"reports/ is damaged ({error!r}).", workspace.metrics)
@@ -70,19 +70,19 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
 def check_mlflow(
     tracking: TrackingSection, workspace: Workspace, folder: Path, everything: bool
 ) -> tuple[list[Problem], int]:
-    """Whether each run in MLflow, and each model, has the files that it names, byte for byte.
+    """Check that the runs and models in MLflow have the files that were recorded, byte for byte.
 
     Args:
-        tracking: names the store.
-        workspace: the repository.
-        folder: for what is downloaded: of the workspace's run, or of all.
-        everything: download also what is not on this machine and not of the workspace's run.
+        tracking: The settings of MLflow.
+        workspace: The repository.
+        folder: The folder for downloaded files.
+        everything: Whether to download the files of all runs, and not only those of the workspace's run.
 
     Returns:
         The problems, and the number of files that were hashed.
 
     Raises:
-        MlflowException: the store can't be reached.
+        MlflowException: If the store can't be reached.
     """
     client = open_store(tracking, workspace).client
     own = read_run(workspace.run)["id"] if workspace.run.exists() else None
@@ -103,9 +103,9 @@ def check_mlflow(
 
 
 def _metrics_shown(stored: Stored) -> Iterator[Problem]:
-    """Metrics of an evaluation that MLflow shows otherwise than the file of the run has them."""
+    """Find metrics of an evaluation that differ between MLflow and the file of the run."""
     run, path = stored.run, stored.folder / "metrics.json"
-    # A file that is not as recorded says nothing; nor does one of a run whose reports are still under way.
+    # A damaged file proves nothing, nor does a run whose reports have not been sent completely.
     if REPORTS_TAG not in run.data.tags or not path.is_file() or "metrics.json" in stored.broken_names:
         return
     for key, value in results_in(path).items():
@@ -113,15 +113,15 @@ def _metrics_shown(stored: Stored) -> Iterator[Problem]:
         if shown is None or not math.isclose(shown, value, rel_tol=1e-9):
             said = "missing" if shown is None else f"{shown:g}"
             text = f"{key} of the run {run.info.run_name} is {said} in MLflow, "
-            text += f"and {value:g} in its metrics.json."
+            text += f"but {value:g} in its metrics.json."
             yield Problem("mlflow", text, name=key, run=run.info.run_id, value=value)
 
 
 def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Problem]:
-    """Whether registered versions are their runs' models, journals are whole, and aliases follow them.
+    """Check that registered versions are the models of their runs, and that aliases agree with the journals.
 
     Raises:
-        MlflowException: the store can't be reached.
+        MlflowException: If the store can't be reached.
     """
     client = open_store(tracking, workspace).client
     names = {model.name for model in client.search_registered_models()}
@@ -140,16 +140,16 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
             if found is None or str(found.version) != entry.version:
                 where = f"version {found.version}" if found else "no version"
                 text = (
-                    f"{alias} of {name} is {where}, and the journal says version {entry.version}: the next "
+                    f"{alias} of {name} is {where}, but the journal says version {entry.version}: the next "
                 )
                 text += "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
-                # Without the name, by which a repair would take the journal, which is whole, for damaged.
+                # Without a name, which would tell `repair` to restore the journal: that is not damaged.
                 problems.append(Problem("registry", text))
             run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
             if run and run.info.lifecycle_stage == "deleted":
                 text = (
-                    f"{alias} of {name} is of the run {run.info.run_name}, which was deleted in MLflow: "
-                    f"`mlflow runs restore --run-id {run.info.run_id}` brings it back."
+                    f"{alias} of {name} belongs to the run {run.info.run_name}, which was deleted in MLflow: "
+                    f"`mlflow runs restore --run-id {run.info.run_id}` restores it."
                 )
                 problems.append(Problem("registry", text))
     return problems
@@ -159,10 +159,10 @@ def _versions(client: "MlflowClient", versions: Versions) -> Iterator[Problem]:
     for version in versions.all():
         what = f"Version {version.version} of {versions.name}"
         if MODEL_FILE_TAG not in version.tags:
-            continue  # somebody registered it by other means
+            continue  # It was not registered by `pipeline promote`.
         run = unless_missing(functools.partial(client.get_run, version.run_id))
         if run is None:
-            yield Problem("registry", f"{what} is of a run that MLflow does not have: {version.run_id}.")
+            yield Problem("registry", f"{what} belongs to a run that MLflow does not have: {version.run_id}.")
             continue
         model = logged_model_of(client, run.info.experiment_id, version.run_id)
         source = f"models:/{model.model_id}" if model else ""

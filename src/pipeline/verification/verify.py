@@ -1,4 +1,4 @@
-"""verify: what is recorded, held against what is there; repaired and cleaned up if that is asked for."""
+"""`pipeline verify`: compare what exists with what was recorded; optionally repair it and clean up."""
 
 import tempfile
 import time
@@ -16,12 +16,12 @@ from pipeline.verification.problems import Problem
 from pipeline.verification.repair import repair
 from pipeline.verification.runs import check_mlflow, check_registry, check_run
 
-BROKEN = 1  # the exit code if something does not hold
+BROKEN = 1  # the exit code if something is not as recorded
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `verify` is asked to do."""
+    """The options of `pipeline verify`."""
 
     everything: bool = False
     repair: bool = False
@@ -29,10 +29,10 @@ class Wanted:
 
 
 def verify(workspace: Workspace, tracking: TrackingSection, wanted: Wanted) -> int:
-    """Check, say what is found, and give the exit code: 0 all holds, 1 something does not.
+    """Check everything, print the problems, and return the exit code: 0 if there are none, else 1.
 
     Raises:
-        PipelineError: dvc.lock can't be read, or MLflow can't be reached.
+        PipelineError: If dvc.lock can't be read, or MLflow can't be reached.
     """
     cache = Cache(workspace)
     with failing_in_sentences(tracking, workspace), tempfile.TemporaryDirectory() as folder:
@@ -45,8 +45,8 @@ def verify(workspace: Workspace, tracking: TrackingSection, wanted: Wanted) -> i
         say(line)
     if problems:
         command = "pipeline verify --all --repair" if wanted.everything else "pipeline verify --repair"
-        advice = "" if wanted.repair else f" `{command}` mends what it can."
-        say(f"{count(len(problems), 'thing')} not as recorded.{advice}")
+        advice = "" if wanted.repair else f" `{command}` fixes what it can."
+        say(f"{count(len(problems), 'problem')} found.{advice}")
         return BROKEN
     say("Everything is as recorded.")
     return 0
@@ -75,9 +75,9 @@ def _check(cache: Cache, tracking: TrackingSection, folder: Path, everything: bo
 def _left(workspace: Workspace, remove: bool) -> Iterator[str]:
     found = left_overs(workspace)
     for what, path in found:
-        yield f"Left over: {path}, {what}."
+        yield f"Left over: {path} ({what})."
     if found and remove:
         clean(workspace, found)
-        yield f"Removed {count(len(found), 'left-over')}."
+        yield f"Removed {count(len(found), 'leftover')}."
     elif found:
-        yield "`pipeline verify --clean` removes what is left over."
+        yield "`pipeline verify --clean` removes leftovers."
