@@ -94,7 +94,7 @@ def test_what_one_machine_promotes_another_rolls_back_and_verifies(server, machi
     assert "Registered models: as recorded" in said
     client(server.uri).set_registered_model_alias("shared", "champion", "2")
     assert verify(with_dvc(other), at(server.uri), Wanted()) == 1
-    assert "champion of shared is version 2, and the journal says version 1" in capsys.readouterr().out
+    assert "champion of shared is version 2, but the journal says version 1" in capsys.readouterr().out
 
 
 def with_dvc(machine):
@@ -121,7 +121,7 @@ def test_a_server_that_dies_before_the_alias_is_set_leaves_what_the_same_command
     proxy.victim = -server.process.pid
     with (
         proxy.breaking(step.replace(" ", f" {API}"), how),
-        pytest.raises(PipelineError, match="the same command goes on from there"),
+        pytest.raises(PipelineError, match="the same command continues from there"),
     ):
         give(proxy.uri, machines[0], "good", name)
     server.process.wait()
@@ -143,7 +143,7 @@ def test_of_two_machines_that_promote_at_once_one_is_told_to_go_on_after_the_oth
 
     assert together(*(partial(action, run) for run in runs)) == [0, 0]
     said = {run: (tmp_path / run).read_text() for run in runs}
-    [first] = [run for run in runs if "is champion of at once now" in said[run]]
+    [first] = [run for run in runs if "is now champion of at once" in said[run]]
     [second] = [run for run in runs if "Run the same command again" in said[run]]
     give(proxy.uri, runs[second], second, "at once")
     version, versions, [(nothing, before), (after, last)] = state(proxy.uri, runs[first], "at once")

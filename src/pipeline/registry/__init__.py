@@ -1,1 +1,1 @@
-"""Registry: which model the users get, the gate before that, a record of every change, and a way back."""
+"""Registry: promote models to users through a gate, record every change in a journal, and roll back."""

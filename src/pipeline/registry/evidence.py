@@ -1,4 +1,4 @@
-"""Evidence: what a run reached and what its files are, as the gate judges it."""
+"""Evidence: collect what the gate needs to know about a run, its results and its files."""
 
 import csv
 import time
@@ -35,19 +35,19 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run with its files at hand."""
+    """A run in MLflow, with local copies of its files."""
 
     client: "MlflowClient"
     stored: Stored
 
     @property
     def run(self) -> "Run":
-        """As MLflow has it."""
+        """The run in MLflow."""
         return self.stored.run
 
     @property
     def name(self) -> str:
-        """What MLflow calls the run."""
+        """The name of the run in MLflow."""
         return str(self.run.info.run_name)
 
     @property
@@ -57,20 +57,20 @@ class Evidence:
 
     @property
     def model(self) -> "LoggedModel":
-        """As MLflow has it.
+        """The logged model in MLflow.
 
         Raises:
-            PipelineError: it does not.
+            PipelineError: If MLflow does not have it.
         """
         if self.stored.model is None:
             raise PipelineError(
-                f"MLflow has no model of the run {self.name}: `pipeline sync` sends what it lacks."
+                f"MLflow has no model of the run {self.name}: `pipeline sync` sends what is missing."
             )
         return self.stored.model
 
     @property
     def card(self) -> str:
-        """What people read at a version of the model."""
+        """The description of the model's version in the registry: its model card, if there is one."""
         path = self.stored.folder / "model_card.md"
         if path.is_file():
             return path.read_text(encoding="utf-8")
@@ -79,20 +79,20 @@ class Evidence:
 
     @property
     def test(self) -> str:
-        """The digest of the test split that it was evaluated on."""
+        """The digest of the test split that the model was evaluated on."""
         return str(self.run.data.tags.get(TEST_TAG, "unknown"))
 
     @property
     def onnx(self) -> Path:
-        """The model's file as it is served.
+        """The path of the ONNX file.
 
         Raises:
-            PipelineError: MLflow has none.
+            PipelineError: If MLflow does not have it.
         """
         found = self.stored.model_file(".onnx")
         if found is None:
             raise PipelineError(
-                f"MLflow has no ONNX file of the run {self.name}: it is from before there was one."
+                f"MLflow has no ONNX file of the run {self.name}: it was trained before there were any."
             )
         return found
 
@@ -107,17 +107,17 @@ class Evidence:
 
     @property
     def bins(self) -> int:
-        """Of its calibration error."""
+        """The number of bins of the calibration error."""
         return int(self.run.data.params.get("evaluate.calibration_bins", _DEFAULT_BINS))
 
     def judged(self) -> Judged:
-        """What the model said of the test images when it was evaluated.
+        """Read the model's predictions for the test images, made when it was evaluated.
 
         Raises:
-            PipelineError: it was not evaluated, or what it said is damaged.
+            PipelineError: If the run was not evaluated, or the predictions are damaged.
         """
         if REPORTS_TAG not in self.run.data.tags:
-            raise PipelineError(f"The run {self.name} was not evaluated: it has no results.")
+            raise PipelineError(f"The run {self.name} has no results: it was not evaluated.")
         path, classes = self.stored.folder / "predictions.csv", self.classes
         number = {name: index for index, name in enumerate(classes)}
         try:
@@ -128,11 +128,13 @@ class Evidence:
             )
             confidence = np.array([float(row["confidence"]) for row in rows])
         except (OSError, ValueError, KeyError) as error:
-            raise PipelineError(f"{path} holds no predictions ({error!r}): run `pipeline sync`.") from None
+            raise PipelineError(
+                f"{path} has no valid predictions ({error!r}): run `pipeline sync`."
+            ) from None
         return Judged(self.name, classes, labels, predicted, confidence, self.bins)
 
     def facts(self, repository: Workspace) -> Facts:
-        """What else is known; the time of a prediction is measured now."""
+        """Collect the facts about the run besides its predictions; the latency is measured now."""
         tags, path = self.run.data.tags, self.onnx
         commit = tags.get("git.commit", "unknown")
         weights = str(tags.get("pipeline.weights_sha256", "unknown"))[:12]
@@ -147,17 +149,22 @@ class Evidence:
             problems=self.stored.problems,
             occasions=sum(f"weights {weights}" in summary for summary in occasions),
             megabytes=path.stat().st_size / 1e6,
-            # A damaged file may not even load.
+            # Don't load a damaged file.
             milliseconds=None if self.stored.problems else _milliseconds(path),
         )
 
 
 def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
-    """The evidence of a training, by the pipeline's id of it.
+    """Find a training in MLflow and fetch its files.
+
+    Args:
+        identity: The pipeline's id of the training.
+        client: The client of the store.
+        folder: The folder for downloaded files.
 
     Raises:
-        PipelineError: MLflow does not have it.
-        MlflowException: the store can't be reached.
+        PipelineError: If MLflow has no such run.
+        MlflowException: If the store can't be reached.
     """
     runs = [
         run
@@ -165,33 +172,36 @@ def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
         if EVALUATION_TAG not in run.data.tags
     ]
     if not runs:
-        raise PipelineError(f"MLflow has no run with the id {identity}: `pipeline sync` sends what it lacks.")
+        raise PipelineError(
+            f"MLflow has no run with the id {identity}: `pipeline sync` sends what is missing."
+        )
     return Evidence(client, fetch(client, runs[0], folder))
 
 
 def evaluate(model: Evidence, test: str, workspace: Workspace) -> Judged:
-    """What a model says of other test images than those that it was evaluated on.
+    """Return a model's predictions for other test images than those that it was evaluated on.
 
     Args:
-        model: of which the ONNX file is asked.
-        test: the digest of the test split.
-        workspace: that has the images in data/processed.
+        model: The model, whose ONNX file is used.
+        test: The digest of the test split.
+        workspace: The workspace that has these images in data/processed.
 
     Raises:
-        PipelineError: the workspace has others, or the model is of others' shape or classes.
+        PipelineError: If the workspace has other images, or the model takes images of another shape or has
+            other classes. The message continues the gate's line about the test images.
     """
     dataset = read_dataset(workspace)
     if describe_split(dataset, "test")["sha256"] != test:
         raise PipelineError(
-            "others, and those of the candidate are not in data/processed: `dvc repro` with its "
-            "configuration puts them there"
+            "different, and the candidate's are not in data/processed: run `dvc repro` with the candidate's "
+            "configuration"
         )
     classifier = load(model.onnx)
     about = classifier.description
     if (about.classes, about.image_shape) != (tuple(dataset.classes), tuple(dataset.image_shape)):
         raise PipelineError(
-            f"others: {model.name} knows images of shape {about.image_shape} in {len(about.classes)} "
-            "classes, and can't be asked. Promote under another --name"
+            f"different: {model.name} takes images of shape {about.image_shape} and has {len(about.classes)} "
+            "classes, so it can't be evaluated on these. Promote under another --name"
         )
     refuse_damaged_splits(workspace, dataset, "test")
     images, labels = read_split(workspace, "test")
@@ -210,10 +220,10 @@ def evaluate(model: Evidence, test: str, workspace: Workspace) -> Judged:
 def members(
     slices: Mapping[str, tuple[str, ...] | str], judged: Judged, repository: Workspace
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which test images each slice of conf/promotion has: bool (n,), at least one true.
+    """Return the test images in each slice of conf/promotion, as bool (n,) with at least one true value.
 
     Raises:
-        PipelineError: a class or a number does not exist, a file can't be read, or a slice is empty.
+        PipelineError: If a class or image number does not exist, a file can't be read, or a slice is empty.
     """
     return {name: _members(name, of, judged, repository) for name, of in slices.items()}
 
@@ -225,27 +235,27 @@ def _members(
     if isinstance(of, str):
         path = (repository.root / of).resolve()
         if not path.is_relative_to(repository.root.resolve()):
-            raise PipelineError(f"{key}: {of} is outside of the project.")
+            raise PipelineError(f"{key}: {of} is outside the project.")
         try:
             numbers = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], np.int64)
         except (OSError, ValueError) as error:
-            raise PipelineError(f"{key}: {of} is no list of numbers of test images: {error}") from None
+            raise PipelineError(f"{key}: {of} is not a list of test image numbers: {error}") from None
         if ((numbers < 0) | (numbers >= len(found))).any():
-            raise PipelineError(f"{key}: {of} has numbers outside of 0 to {len(found) - 1:,}.")
+            raise PipelineError(f"{key}: {of} has numbers that are not from 0 to {len(found) - 1:,}.")
         found[numbers] = True
     else:
         if unknown := sorted(set(of) - set(judged.classes)):
             raise PipelineError(
-                f"{key}: there is no class {unknown[0]!r}; there are {', '.join(judged.classes)}."
+                f"{key}: there is no class {unknown[0]!r}; the classes are {', '.join(judged.classes)}."
             )
         found = np.isin(judged.labels, [judged.classes.index(one) for one in of])
     if not found.any():
-        raise PipelineError(f"{key} has no test image.")
+        raise PipelineError(f"{key} contains no test images.")
     return found
 
 
 def _milliseconds(path: Path) -> float:
-    """The median time of a prediction of one image, in one thread."""
+    """Measure the median time to predict one image in one thread."""
     classifier = load(path, fast=True)
     image = np.zeros((1, *classifier.description.image_shape), np.uint8)
     seconds = []

@@ -1,4 +1,4 @@
-"""The gate: what a model must meet before users get it, each as required and found."""
+"""The gate: the checks that a model must pass before users get it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non
 
 @dataclass(frozen=True)
 class Check:
-    """One of the gate's questions."""
+    """One of the gate's checks, with what is required and what was found."""
 
     name: str
     required: str
@@ -22,15 +22,15 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a model said of the n test images.
+    """A model's predictions for the n test images.
 
     Args:
-        name: of its run.
-        classes: the names of the classes.
-        labels: int (n,), the true classes' indices.
-        predicted: int (n,), those of the model.
+        name: The name of the model's run.
+        classes: The names of the classes.
+        labels: int (n,), the indices of the true classes.
+        predicted: int (n,), the indices of the predicted classes.
         confidence: float (n,), the probabilities of the predicted classes.
-        bins: of the calibration error.
+        bins: The number of bins of the calibration error.
     """
 
     name: str
@@ -42,25 +42,25 @@ class Judged:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Bool (n,), whether each image was taken for what it is."""
+        """Whether each prediction is right, bool (n,)."""
         equal: NDArray[np.bool_] = self.labels == self.predicted
         return equal
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the candidate besides its answers."""
+    """What is known about the candidate besides its predictions."""
 
     status: str  # of its run in MLflow
-    commit: str  # unknown, or the digest
+    commit: str  # the digest, or "unknown"
     is_in_git: bool
-    dirty: str  # true, false or unknown
+    dirty: str  # "true", "false" or "unknown"
     has_patch: bool
-    files: int  # that were checked
-    problems: Sequence[str]  # with these files
-    occasions: int  # on which it was trained with its weights
+    files: int  # number of files that were checked
+    problems: Sequence[str]  # found in these files
+    occasions: int  # number of trainings that gave these weights
     megabytes: float
-    milliseconds: float | None  # for one image; None: not measured
+    milliseconds: float | None  # for one image; None if not measured
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Champion:
     """The version that users have now."""
 
     version: str
-    judged: Judged | None  # None: it can't be compared, for `reason`
-    reason: str = ""
-    evaluated_now: bool = False  # on the candidate's test images, since its own were others
+    judged: Judged | None  # None if it can't be compared
+    reason: str = ""  # why it can't be compared
+    evaluated_now: bool = False  # on the candidate's test images, because its own were different
 
 
 def check(
@@ -80,14 +80,14 @@ def check(
     slices: Mapping[str, NDArray[np.bool_]],
     settings: PromotionSection,
 ) -> list[Check]:
-    """All checks, in the order in which they are shown.
+    """Run all checks, and return them in the order in which they are shown.
 
     Args:
-        candidate: the model's answers.
-        facts: what else is known of it.
-        champion: that it would replace; None: it is the first one.
-        slices: by their names, bool (n,), which of the test images they have.
-        settings: what is asked for.
+        candidate: The predictions of the candidate.
+        facts: What else is known about the candidate.
+        champion: The version that it would replace; None if there is none yet.
+        slices: The test images in each slice, by name, bool (n,).
+        settings: The limits.
     """
     return [
         Check("run", "finished and evaluated", facts.status.lower(), facts.status == "FINISHED"),
@@ -132,12 +132,12 @@ def _answers(
         yield _better_than_a_constant(candidate, settings)
         return
     if champion.judged is None:
-        yield Check("test images", f"those of version {champion.version}", champion.reason, False)
+        yield Check("test images", f"the same as version {champion.version}", champion.reason, False)
         return
     yield Check(
         "test images",
-        f"those of version {champion.version}",
-        "others: it was evaluated on these now" if champion.evaluated_now else "the same",
+        f"the same as version {champion.version}",
+        "different: the champion was evaluated on these now" if champion.evaluated_now else "the same",
         True,
     )
     yield _accuracy(candidate, champion.judged, settings)
@@ -170,7 +170,7 @@ def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -
             pair.p < settings.level and pair.only_first > pair.only_second,
         )
     found = non_inferiority(candidate.right, champion.right, settings.margin, settings.level)
-    # What equal models that never disagree would reach.
+    # The result of two equal models that never disagree.
     every = np.ones_like(candidate.right)
     passed = found.p < settings.level
     hopeless = (
@@ -200,7 +200,7 @@ def _calibration(candidate: Judged, champion: Judged, settings: PromotionSection
 
 
 def _recall(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
-    """The class that fell most among those whose fall counts, or else among all."""
+    """Check the class whose recall fell most: of those that fell too far, or else of all."""
     falls = []
     present = [index for index in range(len(candidate.classes)) if (candidate.labels == index).any()]
     for index in present:
@@ -211,7 +211,7 @@ def _recall(candidate: Judged, champion: Judged, settings: PromotionSection) -> 
     members = candidate.labels == index
     return Check(
         "recall of classes",
-        f"at most {100 * settings.max_recall_fall:g} points less of any, or within chance",
+        f"at most {100 * settings.max_recall_fall:g} points less for any, or within chance",
         f"{candidate.classes[index]}: {_percent(candidate.right[members])} against "
         f"{_percent(champion.right[members])}{_chance(p)}",
         not counts,
@@ -239,9 +239,9 @@ def _slice(
 def _fall(
     members: NDArray[np.bool_], allowed: float, tests: int, candidate: Judged, champion: Judged
 ) -> tuple[float, float]:
-    """By how much fewer of some images are right, and how likely by chance; 1 if it is allowed.
+    """Return how far the accuracy on some images fell, and the p-value of that; 1 if the fall is allowed.
 
-    The chance is corrected for the number of `tests` (Bonferroni): some class of many always falls.
+    The p-value is corrected for the number of `tests` (Bonferroni): of many classes, some always fall.
     """
     new, old = candidate.right[members], champion.right[members]
     fell = float(old.mean() - new.mean())
@@ -261,7 +261,7 @@ def _reproduced(facts: Facts, settings: PromotionSection) -> Iterator[Check]:
 
 
 def _chance(p: float) -> str:
-    """How likely chance is, where that decides."""
+    """Show a p-value, if it decided the check."""
     return f" ({show_p(p)})" if p < 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""The history of a registered model's aliases, and the gate's table, for people."""
+"""Show the history of a registered model's aliases, and the gate's checks, as tables."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,28 +17,28 @@ _COLUMNS = ("#", "when (UTC)", "who", "alias", "version", "run", "how", "reason"
 
 
 def history(name: str | None, tracking: TrackingSection, repository: Workspace) -> list[str]:
-    """The lines to show of a registered model, the latest change last.
+    """Return the lines that show the history of a registered model, the latest change last.
 
     Args:
-        name: of the registered model; None: that of the data set of the run in `repository`.
-        tracking: names the store.
-        repository: whose store it is, if it is a local one.
+        name: The registered model; None for the one named after the data set of the run in `repository`.
+        tracking: The settings of MLflow.
+        repository: The repository, which has the store if that is local.
 
     Raises:
-        PipelineError: the journal is damaged, or MLflow can't be reached.
+        PipelineError: If the journal is damaged, or MLflow can't be reached.
     """
     name = name or read_run(repository.run)["data"]["name"]
     with failing_in_sentences(tracking, repository):
         journal = open_journal(name, tracking, repository)
         versions = Versions(open_store(tracking, repository).client, name)
         if not journal.entries:
-            return [f"No version of {name} was ever promoted: `pipeline promote`."]
+            return [f"No version of {name} was ever promoted: `pipeline promote` does that."]
         rows = [_row(entry) for entry in journal.entries]
         return [*table(_COLUMNS, rows), "", *_now(journal.entries, versions)]
 
 
 def checks_table(checks: Sequence[Check]) -> list[str]:
-    """The lines of the gate's table."""
+    """Return the lines of a table of the gate's checks."""
     rows = [(found.name, found.required, found.found, "yes" if found.passed else "NO") for found in checks]
     return table(("check", "required", "found", "passed"), rows)
 
@@ -50,7 +50,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _now(entries: Sequence[Entry], versions: Versions) -> Iterator[str]:
-    """Where each alias is in MLflow, held against the journal."""
+    """Yield a line about each alias: its version in MLflow, compared with the journal."""
     last = {entry.alias: entry for entry in entries}
     for alias, entry in last.items():
         found = versions.at(alias)

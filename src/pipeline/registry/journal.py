@@ -1,9 +1,10 @@
-"""The journal of a registered model: which version its aliases were given to, when, by whom and why.
+"""The journal of a registered model: which version got each alias, when, from whom and why.
 
-It is a list of JSON lines, each with the SHA-256 of the line before it, and it is kept twice. In MLflow each
-line is a param of one run: a param can't be changed, and of two processes that write the same one, on
-whichever machines, one is refused. On disk it is a file in `.pipeline/promotions`, which restores the run.
-The file is not in git: it describes the tracking server, which all branches of all clones share.
+It consists of JSON lines, each with the SHA-256 of the line before it, and there are two copies of it. In
+MLflow, each line is a param of one run. A param can't be changed, so if two processes on any machines write
+the same line, one of them is refused. On disk, the journal is a file in `.pipeline/promotions`, from which
+the run can be restored. The file is not in git, because it describes the tracking server, which all branches
+of all clones share.
 """
 
 import hashlib
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import RegisteredModel
 
-EXPERIMENT = "promotions"  # in MLflow, so that the runs of journals are not among trainings
+EXPERIMENT = "promotions"  # in MLflow, to keep the runs of journals apart from trainings
 JOURNAL_TAG = "pipeline.journal"
-_FIRST = 64 * "0"  # in the place of a digest
+_FIRST = 64 * "0"  # instead of a digest, in the first line
 _LONGEST = 6000  # characters of a param
 
 
 class BrokenError(PipelineError):
-    """A line of the journal is missing, was changed, or is no line of it."""
+    """A line of the journal is missing, damaged, or was changed."""
 
 
 class TakenError(PipelineError):
-    """Another process has just written the line with this number."""
+    """Another process has already written the line with this number."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Entry:
     who: str
     action: Literal["promote", "rollback"]
     alias: str
-    before: str | None  # the version that had the alias
+    before: str | None  # the version that had the alias, if any
     version: str
     run: str  # the name of the run whose model the version is
-    run_id: str  # the pipeline's
+    run_id: str  # the pipeline's id of that run
     model_sha256: str
     forced: bool = False
     reason: str = ""
@@ -60,19 +61,19 @@ class Entry:
     previous: str = _FIRST  # the SHA-256 of the line before
 
     def dump(self) -> str:
-        """A line of JSON, without its end."""
+        """Return the entry as a line of JSON, without a line break."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
 
 def parse(lines: Sequence[str], where: str) -> list[Entry]:
-    """The entries of a journal.
+    """Parse the lines of a journal, and check their chain of digests.
 
     Args:
-        lines: as `Entry.dump` wrote them.
-        where: what holds them, for the message.
+        lines: The lines, as written by `Entry.dump`.
+        where: The name of the copy, for messages.
 
     Raises:
-        BrokenError: the chain is not whole.
+        BrokenError: If a line is damaged, or the chain is broken.
     """
     entries: list[Entry] = []
     previous = _FIRST
@@ -89,30 +90,30 @@ def parse(lines: Sequence[str], where: str) -> list[Entry]:
 
 
 def common(on_disk: Sequence[str], in_mlflow: Sequence[str], where: str) -> list[str]:
-    """The longer of two copies of a journal, one of which must be the beginning of the other.
+    """Return the longer of two copies of a journal, after checking that it begins with the shorter one.
 
     Raises:
-        BrokenError: they differ.
+        BrokenError: If the copies differ.
     """
     for number, (one, other) in enumerate(zip(on_disk, in_mlflow, strict=False), 1):
         if one != other:
-            raise BrokenError(f"Line {number} of {where} is not what MLflow has.")
+            raise BrokenError(f"Line {number} of {where} differs from the copy in MLflow.")
     return list(on_disk if len(on_disk) > len(in_mlflow) else in_mlflow)
 
 
 class Journal:
-    """The journal of one registered model, in a store and beside it."""
+    """The journal of one registered model, with its copies in MLflow and on disk."""
 
     def __init__(self, store: Store, path: Path, name: str) -> None:
-        """Open it, and complete the copy that lacks lines.
+        """Open the journal, and add the lines that one copy lacks.
 
         Args:
-            store: opened with the experiment `EXPERIMENT`.
-            path: of the copy on disk.
-            name: of the registered model.
+            store: The store, opened with the experiment `EXPERIMENT`.
+            path: The copy on disk.
+            name: The name of the registered model.
 
         Raises:
-            BrokenError: a copy is damaged, or they differ.
+            BrokenError: If a copy is damaged, or the copies differ.
         """
         self._store, self._path, self.name = store, path, name
         self._run = find_run(store, name)
@@ -124,12 +125,12 @@ class Journal:
         self._complete(len(on_disk), len(in_mlflow))
 
     def last(self, alias: str) -> Entry | None:
-        """The latest entry of an alias."""
+        """Return the latest entry of an alias, or None if there is none."""
         return next((entry for entry in reversed(self.entries) if entry.alias == alias), None)
 
     @property
     def next(self) -> dict[str, Any]:
-        """What an entry that is to be written has: `number`, `time` and `previous`."""
+        """The fields `number`, `time` and `previous` of the next entry."""
         from datetime import UTC, datetime
 
         previous = hashlib.sha256(self._lines[-1].encode()).hexdigest() if self._lines else _FIRST
@@ -137,15 +138,16 @@ class Journal:
         return {"number": len(self._lines) + 1, "time": time, "previous": previous}
 
     def append(self, entry: Entry) -> None:
-        """Write an entry that follows all others.
+        """Add an entry to the end of both copies.
 
         Raises:
-            TakenError: another process wrote that line first; `Journal` reads it.
+            PipelineError: If the entry is too long.
+            TakenError: If another process wrote a line first; open the journal again to read it.
         """
         line = entry.dump()
         if len(line) > _LONGEST:
             raise PipelineError(
-                f"The entry has {len(line):,} characters, {_LONGEST:,} fit: shorten --reason."
+                f"The entry has {len(line):,} characters, but the limit is {_LONGEST:,}: shorten --reason."
             )
         self._send(entry.number, line)
         self._lines.append(line)
@@ -170,14 +172,15 @@ class Journal:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             raise TakenError(
-                f"Another promotion of {self.name} was recorded meanwhile: nothing was changed by this one. "
+                f"Another promotion of {self.name} was recorded in the meantime; this one changed nothing. "
                 "Run the same command again."
             ) from None
 
     def begin(self) -> None:
-        """Have a run in MLflow for the lines, the same one for all machines.
+        """Create the registered model and the run for the lines in MLflow, unless they exist.
 
-        It is named by a tag that the registered model is created with, as only one machine can create that.
+        All machines use the same run: the registered model is created with a tag that names it, and only
+        one machine can create the model.
         """
         from mlflow.exceptions import MlflowException
 
@@ -208,18 +211,18 @@ class Journal:
 
 
 def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> list[Entry]:
-    """The entries of both copies of a journal; nothing is written.
+    """Check both copies of a journal without writing anything, and return the entries.
 
     Raises:
-        BrokenError: one is damaged, they differ, or MLflow lacks lines that the disk has.
-        MlflowException: the store can't be reached.
+        BrokenError: If a copy is damaged, the copies differ, or MLflow lacks lines that the disk has.
+        MlflowException: If the store can't be reached.
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), workspace)
     path = path_of(tracking, workspace, name)
     on_disk, in_mlflow = read_lines(path), lines_of(_named_run(store, name))
     parse(on_disk, str(path))
     entries = parse(in_mlflow, f"the journal of {name} in MLflow")
-    # Other clones may have written more.
+    # It is not an error if the copy on disk lacks lines: other clones may have written them.
     if len(common(on_disk, in_mlflow, str(path))) > len(in_mlflow):
         lost = len(on_disk) - len(in_mlflow)
         raise BrokenError(
@@ -230,7 +233,7 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
 
 
 def find_run(store: Store, name: str) -> "Run | None":
-    """The run in MLflow that holds the journal; one that somebody deleted is brought back."""
+    """Find the run in MLflow that holds the journal; if it was deleted, restore it."""
     run = _named_run(store, name)
     if run and run.info.lifecycle_stage == "deleted" and run.data.params:
         store.client.restore_run(run.info.run_id)
@@ -240,12 +243,12 @@ def find_run(store: Store, name: str) -> "Run | None":
 
 
 def registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
-    """The registered model with this name, if there is one."""
+    """Return the registered model with this name, or None if there is none."""
     return unless_missing(lambda: client.get_registered_model(name))
 
 
 def _named_run(store: Store, name: str) -> "Run | None":
-    """The run that the registered model names, or else the first one that is a journal of it."""
+    """Find the run that the registered model names, or else the first run with its journal."""
     model = registered_model(store.client, name)
     named = model.tags.get(JOURNAL_TAG) if model else None
     run = unless_missing(lambda: store.client.get_run(named)) if named else None
@@ -253,28 +256,28 @@ def _named_run(store: Store, name: str) -> "Run | None":
 
 
 def lines_of(run: "Run | None") -> list[str]:
-    """The lines that MLflow has, in order."""
+    """Return the lines in a run of MLflow, in order."""
     params = run.data.params if run else {}
     return [params[key] for key in sorted(params)]
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines on disk; none if there is no file."""
+    """Return the lines in the file at `path`; none if it does not exist."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
     except UnicodeDecodeError:
-        raise BrokenError(f"{path} is damaged: it is no UTF-8.") from None
+        raise BrokenError(f"{path} is damaged: it is not UTF-8 text.") from None
 
 
 def path_of(tracking: TrackingSection, workspace: Workspace, name: str) -> Path:
-    """Where the copy on disk lies: each store has registered models of its own."""
+    """Return the path of the copy on disk, which depends on the store: each has its own models."""
     return folder_of(tracking, workspace) / f"{name}.jsonl"
 
 
 def folder_of(tracking: TrackingSection, workspace: Workspace) -> Path:
-    """Where the journals of a store lie; those of the repository's own move with it."""
+    """Return the folder for the journals of a store; for a local store, it moves with the repository."""
     uri = re.sub(r"://[^/@\s]+@", "://", uri_of(tracking, workspace))
     store = "local" if is_local(tracking, workspace) else hashlib.sha256(uri.encode()).hexdigest()[:12]
     return workspace.scratch / "promotions" / store

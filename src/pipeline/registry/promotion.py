@@ -1,7 +1,7 @@
-"""Promotion: a model is given an alias that users follow, if the gate opens; or an older one gets it back.
+"""Promotion and rollback: give an alias, which users follow, to a new or an earlier version of a model.
 
-The journal is written first, then the alias is set to what its last line says. So a command that was cut off
-anywhere can be repeated, and the journal has one order for promotions that come together.
+The journal is written first, and then the alias is set to what its last line says. So a command that was
+interrupted at any point can be repeated, and concurrent promotions have one order.
 """
 
 import tempfile
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Promoted:
-    """What came of a promotion."""
+    """The result of a promotion."""
 
     checks: Sequence[Check]
-    is_open: bool  # the gate
-    version: str | None  # that has the alias now; None: nothing was changed
-    said: str  # for the person at the keyboard
+    is_open: bool  # whether the gate is open
+    version: str | None  # the version that has the alias now; None if nothing was changed
+    said: str  # the message for the user
 
 
 def promote(
@@ -50,22 +50,22 @@ def promote(
     force: bool = False,
     reason: str = "",
 ) -> Promoted:
-    """Register the model of a run, once, and give it the alias if the gate opens.
+    """Give the alias to the model of a run if the gate is open; the model is registered once.
 
     Args:
-        run: its name, id or the beginning of one; None: the run of the model in `repository`.
-        name: of the registered model; None: that of the data set.
-        alias: such as champion.
-        settings: what the gate asks for.
-        tracking: names the store.
-        repository: whose store it is, if it is a local one, and whose test images are used.
-        dry_run: only say what would be.
-        force: pass a closed gate, which is recorded.
-        reason: why.
+        run: The run's name or id, or the beginning of either; None for the run of the model in `repository`.
+        name: The registered model; None for the name of the data set.
+        alias: The alias, such as champion.
+        settings: The limits of the gate.
+        tracking: The settings of MLflow.
+        repository: The repository, which has the test images, and the store if that is local.
+        dry_run: Run the checks only.
+        force: Promote even if the gate is closed; the journal records that.
+        reason: The reason, for the journal.
 
     Raises:
-        PipelineError: MLflow can't be reached, or what is needed is not there.
-        TakenError: another promotion was recorded meanwhile.
+        PipelineError: If MLflow can't be reached, or something that is needed is missing.
+        TakenError: If another promotion was recorded in the meantime.
     """
     with failing_in_sentences(tracking, repository), tempfile.TemporaryDirectory() as temporary:
         client = open_store(tracking, repository).client
@@ -76,10 +76,12 @@ def promote(
                 model.settle(alias)
             lost, champion = model.has_lost(alias), model.champion(alias)
             if champion and champion.run_id == candidate.run.info.run_id:
-                said = f"{candidate.name} is {alias} of {name} already: version {champion.version}."
+                said = f"{candidate.name} is already {alias} of {name}: version {champion.version}."
                 return Promoted((), True, str(champion.version), said)
             if lost and not force:
-                raise PipelineError(f"{_lost(lost, name)} There is nothing to compare with.")
+                raise PipelineError(
+                    f"{_lost(lost, name)} Without it, the checks have nothing to compare with."
+                )
             now = _champion(candidate, champion, Path(temporary) / "champion", repository)
             judged = candidate.judged()
             slices = members(settings.slices, judged, repository)
@@ -100,7 +102,7 @@ def promote(
             )
         was = f", after version {champion.version}" if champion else ""
         how = "" if is_open else " The gate was closed: this is recorded as forced."
-        said = f"{candidate.name} is {alias} of {name} now: version {version.version}{was}.{how}"
+        said = f"{candidate.name} is now {alias} of {name}: version {version.version}{was}.{how}"
         return Promoted(checks, is_open, str(version.version), said)
 
 
@@ -112,19 +114,22 @@ def rollback(
     repository: Workspace,
     reason: str = "",
 ) -> str:
-    """Give the alias back to an earlier version; a line that says which.
+    """Give the alias back to an earlier version.
 
     Args:
-        name: of the registered model; None: that of the data set of the run in `repository`.
-        alias: such as champion.
-        to: the version; None: the one that had the alias before, and so on back with each rollback.
-        tracking: names the store.
-        repository: whose store it is, if it is a local one.
-        reason: why.
+        name: The registered model; None for the one named after the data set of the run in `repository`.
+        alias: The alias, such as champion.
+        to: The version; None for the one that had the alias before, one further back with each rollback.
+        tracking: The settings of MLflow.
+        repository: The repository, which has the store if that is local.
+        reason: The reason, for the journal.
+
+    Returns:
+        A line that says which version has the alias now.
 
     Raises:
-        PipelineError: there is no such version, it is damaged, or MLflow can't be reached.
-        TakenError: another promotion was recorded meanwhile.
+        PipelineError: If there is no such version, it is damaged, or MLflow can't be reached.
+        TakenError: If another promotion was recorded in the meantime.
     """
     name = name or read_run(repository.run)["data"]["name"]
     with (
@@ -139,16 +144,16 @@ def rollback(
         number = to or earlier(model.journal.entries, alias)
         if number is None:
             raise PipelineError(
-                f"No version of {name} was {alias} before version {last.version}; --to names one."
+                f"No version of {name} was {alias} before version {last.version}; choose one with --to."
             )
         if number == last.version:
             if lost := model.has_lost(alias):
                 raise PipelineError(_lost(lost, name))
-            return f"Version {number} is {alias} of {name} already."
+            return f"Version {number} is already {alias} of {name}."
         version = model.versions.get(number)
         if version is None:
             known = ", ".join(str(found.version) for found in model.versions.all()) or "none"
-            raise PipelineError(f"{name} has no version {number}; there are: {known}.")
+            raise PipelineError(f"{name} has no version {number}; its versions: {known}.")
         client = model.versions.client
         stored = fetch(client, client.get_run(version.run_id), Path(temporary))
         if stored.problems:
@@ -160,17 +165,17 @@ def rollback(
 
 
 def _lost(entry: Entry, name: str) -> str:
-    """That MLflow lacks the version which has an alias by the journal, and how to get it back."""
+    """Say that MLflow lacks the version in a journal entry, and how to get it back."""
     return (
-        f"By the journal, {entry.alias} of {name} is version {entry.version} of the run {entry.run}, and "
-        "MLflow has no such version. Get that run back (`pipeline sync` does if its model is in models/; a "
-        "sweep's command, or `python -m pipeline` with the run's values, restores it from DVC's cache), then "
-        f"`pipeline promote {entry.run} --force --reason lost` registers it again."
+        f"According to the journal, {entry.alias} of {name} is version {entry.version}, from the run "
+        f"{entry.run}, but MLflow has no such version. Restore that run first: `pipeline sync` does so if "
+        "its model is in models/; a sweep's command, or `python -m pipeline` with the run's values, gets it "
+        f"from DVC's cache. Then `pipeline promote {entry.run} --force --reason lost` registers it again."
     )
 
 
 def earlier(entries: Sequence[Entry], alias: str) -> str | None:
-    """The version that had the alias before the one that has it; what was rolled back from is passed over."""
+    """Return the version that had the alias before the current one, skipping those rolled back from."""
     versions: list[str] = []
     for entry in entries:
         if entry.alias != alias:
@@ -216,15 +221,11 @@ def _unchanged(checks: Sequence[Check], is_open: bool) -> str:
 
 @contextmanager
 def failing_in_sentences(tracking: TrackingSection, repository: Workspace) -> Iterator[None]:
-    """What MLflow raises, as a sentence.
-
-    Raises:
-        PipelineError: in place of it.
-    """
+    """Turn MLflow's exceptions into a PipelineError with a message for the user."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        failed = "failed before all was done, and the same command goes on from there"
+        failed = "failed before everything was done; the same command continues from there"
         raise PipelineError(unreachable(error, tracking, repository, failed)) from error

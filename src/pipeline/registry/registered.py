@@ -1,4 +1,4 @@
-"""A registered model: its versions, its journal, and its aliases, which follow the journal."""
+"""A registered model: its versions, its journal, and its aliases, which are set to what the journal says."""
 
 import getpass
 import socket
@@ -25,7 +25,7 @@ _ATTEMPTS = 5  # to set an alias while others do
 
 @dataclass
 class Registered:
-    """One registered model, which no other process of the repository changes meanwhile."""
+    """A registered model, locked against changes by other processes in the repository."""
 
     name: str
     tracking: TrackingSection
@@ -34,43 +34,43 @@ class Registered:
     journal: Journal
 
     def has_lost(self, alias: str) -> Entry | None:
-        """The journal's line about the version that has the alias, if MLflow has no such version."""
+        """Return the journal's latest entry of the alias if MLflow lacks its version, or else None."""
         last = self.journal.last(alias)
         return last if last and self.champion(alias) is None else None
 
     def champion(self, alias: str) -> "ModelVersion | None":
-        """The version that the journal gave the alias to, or who else has it if the journal does not say."""
+        """Return the version with the alias in the journal, or in MLflow if the journal has no entry."""
         last = self.journal.last(alias)
         if last is None:
             return self.versions.at(alias)
         found = self.versions.get(last.version)
-        # A new database counts from 1 again.
+        # In a new database, another model may have the same number.
         is_it = found and found.tags.get(MODEL_FILE_TAG, "") == last.model_sha256
         return found if is_it else None
 
     def settle(self, alias: str) -> None:
-        """Have the alias be where the journal says, and say so if it was not."""
+        """Set the alias to the version in the journal, with a warning, if MLflow has another one."""
         last, found = self.journal.last(alias), self.versions.at(alias)
         if last is None or (found and str(found.version) == last.version) or self.has_lost(alias):
             return
         warn(
-            f"{alias} of {self.name} was {f'version {found.version}' if found else 'no version'}, and the "
-            f"journal says version {last.version} ({last.run}): an earlier promotion was cut off, or "
-            "somebody set it by hand. It is set to what the journal says."
+            f"{alias} of {self.name} was {f'version {found.version}' if found else 'no version'}, but the "
+            f"journal says version {last.version} ({last.run}): an earlier promotion was interrupted, or "
+            "somebody set it by hand. It is now set to what the journal says."
         )
         self._follow(alias)
 
     def record(self, alias: str, before: "ModelVersion | None", to: "ModelVersion", **more: Any) -> None:
-        """Write a line of the journal, then give the alias to the version that it names.
+        """Add an entry to the journal, and then give the alias to the version in it.
 
         Args:
-            alias: such as champion.
-            before: the version that had it.
-            to: the version that gets it.
-            more: what else the `Entry` has.
+            alias: The alias, such as champion.
+            before: The version that had the alias, if any.
+            to: The version that gets the alias.
+            more: The other fields of the `Entry`.
 
         Raises:
-            TakenError: another process has just written a line; nothing was changed.
+            TakenError: If another process has just added an entry; nothing is changed then.
         """
         entry = Entry(
             **self.journal.next,
@@ -92,7 +92,7 @@ class Registered:
             if last is None:
                 return
             self.versions.set_alias(alias, last.version)
-            # Another machine may have written a line, and set the alias before this one did.
+            # Another machine may have added an entry, and set the alias before this one did.
             self.journal = open_journal(self.name, self.tracking, self.repository)
             if self.journal.last(alias) == last:
                 return
@@ -100,31 +100,31 @@ class Registered:
 
 @contextmanager
 def registered(name: str, tracking: TrackingSection, repository: Workspace) -> Iterator[Registered]:
-    """The registered model `name`, which need not be there yet, locked for this process.
+    """Open the registered model `name`, which may not exist yet, and lock it for this process.
 
     Raises:
-        BrokenError: its journal is damaged.
-        MlflowException: the store can't be reached.
+        BrokenError: If its journal is damaged.
+        MlflowException: If the store can't be reached.
     """
     lock = path_of(tracking, repository, name).with_suffix(".lock")
-    with locked(lock, waiting=f"Waiting for another process that promotes {name}."):
+    with locked(lock, waiting=f"Waiting for another process that is promoting {name}."):
         versions = Versions(open_store(tracking, repository).client, name)
         journal = open_journal(name, tracking, repository)
         yield Registered(name, tracking, repository, versions, journal)
 
 
 def open_journal(name: str, tracking: TrackingSection, repository: Workspace) -> Journal:
-    """The journal of a registered model; a copy of it that lacks lines is completed.
+    """Open the journal of a registered model, and add the lines that one copy lacks.
 
     Raises:
-        BrokenError: a copy is damaged, or they differ.
-        MlflowException: the store can't be reached.
+        BrokenError: If a copy is damaged, or the copies differ.
+        MlflowException: If the store can't be reached.
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
     return Journal(store, path_of(tracking, repository, name), name)
 
 
 def _who(repository: Workspace) -> str:
-    """Who commits here, or is logged in."""
+    """Return the user in git's configuration, or else the user of the machine."""
     found = [(git(repository.home, "config", key) or "").strip() for key in ("user.name", "user.email")]
     return f"{found[0]} <{found[1]}>" if all(found) else f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,4 +1,4 @@
-"""The verbs promote, rollback and history, as a shell sees them."""
+"""The commands promote, rollback and history: check the options, print the results, return the exit code."""
 
 import re
 
@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry import history as journal
 from pipeline.registry import promotion
 
-CLOSED = 3  # the exit code of a gate that does not open
+CLOSED = 3  # the exit code if the gate is closed
 _NAME = re.compile(r"[A-Za-z0-9_][\w .,=+-]{0,99}")
 
 
@@ -25,14 +25,14 @@ def promote(
     force: bool,
     reason: str,
 ) -> int:
-    """Promote, show the checks, and give the exit code.
+    """Promote a run, show the checks, and return the exit code.
 
     Raises:
-        PipelineError: it could not be decided, or a name is refused.
+        PipelineError: If the gate could not be evaluated, or a name is invalid.
     """
     _refuse_names(name, alias)
     if force and not reason.strip():
-        raise PipelineError("--force needs --reason TEXT: the journal says why the gate was passed.")
+        raise PipelineError("--force needs --reason TEXT, which is recorded in the journal.")
     found = promotion.promote(
         run,
         name,
@@ -51,20 +51,20 @@ def promote(
 
 
 def rollback(workspace: Workspace, name: str | None, alias: str, to: str | None, reason: str) -> None:
-    """Roll back, and say to what.
+    """Roll back, and print the version that has the alias now.
 
     Raises:
-        PipelineError: there is nothing to go back to, or a name is refused.
+        PipelineError: If there is no version to go back to, or a name is invalid.
     """
     _refuse_names(name, alias)
     say(promotion.rollback(name, alias, to, _tracking(workspace), workspace, reason))
 
 
 def history(workspace: Workspace, name: str | None) -> None:
-    """Show the journal.
+    """Print the journal.
 
     Raises:
-        PipelineError: it is damaged, or a name is refused.
+        PipelineError: If the journal is damaged, or a name is invalid.
     """
     _refuse_names(name)
     for line in journal.history(name, _tracking(workspace), workspace):
@@ -80,11 +80,11 @@ def _tracking(workspace: Workspace) -> TrackingSection:
 
 
 def _refuse_names(name: str | None, alias: str = "champion") -> None:
-    """MLflow and the file of the journal take only some."""
+    """Refuse names that can't be used in MLflow or in the name of the journal's file."""
     if name is not None and not _NAME.fullmatch(name):
-        raise PipelineError(
-            f"--name {name!r}: up to 100 letters, digits, spaces and _.,=+-, as names of data."
-        )
-    # MLflow keeps v1 and latest for itself.
+        raise PipelineError(f"--name {name!r} is not valid: use up to 100 letters, digits, spaces and _.,=+-")
+    # MLflow reserves latest, and v1 and so on.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,49}", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
-        raise PipelineError(f"--as {alias!r}: letters, digits, _ and -, a letter first; not latest or v1.")
+        raise PipelineError(
+            f"--as {alias!r} is not valid: use letters, digits, _ and -, a letter first, not latest or v1."
+        )

@@ -1,4 +1,4 @@
-"""Versions of a registered model in MLflow: made once for each trained model, and found by it."""
+"""The versions of a registered model in MLflow; each trained model has at most one."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,33 +16,33 @@ MODEL_FILE_TAG = "pipeline.model_sha256"
 
 @dataclass(frozen=True)
 class Versions:
-    """Those of the registered model `name`."""
+    """The versions of the registered model `name`."""
 
     client: "MlflowClient"
     name: str
 
     def get(self, number: str) -> "ModelVersion | None":
-        """The version with this number, if there is one."""
+        """Return the version with this number, or None if there is none."""
         return unless_missing(lambda: self.client.get_model_version(self.name, number))
 
     def at(self, alias: str) -> "ModelVersion | None":
-        """The version that has the alias, if one has."""
+        """Return the version that has the alias, or None if none has it."""
         return unless_missing(lambda: self.client.get_model_version_by_alias(self.name, alias))
 
     def all(self) -> "list[ModelVersion]":
-        """All versions, the first one first."""
+        """Return all versions, the oldest first."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
         return sorted(found, key=lambda version: int(version.version))
 
     def of(self, run: "Run") -> "ModelVersion | None":
-        """The version that is the model of `run`."""
+        """Return the version that is the model of `run`, or None if there is none."""
         same = [version for version in self.all() if version.run_id == run.info.run_id]
         return same[0] if same else None
 
     def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
-        """The version that is the model of `run`, which is made if there is none.
+        """Return the version that is the model of `run`; create it if there is none.
 
-        The registered model itself is there: `Journal.begin` creates it.
+        The registered model must exist: `Journal.begin` creates it.
         """
         version = self.of(run)
         if version is None:
@@ -59,7 +59,7 @@ class Versions:
         return version
 
     def set_alias(self, alias: str, number: str) -> None:
-        """Give the alias to a version, unless it has it."""
+        """Give the alias to a version, unless it already has it."""
         version = self.at(alias)
         if version is None or str(version.version) != number:
             self.client.set_registered_model_alias(self.name, alias, number)
