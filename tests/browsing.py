@@ -1,4 +1,4 @@
-"""How tests start Chromium."""
+"""Start Chromium for tests."""
 
 FLAGS = (
     "--headless=new",

@@ -1,4 +1,4 @@
-"""What tests need of the machine."""
+"""Fixtures for what tests need from the machine: temporary files, a browser and servers."""
 
 import os
 import shutil
@@ -12,25 +12,25 @@ import servers
 from pipeline.environment import prepare_environment
 from pipeline.processes.temporary import own_temporary_folder
 
-# As for the stages, whatever is set on the machine; tests that import Keras by themselves read no keras.json.
+# As for the stages, ignore the settings of the machine; tests that import Keras directly read no keras.json.
 prepare_environment(Path(tempfile.gettempdir()))
 os.environ["KERAS_HOME"] = os.devnull
-# A shell has what is started with `&` ignore Ctrl-C, and all that those start in turn.
+# A shell lets processes that are started with `&`, and their children, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_temporary_folder(tmp_path_factory):
-    """What TensorFlow, and processes that tests kill, leave among temporary files goes with the tests."""
-    tmp_path_factory.getbasetemp()  # Not among them: pytest keeps it.
+    """Remove the temporary files that TensorFlow and killed processes leave when the tests end."""
+    tmp_path_factory.getbasetemp()  # Created before, because pytest keeps it.
     with own_temporary_folder():
         yield
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    """Chromium and its driver, which CI must have."""
+    """The paths of Chromium and its driver, which CI must have."""
     found = shutil.which("chromium"), shutil.which("chromedriver")
     if not all(found):
         reason = "needs Chromium and its driver: apt-get install chromium chromium-driver"

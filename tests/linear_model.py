@@ -1,4 +1,4 @@
-"""A small model for tests, written as ONNX without Keras: one linear layer, and a softmax if wanted."""
+"""Write a small ONNX model for tests without Keras: one linear layer, optionally with a softmax."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from pipeline.config.section import ReaderSection
 
 
 def described(image_shape, classes, **changes):
-    """What such a file says of itself."""
+    """Return the description of such a file."""
     values = {
         "run": RunName(id="0" * 32, name="linear-1"),
         "data": "pairs",
@@ -30,7 +30,7 @@ def described(image_shape, classes, **changes):
 
 
 def linear_model(path, kernel, bias=0.0, image_shape=None, softmax=True, **changes):
-    """Write a model that takes `pixels / 255 @ kernel + bias` for its logits.
+    """Write a model whose logits are `pixels / 255 @ kernel + bias`.
 
     Args:
         path: of the file.

@@ -1,4 +1,4 @@
-"""Made pictures: letters in colour, in several fonts, sizes and modes, as a folder of classes."""
+"""Draw synthetic pictures: letters in colour, in several fonts, sizes and modes, as a folder of classes."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FONTS = [Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVu{name}.ttf
 
 
 def draw(letter: str, rng: np.random.Generator) -> Image.Image:
-    """One dark letter on light paper, both of any colour, turned a little."""
+    """Draw one dark letter on light paper, both of any colour, slightly rotated."""
     side = int(rng.integers(36, 97))
     height, width = side, int(side * rng.uniform(0.8, 1.25))
     ink, paper = rng.integers(0, 120, 3), rng.integers(170, 256, 3)
@@ -24,7 +24,7 @@ def draw(letter: str, rng: np.random.Generator) -> Image.Image:
 
 
 def write(folder: Path, letters: str, each: int, seed: int = 0) -> None:
-    """`each` pictures of each letter, in PNG and JPEG files."""
+    """Write `each` pictures of each letter, as PNG and JPEG files."""
     rng = np.random.default_rng(seed)
     for letter in letters:
         (folder / letter).mkdir(parents=True, exist_ok=True)

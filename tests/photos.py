@@ -1,4 +1,4 @@
-"""Pictures of images: PNG files, and photos, which are black on white, larger, off the centre and noisy."""
+"""Turn images into PNG files, or into synthetic photos: dark on light, larger, off-centre and noisy."""
 
 import io
 
@@ -7,14 +7,14 @@ from PIL import Image
 
 
 def png(image) -> bytes:
-    """The PNG file of an image."""
+    """Return the bytes of a PNG file with an image."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 
 def photo(image, rng):
-    """A photo, uint8 (height, width), of an image, uint8 (rows, columns), with light ink on black."""
+    """Return a photo, uint8 (height, width), of an image with light ink on black, uint8 (rows, columns)."""
     scale = int(rng.integers(6, 15))
     ink = Image.fromarray(image).resize(
         (image.shape[1] * scale, image.shape[0] * scale), Image.Resampling.BICUBIC

@@ -1,11 +1,11 @@
-"""What the kernel says of other processes."""
+"""Ask the kernel about other processes."""
 
 from pathlib import Path
 
 
 def is_running(number: int) -> bool:
-    """Whether a process can still do something: it has not ended, be it waited for or not."""
+    """Return whether a process is still running: it has not ended and is not a zombie."""
     try:
         return "VmSize" in Path(f"/proc/{number}/status").read_text()
-    except OSError:  # It went while the file was read.
+    except OSError:  # It ended while the file was read.
         return False

@@ -1,4 +1,4 @@
-"""What tests ask of a model that is to be promoted, whatever conf/promotion has today."""
+"""Promotion settings for tests, independent of the current conf/promotion."""
 
 from pipeline.config.schema import PromotionSection
 

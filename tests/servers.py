@@ -1,4 +1,4 @@
-"""Servers that tests start on this machine: an S3 server, PostgreSQL."""
+"""Start servers for tests on this machine: an S3 server and PostgreSQL."""
 
 import os
 import pwd
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-# Far more than anything takes, also on a machine that does much else: a wait that comes to this has failed.
+# Far more than anything takes, even on a busy machine: if a wait reaches this, it has failed.
 PATIENCE = 1200  # seconds
-# What clients of the S3 server have in their environment, as docs/scale.md says.
+# The environment variables for clients of the S3 server, as in docs/scale.md.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether something listens at a port of this machine."""
+    """Return whether something listens at a port of this machine."""
     with suppress(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
         return True
@@ -37,7 +37,7 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def s3():
-    """An S3 server with the buckets `pipeline-cache` and `pipeline-runs`; a client of it, and its address."""
+    """Run an S3 server with the buckets `pipeline-cache` and `pipeline-runs`; yield a client and its URL."""
     import boto3
 
     port = free_port()
@@ -63,12 +63,12 @@ def s3():
 
 @contextmanager
 def postgresql():
-    """A PostgreSQL server with the user and the database `mlflow`; its port."""
+    """Run a PostgreSQL server with the user and the database `mlflow`; yield its port."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("pg_ctl") or "").parent]
     if not (found[-1] / "pg_ctl").exists():
         pytest.fail("needs PostgreSQL: apt-get install postgresql")
     port = free_port()
-    # It refuses to run as root; the user that it then has may not enter the tests' own TMPDIR.
+    # It refuses to run as root, and the user that it runs as instead may not enter the TMPDIR of the tests.
     user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
     folder = subprocess.run(
         ["mktemp", "-d", "-p", "/tmp"], capture_output=True, text=True, check=True, user=user

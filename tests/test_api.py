@@ -38,7 +38,7 @@ def test_a_stage_writes_into_the_folder_it_is_given(tmp_path):
     assert (tmp_path / "data" / "raw" / "train_images.npy").exists()
 
 
-def test_a_stage_that_is_none_is_a_sentence(tmp_path):
+def test_an_unknown_stage_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(PipelineError, match="no stage 'evalute': the stages are fetch, preprocess"):
         run_stage("evalute", compose("experiment=smoke"), tmp_path)
 

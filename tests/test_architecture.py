@@ -1,4 +1,4 @@
-"""docs/architecture.md is true of the code, and what can be typed or set is documented."""
+"""docs/architecture.md matches the code, and all commands and configuration keys are documented."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ def folders():
 
 
 def rooms():
-    """Each folder and each file beside the folders."""
+    """Return each folder of the package, and each module next to the folders."""
     found = {
         path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
@@ -38,7 +38,7 @@ def rooms():
 
 
 def arrows():
-    """Which room may import which, by the picture: along one arrow or several."""
+    """Return what each room may import according to the diagram, along one or more arrows."""
     below = {}
     for line in re.search(r"flowchart TD\n(.*?)```", PAGE, re.DOTALL)[1].splitlines():
         steps = [{room.strip() for room in step.split("&")} for step in line.split("-->") if step.strip()]
@@ -54,7 +54,7 @@ def arrows():
 
 
 def imports(path):
-    """The rooms that a file imports: also for type checkers only, or inside a function."""
+    """Yield the rooms that a file imports, including imports for type checkers and inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             pytest.fail(f"{path}: imports are absolute")
@@ -89,8 +89,8 @@ def test_no_import_goes_against_the_arrows():
     assert against == set()
 
 
-def test_the_picture_has_every_room_once_and_no_circle():
-    below = arrows()  # A circle would never end.
+def test_the_diagram_has_every_room_once_and_no_cycle():
+    below = arrows()  # With a cycle this would never end.
     assert set(below) == rooms() | {"hydra_plugins"}
     assert all(room not in below[room] for room in below)
 
@@ -129,7 +129,7 @@ def test_what_the_page_names_exists():
         assert any((root / link).exists() for root in (REPOSITORY, PACKAGE)), link
 
 
-# --- what can be typed or set is documented ----------------------------------------------------
+# --- commands and keys are documented ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", [command.callback.__name__ for command in app.registered_commands])
@@ -138,7 +138,7 @@ def test_each_verb_is_in_a_page(verb):
 
 
 def keys(values, group=""):
-    """Each key below `values`, with its group in conf/."""
+    """Yield each key below `values`, with its group in conf/."""
     for name, value in values.items() if isinstance(values, dict) else ():
         if not (isinstance(value, dict) and group == ""):
             yield group, name
@@ -147,7 +147,7 @@ def keys(values, group=""):
 
 
 def settings():
-    """Each key that can be set, whatever model and data are chosen."""
+    """Yield each key that can be set with any choice of model and data."""
     for group in ("model", "data"):
         for path in (REPOSITORY / "conf" / group).glob("*.yaml"):
             if "???" not in path.read_text():
@@ -166,7 +166,7 @@ def test_each_key_has_a_comment_where_it_is_set_or_is_in_a_page():
                 commented.add((group, key[1]))
             previous = line
     missing = {key for key in set(settings()) - commented if f"`{'.'.join(filter(None, key))}`" not in PROSE}
-    # The digests are by the names of the files that they are of.
+    # The keys of the digests are the names of the files.
     assert missing - {("data", name) for name in RAW_ARRAYS} == set()
 
 

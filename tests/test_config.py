@@ -71,7 +71,7 @@ def test_every_experiment_opens_with_the_command_that_runs_it(path):
 
 
 def test_every_value_has_a_comment_where_it_is_set():
-    """Beside it or above it; names, digests and items of lists are told by their parent's."""
+    """On its line or above; names, digests and list items are explained by the comment of their parent."""
     speaks_for_itself = re.compile(
         r"(name|sha256|.*_images|.*_labels|learning_rate|dataset|package|version|url)$"
     )
@@ -169,7 +169,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(override, says):
 
 def test_a_missing_group_and_a_missing_conf_are_refused(conf):
     rewrite(conf / "config.yaml", "  - model: mlp # which network\n", "")
-    # The default name refers to the model's.
+    # The default name refers to the name of the model.
     assert "model" in refused(conf)
     rewrite(conf / "config.yaml", "name: ${data.name}-${model.name}", "name: x")
     assert "model: the key is missing" in refused(conf)
@@ -290,7 +290,7 @@ def test_hydra_may_not_smuggle_the_environment_into_the_config(conf, monkeypatch
     assert "hunter2" not in refused(conf)
 
 
-def test_what_the_application_is_given_by_hydra_is_held_against_the_same_rules():
+def test_the_config_that_hydra_gives_to_the_application_is_checked_by_the_same_rules():
     from omegaconf import OmegaConf
 
     [composed] = compose_each(CONF, [["data=digits"]])
@@ -336,7 +336,7 @@ def test_yaml_that_is_not_plain_is_refused_fast_and_in_little_memory(conf, text,
     assert says in said
 
 
-def test_bytes_that_are_no_text_are_refused(conf):
+def test_bytes_that_are_not_text_are_refused(conf):
     (conf / "experiment" / "evil.yaml").write_bytes(b"a: \xff\xfe")
     assert "evil.yaml is not valid YAML" in refused(conf)
 
@@ -355,7 +355,7 @@ def test_a_value_from_the_environment_is_refused_also_where_nothing_chooses_the_
 
 
 @pytest.mark.parametrize("text", ["a: " + 49 * "[" + 49 * "]", "a: [" + 9_996 * "1," + "1]"])
-def test_what_is_just_not_too_much_is_read(tmp_path, text):
+def test_yaml_just_below_the_limits_is_read(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     refuse_unsafe_yaml(tmp_path)
     (tmp_path / "config.yaml").write_text(text.replace("[", "[[", 1).replace("]", "]]", 1))
@@ -406,7 +406,7 @@ def test_a_large_float_is_read_back_equal(tmp_path):
 
 
 @pytest.mark.parametrize("value", [*FLOATS, 3e20, 1e16])
-def test_every_yaml_reader_takes_floats_for_floats(tmp_path, value):
+def test_every_yaml_reader_reads_floats_as_floats(tmp_path, value):
     from ruamel.yaml import YAML
 
     path = written(with_rate(value), tmp_path)
@@ -462,7 +462,7 @@ def test_the_same_conf_gives_the_same_text_in_the_order_of_the_schema():
     )
 
 
-# As the versions before this one wrote them: texts that look like numbers, lists, a long line.
+# As written by earlier versions: texts that look like numbers, lists, a long line.
 WRITTEN = """\
 # Composed from conf/ by the stage `compose`: edit conf/, not this file.
 # For one run:  dvc exp run -S train.learning_rate=0.01   or   python -m pipeline train.learning_rate=0.01
@@ -481,7 +481,7 @@ train:
 """
 
 
-def test_params_are_written_as_they_always_were_lest_git_and_dvc_see_a_change(tmp_path):
+def test_params_are_written_exactly_as_before_so_that_git_and_dvc_see_no_change(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(WRITTEN, encoding="utf-8")
     values = unedited_values(path)
@@ -516,13 +516,13 @@ def test_a_hand_edit_is_refused_with_both_ways_to_do_it_right(tmp_path, old, new
         ("  timeout: 5.0\n", "  timeout: 5.0\n\n\n"),
     ],
 )
-def test_a_formatter_on_params_is_no_edit(tmp_path, old, new):
+def test_reformatted_params_do_not_count_as_edited(tmp_path, old, new):
     path = written(compose(CONF), tmp_path)
     rewrite(path, old, new)
     assert read_params(path) == compose(CONF)
 
 
-def test_a_merge_that_params_is_left_in_is_told_from_an_edit(tmp_path):
+def test_an_unfinished_merge_of_params_is_distinguished_from_an_edit(tmp_path):
     path = written(compose(CONF), tmp_path)
     rewrite(path, "seed: 0\ndata", "<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\ndata")
     with pytest.raises(PipelineError, match=r"git checkout --ours params\.yaml dvc\.lock") as error:
@@ -530,7 +530,7 @@ def test_a_merge_that_params_is_left_in_is_told_from_an_edit(tmp_path):
     assert "edited by hand" not in str(error.value)
 
 
-def test_an_edit_is_not_lost_and_what_dvc_left_without_a_header_is_none(tmp_path):
+def test_an_edit_is_not_lost_and_a_file_without_a_header_is_not_an_edit(tmp_path):
     path = tmp_path / "params.yaml"
     refuse_edited(path)
     path.write_text("seed: 7\n")
@@ -564,7 +564,7 @@ def test_missing_and_empty_params_are_refused(tmp_path):
 # --- views -------------------------------------------------------------------------------------
 
 
-def test_a_view_has_what_it_was_given_and_nothing_else():
+def test_a_view_has_the_given_keys_and_nothing_else():
     config = compose(CONF)
     part = view(config, ["seed", "data.name", "data.classes", "train"])
     assert (part.seed, part.data.name, part.data.classes) == (config.seed, "mnist", config.data.classes)
@@ -600,7 +600,7 @@ HEAVY = {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib", "dvc", "scipy
 
 
 def heavy_in(*arguments):
-    """The heavy packages that `python ARGUMENTS` imports, by Python's own account of its imports."""
+    """Return the heavy packages that `python ARGUMENTS` imports, from `-X importtime`."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, cwd=REPOSITORY
     )
@@ -624,7 +624,7 @@ def test_fetch_and_preprocess_import_neither_tensorflow_nor_mlflow():
     assert heavy_in("-c", code) <= {"matplotlib"}
 
 
-def test_train_imports_keras_without_what_it_takes_along_which_can_be_imported_later():
+def test_train_imports_keras_without_its_optional_imports_which_still_work_later():
     code = (
         "import sys; from pipeline.environment import import_keras; import_keras(); "
         "import pipeline.stages.train; print(*sys.modules); "

@@ -1,8 +1,8 @@
 """Rule 2: what a stage reads and imports is what dvc.yaml declares for it, no less and no more.
 
-The stages are run for real on scikit-learn's digits to see which values of the config they read; what they
-import is read in the code. The boundary's own modules (stages.__main__, tracking) change no artifact that a
-later stage reads.
+The stages really run, on scikit-learn's digits, to see which values of the config they read. Their imports
+are found in the code. The modules of the boundary (stages.__main__, tracking) don't change any artifact that
+a later stage reads.
 """
 
 import ast
@@ -31,7 +31,7 @@ STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 EVERYBODY = {"src/pipeline/errors.py", "src/pipeline/console.py", "src/pipeline/artifacts/workspace.py"}
 MODULES = {"fetch": fetch, "preprocess": preprocess, "train": train, "evaluate": evaluate}
 
-# What a stage imports and need not declare, by module or package.
+# Modules and packages that a stage may import without declaring them.
 EXEMPT = {
     "pipeline.config": "values arrive through params",
     "pipeline.artifacts.workspace": "names paths, and writes bytes as they are given",
@@ -40,16 +40,16 @@ EXEMPT = {
     "pipeline.processes.system": "has processes end with their parents",
     "pipeline.console": "what people see of progress",
 }
-# Options are imported by name: a digest of those in use stands among the params.
+# Options are imported by name; the params contain a digest of those in use.
 DIGESTS = {
     "modules.model": "pipeline.models",
     "modules.backend": "pipeline.training.backends",
     "modules.sources": "pipeline.data.sources",
 }
-# All modules of these are imported, whatever the params.
+# Packages of which all modules are imported, whatever the params.
 DISCOVERED = {"pipeline.plots.evaluation"}
 
-# Together they take every branch that reads a value.
+# Together, these cover every branch that reads a value.
 VARIANTS = [
     ["experiment=smoke", "train.epochs=1", "train.xla=false"],
     [
@@ -63,7 +63,7 @@ VARIANTS = [
         "train.schedule=cosine",
         "train.augment.shift=1",
         "preprocess.validation_split=stratified",
-        # The first two can't serve; their settings are read before that shows.
+        # The first two sources fail, but their settings are read before.
         "data.sources=[{kind: keras, dataset: mnist, url: 'http://127.0.0.1:9'}, {kind: idx, path: idx}, "
         "{kind: sklearn, dataset: digits}]",
         "data.retries=0",
@@ -72,7 +72,7 @@ VARIANTS = [
         "experiment=smoke",
         "train.epochs=1",
         "train.xla=false",
-        # The first has other images than are pinned, which shows when all of them were read.
+        # The images of the first source differ from the pins, which is noticed after reading all of them.
         "data.sources=[{kind: folder, path: pictures}, {kind: sklearn, dataset: digits}]",
         "data.reader.prepare=none",
         "preprocess.validation_split=hash",
@@ -89,7 +89,7 @@ IDX_FILES = [
 
 
 def recorder(config, read: set[str]):
-    """A `__getattribute__` for sections that notes in `read` which leaves of `config` are read."""
+    """Return a `__getattribute__` for sections that records in `read` which leaves of `config` are read."""
     places: dict[int, str] = {}
 
     def walk(section, prefix):
@@ -107,7 +107,7 @@ def recorder(config, read: set[str]):
         if prefix is not None:
             if name in type(self).model_fields and not isinstance(value, Section):
                 read.add(prefix + name)
-            # A digest of all values, by model_dump_json, is no use of any.
+            # model_dump_json makes a digest of all values, which does not count as reading them.
             elif name in ("model_dump", "__iter__", "copy", "model_copy"):
                 read.update(f"{prefix}{key}" for key, _ in leaves(plain(self, "__dict__")))
         return value
@@ -117,7 +117,7 @@ def recorder(config, read: set[str]):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A workspace in which every stage ran, and the leaves that each has read over all variants."""
+    """A workspace in which every stage ran, and the leaves that each stage read over all variants."""
     read = {stage: set() for stage in MODULES}
     for number, overrides in enumerate(VARIANTS):
         workspace = Workspace(tmp_path_factory.mktemp(f"variant{number}"))
@@ -133,18 +133,18 @@ def ran(tmp_path_factory):
             (workspace.root / "idx" / name).write_bytes(b"no images")
         for stage, module in MODULES.items():
             with pytest.MonkeyPatch.context() as patch:
-                # No file of Keras's own cache may serve.
+                # Keras's own cache must not be used.
                 patch.setenv("KERAS_HOME", str(workspace.root / "keras"))
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
                 result = module.run(config, workspace)
-            if stage == "train":  # What tracking writes beside the stage.
+            if stage == "train":  # Written by tracking, not by the stage.
                 run = {"name": "of-this-test", "result": dataclasses.asdict(result)}
                 workspace.run.write_text(json.dumps(run))
     return workspace, read
 
 
 class _Imports(ast.NodeVisitor):
-    """The modules of this package that a module imports, but for those that only type checkers see."""
+    """Collect the modules of this package that a module imports, except those for type checkers only."""
 
     def __init__(self):
         self.found = set()
@@ -168,7 +168,7 @@ def exists(module):
 
 @functools.cache
 def imported_by(stage):
-    """The modules that a stage imports, directly or not; what is exempt is not looked into."""
+    """Return the modules that a stage imports, directly or indirectly, without following exempt ones."""
     found, waiting = set(), [f"pipeline.stages.{stage}"]
     while waiting:
         module = waiting.pop()
@@ -181,7 +181,7 @@ def imported_by(stage):
         visitor.visit(ast.parse((REPOSITORY / file_of(module)).read_text()))
         waiting += visitor.found
         if module == "pipeline.training.backends":
-            # Each of them is an option, and what they share is a dependency.
+            # Each module is an option, and what they share is a dependency.
             for path in (REPOSITORY / file_of(module)).parent.glob("*.py"):
                 visitor.visit(ast.parse(path.read_text()))
             waiting += [name for name in visitor.found if not name.startswith(f"{module}.")]
@@ -204,7 +204,7 @@ def file_of(module):
 
 
 def files_of(dep):
-    """The modules that a declared path stands for; of a folder all but an empty __init__.py."""
+    """Return the modules that a declared path stands for; for a folder, all but an empty __init__.py."""
     path = REPOSITORY / dep
     if path.is_file():
         return {dep}
@@ -229,9 +229,9 @@ def all_leaves():
 
 
 def mismatches(stage, definition, read, modules):
-    """What `definition`, a stage of dvc.yaml, declares in vain, and what it fails to declare."""
+    """Return what `definition`, a stage of dvc.yaml, declares needlessly, and what it fails to declare."""
     every = all_leaves()
-    # What the digests stand for is held against the imports below; a checkpoint is told apart by them too.
+    # What the digests cover is compared with the imports below; checkpoints are identified by them, too.
     read = read - DIGESTS.keys()
     keys = definition.get("params", [])
     keys_read = [key for key in keys if key not in DIGESTS]
@@ -250,7 +250,7 @@ def mismatches(stage, definition, read, modules):
     ]
 
     files = {file for dep in definition["deps"] if dep.startswith("src/") for file in files_of(dep)}
-    # What compose writes depends on the schema and on the text of the options; the others get its values.
+    # The output of compose depends on the schema and the text of the options; other stages get its values.
     exempt = {file_of(module) for module in modules if is_exempt(module)} if stage != "compose" else set()
     hashed = set()
     if stage == "compose":
@@ -295,7 +295,7 @@ def test_a_declaration_that_is_taken_away_is_missed(ran, stage, part, value):
     ],
 )
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_declaration_in_vain_is_noticed(ran, stage, part, value):
+def test_a_needless_declaration_is_noticed(ran, stage, part, value):
     definition = copy.deepcopy(STAGES[stage])
     definition.setdefault(part, []).append(value)
     found = mismatches(stage, definition, ran[1].get(stage, set()), imported_by(stage))

@@ -8,7 +8,7 @@ import pytest
 
 
 def ends(body, imports="", **environment):
-    """Run `body` inside `exit_on_error()` in a process of its own: exit code, standard error."""
+    """Run `body` inside `exit_on_error()` in a new process; return its exit code and standard error."""
     code = (
         "import errno, os, signal\nfrom pipeline.errors import PipelineError, exit_on_error\n"
         f"{imports}\nwith exit_on_error():\n"
@@ -21,7 +21,7 @@ def ends(body, imports="", **environment):
     return done.returncode, done.stderr
 
 
-def test_a_failure_that_a_person_can_mend_is_one_sentence():
+def test_a_failure_that_a_person_can_fix_is_one_sentence():
     assert ends("raise PipelineError('Mend it.')") == (1, "error: Mend it.\n")
 
 
@@ -57,7 +57,7 @@ def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
 
 
 def test_a_signal_that_comes_twice_at_once_does_not_cut_the_end_short():
-    """The kernel signals once for each thread of a parent that was killed."""
+    """When a parent is killed, the kernel sends the signal once for each of its threads."""
     ending = "os.kill(os.getpid(), 15); os.write(2, b'ended')"
     imports = f"from contextlib import ExitStack\nstack = ExitStack()\nstack.callback(exec, {ending!r})"
     assert ends("with stack: os.kill(os.getpid(), 15); signal.pause()", imports) == (143, "ended")

@@ -1,4 +1,4 @@
-"""docs/faults.md names tests that exist."""
+"""All tests that docs/faults.md names exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What make installs: the same packages for every Python that pyproject.toml allows."""
+"""make installs the same packages with every Python that pyproject.toml allows."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def locked(name):
-    """The lines of each package."""
+    """Return the lines of each package in a lock file."""
     return re.split(r"\n(?=\S)", (ROOT / name).read_text(encoding="utf-8").strip())
 
 
@@ -46,7 +46,7 @@ def test_the_tests_run_with_the_packages_of_the_pipeline():
     assert versions("requirements.lock").items() <= versions("requirements-dev.lock").items()
 
 
-def test_an_environment_that_was_copied_with_a_clone_is_built_anew(tmp_path):
+def test_an_environment_that_was_copied_with_a_clone_is_rebuilt(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("requirements.lock", "requirements-dev.lock"):
@@ -56,7 +56,7 @@ def test_an_environment_that_was_copied_with_a_clone_is_built_anew(tmp_path):
     (tmp_path / ".venv/made-for").write_text("/another/place\n")
     path = f"{python.parent}:/usr/bin:/bin"
 
-    # It ends at the installation, for which this is no whole clone.
+    # It fails at the installation, because this is not a complete clone.
     made = subprocess.run(
         ["make", ".venv/runtime"], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""The mutation run changes what a program does, one thing at a time, and keeps the reasons on its page."""
+"""The mutation benchmark makes one change at a time and keeps the reasons on its page."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Names of other packages that begin with _, which may change with any release: their pins are narrow."""
+"""Private names of other packages, which may change in any release, are only used with narrow pins."""
 
 import ast
 import importlib
@@ -26,7 +26,7 @@ USED = {
 
 
 @pytest.mark.parametrize("name", USED)
-def test_it_is_there(name):
+def test_the_name_exists(name):
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
@@ -39,7 +39,7 @@ def test_it_is_there(name):
     assert found
 
 
-def test_so_is_the_one_that_only_instances_have():
+def test_the_name_that_only_instances_have_exists():
     assert isinstance(create_trial(value=0.0)._trial_id, int)
 
 
@@ -54,7 +54,7 @@ def test_the_pin_of_its_package_admits_the_installed_minor_version_alone(package
 
 
 def foreign_private_names(path: Path) -> set[str]:
-    """Private modules and functions that a module imports, and private attributes of others' objects."""
+    """Return private names of other packages that a module imports, and private attributes that it uses."""
     found = set()
     tree = ast.parse(path.read_text())
     own = {

@@ -1,4 +1,4 @@
-"""Each named experiment runs, and is as large as it may be."""
+"""Each named experiment runs, and its network does not exceed its size limit."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ LARGEST = {"mlp_best": 79_510, "baseline": 79_510, "cnn_fast": 100_000, "folder"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_epoch_on_a_few_made_up_images(tmp_path, name):
-    # XLA only takes longer to compile what it computes the same.
+def test_an_epoch_runs_on_a_few_synthetic_images(tmp_path, name):
+    # XLA would give the same results and only take longer to compile.
     config = compose(CONF, [f"experiment={name}", "train.epochs=1", "train.xla=false"])
     assert config.name == name
     workspace, side, rng = Workspace(tmp_path), SIDES[config.data.name], np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The page of results says what the trainings came to."""
+"""The page of results shows the results of the trainings."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ def made_up(name, accuracies, cpu_seconds, data="mnist"):
 def test_a_row_has_mean_deviation_interval_and_cost():
     page = render([made_up("mlp_best", [0.990, 0.991, 0.992], 30.0)])
     row = next(line for line in page.splitlines() if "`mlp_best`" in line)
-    # 9,910 of 10,000: the interval's known bounds.
+    # The known bounds of the interval for 9,910 of 10,000.
     assert row == (
         "| [`mlp_best`](../conf/experiment/mlp_best.yaml) | 79,510 | 3 of 5 | 99.10 ± 0.10 % | – "
         "| 98.90 to 99.27 % | 99.60 % | 30 s | 2.0 |"

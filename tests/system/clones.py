@@ -1,4 +1,4 @@
-"""Clones of the repository to run real commands in, alike on every machine."""
+"""Clones of the repository in which tests run real commands, the same on every machine."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from servers import PATIENCE
 
 
 class Clone:
-    """A clone of the working tree, and the commands that are run in it."""
+    """A clone of the working tree, and methods that run commands in it."""
 
     def __init__(self, root: Path, environment: dict[str, str]):
         self.root, self.workspace = root, Workspace(root)
         self.environment = environment | {"PYTHONPATH": "src"}
 
     def run(self, *command, code=0, **environment) -> str:
-        """What a command printed; its exit code must be `code` (None: any but 0)."""
+        """Run a command and return its output; its exit code must be `code` (None: any but 0)."""
         done = subprocess.run(
             command,
             cwd=self.root,
@@ -54,13 +54,13 @@ class Clone:
         return self.git("status", "--porcelain", "--untracked-files=all")
 
     def files(self) -> set[str]:
-        """All files but what Python, git and DVC keep for themselves."""
+        """Return all files except the internal ones of Python, git and DVC."""
         hidden = re.compile(r"(^|/)(__pycache__|\.git|\.dvc/(tmp|cache))/")
         paths = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
         return {path for path in paths if not hidden.search(path)}
 
     def digests(self) -> dict[str, str]:
-        """DVC's MD5 of each output, by its path."""
+        """Return DVC's MD5 of each output, by path."""
         import yaml
 
         stages = yaml.safe_load(self.workspace.dvc_lock.read_text())["stages"]
@@ -73,19 +73,19 @@ class Clone:
         return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
 
     def curve(self, run, metric: str):
-        """The points of a metric of a run, by their steps."""
+        """Return the values of a metric of a run, by step."""
         return sorted(
             self._client().get_metric_history(run.info.run_id, metric), key=lambda point: point.step
         )
 
     def mlflow_runs(self):
-        """The runs in the clone's own store, oldest first."""
+        """Return the runs in the clone's own store, oldest first."""
         client = self._client()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return client.search_runs(experiments, order_by=["attributes.start_time"])
 
     def processes(self) -> list[int]:
-        """Those at work anywhere below the clone."""
+        """Return the processes that run anywhere below the clone."""
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):
@@ -96,7 +96,7 @@ class Clone:
 
 
 class Running:
-    """A command under way in a process group of its own, as a terminal would start it."""
+    """A running command in its own process group, started as by a terminal."""
 
     def __init__(self, clone: Clone, *command: str):
         self._log = clone.root.parent / f"{clone.root.name}.log"
@@ -109,7 +109,7 @@ class Running:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # As at a terminal, also where these tests run under nohup.
+                # As in a terminal, even if these tests run under nohup.
                 preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
@@ -122,7 +122,7 @@ class Running:
         assert text in self.output, self.output
 
     def end(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for the end of the command and return its exit code."""
         return self.process.wait(PATIENCE)
 
     def kill_all(self) -> None:
@@ -140,7 +140,7 @@ def until(condition) -> None:
 
 
 def executed(output: str) -> list[str]:
-    """The stages that DVC executed, by what it printed."""
+    """Return the stages that DVC executed, according to its output."""
     return re.findall(r"^Running stage '(\w+)':", output, re.MULTILINE)
 
 
@@ -150,7 +150,7 @@ def clone_of(template: Clone, root: Path) -> Clone:
 
 
 def smoke_clone_of(template: Clone, root: Path) -> Clone:
-    """A fresh clone whose conf/ is set to the experiment `smoke`, and committed."""
+    """Make a fresh clone whose conf/ selects the experiment `smoke`, committed."""
     clone = clone_of(template, root)
     clone.edit("conf/config.yaml", "experiment: null", "experiment: smoke")
     clone.git("commit", "--quiet", "--all", "--message=Smoke")

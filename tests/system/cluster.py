@@ -1,6 +1,6 @@
-"""A Ray cluster on loopback, a process of its own: a head without CPUs, and two nodes of one CPU each.
+"""Run a Ray cluster on this machine as a process: a head without CPUs and two nodes with one CPU each.
 
-Prints the address. A line on standard input kills a node; at the end of the input all end.
+Prints the address. A line on standard input kills a node; the end of the input ends the cluster.
 """
 
 import sys

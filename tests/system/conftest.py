@@ -1,4 +1,4 @@
-"""Clones of the repository on a machine on which nobody set anything."""
+"""Fixtures for clones of the repository on a machine without any settings."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ import pytest
 from clones import Clone, Running, clone_of, smoke_clone_of
 
 REPOSITORY = Path(__file__).parents[2]
-# What the person or the machine that runs the tests may have set, and a fresh machine has not.
+# Variables that may be set where the tests run, but not on a fresh machine.
 FOREIGN = ("DVC_", "HYDRA_", "MLFLOW_", "KERAS_", "GIT_", "PYTHON", "XDG_", "MPL", "TF_CPP", "COMP_")
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """The environment of a machine on which nobody set anything."""
+    """The environment of a machine without any settings."""
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[user]\nname = Test\nemail = test@example.org\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
@@ -29,14 +29,14 @@ def environment(tmp_path_factory):
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),
-        # Says how the npm registry is reached.
+        # How to reach the npm registry.
         "NPM_CONFIG_USERCONFIG": os.environ.get("NPM_CONFIG_USERCONFIG", str(Path.home() / ".npmrc")),
     }
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory, environment):
-    """A git repository that holds the working tree as it is, and no more than git would see."""
+    """A git repository with the current working tree, without ignored files."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -64,7 +64,7 @@ def fresh(template, tmp_path):
 
 @pytest.fixture(scope="session")
 def reproduced(template, tmp_path_factory):
-    """A smoke clone in which `dvc repro` ran and its lock was committed. Not to be changed."""
+    """A smoke clone in which `dvc repro` ran and its lock was committed. Tests must not change it."""
     clone = smoke_clone_of(template, tmp_path_factory.mktemp("reproduced") / "clone")
     clone.repro()
     clone.git("commit", "--quiet", "--all", "--message=Reproduced")
@@ -73,7 +73,7 @@ def reproduced(template, tmp_path_factory):
 
 @pytest.fixture
 def smoke(reproduced, tmp_path):
-    """A copy of `reproduced` with its cache and its runs, to do anything with; its processes end with it."""
+    """A copy of `reproduced` with its cache and runs, which tests may change; its processes end with it."""
     clone = Clone(tmp_path / "smoke", reproduced.environment)
     shutil.copytree(reproduced.root, clone.root, symlinks=True)
     yield clone
@@ -84,7 +84,7 @@ def smoke(reproduced, tmp_path):
 
 @pytest.fixture
 def start(request):
-    """Start a command in a clone; it is ended with the test, however that ends."""
+    """Start commands in a clone that end with the test, however that ends."""
 
     def begin(clone: Clone, *command: str) -> Running:
         running = Running(clone, *command)

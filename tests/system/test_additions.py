@@ -1,4 +1,4 @@
-"""What README.md says of adding a model and docs/sources.md of adding a source, done to the letter."""
+"""The examples in README.md (a new model) and docs/sources.md (a new source) work exactly as written."""
 
 import re
 from pathlib import Path

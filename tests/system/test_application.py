@@ -3,7 +3,7 @@ from clones import executed
 
 
 def litter(clone) -> list[str]:
-    """What trials left behind; their locks may stay, as do occasions and what stages noted."""
+    """Return what trials left behind, except locks, occasions and the notes of stages."""
     left = (clone.root / ".pipeline").rglob("*")
     return [
         str(path)
@@ -32,7 +32,7 @@ def test_a_trial_is_cached_leaves_the_workspace_alone_and_is_restored_by_repro(r
     assert summary in again.splitlines()
     assert len(smoke.mlflow_runs()) == 2
 
-    # By its run, which is of no sweep.
+    # Named by its run, which does not belong to a sweep.
     name = smoke.mlflow_runs()[-1].info.run_name
     assert "run `dvc repro`, which restores it" in smoke.run("pipeline", "adopt", name, "--name", "winner")
     text = (smoke.root / "conf" / "experiment" / "winner.yaml").read_text()
@@ -60,7 +60,7 @@ def test_hydras_own_options_work(smoke):
     assert smoke.files() == before
 
 
-# What bash does at the tab key.
+# What bash does when the tab key is pressed.
 TAB = """
 eval "$(python -m pipeline -sc install=bash)"
 COMP_LINE="python -m pipeline $1"

@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster, and what docs/scale.md tells to do on several machines."""
+"""Sweeps on a Ray cluster, and the commands of docs/scale.md."""
 
 import json
 import re
@@ -39,7 +39,7 @@ class RunningCluster:
 
 @pytest.fixture
 def alone(tmp_path_factory):
-    """`ray stop` stops all that is Ray's on the machine, so one test at a time has it."""
+    """Only one test at a time may use Ray, because `ray stop` stops all Ray processes on the machine."""
     with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
         yield
 
@@ -64,7 +64,7 @@ def test_a_sweep_runs_on_all_nodes_and_outlives_the_loss_of_one(smoke, cluster, 
         *("python", "-m", "pipeline", "-m", "seed=1,2,3,4,5,6", "hydra/launcher=ray"),
         f"hydra.launcher.address={cluster.address}",
     )
-    # A node has one CPU: two trials at once are on two nodes.
+    # A node has one CPU, so two trials at once run on two nodes.
     until(lambda: progress_of(smoke).count("running") == 2 or sweep.process.poll() is not None)
     assert "6 trials: 0 known, 6 to run, 2 at a time (hydra/launcher=ray)." in sweep.output
     cluster.kill_a_node()
@@ -75,7 +75,7 @@ def test_a_sweep_runs_on_all_nodes_and_outlives_the_loss_of_one(smoke, cluster, 
     until(lambda: not smoke.processes())
 
 
-def test_a_cluster_that_is_not_there_is_told_in_a_sentence(smoke):
+def test_a_missing_cluster_is_reported_in_a_sentence(smoke):
     overrides = ("seed=0,1", "hydra/launcher=ray", "hydra.launcher.address=127.0.0.1:9")
     told = smoke.pipeline("-m", *overrides, code=1)
     assert "error: No Ray cluster answers at 127.0.0.1:9" in told
@@ -122,7 +122,7 @@ def test_every_command_of_the_page_on_several_machines(smoke, tmp_path, alone, s
             printed[command] = smoke.run("bash", "-c", typed)
     assert "Sent " in printed["pipeline push"]
     [swept] = [text for command, text in printed.items() if "launcher=ray" in command]
-    # The seed 0 was trained by the command before.
+    # The previous command trained the seed 0.
     assert "2 trials: 1 known, 1 to run, 1 at a time (hydra/launcher=ray)." in swept
     assert "1 of 1: seed=1" in swept
 

@@ -19,7 +19,7 @@ def _namespaces():
 
 
 def train_with(clone, mount: str) -> tuple[str, set[str]]:
-    """Fail to train anew with a folder mounted in another way; what was printed, and what lies in models/."""
+    """Fail to train with a folder mounted differently; return the output and the files in models/."""
     train = "dvc repro --no-run-cache --force --single-item train"
     script = f"{mount} && {train}; code=$?; echo in models:; ls -A models; exit $code"
     output, _, files = clone.run(*NAMESPACE, "sh", "-c", script, code=None).rpartition("in models:\n")
@@ -39,7 +39,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_half_written(repro
 @pytest.mark.slow
 def test_a_read_only_output_folder_is_refused_before_training(reproduced, smoke):
     read_only = "mount --bind models models && mount -o remount,ro,bind models"
-    # DVC tells it when it can't remove the old outputs, the stage when there are none.
+    # DVC reports it if it can't remove old outputs, and the stage if there are none.
     assert "Read-only file system" in train_with(smoke, read_only)[0]
     for path in smoke.workspace.model.parent.iterdir():
         path.unlink()

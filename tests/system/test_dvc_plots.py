@@ -1,4 +1,4 @@
-"""`dvc plots show` shows curves, the confusion and the figures, without a network."""
+"""`dvc plots show` shows curves, the confusion matrix and the figures, without a network."""
 
 import re
 import subprocess

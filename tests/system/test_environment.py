@@ -1,4 +1,4 @@
-"""What is set on a machine, in a shell or in a home directory changes no artifact."""
+"""Settings of a machine, a shell or a home directory don't change any artifact."""
 
 import json
 import os
@@ -51,7 +51,7 @@ locale.setlocale(locale.LC_ALL, "C")
 
 @pytest.fixture
 def hostile(template, tmp_path):
-    """A clone in an environment in which everything is set that was seen to change a result."""
+    """A clone in an environment with every setting that is known to change results otherwise."""
     home = tmp_path / "home"
     for path, text in {
         home / ".keras" / "keras.json": json.dumps(KERAS),

@@ -1,4 +1,4 @@
-"""docs/gpu.md: its commands, on a processor, which JAX computes with as it does with a card."""
+"""The commands of docs/gpu.md work, here with JAX on the CPU."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def test_jax_trains_through_the_whole_pipeline_and_in_the_workers_of_a_sweep(smo
     [run] = [one for one in smoke.mlflow_runs() if one.data.params.get("train.backend") == "jax"]
     assert run.data.params["train.device"] == "cpu"
     assert run.data.tags["device"] == "1 × cpu"
-    # What was trained is restored, also by a sweep; what is new is trained in warm workers.
+    # A sweep restores what was trained before, and trains new trials in warm workers.
     smoke.pipeline("-m", "experiment=smoke", "train.backend=jax,tensorflow", "seed=0,1")
     assert len(smoke.mlflow_runs()) >= 4
     smoke.edit("conf/train/default.yaml", "backend: tensorflow", "backend: jax")

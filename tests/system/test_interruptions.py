@@ -1,4 +1,4 @@
-"""What is interrupted ends whole, and what runs beside it is unharmed."""
+"""Interrupted commands leave a consistent state, and don't affect others that run at the same time."""
 
 import os
 import random
@@ -45,7 +45,7 @@ def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, sta
     command = ("dvc", "repro", "--no-run-cache", "--force", "--single-item", "train")
     killed = start(smoke, *command)
     killed.wait_for("Training mlp")
-    # Stopped, it can't end before its parent is killed, however slow this machine is.
+    # Suspended, it can't end before its parent is killed, however slow this machine is.
     [stage] = in_training(smoke)
     os.kill(stage, signal.SIGSTOP)
     os.kill(killed.process.pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, nu
     before = smoke.digests()
     trial = start(smoke, "python", "-m", "pipeline")
     trial.wait_for("Epoch 2 of")
-    if number == signal.SIGINT:  # as a terminal sends it
+    if number == signal.SIGINT:  # as sent by a terminal
         os.killpg(trial.process.pid, number)
     else:
         os.kill(trial.process.pid, number)
@@ -82,7 +82,7 @@ def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, nu
 @pytest.mark.slow
 def test_a_trial_that_a_script_started_in_the_background_ends_when_told(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
-    # A shell that is no terminal's has what it starts with `&` ignore SIGINT.
+    # A non-interactive shell lets commands that it starts with `&` ignore SIGINT.
     script = start(smoke, "sh", "-c", "python -m pipeline & echo started $!; wait $!; echo ended with $?")
     script.wait_for("Epoch 2 of")
     os.kill(int(re.search(r"started (\d+)", script.output)[1]), signal.SIGTERM)
@@ -105,7 +105,7 @@ def test_ctrl_c_ends_repro_and_its_run(smoke, start):
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(template, tmp_path, start):
-    """Rows 1 to 3 of the faults: everything random is on, and the kills come at any time."""
+    """Rows 1 to 3 of the faults: everything random is enabled, and the kills come at any time."""
     long = "epochs: 600\n  shuffle: every_epoch\n  checkpoint_seconds: 0.0\n  augment:\n    shift: 1.0"
     clones = []
     for name in ("unharmed", "killed"):
@@ -126,7 +126,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
         assert repro.end() != 0
         until(lambda: not killed.processes())
         [began_after] = re.findall(r"Going on after epoch (\d+)", repro.output) or ["0"]
-        # At most the epoch that was under way is lost.
+        # At most the current epoch is lost.
         assert int(began_after) >= reached - 1
         reached = int(re.findall(r"Epoch (\d+) of", repro.output)[-1])
 
@@ -173,7 +173,7 @@ def test_a_trial_of_dvcs_queue_that_is_killed_leaves_nothing(smoke, start, tmp_p
 
 
 def written(folder) -> bool:
-    """Whether there is a file anywhere below it, which may come and go meanwhile."""
+    """Return whether there is a file anywhere below the folder; files may come and go meanwhile."""
     return any(names for _, _, names in os.walk(folder))
 
 
@@ -184,10 +184,10 @@ def test_what_is_killed_while_it_sends_a_run_leaves_no_temporary_file_after_the_
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     smoke.environment |= {"TMPDIR": str(temporary)}
-    # The run is rebuilt, from the model in the workspace or from that which DVC's cache has.
+    # The run is rebuilt from the model in the workspace or in DVC's cache.
     (smoke.root / "mlflow.db").unlink()
     sending = start(smoke, *command)
-    # What is logged lies there for milliseconds.
+    # Logged files exist there for milliseconds.
     while sending.process.poll() is None and not written(temporary):
         time.sleep(0.001)
     for number in smoke.processes():

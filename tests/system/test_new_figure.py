@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of a new figure: one file, and nothing is trained again."""
+"""As docs/architecture.md says, a new figure is one file, and nothing is trained again."""
 
 import pytest
 from clones import executed

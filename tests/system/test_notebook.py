@@ -1,4 +1,4 @@
-"""What the documentation of the public interface shows is true."""
+"""The notebook and the examples of docs/api.md work."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from clones import Clone, smoke_clone_of
 
 
 def run(clone: Clone, code: str) -> list[str]:
-    """What `code` prints; it leaves nothing among the system's temporary files."""
+    """Run `code` and return its output; it must not leave temporary files."""
     temporary = clone.root.with_name("temporary")
     temporary.mkdir(exist_ok=True)
     shown = clone.run("python", "-c", code, TMPDIR=str(temporary)).splitlines()

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import made_letters
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
-# What README.md and docs/own-data.md say; epochs are cut down.
+# The commands of README.md and docs/own-data.md, which run here with fewer epochs.
 ADD = "pipeline add-data ../letters"
 TRAIN = "python -m pipeline data=letters experiment=folder"
 BALANCED = f"{TRAIN} train.class_weight=balanced"
@@ -20,7 +20,7 @@ CURVE = "python -m pipeline -m data=letters experiment=folder sweep=learning_cur
 
 
 def reached(output: str) -> float:
-    """The test accuracy in percent, of the summary of a run."""
+    """Return the test accuracy in percent from the summary of a run."""
     return float(re.search(r", test ([\d.]+)%", output)[1])
 
 
@@ -57,7 +57,7 @@ def test_a_folder_of_letters_is_added_trained_and_extended_by_a_class(fresh):
     extended = fresh.run(*TRAIN.split(), "train.epochs=1")
     for made in ("Fetched letters", "Processed letters", "Epoch 1 of 1"):
         assert made in extended
-    # Another option of training only trains.
+    # With another training option, only the training runs.
     other = fresh.run(*TRAIN.split(), "train.epochs=2")
     assert "Epoch 2 of 2" in other
     assert "Fetched" not in other

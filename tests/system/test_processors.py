@@ -1,4 +1,4 @@
-"""The same bytes on another processor: an Intel of 2013 as QEMU has it, exact where others approximate."""
+"""Another processor gives the same bytes: an Intel of 2013 in QEMU, exact where others approximate."""
 
 import hashlib
 import shutil
@@ -18,7 +18,7 @@ FILES = (
     "reports/model_card.md",
     "reports/figures/confusion_counts.png",
 )
-# By XLA; by TensorFlow's own operations, with normalisation, distortion and an incomplete batch; by JAX.
+# XLA; TensorFlow's own operations, with normalisation, augmentation and an incomplete batch; JAX.
 TRAININGS = {
     "mlp": (),
     "cnn": ("model=cnn", "model.activation=gelu", "train.augment.rotation=10", "train.batch_size=96"),

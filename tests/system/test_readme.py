@@ -1,4 +1,4 @@
-"""The README is true: its commands run, its links lead somewhere."""
+"""The commands of the README run, and its links lead to existing files."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
-# Each line of these is run elsewhere, with what it shows.
+# These commands are run elsewhere, where their results are checked.
 ELSEWHERE = {
     "make repro": ".ci/run",
     "make ui": ".ci/run",
@@ -24,7 +24,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(("command", "place"), ELSEWHERE.items())
-def test_what_a_clone_with_another_environment_can_not_run_is_run_elsewhere(command, place):
+def test_commands_that_need_another_environment_are_run_elsewhere(command, place):
     assert command in COMMANDS
     text = re.sub(r'[",]+', " ", (REPOSITORY / place).read_text())
     assert command in re.sub(r" +", " ", text)

@@ -15,14 +15,14 @@ def skipped(output: str) -> bool:
 
 @pytest.mark.slow
 def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fresh):
-    # Git brings params.yaml along: compose runs only if conf/ or its code changed since then.
+    # params.yaml is in git, so compose runs only if conf/ or its code changed since then.
     assert [stage for stage in executed(fresh.repro()) if stage != "compose"] == STAGES[1:]
     assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
     metrics = json.loads(fresh.workspace.metrics.read_text())
     assert metrics["train_accuracy"] >= 0.994
     assert metrics["test_accuracy"] >= 0.97
 
-    # The numbers follow from what was saved, and MLflow shows the same.
+    # The metrics match the saved files, and MLflow shows the same.
     scores = np.load(fresh.workspace.probabilities)
     labels = np.load(fresh.workspace.processed / "test" / "labels.npy")
     assert scores.shape == (10_000, 10)
@@ -77,7 +77,7 @@ def test_checkouts_of_git_and_dvc_and_repro_in_any_order_train_nothing_that_is_k
 def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
     smoke.edit("params.yaml", "epochs: 5", "epochs: 6")
     edited = smoke.workspace.params.read_text()
-    # DVC writes the file of an experiment before any stage runs.
+    # DVC writes the params of an experiment before any stage runs.
     experiment = smoke.run("dvc", "exp", "run", "-S", "train.learning_rate=0.01", code=None)
     refusal = smoke.repro(code=None)
     assert "ERROR: params.yaml was edited by hand" in experiment
@@ -102,7 +102,7 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     clone = clone_of(reproduced, tmp_path / "second")
     cache = reproduced.root / ".dvc" / "cache"
     clone.run("dvc", "cache", "dir", "--local", str(cache))
-    # No network: a proxy that nothing listens at.
+    # No network: the proxy does not exist.
     nowhere = "http://127.0.0.1:9"
     offline = {"http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": ""}
     output = clone.repro(**offline)
@@ -149,12 +149,12 @@ def test_make_alone_lists_the_targets(fresh):
 
 
 @pytest.mark.slow
-def test_a_training_that_gave_other_weights_than_the_commit_has_of_it_is_told(smoke):
+def test_a_training_with_other_weights_than_in_the_commit_is_reported(smoke):
     told = "The stage train made other bytes than the last commit from the same code, data and values"
     assert told not in smoke.run("pipeline", "repro")
     digest = smoke.digests()["models/model.keras"]
     text = smoke.workspace.dvc_lock.read_text()
-    # As if the commit were made on another machine, where evaluate then read those weights.
+    # As if the commit came from another machine, where the training gave other weights.
     smoke.workspace.dvc_lock.write_text(text.replace(digest, "f" * 32))
     smoke.git("commit", "--quiet", "--all", "--message=Elsewhere")
     assert told in smoke.run("pipeline", "repro")

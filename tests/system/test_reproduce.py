@@ -1,4 +1,4 @@
-"""A past run is rebuilt by one command, and each single sabotage is named."""
+"""One command rebuilds a past run, and names each single manipulation."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ SOURCE = "src/pipeline/data/sources/sklearn.py"
 
 
 def reproduced(run):
-    """The occasions of an MLflow run that are rebuildings."""
+    """Return the occasions of an MLflow run at which it was rebuilt."""
     return [
         text
         for tag, text in run.data.tags.items()
@@ -40,7 +40,7 @@ def test_a_run_with_uncommitted_changes_is_rebuilt_bit_for_bit(smoke):
     output = smoke.run("pipeline", "reproduce", TF_ENABLE_ONEDNN_OPTS="0")
     assert "with its uncommitted changes" in output
     assert "Epoch 5 of 5: " in output
-    assert "MLflow run " not in output  # That of the temporary clone.
+    assert "MLflow run " not in output  # The run of the temporary clone.
     assert "reproduced, equal bit for bit" in output
     assert (smoke.changes(), smoke.digests()) == before[:2]
     added = smoke.files() - before[2]
@@ -68,7 +68,7 @@ def test_what_cannot_be_rebuilt_is_refused_before_any_work(smoke):
 
 
 def patch(clone, path, old, new):
-    """What makes of the committed code one with another line."""
+    """Return a patch that changes a line of the committed code."""
     clone.edit(path, old, new)
     text = clone.git("diff", "--", path)
     clone.git("checkout", "--quiet", "--", path)

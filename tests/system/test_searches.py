@@ -1,4 +1,4 @@
-"""Searches as a person types them: they go on after a kill, prune, and find what is better."""
+"""Searches from the command line continue after a kill, prune trials, and find better values."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def trials_of(clone) -> list[dict]:
 
 
 def times_trained(clone) -> int:
-    """How many trainings of the search began."""
+    """Return how many trainings of the search began."""
     logs = (clone.root / ".pipeline/sweeps").glob("*/trials/*.log")
     return sum(len(re.findall("^Training ", path.read_text(), re.MULTILINE)) for path in logs)
 
@@ -48,16 +48,16 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, 
     assert after.startswith(before)
     assert [trial["state"] for trial in trials_of(smoke)] == ["known", "done", "done"]
     created = [line for line in after.splitlines() if json.loads(line)["op_code"] == 4]
-    assert len(created) == 3  # The trial in flight is not another one.
+    assert len(created) == 3  # The trial that was running is not counted twice.
     assert times_trained(smoke) == 4
 
-    # More trials: it goes on; no time: nothing starts.
+    # With more trials it continues; without any time left, nothing starts.
     done = trials_of(smoke)
     more = smoke.run(*command, "sweep.n_trials=5", "sweep.timeout=0.000001")
     assert "3 trials: 3 known" in more
     assert [trial["differs"] for trial in trials_of(smoke)] == [trial["differs"] for trial in done]
     runs = [run for run in smoke.mlflow_runs() if "pipeline.id" in run.data.tags]
-    # The clone's own, and one for each trial: the attempt that was killed is of the same training.
+    # The clone's own run, and one for each trial: the killed attempt belongs to the same training.
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert smoke.changes() == " M conf/experiment/smoke.yaml\n"
 
@@ -86,7 +86,7 @@ def test_a_pruned_trial_is_marked_in_mlflow_leaves_nothing_and_is_no_failure(smo
     assert "mlflow.parentRunId" in run.data.tags
     assert 1 <= len(smoke.curve(run, "val_accuracy")) < 5
     assert not [path for path in (smoke.root / ".pipeline/trials").iterdir() if path.suffix != ".lock"]
-    assert "Training" in smoke.pipeline(f"train.learning_rate={bad}")  # DVC has no half of it.
+    assert "Training" in smoke.pipeline(f"train.learning_rate={bad}")  # DVC has no incomplete result of it.
 
 
 def test_a_space_that_can_not_be_searched_is_refused_before_anything_starts(smoke):
@@ -108,7 +108,7 @@ def test_a_space_that_can_not_be_searched_is_refused_before_anything_starts(smok
 def test_the_examples_in_conf_run(smoke, name):
     output = smoke.pipeline("-m", f"sweep={name}", "sweep.n_trials=3")
     states = [trial["state"] for trial in trials_of(smoke)]
-    # A grid has as many as its values make, and of the default ones there is the clone's own training.
+    # A grid has one trial for each combination, and the default one is the clone's own training.
     assert len(states) == 3 or "optuna" not in (CONF / "sweep" / f"{name}.yaml").read_text()
     known = states.count("known")
     assert f"{len(states)} trials: {known} known, {len(states) - known} to run" in output
@@ -122,7 +122,7 @@ def test_forty_trials_find_a_better_validation_accuracy_than_the_default(smoke):
     [kept] = [line.split(",") for line in history[1:] if line.endswith(",1")]
     default = float(kept[history[0].split(",").index("val_accuracy")])
     trials = []
-    while len(trials) < 40:  # A slow machine goes on where the time was up.
+    while len(trials) < 40:  # On a slow machine, continue when the time was over.
         smoke.run(*search_of(RATE, "sweep.n_trials=40", "sweep.pruner=median", "sweep.timeout=120"))
         trials = trials_of(smoke)
     assert len(trials) == 40

@@ -1,4 +1,4 @@
-"""`pipeline serve` in a clone: from the first second to the last request."""
+"""`pipeline serve` works in a clone, from its start to the last request."""
 
 import csv
 import http.client
@@ -38,7 +38,7 @@ client.set_registered_model_alias("digits", "champion", "1")
 
 
 def serve(clone, start, *options, under=()):
-    """A server that answers, and its port; `under` is what its command begins with."""
+    """Start a server, wait until it answers, and return it and its port; `under` precedes its command."""
     port = free_port()
     running = start(clone, *under, "pipeline", "serve", "--port", str(port), *options)
 
@@ -59,7 +59,7 @@ def asked(port, method, path, body=None, headers=None):
 
 
 def assert_last_request_is_answered(running, port, picture, end):
-    """The head has come and the body has not when `end` is called: it is answered all the same."""
+    """Call `end` when the head of a request has arrived, but not its body; it must still be answered."""
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(
             f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
@@ -81,7 +81,7 @@ def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_an
     metrics = json.loads(smoke.workspace.metrics.read_text())
     assert about["test_accuracy"][0] == metrics["test_accuracy"]
 
-    # What was evaluated is what is served.
+    # The served model is the evaluated one.
     with smoke.workspace.predictions.open() as file:
         predictions = list(csv.DictReader(file))
     images = np.load(smoke.workspace.processed / "test" / "images.npy").reshape(-1, *about["image_shape"])
@@ -119,7 +119,7 @@ def test_every_way_to_ask_gives_the_evaluated_probabilities(smoke, start):
     description = load(smoke.workspace.onnx).description
     shape, classes = description.image_shape, description.classes
     images = np.load(smoke.workspace.processed / "test" / "images.npy").reshape(-1, *shape)
-    # A picture whose digit is not as the data set has it is changed by the reader before it is looked at.
+    # The reader changes pictures whose digits are not like those of the data set, so they are left out.
     same = [
         number
         for number, image in enumerate(images)
@@ -191,7 +191,7 @@ def test_the_commands_of_the_page_about_serving_run(smoke, start):
 def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
     store = f"sqlite:///{smoke.root / 'mlflow.db'}"
     [run] = smoke.mlflow_runs()
-    # Of another process: MLflow looks a model's files up in the store that is set for all of it.
+    # In another process, because MLflow looks up the files of a model in its global store.
     smoke.run("python", "-c", TWO_VERSIONS, run.info.run_id, MLFLOW_TRACKING_URI=store)
     running, port = serve(smoke, start, "--model", "digits@champion", "--workers", "2")
     about = asked(port, "GET", "/model")[1]
@@ -229,7 +229,7 @@ def test_under_nohup_it_outlives_its_terminal(smoke, start):
 
 
 def children(process: int) -> list[int]:
-    """Those that answer: all but multiprocessing's own tracker."""
+    """Return the worker processes: all children except multiprocessing's own tracker."""
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
@@ -237,19 +237,19 @@ def children(process: int) -> list[int]:
 def test_a_process_that_takes_the_place_of_another_has_the_model_of_the_others(smoke, start):
     running, port = serve(smoke, start, "--workers", "2")
     name = asked(port, "GET", "/model")[1]["run"]
-    # As a training does it that is under way.
+    # As a running training does.
     smoke.workspace.onnx.unlink()
     smoke.workspace.onnx.write_bytes(b"half a file")
     first = children(running.process.pid)
     os.kill(first[0], signal.SIGKILL)
 
     def whole():
-        """Another process is there, and one of the two that answer is not the one that was there before."""
+        """Return whether there is a replacement for the killed process."""
         now = children(running.process.pid)
         return len(now) == 2 and first[0] not in now
 
     until(whole)
-    os.kill(first[1], signal.SIGKILL)  # so that whatever answers from now on is new
+    os.kill(first[1], signal.SIGKILL)  # so that every answer from now on is from a new process
 
     def answered():
         with suppress(ConnectionError):
@@ -259,7 +259,7 @@ def test_a_process_that_takes_the_place_of_another_has_the_model_of_the_others(s
     until(lambda: len(children(running.process.pid)) == 2)
     assert answered()["run"] == name
     assert running.process.poll() is None, running.output
-    # None goes on, and keeps the port, without the process that looks after them.
+    # None may continue, and keep the port, without the supervising process.
     os.kill(running.process.pid, signal.SIGKILL)
     until(lambda: not listens(port))
     until(lambda: smoke.processes() == [])

@@ -1,4 +1,4 @@
-"""Trainings of one clone are known in another, by way of a DVC remote."""
+"""Trainings of one clone are known in another through a DVC remote."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def test_a_sweep_that_another_clone_ran_is_known(smoke, tmp_path):
     assert "2 trials: 2 known, 0 to run." in other.pipeline("-m", "train.epochs=1", "seed=0,1")
     assert executed(other.repro()) == []
     assert other.digests() == smoke.digests()
-    # Where the model came from is known as well.
+    # The lineage of the model is known, too.
     other.run("pipeline", "sync")
     name = json.loads(smoke.workspace.run.read_text())["name"]
     [theirs], [ours] = (
@@ -29,13 +29,13 @@ def test_a_sweep_that_another_clone_ran_is_known(smoke, tmp_path):
     )
     assert ours.data.tags["git.commit"] == theirs.data.tags["git.commit"] != "unknown"
 
-    # A folder of which a file was lost is made whole again.
+    # A folder that lost a file is completed again.
     shutil.rmtree(max((other.root / ".dvc/cache/files/md5").iterdir()))
     assert "Fetched 0 files" not in other.run("pipeline", "pull")
     assert "2 known" in other.pipeline("-m", "train.epochs=1", "seed=0,1")
 
 
-def test_what_is_wrong_with_the_remote_is_told_in_a_sentence(smoke, tmp_path):
+def test_a_problem_with_the_remote_is_reported_in_a_sentence(smoke, tmp_path):
     for verb in ("push", "pull"):
         told = smoke.run("pipeline", verb, code=1)
         assert told.startswith("error: ")

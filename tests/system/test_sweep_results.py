@@ -1,4 +1,4 @@
-"""What comes of a sweep: its winner becomes an experiment, and is restored, not trained again."""
+"""The best trial of a sweep becomes an experiment, and is restored instead of trained again."""
 
 import json
 import shutil
@@ -32,12 +32,12 @@ def test_an_adopted_trial_is_restored_by_repro_and_compared_with_another(smoke):
 @pytest.mark.slow
 def test_a_sweep_is_one_run_above_the_trials_that_it_trained(smoke):
     smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
-    # The first is what `dvc repro` trained before.
+    # The first run was trained by `dvc repro` before.
     known, parent, child = smoke.mlflow_runs()
     assert known.info.run_name.startswith("smoke-")
     assert child.info.run_name.startswith("learning_rate=0.01-")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    # What was trained before stays at the top level, and names the sweep.
+    # A run that was trained before stays at the top level, and names the sweep.
     assert "mlflow.parentRunId" not in known.data.tags
     assert f"pipeline.sweep.{parent.data.tags['pipeline.sweep']}" in known.data.tags
     assert parent.info.status == "FINISHED"

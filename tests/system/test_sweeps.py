@@ -1,4 +1,4 @@
-"""Sweeps as a person types them: nothing is repeated, nothing is lost, and a failure is one trial's."""
+"""Sweeps from the command line repeat nothing and lose nothing, and a failure affects only its own trial."""
 
 import json
 import os
@@ -17,12 +17,12 @@ FOUR = ("train.learning_rate=0.01,0.003", "seed=0,1")
 
 
 def sweep_of(clone, *overrides):
-    """A sweep of two trials at a time, however many cores there are."""
+    """Return the command of a sweep that runs two trials at a time, whatever the number of cores."""
     return ("python", "-m", "pipeline", "-m", *overrides, "hydra.launcher.n_jobs=2")
 
 
 def stages_run(clone) -> Counter:
-    """How often each stage was executed in trials, by what DVC, or the stage itself, printed."""
+    """Return how often each stage was executed in trials, from the output of DVC or of the stage."""
     logs = (clone.root / ".pipeline/sweeps").glob("*/trials/*.log")
     printed = "\n".join(path.read_text() for path in logs)
     said = {"fetch": "Fetched", "preprocess": "Processed", "train": "Training", "evaluate": "Test accuracy"}
@@ -68,7 +68,7 @@ def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored
     [parent] = [run for run in runs if "pipeline.sweep" in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3
-    # The fourth was known before: it stays at the top level, and names the sweep.
+    # The fourth was known before, so it stays at the top level, and names the sweep.
     [known] = [run for run in runs if run.info.run_name.startswith("smoke-")]
     assert "mlflow.parentRunId" not in known.data.tags
     assert f"pipeline.sweep.{parent.data.tags['pipeline.sweep']}" in known.data.tags
@@ -164,11 +164,11 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
 
     goes_on = start(smoke, *sweep_of(smoke, *FOUR))
     until(lambda: " to run" in goes_on.output)
-    # A trial that was told to end when all of its stages had is known as well.
+    # A trial that was interrupted after its last stage is known, too.
     assert done <= int(re.findall(r"(\d) known", goes_on.output)[0]) < 4
     refused = smoke.run(*sweep_of(smoke, *FOUR), code=1)
     assert "The same sweep is running" in refused
-    # Broken code from here on is not that of the sweep.
+    # The code is broken from here on, but the sweep uses the old code.
     loop = smoke.root / "src/pipeline/training/loop.py"
     loop.write_text("this is no Python\n")
     (smoke.root / "conf/train/default.yaml").write_text(
@@ -181,7 +181,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
 
 @pytest.mark.slow
 def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke, start):
-    """As Ray's restore tests: kill at random times, give the same command again, count what was trained."""
+    """As in Ray's restore tests: kill at random times, run the same command again, count the trainings."""
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 100")
     command = sweep_of(smoke, *FOUR)
     chance = random.Random(0)
@@ -202,12 +202,12 @@ def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke
     smoke.run(*command)
     assert kills >= 2
     assert states(smoke).count("done") + states(smoke).count("known") == 4
-    # Each once, and those in flight at a kill (two at a time) once more at most.
+    # Each once, and the trials that ran at a kill (two at a time) at most once more.
     assert 4 <= stages_run(smoke)["train"] <= 4 + 2 * kills
     runs = [run for run in smoke.mlflow_runs() if "pipeline.id" in run.data.tags]
     assert all(run.info.status != "RUNNING" for run in runs)
     finished = [run for run in runs if run.info.status == "FINISHED"]
-    assert len(finished) == 5  # and the clone's own
+    assert len(finished) == 5  # including the clone's own
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""docs/trust.md is true: its commands run, in their order, and verify mends in each of the ways it names."""
+"""The commands of docs/trust.md run in their order, and verify repairs in each of the ways it describes."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ def test_a_closed_gate_has_an_exit_code_of_its_own(smoke):
 
 
 def lose(clone, *, everywhere):
-    """The model in the workspace and in the cache, and everywhere else that has one."""
+    """Delete the model from the workspace and the cache, and with `everywhere` from MLflow, too."""
     digest = clone.digests()["models/model.keras"]
     lost = [clone.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:], clone.workspace.model]
     for path in [*lost, *(clone.root / "mlruns").rglob("model.keras")] if everywhere else lost:

@@ -1,4 +1,4 @@
-"""What a person sees in `mlflow ui`, with headless Chromium for eyes."""
+"""`mlflow ui` shows the runs as documented, as seen in headless Chromium."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def browser(chromium, tmp_path):
 
 @pytest.fixture
 def ui(smoke, start):
-    """`mlflow ui` with no argument but a free port, at the root of a clone with a run."""
+    """`mlflow ui` with only a free port as argument, at the root of a clone with a run."""
     return serve(smoke, start)
 
 
@@ -70,7 +70,7 @@ def test_the_verb_ui_prints_the_page_of_the_runs_and_offers_another_port_if_its_
 
 
 def serve(smoke, start):
-    """Start `mlflow ui`; its address once it answers."""
+    """Start `mlflow ui`, wait until it answers, and yield its address."""
     port = free_port()
     smoke.environment |= {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -98,7 +98,7 @@ def sweep_ui(smoke, start):
 
 
 class Page:
-    """What the browser shows, and how to wait until it shows it."""
+    """The page in the browser, and how to wait until it shows something."""
 
     def __init__(self, browser):
         self.browser = browser
@@ -120,12 +120,12 @@ class Page:
             raise AssertionError(f"{missing} not in {self.browser.current_url}:\n{self.text()}") from None
 
     def close_assistant(self) -> None:
-        """MLflow opens it by itself; it takes a quarter of the page."""
+        """Close the assistant, which MLflow opens by default and which covers a quarter of the page."""
         for button in self.browser.find_elements(By.CSS_SELECTOR, "button[aria-label='Close']"):
             button.click()
 
     def toggle_column(self, name: str) -> None:
-        """Tick or untick a column of the run table, as its menu offers it."""
+        """Show or hide a column of the run table, with its menu."""
         tick = (
             f"//*[contains(@class, 'treenode')][normalize-space()='{name}']//*[contains(@class, 'checkbox')]"
         )
@@ -137,7 +137,7 @@ class Page:
         self.browser.find_element(By.XPATH, tick).click()
 
     def search_charts(self, pattern: str) -> None:
-        """Have only the charts whose metric matches: those out of sight are not drawn."""
+        """Show only the charts whose metric matches, because charts out of sight are not drawn."""
         box = "input[placeholder='Search metric charts']"
         until(lambda: self.browser.find_elements(By.CSS_SELECTOR, box))
         self.browser.find_element(By.CSS_SELECTOR, box).send_keys(pattern)
@@ -154,7 +154,7 @@ def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
     experiment = f"{ui}/#/experiments/{first.info.experiment_id}"
     page.go(f"{experiment}/runs", first.info.run_name)
     page.close_assistant()
-    # The table holds only the columns that have room: the data's names are long.
+    # The table shows only the columns that fit, and the names of the data are long.
     for metric in ("Dataset", "test_accuracy", "val_accuracy"):
         page.toggle_column(metric)
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
@@ -195,7 +195,7 @@ def test_a_sweep_is_seen_above_its_trials_with_its_table_and_its_pictures(sweep_
     trials, experiment = (known, child), f"{sweep_ui}/#/experiments/{parent.info.experiment_id}"
     page.go(f"{experiment}/runs", parent.info.run_name)
     page.close_assistant()
-    # What was trained before stays at the top level.
+    # A run that was trained before stays at the top level.
     assert known.info.run_name in page.text()
     assert child.info.run_name not in page.text()
     row = f"//*[@role='row'][.//*[contains(text(), '{parent.info.run_name}')]]"
@@ -217,7 +217,7 @@ def test_a_sweep_is_seen_above_its_trials_with_its_table_and_its_pictures(sweep_
 
 
 def parallel_coordinates(browser) -> list[str]:
-    """The axes of MLflow's own plot."""
+    """Return the axes of MLflow's own plot."""
     with suppress(WebDriverException):
         return [axis.text for axis in browser.find_elements(By.CSS_SELECTOR, ".parcoords .axis-title")]
     return []

@@ -1,4 +1,4 @@
-"""The workflow for pull requests: the commands of its steps do what it says."""
+"""The steps of the workflow for pull requests do what their names say."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 WORKFLOW = Path(__file__).parents[2] / ".github" / "workflows" / "pipeline.yml"
-# Run by .ci/run, in a clone with an environment of its own.
+# These are run by .ci/run, in a clone with its own environment.
 ELSEWHERE = {"make setup", """make test MARK='-m "not slow and not browser"'"""}
 
 
