@@ -1,5 +1,7 @@
 """What order the images come in, and how they are cut."""
 
+import functools
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -17,8 +19,13 @@ AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic"
 NO_AUGMENT = dict.fromkeys(AUGMENT, 0.0)
 
 
+@functools.cache
+def composed():
+    return compose(CONF, ["data=digits"]).train
+
+
 def settings(**changed):
-    section = compose(CONF, ["data=digits"]).train
+    section = composed()
     defaults = {"epochs": 3, "batch_size": 32}
     return type(section).model_validate(section.model_dump() | defaults | changed)
 
@@ -65,6 +72,53 @@ def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(cou
             np.testing.assert_array_equal(part.batches[0], train[0][part.batches[1]])
             assert part.batches[0].nbytes <= 2**20
             assert part.batches[1].shape[1] == batch_size or part is epoch[-1]
+
+
+# Two batches of 32 images of 16 KiB fill a megabyte.
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (203, [(2, 32), (2, 32), (2, 32), (1, 11)]),
+        (96, [(2, 32), (1, 32)]),
+        (64, [(2, 32)]),
+        (5, [(1, 5)]),
+    ],
+)
+def test_a_slice_has_as_many_batches_as_fit_and_says_if_they_are_whole(count, expected):
+    [epoch] = epochs_of(images(count, 2**14), settings(epochs=1, slice_megabytes=1))
+    assert [part.batches[1].shape for part in epoch] == expected
+    assert [part.whole for part in epoch] == [size == 32 for _, size in expected]
+    assert [part.ends_epoch for part in epoch] == [False] * (len(epoch) - 1) + [True]
+
+
+def laid_out(count, taken=None, **config):
+    """How many batches of 32 images of 32 KiB, which fill a megabyte, are laid out if so many are taken."""
+    config, steps = settings(slice_megabytes=1, **config), []
+
+    def lay_out(train, chosen, rng):
+        steps.append(chosen)
+        return train[0][chosen], train[1][chosen]
+
+    upcoming = slices(images(count, 2**15), config, 0, 1, lay_out)
+    for _ in itertools.islice(upcoming, taken):
+        pass
+    upcoming.close()  # Waits for what is being prepared.
+    return len(steps)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(96, [2, 3, 4, 5]), (100, [2, 4, 5, 5]), (40, [4, 4, 6, 6]), (20, [2, 3, 3])],
+)
+def test_one_slice_is_prepared_ahead_and_a_short_one_with_the_one_before_it(count, expected):
+    taken = range(1, len(expected) + 1)
+    assert [laid_out(count, number, shuffle="every_epoch") for number in taken] == expected
+
+
+def test_what_is_alike_in_all_epochs_is_laid_out_once_if_it_fits_into_a_slice():
+    assert laid_out(32, shuffle="once") == 1
+    assert laid_out(33, shuffle="once") == 2 * 3
+    assert laid_out(32, shuffle="every_epoch") == 3
 
 
 def test_a_slice_holds_one_batch_if_that_alone_is_over_the_memory_limit():
