@@ -1,1 +1,1 @@
-"""Artifacts: the files that stages hand to each other, where they are, and how they are written and read."""
+"""Artifacts: the files that stages pass to each other, where they are, and how they are written and read."""

@@ -1,6 +1,6 @@
-"""Which artifacts were computed in this workspace, and when: what else lies there came out of DVC's cache.
+"""Record which artifacts were computed in this workspace, and when; others were restored from DVC's cache.
 
-DVC does not record that, and a report of a change says it.
+DVC does not record that, and reports of changes show it.
 """
 
 import json
@@ -11,7 +11,7 @@ from pipeline.artifacts.workspace import Workspace, sha256
 
 
 def note_computed(workspace: Workspace, stage: str) -> None:
-    """Add that `stage` has just written its outputs."""
+    """Record that `stage` has just written its outputs."""
     file, result = _file(workspace), _result(workspace, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     line = {"stage": stage, "result": sha256(result), "when": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -20,7 +20,7 @@ def note_computed(workspace: Workspace, stage: str) -> None:
 
 
 def computed_when(workspace: Workspace, stage: str) -> str | None:
-    """When the outputs of `stage` that are there were last computed here, in ISO 8601; None: never."""
+    """Return when the present outputs of `stage` were last computed here, in ISO 8601; None if never."""
     file, result = _file(workspace), _result(workspace, stage)
     if not file.exists() or not result.exists():
         return None
@@ -38,7 +38,7 @@ def _file(workspace: Workspace) -> Path:
 
 
 def _result(workspace: Workspace, stage: str) -> Path:
-    """A small output that tells one result of the stage from another."""
+    """Return a small output that differs between results of the stage."""
     results = {
         "compose": workspace.params,
         "fetch": workspace.raw / "test_labels.npy",

@@ -1,4 +1,4 @@
-"""What a stage reads, held against the digests recorded for it: a damaged file is not worked on."""
+"""Check the files that a stage reads against their recorded digests, so that no damaged file is used."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from pipeline.errors import PipelineError
 
 
 def refuse_damaged(workspace: Workspace, expected: Mapping[Path, str]) -> None:
-    """Hash the files, side by side.
+    """Hash files in parallel, and refuse damaged ones.
 
     Args:
-        workspace: that they lie in.
-        expected: the SHA-256 recorded for each.
+        workspace: The workspace of the files.
+        expected: The recorded SHA-256 of each file.
 
     Raises:
-        PipelineError: a file is missing, or its bytes are not those recorded; it says what restores it.
+        PipelineError: If a file is missing or has other bytes than recorded; the text says how to restore it.
     """
     missing = [path for path in expected if not path.is_file()]
     if missing:
@@ -35,13 +35,13 @@ def refuse_damaged(workspace: Workspace, expected: Mapping[Path, str]) -> None:
             delete.append(cached)
     raise PipelineError(
         f"{damaged[0]} is damaged: its SHA-256 is {found[damaged[0]]}, not the recorded "
-        f"{expected[damaged[0]]}. Nothing was made of it. Delete what is damaged, then run `dvc repro`:\n"
+        f"{expected[damaged[0]]}. It was not used. Delete the damaged files, then run `dvc repro`:\n"
         f"  rm -f {' '.join(map(str, delete))}"
     )
 
 
 def _cached(workspace: Workspace, path: Path) -> Path | None:
-    """The object in DVC's cache, by dvc.lock, of `path`: an output, or a file in one."""
+    """Return the cached object of `path`, an output in dvc.lock or a file in one; None if there is none."""
     import yaml
 
     cache = workspace.dvc_cache() / "files" / "md5"

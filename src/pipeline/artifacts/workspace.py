@@ -1,4 +1,4 @@
-"""The place of every artifact, written so that whatever has its final name is whole."""
+"""The paths of all artifacts, and atomic writing: a file with its final name is always complete."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def origin_of(split: str) -> str:
-    """Of which raw arrays the images of a split are: validation images are among those for training."""
+    """Return the prefix of the raw arrays of a split; validation images come from those for training."""
     return "test" if split == "test" else "train"
 
 
@@ -114,8 +114,8 @@ class Workspace:
         return self.root / "dvc.lock"
 
     def dvc_cache(self) -> Path:
-        """DVC's cache of the repository that this workspace is, as its configuration has it."""
-        # Most processes need nothing of DVC.
+        """Return the folder of DVC's cache, from the DVC configuration of this workspace."""
+        # Most processes do not need DVC.
         from dvc.config import Config as DvcConfig
 
         folder = self.root / ".dvc"
@@ -123,10 +123,10 @@ class Workspace:
 
     @cached_property
     def home(self) -> Path:
-        """The repository that owns this workspace: itself, or the one whose hidden folder it lies in.
+        """The repository that owns this workspace: itself, or the one whose hidden folder it is in.
 
-        Trials lie in the repository's `.pipeline`, temporary DVC experiments in its `.dvc/tmp`;
-        both keep their runs in the repository's ledger.
+        Trials are in the repository's `.pipeline`, temporary DVC experiments in its `.dvc/tmp`;
+        both record their runs in the repository.
         """
         parts = self.root.absolute().parts
         hidden = [i for i, part in enumerate(parts) if part in (".dvc", ".pipeline")]
@@ -134,7 +134,7 @@ class Workspace:
 
     @property
     def scratch(self) -> Path:
-        """What the pipeline keeps for itself between commands: unsent runs, trials, locks."""
+        """The pipeline's own files that outlive a command: unsent runs, trials, locks."""
         return self.home / ".pipeline"
 
     @property
@@ -143,10 +143,10 @@ class Workspace:
         return self.scratch / "sweeps"
 
     def refuse_foreign_environment(self, current: Path) -> None:
-        """Refuse to act on this workspace from inside another clone, whose environment was copied.
+        """Refuse to use this workspace from inside another clone, whose environment was copied.
 
         Raises:
-            PipelineError: `current` lies in another clone than this package.
+            PipelineError: If `current` is in a clone other than that of this package.
         """
         for folder in (current, *current.parents):
             if (folder / "src" / "pipeline" / "artifacts" / "workspace.py").exists():
@@ -159,24 +159,24 @@ class Workspace:
 
 
 def here() -> Workspace:
-    """The workspace this package belongs to, wherever the process was started."""
+    """Return the workspace that this package belongs to, whatever the current directory."""
     return Workspace(Path(__file__).resolve().parents[3])
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write a file or a folder to; rename it if all went well.
+    """Yield a temporary path next to `path` for a new file or folder, and rename it to `path` on success.
 
-    Left-overs of killed predecessors are removed. On an exception nothing of the new content stays
-    and the old content, if any, is untouched.
+    Files left behind by killed processes are removed. On an exception, the new content is removed and the old
+    content, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     left_over = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp(\..*)?")
-    for beside in path.parent.iterdir():
-        if found := left_over.fullmatch(beside.name):
+    for sibling in path.parent.iterdir():
+        if found := left_over.fullmatch(sibling.name):
             process = int(found[1])
             if process == os.getpid() or not is_alive(process):
-                remove(beside)
+                remove(sibling)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield temporary
@@ -188,7 +188,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number, whoever it belongs to."""
+    """Return whether there is a process with this id, whatever its owner."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -199,13 +199,13 @@ def is_alive(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, or nothing."""
+    """Write a complete UTF-8 file, or nothing."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -213,6 +213,6 @@ def remove(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as `sha256sum` prints it."""
+    """Return the SHA-256 of a file's bytes, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,1 +1,1 @@
-"""Evaluation: what a model's predictions are worth, in numbers."""
+"""Evaluation: how good a model's predictions are, in numbers."""

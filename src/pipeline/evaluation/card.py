@@ -1,4 +1,4 @@
-"""The model card: what is known of a model, in Markdown, for whoever is to use it."""
+"""The model card: what is known about a model, in Markdown, for its users."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from pipeline.artifacts.processed import Dataset, findings_text
 from pipeline.evaluation.metrics import ClassMetrics, Predictions
 from pipeline.evaluation.robustness import Robustness
 
-_CLASSES = 20  # that are listed, those recognised worst
+_CLASSES = 20  # the number of classes to list: those with the lowest F1
 _CONFUSIONS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """What a card is made of.
+    """The contents of a model card.
 
     Args:
-        description: of the model file.
-        run: what models/run.json says.
-        dataset: that the model was trained and judged on.
-        best: the epoch whose weights the model has.
-        metrics: by the names in metrics.json.
-        classes: the results by class.
-        predictions: for the test images.
-        robustness: on changed test images; empty if that was not asked for.
-        images: how many test images `robustness` is measured on.
+        description: The description in the model file.
+        run: The contents of models/run.json.
+        dataset: The data set that the model was trained and evaluated on.
+        best: The epoch whose weights the model has.
+        metrics: The metrics, with the names of metrics.json.
+        classes: The results by class.
+        predictions: The predictions for the test images.
+        robustness: The results on changed test images; empty if they were not requested.
+        images: The number of test images that `robustness` is measured on.
     """
 
     description: Description
@@ -43,7 +43,7 @@ class Card:
     images: int
 
     def text(self) -> str:
-        """The card; a section of which nothing is known is left out."""
+        """Return the text of the card, without the sections about which nothing is known."""
         sections = (
             f"# {self.run['name']}",
             self._purpose(),
@@ -91,15 +91,15 @@ class Card:
         listed = ", ".join(names[:_CLASSES]) + (" …" if len(names) > _CLASSES else "")
         colour = "grey" if reader.colour == "grey" else "colour"
         how = (
-            "A picture of any size is read as the training's digits were prepared: the ink, light or dark, "
+            "A picture of any size is prepared like the digits of the training: the ink, light or dark, "
             "is found, scaled and centred."
             if reader.prepare == "digit"
             else "A picture of any size is resized."
         )
         return (
             "## What it is for\n\n"
-            f"It says which of {len(names)} classes an image is of: {listed}. It takes {colour} images of "
-            f"{height}×{width} pixels (uint8) and gives a probability for each class. {how}"
+            f"It says which of {len(names)} classes an image belongs to: {listed}. It takes {colour} images "
+            f"of {height}×{width} pixels (uint8) and gives a probability for each class. {how}"
         )
 
     def _data(self) -> str:
@@ -115,7 +115,7 @@ class Card:
             + ", ".join(f"{number:,} in {pair.replace('+', ' and ')}" for pair, number in equal.items())
             + "."
             if equal
-            else "No image occurs twice, within a split or across."
+            else "No image occurs twice, within a split or across splits."
         )
         table = _table(("split", "images", "fewest in a class", "most"), rows)
         if listed := findings_text(self.dataset.findings):
@@ -165,7 +165,9 @@ class Card:
             )
             for found in listed
         ]
-        head = f"On the {len(self.predictions.labels):,} test images, on which nothing was trained or chosen:"
+        head = (
+            f"On the {len(self.predictions.labels):,} test images, with which nothing was trained or chosen:"
+        )
         some = "" if len(listed) == len(self.classes) else f" (the {len(listed)} that are recognised worst)"
         confidence = self.predictions.confidence.mean()
         return (
@@ -210,8 +212,8 @@ class Card:
             parts.append(f"On {self.images:,} of the test images, changed:\n\n{table}")
             if self.description.reader.prepare == "digit":
                 parts.append(
-                    "What was changed are the images as the network gets them. Pictures are prepared before "
-                    "that, and one of a moved or inverted digit becomes nearly the same image as before."
+                    "The images were changed as the network gets them. Pictures are prepared before that, so "
+                    "one of a moved or inverted digit becomes nearly the same image as the original."
                 )
         if unlike:
             parts.append(
@@ -224,7 +226,7 @@ class Card:
     def _use(self) -> str:
         return (
             "## Use\n\n```console\n$ pipeline predict PICTURE\n$ pipeline serve\n```\n\n"
-            "They use the workspace's model. If that is another one by now, add "
+            "They use the workspace's model. If that is now a different one, add "
             f"`--model {self.run['name']}`."
         )
 
@@ -239,7 +241,7 @@ class Card:
 
 
 def _computed_with(train: Mapping[str, Any]) -> str | None:
-    """What a training computed with, where it is more than the one processor that all have."""
+    """Return what a training computed with, such as "JAX on 1 GPU"; None with TensorFlow."""
     if train.get("backend", "tensorflow") == "tensorflow":
         return None
     devices = train["devices"]

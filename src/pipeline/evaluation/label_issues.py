@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: the ones that predictions of images not trained on speak against.
+"""Find labels that are probably wrong, by the predictions for images that were not trained on.
 
 Confident learning: Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in
 dataset labels", by its authors' package cleanlab, which is an optional dependency.
@@ -10,12 +10,12 @@ from pipeline.evaluation.metrics import Ints, Predictions
 
 
 def label_issues(predictions: Predictions) -> Ints:
-    """The indices of the images whose labels are probably wrong, the least probable label first: int (m,).
+    """Return the indices of images whose labels are probably wrong, the least probable label first: int (m,).
 
-    There are none where all labels are of one class: confident learning weighs two or more against
-    each other. The schema refuses `evaluate.label_issues` where cleanlab is not installed.
+    There are none if all labels are of one class, since confident learning compares two or more classes. The
+    schema refuses `evaluate.label_issues` if cleanlab is not installed.
     """
-    # Costs a second and a half, pandas included.
+    # This import takes a second and a half, including pandas.
     from cleanlab.filter import find_label_issues
 
     if len(np.unique(predictions.labels)) < 2:

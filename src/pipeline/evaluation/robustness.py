@@ -1,4 +1,4 @@
-"""How well a model does on changed test images: moved, turned, noisy, blurred, inverted."""
+"""Measure a model on changed test images: moved, turned, noisy, blurred, inverted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,36 +17,36 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Robustness:
-    """What a model did on images that were changed in one way."""
+    """The results of a model on images that were changed in one way."""
 
     change: str
     accuracy: float
     low: float  # of its 95 % interval
     high: float
-    unlike: float | None  # the share that was called unlike the training images; None: it can't be told
+    unlike: float | None  # the share called unlike the training images; None if the model can't tell
 
 
 def _moved(images: Images, background: int, pixels: int) -> Images:
-    """To the right and down."""
+    """Move the images to the right and down."""
     moved = np.full_like(images, background)
     moved[:, pixels:, pixels:] = images[:, :-pixels, :-pixels]
     return moved
 
 
 def _turned(images: Images, background: int, degrees: float) -> Images:
-    """About the middle, by linear interpolation; what comes from outside of an image is background."""
+    """Turn the images about their centres by linear interpolation; pixels from outside are background."""
     height, width = images.shape[1:3]
     rows, columns = np.mgrid[:height, :width] - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
-    # In the framed image, which is one pixel larger on each side.
+    # Coordinates in the padded image, which is one pixel larger on each side.
     top = (cosine * rows + sine * columns + (height - 1) / 2).clip(-1, height - 1e-6) + 1
     left = (cosine * columns - sine * rows + (width - 1) / 2).clip(-1, width - 1e-6) + 1
-    framed = _framed(images, 1, mode="constant", constant_values=background)
+    padded = _padded(images, 1, mode="constant", constant_values=background)
     turned = np.zeros(images.shape)
     for down, right in product((0, 1), repeat=2):
         row, column = top.astype(int), left.astype(int)
         share = np.abs(1 - down - (top - row)) * np.abs(1 - right - (left - column))
-        turned += framed[:, row + down, column + right] * share.reshape(
+        turned += padded[:, row + down, column + right] * share.reshape(
             height, width, *(images.ndim - 3) * [1]
         )
     return turned.round().astype(np.uint8)
@@ -58,18 +58,18 @@ def _noisy(images: Images, background: int, deviation: float) -> Images:
 
 
 def _blurred(images: Images, background: int, pixels: int) -> Images:
-    """By a bell-shaped mean along rows, then along columns; beyond the edge as at the edge."""
+    """Blur the images with a Gaussian, vertically, then horizontally; edge pixels are repeated outside."""
     reach = 3 * pixels
     bell = np.exp(-((np.arange(-reach, reach + 1) / pixels) ** 2) / 2)
     blurred: NDArray[np.float64] = images.astype(np.float64)
     height, width = images.shape[1:3]
-    framed = _framed(blurred, reach, mode="edge")
-    blurred = sum(share * framed[:, at : at + height] for at, share in enumerate(bell / bell.sum()))
+    padded = _padded(blurred, reach, mode="edge")
+    blurred = sum(share * padded[:, at : at + height] for at, share in enumerate(bell / bell.sum()))
     blurred = sum(share * blurred[:, :, at : at + width] for at, share in enumerate(bell / bell.sum()))
     return blurred.round().astype(np.uint8)
 
 
-def _framed(images: NDArray[Any], pixels: int, **how: Any) -> NDArray[Any]:
+def _padded(images: NDArray[Any], pixels: int, **how: Any) -> NDArray[Any]:
     return np.pad(images, [(0, 0), 2 * (pixels,), 2 * (pixels,), *(images.ndim - 3) * [(0, 0)]], **how)
 
 
@@ -97,10 +97,10 @@ _CHANGES: Mapping[str, tuple[Callable[[Images, int, int], Images], int]] = {
 def measure_robustness(
     classifier: Classifier, images: Images, labels: NDArray[np.int32]
 ) -> Sequence[Robustness]:
-    """What the model does on the images changed in several ways, first on those as they are.
+    """Measure the model on images that are changed in several ways; the unchanged images come first.
 
     Args:
-        classifier: the model.
+        classifier: The model.
         images: uint8 (n, *image_shape), n > 0.
         labels: int (n,).
     """

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the very same images."""
+"""Test whether one model is better than another on the same images."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 
 def show_p(p: float) -> str:
-    """Such as "p = 0.012"."""
+    """Return a p-value as text, such as "p = 0.012"."""
     return "p < 1e-99" if p < 1e-99 else f"p = {p:.2g}"
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """The images on which just one of two models is right, and how likely chance parts them so unevenly."""
+    """How many images only one of two models gets right, and the p-value of McNemar's test."""
 
     only_first: int
     only_second: int
@@ -23,17 +23,17 @@ class McNemar:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """Test whether two models are equally often right, by the images on which they disagree.
+    """Test whether two models are right equally often, using the images on which they disagree.
 
     McNemar (1947), "Note on the sampling error of the difference between correlated proportions or
-    percentages", in its exact form: of the images that just one gets right, equal models would share as
-    coins fall, whose two-sided binomial p holds for few images as for many.
+    percentages", in its exact form: of the images that only one model gets right, equally good models get
+    half each on average. The two-sided binomial p-value is valid for few images as well as for many.
 
     Args:
         first: bool (n,), whether the first model is right on each image.
-        second: the same for the second model.
+        second: The same for the second model.
     """
-    # SciPy's statistics take half a second.
+    # Importing scipy.stats takes half a second.
     from scipy.stats import binomtest
 
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -44,30 +44,30 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """How much less often than another model a model may be right, as far as the images tell."""
+    """How much worse than an old model a new one may be, as far as the images show."""
 
-    difference: float  # in accuracy, the model's less the other's
-    lower: float  # one-sided bound of that difference, at the level that was asked for
-    p: float  # of the images that are seen, if the model were worse by just the margin
+    difference: float  # the new model's accuracy minus the old one's
+    lower: float  # one-sided bound of that difference, at the requested level
+    p: float  # p-value of the hypothesis that the new model is worse by the margin
 
 
 def non_inferiority(
     new: NDArray[np.bool_], old: NDArray[np.bool_], margin: float, level: float
 ) -> NonInferiority:
-    """Test whether a model is worse than another one by `margin` or more: a small `p` says that it is not.
+    """Test whether a model is worse than another one by `margin` or more; a small `p` shows that it is not.
 
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design", Statistics in Medicine 17, 891-908: the score test of the hypothesis that the
     accuracies differ by -margin. With a margin of 0 its statistic is McNemar's, (b - c) / sqrt(b + c). Unlike
-    a test that finds no difference, it can't be passed by having few images.
+    a test that finds no difference, it cannot be passed just because there are few images.
 
     Args:
-        new: bool (n,), whether the model is right on each image; n at least 1.
-        old: the same for the model that it would replace.
-        margin: in accuracy, within (0, 1).
-        level: of the one-sided bound, within (0, 0.5).
+        new: bool (n,), whether the new model is right on each image; n at least 1.
+        old: The same for the old model, which it would replace.
+        margin: The margin in accuracy, within (0, 1).
+        level: The level of the one-sided bound, within (0, 0.5).
     """
-    # Half a second less than scipy.stats.
+    # Importing these takes half a second less than scipy.stats.
     from scipy.optimize import brentq
     from scipy.special import ndtr, ndtri
 
@@ -80,21 +80,21 @@ def non_inferiority(
     def above(difference: float) -> float:
         return tango(gained, lost, images, difference) - z
 
-    # The statistic falls as the difference that is assumed rises, to 0 at the one that was found.
+    # The statistic falls as the assumed difference rises, and is 0 at the observed one.
     lower = float(brentq(above, lowest, found)) if found > lowest and above(lowest) > 0 else -1.0
     return NonInferiority(found, lower, float(ndtr(-tango(gained, lost, images, -margin))))
 
 
 def tango(gained: int, lost: int, images: int, difference: float) -> float:
-    """Tango's score statistic, which is standard normal if the accuracies differ by `difference`.
+    """Compute Tango's score statistic, which is standard normal if the accuracies differ by `difference`.
 
     Args:
-        gained: the number of images that only the new model gets right.
-        lost: that only the old one gets right.
-        images: the number of all images.
-        difference: the new model's accuracy less the old one's that is assumed, within (-1, 1).
+        gained: The number of images that only the new model gets right.
+        lost: The number of images that only the old model gets right.
+        images: The number of all images.
+        difference: The assumed difference, the new model's accuracy minus the old one's, within (-1, 1).
     """
-    # The most likely share of `lost` if the accuracies differ by so much.
+    # The most likely share of `lost` if the accuracies differ by `difference`.
     b = -(gained + lost) + (2 * images - gained + lost) * difference
     c = -lost * difference * (1 - difference)
     share = (sqrt(max(b * b - 8 * images * c, 0.0)) - b) / (4 * images)
@@ -106,11 +106,11 @@ def tango(gained: int, lost: int, images: int, difference: float) -> float:
 
 
 def fall(new: NDArray[np.bool_], old: NDArray[np.bool_]) -> float:
-    """The one-sided p of McNemar's exact test, of a model that is right less often than another.
+    """Compute the one-sided p-value of McNemar's exact test that a new model is right less often.
 
     Args:
-        new: bool (n,), whether the model is right on each image.
-        old: the same for the model that it would replace.
+        new: bool (n,), whether the new model is right on each image.
+        old: The same for the old model, which it would replace.
     """
     from scipy.special import bdtrc
 
@@ -125,10 +125,10 @@ class CalibrationPair:
     """The expected calibration errors of two models on the same images.
 
     Args:
-        new: of the new model, float (n,), the probabilities of the predicted classes, and bool (n,),
-            whether these are the true ones.
-        old: the same of the model that it would replace.
-        bins: of equal width in confidence, (low, high], as `pipeline.evaluation.metrics.calibrate` has them.
+        new: For the new model, the probabilities of the predicted classes, float (n,), and whether these are
+            the true ones, bool (n,).
+        old: The same for the old model, which it would replace.
+        bins: The number of bins of equal width in confidence, as in `pipeline.evaluation.metrics.calibrate`.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class CalibrationPair:
     ) -> None:
         edges = np.linspace(0, 1, bins + 1)[1:-1]
         self._bins, self._images = bins, len(new[0])
-        # Each model has a row of bins, to which an image adds its confidence in excess of being right.
+        # Each model has a row of bins; an image adds its confidence, minus 1 if it is right, to its bin.
         rows = [np.digitize(confidence, edges, right=True) for confidence, _ in (new, old)]
         self._cells = np.concatenate([rows[0], rows[1] + bins])
         self._excess = np.concatenate([confidence - correct for confidence, correct in (new, old)])
@@ -147,10 +147,10 @@ class CalibrationPair:
 
     @cached_property
     def p(self) -> float:
-        """How likely chance alone makes the new model's error the larger one, by a paired bootstrap.
+        """The p-value of the new model's error being the larger one, by a paired bootstrap.
 
         Efron and Tibshirani (1993), "An introduction to the bootstrap": images are drawn with replacement,
-        for both models the same, from a fixed seed; p is the share of the draws in which the new model's
+        the same ones for both models, from a fixed seed; p is the share of the draws in which the new model's
         error is not the larger one.
         """
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation show, and every one of them drawn."""
+"""Draw the figures of an evaluation, and define the data that they show."""
 
 import importlib
 import pkgutil
@@ -19,15 +19,15 @@ from pipeline.plots.style import drawing
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A model that was judged by n test images.
+    """A model that was evaluated on n test images.
 
     Args:
-        predictions: of the n images.
-        images: uint8 (n, pixels), in the predictions' order.
+        predictions: The predictions for the n images.
+        images: uint8 (n, pixels), in the order of the predictions.
         image_shape: (height, width) or (height, width, channels) of an image.
-        history: the training's curves.
-        settings: what conf/ says of the figures.
-        label_issues: the indices of the images whose labels are probably wrong; None: not looked for.
+        history: The history of the training.
+        settings: The settings in conf/evaluate.
+        label_issues: The indices of images whose labels are probably wrong; None if not searched for.
     """
 
     predictions: Predictions
@@ -39,14 +39,14 @@ class Evaluated:
 
 
 def draw(folder: Path, evaluated: Evaluated) -> None:
-    """Write each figure into `folder`, which exists: the same bytes for the same predictions.
+    """Write each figure into the existing `folder`; the same predictions give the same bytes.
 
-    All are as wide as MLflow shows them, so that their text is read unscaled.
+    The figures have the width at which MLflow shows them, so that their text is not scaled.
     """
     with drawing():
         for module in pkgutil.iter_modules(evaluation.__path__):
             figure = importlib.import_module(f"{evaluation.__name__}.{module.name}").draw(evaluated)
             if figure is not None:
-                # Figure.savefig would draw it twice.
+                # Figure.savefig would draw the figure twice.
                 canvas: Any = FigureCanvasAgg(figure)
                 canvas.print_png(folder / f"{module.name}.png", metadata={"Software": None})

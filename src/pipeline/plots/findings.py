@@ -1,4 +1,4 @@
-"""Figures of a data set: how many images each class has, and images that deserve a look."""
+"""Figures of a data set: how many images each class has, and images that should be checked."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _COLOURS = {"train": BLUE, "validation": LIGHT_BLUE, "test": ORANGE}
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image to show: uint8 (pixels,), why, and its class."""
+    """An image to show, uint8 (pixels,), with the reason and its class."""
 
     image: NDArray[np.uint8]
     finding: Finding
@@ -29,15 +29,15 @@ class Shown:
 
 
 def balance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Figure:
-    """A bar for each class, of 40 at most, with its images by split.
+    """Draw a bar for each of at most 40 classes, with its number of images by split.
 
     Args:
-        counts: by split, how many images each class has.
-        classes: their names, in the order of the labels.
+        counts: For each split, how many images each class has.
+        classes: The names of the classes, in the order of the labels.
     """
     per_class = np.array([counts[split] for split in counts])
     train = per_class[0]
-    # The smallest and the largest are what matters of many.
+    # Of many classes, the smallest and the largest matter most.
     order = np.argsort(train, kind="stable")
     shown = np.sort(order if len(order) <= _MOST_CLASSES else np.r_[order[:20], order[-20:]])
     title = f"{per_class.sum():,} images in {len(classes):,} classes"
@@ -70,13 +70,13 @@ def near_pairs(
     is_complete: bool,
     image_shape: tuple[int, ...],
 ) -> Figure:
-    """The test images that are nearly equal to a training image, each before that one, the closest first.
+    """Draw the test images that nearly equal a training image, each before that image, the closest first.
 
     Args:
-        show: gives the image of a finding.
-        found: all of them.
-        test_images: how many there are.
-        is_complete: whether all pairs that might be were compared.
+        show: Returns the image of a finding.
+        found: All findings.
+        test_images: The number of test images.
+        is_complete: Whether all candidate pairs were compared.
         image_shape: (height, width) or (height, width, channels).
     """
     near = [each for each in found if each.kind == "near_duplicate"]
@@ -94,16 +94,16 @@ def near_pairs(
 def outliers(
     show: Callable[[Finding], Shown], found: Iterable[Finding], image_shape: tuple[int, ...]
 ) -> Figure:
-    """Images that are unusually bright, dark or empty, or were unusually large or small as pictures.
+    """Draw images that are unusually bright, dark or empty, or whose pictures are unusually large or small.
 
     Args:
-        show: gives the image of a finding.
-        found: all of them.
+        show: Returns the image of a finding.
+        found: All findings.
         image_shape: (height, width) or (height, width, channels).
     """
     kinds = ("one_colour", "brightness", "size")
     of_kind = [[each for each in found if each.kind == kind] for kind in kinds]
-    # In turns, so that many of a kind leave room for the others.
+    # The kinds take turns, so that one with many images leaves room for the others.
     turns = [each for row in zip_longest(*of_kind) for each in row if each][:_MOST]
     shown = [show(each) for each in sorted(turns, key=lambda each: kinds.index(each.kind))]
     captions = [
@@ -123,7 +123,7 @@ def _pictures(
     title: str,
     subtitle: str,
 ) -> Figure:
-    """Images in rows with a line above each; if there are none, a figure that says so."""
+    """Draw images in rows with a line of text above each; if there are none, a figure that says so."""
     if not shown:
         figure = titled(1.6, title, subtitle)
         figure.text(0.5, 0.2, "none found", ha="center", color=GREY, size=13)

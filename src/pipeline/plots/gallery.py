@@ -1,4 +1,4 @@
-"""Images in rows, each with a caption above it."""
+"""Test images in rows, each with its classes and a value above it."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ from pipeline.plots.text import shortened
 
 
 def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: str, subtitle: str) -> Figure:
-    """The chosen images in rows; above each the true and the predicted class, and a value.
+    """Draw the chosen images in rows; above each, the true and the predicted class and a value.
 
     Args:
-        evaluated: n test images and the predictions of them.
-        chosen: the indices of the m images to show, in their order; m is at least 1.
+        evaluated: n test images and the predictions for them.
+        chosen: The indices of the m images to show, in order; m is at least 1.
         values: m short texts.
-        title: what is seen.
-        subtitle: the numbers to remember.
+        title: What the figure shows.
+        subtitle: The most important numbers.
     """
     most = 8 if max(map(len, evaluated.predictions.classes)) <= 6 else 6
     columns = int(np.clip(np.ceil(np.sqrt(1.5 * len(chosen))), 4, most))
@@ -39,14 +39,14 @@ def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: st
 
 
 def empty(title: str, subtitle: str, text: str) -> Figure:
-    """A figure that says that there is nothing to show."""
+    """Draw a figure that says that there is nothing to show."""
     figure = titled(2.4, title, subtitle)
     figure.text(0.5, 0.4, text, ha="center", color=GREY, size=13)
     return figure
 
 
 def _captions(predictions: Predictions, chosen: Ints, values: Sequence[str], characters: int) -> list[str]:
-    """Such as "4 → 9   7.31", in as few lines as fit, the same number for every image."""
+    """Return captions such as "4 → 9   7.31", in as few lines as fit and equally many for all images."""
     names = [shortened(name, characters - 2) for name in predictions.classes]
     captions: list[str] = []
     for layout in ("{} → {}   {}", "{} → {}\n{}", "{}\n→ {}\n{}"):

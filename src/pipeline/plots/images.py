@@ -1,11 +1,11 @@
-"""Images of any number of channels, as matplotlib takes them."""
+"""Convert images with any number of channels for matplotlib."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def displayable(image: NDArray[np.uint8], image_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The part of an image that a figure can show: its first three channels, or the first if it has fewer.
+    """Return what a figure can show of an image: the first three channels, or the first if it has fewer.
 
     Args:
         image: uint8 (pixels,).

@@ -1,4 +1,4 @@
-"""A confusion matrix: square cells, true classes down, predicted ones across."""
+"""A confusion matrix: square cells, with true classes as rows and predicted classes as columns."""
 
 from collections.abc import Sequence
 
@@ -23,16 +23,16 @@ def matrix(
     top: int,
     unit: str,
 ) -> None:
-    """Draw it, coloured from 0 to `top`, with a scale if no text fits into the cells.
+    """Draw a matrix, coloured from 0 to `top`, with a colour scale if no text fits into the cells.
 
     Args:
-        figure: empty.
-        values: (k, k), NaN where there is none.
-        texts: what stands in the cells.
-        names: of the k classes.
-        ticks: of the scale.
-        top: the largest value that the colours show.
-        unit: of the values.
+        figure: An empty figure.
+        values: (k, k), NaN where there is no value.
+        texts: The texts in the cells.
+        names: The names of the k classes.
+        ticks: The ticks of the colour scale.
+        top: The largest value of the colour scale.
+        unit: The unit of the values.
     """
     axes = figure.subplots()
     axes.set_anchor("N")
@@ -40,7 +40,7 @@ def matrix(
     norm = PowerNorm(0.35, vmin=0, vmax=top)
     colours = matplotlib.colormaps["Blues"].with_extremes(bad=PALE)
     picture = axes.imshow(values, cmap=colours, norm=norm)
-    cell = 5.2 / len(names)  # Inches, about.
+    cell = 5.2 / len(names)  # In inches, approximately.
     longest = max(len(text) for row in texts for text in row)
     size = min(11.0, 72 * 0.85 * cell / (0.6 * max(longest, 2)))
     if size >= 6:
@@ -57,8 +57,8 @@ def matrix(
                 in_layout=False,  # They fit; measuring each takes long.
             )
     else:
-        beside = axes.inset_axes((1.03, 0, 0.03, 1))
-        bar = figure.colorbar(picture, cax=beside, label=unit, ticks=list(ticks), format="{x:,.0f}")
+        scale = axes.inset_axes((1.03, 0, 0.03, 1))
+        bar = figure.colorbar(picture, cax=scale, label=unit, ticks=list(ticks), format="{x:,.0f}")
         bar.ax.minorticks_off()
         bar.outline.set_visible(False)
     _name_classes(axes, names, cell)
@@ -66,7 +66,7 @@ def matrix(
 
 
 def _name_classes(axes: Axes, names: Sequence[str], cell: float) -> None:
-    """Label both axes with the classes, with as many of the names as can be read."""
+    """Label both axes with as many of the class names as can be read."""
     every = -(-len(names) // 34)
     shown = range(0, len(names), every)
     labels = [shortened(names[i]) for i in shown]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.plots.images import displayable
 from pipeline.plots.style import WIDTH, titled
 
-_ABOVE, _MARGIN = 0.8, 0.12  # inches: of the title, and at the left and the right
+_ABOVE, _MARGIN = 0.8, 0.12  # inches: the height of the title, and the margin on the left and the right
 
 
 def in_rows(
@@ -24,25 +24,25 @@ def in_rows(
     gap: float,
     size: int,
 ) -> Figure:
-    """Draw them.
+    """Draw images in rows.
 
     Args:
         images: uint8 (pixels,) each.
-        captions: a text for each.
+        captions: The text above each image.
         image_shape: (height, width) or (height, width, channels).
-        title: what is seen.
-        subtitle: the numbers to remember.
-        columns: images in a row.
-        caption: the height of a caption, in inches.
-        gap: between images, in inches.
-        size: of the captions, in points.
+        title: What the figure shows.
+        subtitle: The most important numbers.
+        columns: The number of images in a row.
+        caption: The height of a caption, in inches.
+        gap: The gap between images, in inches.
+        size: The font size of the captions, in points.
     """
     column = (WIDTH - 2 * _MARGIN + gap) / columns
     width = column - gap
     height = width * image_shape[0] / image_shape[1]
     row = caption + height + gap
     figure = titled(_ABOVE + -(-len(images) // columns) * row + 0.05, title, subtitle)
-    # One pair of axes for all images takes a fifth of the time of a pair for each.
+    # Drawing all images on one pair of axes takes a fifth of the time of one pair for each image.
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     for position, (image, text) in enumerate(zip(images, captions, strict=True)):

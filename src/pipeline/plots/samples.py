@@ -19,17 +19,17 @@ def draw(
     image_shape: tuple[int, ...],
     classes: Sequence[str],
 ) -> Figure:
-    """Draw a row for each class, of 40 at most, with its name and its first ten images.
+    """Draw a row for each of at most 40 classes, with its name and its first ten images.
 
     Args:
         images: uint8 (n, pixels).
         labels: int32 (n,).
         image_shape: (height, width) or (height, width, channels).
-        classes: their names, in the order of the labels.
+        classes: The names of the classes, in the order of the labels.
     """
     classes = classes[:_MAX_ROWS]
     height, width = image_shape[:2]
-    # In units of image pixels, so that the gaps look alike whatever the size of the images.
+    # In image pixels, so that gaps look the same for images of any size.
     gap = max(height, width) / 10
     column, row = width + gap, height + gap
     figure = Figure(figsize=(_WIDTH, _WIDTH * len(classes) * row / (_COLUMNS * column)), layout="constrained")

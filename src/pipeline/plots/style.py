@@ -1,4 +1,4 @@
-"""What the pictures have in common: those of an evaluation, of a sweep and of the results."""
+"""The style that all figures share: those of data sets, evaluations, sweeps and results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ STYLE: dict[str, object] = {
 
 @contextmanager
 def drawing(style: dict[str, object] = STYLE) -> Iterator[None]:
-    """Have matplotlib draw inside with its defaults and `style`, whatever is set or installed here."""
+    """Let matplotlib draw with its defaults and `style`, regardless of local settings and fonts."""
     _only_bundled_fonts()
     with matplotlib.style.context(style, after_reset=True):
         yield
@@ -47,14 +47,14 @@ def drawing(style: dict[str, object] = STYLE) -> Iterator[None]:
 
 @cache
 def _only_bundled_fonts() -> None:
-    """Another DejaVu Sans of the system, or a cache of another machine, would give other letters."""
+    """Use only matplotlib's own fonts, since those of the system or of a font cache may look different."""
     font_manager.fontManager.ttflist = []
     for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf")):
         font_manager.fontManager.addfont(path)
 
 
 def titled(height: float, title: str, subtitle: str) -> Figure:
-    """An empty figure, `height` inches high: above, what is seen, and the numbers to remember."""
+    """Create an empty figure, `height` inches high, with a title and a subtitle."""
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.7 / height))
     figure = Figure(figsize=(WIDTH, height), layout=layout)
     figure.text(0.015, 1 - 0.14 / height, title, va="top", size=13, weight="bold")

@@ -7,20 +7,20 @@ if TYPE_CHECKING:
 
 
 def shortened(text: str, characters: int = 20) -> str:
-    """`text`, cut to so many characters with an ellipsis."""
+    """Return `text`, cut to at most `characters` characters with an ellipsis."""
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def accuracy_text(predictions: "Predictions") -> str:
-    """Such as "97.30 % of 10,000 test images right"."""
+    """Return the accuracy as text, such as "97.30 % of 10,000 test images right"."""
     return f"{percent(predictions.correct.mean())} of {images_text(len(predictions.labels))} right"
 
 
 def images_text(count: int) -> str:
-    """Such as "10,000 test images"."""
+    """Return a number of images as text, such as "10,000 test images"."""
     return f"{count:,} test image{'s' if count != 1 else ''}"
 
 
 def percent(share: float) -> str:
-    """A share of one with two digits."""
+    """Return a share of one as a percentage with two decimals."""
     return f"{100 * share:.2f} %"

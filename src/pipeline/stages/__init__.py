@@ -1,1 +1,1 @@
-"""Stages: one file each, `run(config, workspace)`; the pipeline, read from left to right."""
+"""Stages: the steps of the pipeline, one module each, with a function `run(config, workspace)`."""

@@ -1,6 +1,6 @@
 """Run one stage in the current directory: `python -m pipeline.stages NAME`, the command in dvc.yaml.
 
-This is the boundary around the stages: configuration in, failures and runs out.
+This module surrounds the stages: it reads their configuration, and reports their failures and runs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STAGES = ("compose", "fetch", "preprocess", "train", "evaluate")
 
 
 def main() -> None:
-    """Parse the stage's name and run it, here or in the worker of a sweep."""
+    """Parse the name of the stage and run it, here or in the worker of a sweep."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.stages", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
@@ -44,9 +44,9 @@ def run(stage: str, workspace: Workspace) -> None:
     """Run `stage` in `workspace` with the part of the config that dvc.yaml declares for it.
 
     Raises:
-        PipelineError: the stage, or its configuration, was refused.
+        PipelineError: If the stage fails or its configuration is invalid.
     """
-    # Handing over needs none of these.
+    # These imports are not needed to hand a stage over.
     from pipeline.config.params import read_params, view
     from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 
@@ -59,7 +59,7 @@ def run(stage: str, workspace: Workspace) -> None:
     if config is None:
         module.run(workspace, os.environ.get("DVC_EXP_NAME"))
         note_computed(workspace, stage)
-        # What this imports takes longer than the stage.
+        # Importing this takes longer than the stage itself.
         if any((workspace.scratch / "runs").glob("*/state.json")):
             from pipeline.tracking import session as tracking
 
@@ -73,7 +73,7 @@ def run(stage: str, workspace: Workspace) -> None:
 
         if stage == "train":
             pruning_callback = _pruning_callback()
-            # The code that runs, which in a warm worker is the one that it was started with.
+            # The code that runs: in a warm worker, the code that it was started with.
             root = here().root
             code = {path: root / path for path in declared["deps"] if path.startswith("src/")}
             with tracking.training(config, workspace, code) as run:
@@ -93,9 +93,9 @@ def run(stage: str, workspace: Workspace) -> None:
 
 
 def _pruning_callback() -> "Callable[[Epoch], None]":
-    """What decides after each epoch whether the training goes on, by an exception."""
+    """Return a callback that is called after each epoch and raises an exception to stop the training."""
     if pruning := TrialContext.current().pruning:
-        # Optuna costs a second, which only a search that prunes need pay.
+        # Importing Optuna takes a second, and only a search that prunes needs it.
         from pipeline.training.pruning import pruning_callback
 
         return pruning_callback(pruning)
@@ -103,7 +103,7 @@ def _pruning_callback() -> "Callable[[Epoch], None]":
 
 
 def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
-    """What dvc.yaml says of a stage."""
+    """Return the definition of a stage in dvc.yaml."""
     import yaml
 
     definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
@@ -112,7 +112,7 @@ def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
 
 
 def _refuse_unwritable(workspace: Workspace) -> None:
-    """Try now whether this stage and the later ones can write their outputs, not after hours of training."""
+    """Check that this stage and the later ones can write their outputs, before hours of training."""
     for output in (workspace.raw, workspace.dataset, workspace.model, workspace.metrics):
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _refuse_unwritable(workspace: Workspace) -> None:
                 pass
         except (FileExistsError, NotADirectoryError):
             raise PipelineError(
-                f"{output.parent} has to be a folder, for {output.name}: move what is there out of the way."
+                f"{output.parent} has to be a folder, for {output.name}: move the file out of the way."
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""compose: conf/ becomes params.yaml, which the other stages read and DVC watches."""
+"""compose: write params.yaml from conf/; the other stages read it, and DVC watches it."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from pipeline.console import say
 from pipeline.errors import PipelineError
 
 _SHORTEST_SECRET = 6
-# What names, paths and settings hold as well, and is no secret.
+# Not secret: their values also occur in names, paths and settings.
 _NO_SECRETS = {
     "HOME",
     "HOSTNAME",
@@ -37,16 +37,16 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     """Write params.yaml.
 
     Under `dvc exp run`, DVC has already composed conf/ with the overrides of `-S` into params.yaml:
-    these values are validated and kept. Where they are refused, params.yaml gets what conf/ composes to: DVC
-    resolves what an override takes from the environment, and a later `dvc repro` would take its file for an
-    edit by hand.
+    these values are validated and kept. If they are invalid, params.yaml is composed from conf/ without the
+    overrides: DVC's file may contain values from the environment, and a later `dvc repro` would take it for a
+    manual edit.
 
     Args:
-        workspace: has conf/; gets params.yaml.
-        dvc_experiment: the experiment's name under `dvc exp run`.
+        workspace: The workspace with conf/, to which params.yaml is written.
+        dvc_experiment: The name of the experiment under `dvc exp run`.
 
     Raises:
-        PipelineError: a value is refused, params.yaml was edited by hand, or has an experiment's values.
+        PipelineError: If a value is invalid, or params.yaml was edited by hand or has an experiment's values.
     """
     conf = workspace.root / "conf"
     if dvc_experiment:
@@ -67,7 +67,7 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
 
 
 def _device(config: Config) -> str:
-    """What train.device is, where it is more than the one that there always is."""
+    """Return a sentence on the devices that JAX uses; "" with TensorFlow, which uses the processor."""
     train = config.train
     if train.backend == "tensorflow":
         return ""
@@ -75,7 +75,7 @@ def _device(config: Config) -> str:
 
 
 def _refuse_loss(params: Path, config: Config) -> None:
-    """Keep values that composing would lose: those of an edit by hand, or of a DVC experiment."""
+    """Refuse to overwrite values that were edited by hand, or that belong to a DVC experiment."""
     values = dict(leaves(config.model_dump(mode="json")))
     differs = [
         f"{key} {value} (conf/: {values.get(key)})"
@@ -86,15 +86,15 @@ def _refuse_loss(params: Path, config: Config) -> None:
         raise PipelineError(
             f"params.yaml has the values of the DVC experiment {experiment}: {', '.join(differs[:5])}"
             f"{', ...' if differs[5:] else ''}. Either put them into conf/, or delete params.yaml to go "
-            f"back to conf/ (`dvc exp apply {experiment}` brings them again); then run `dvc repro`."
+            f"back to conf/ (`dvc exp apply {experiment}` restores them); then run `dvc repro`."
         )
 
 
 def _of_experiment(params: Path, conf: Path, experiment: str) -> Config:
-    """What DVC composed, validated."""
+    """Return the configuration that DVC composed, validated and checked for secrets."""
     refuse_unsafe_yaml(conf)
     config = complete(_read_dvc_params(params), f"experiment {experiment}").trial
-    loaded = [yaml.load(path.read_bytes(), yaml.CBaseLoader) for path in yaml_files(conf)]  # noqa: S506 (texts)
+    loaded = [yaml.load(path.read_bytes(), yaml.CBaseLoader) for path in yaml_files(conf)]  # noqa: S506 (strings)
     known = set(_texts(loaded))
     secrets = {
         name: secret
@@ -102,21 +102,21 @@ def _of_experiment(params: Path, conf: Path, experiment: str) -> Config:
         if len(secret) >= _SHORTEST_SECRET
         and secret not in known
         and name not in _NO_SECRETS
-        # DVC's own say which experiment this is.
+        # DVC's own variables name the experiment.
         and not name.startswith("DVC_")
     }
     for key, value in leaves(config.model_dump(mode="json", exclude={"modules"})):
         for name, secret in secrets.items():
             if any(secret in text for text in set(_texts(value)) - known):
                 raise PipelineError(
-                    f"{key} has what the environment variable {name} holds, and params.yaml and MLflow show "
-                    "every value. Tools read secrets from the environment; what is none can stand in conf/."
+                    f"{key} has the value of the environment variable {name}, but params.yaml and MLflow "
+                    "show every value. Tools read secrets from the environment; put other values into conf/."
                 )
     return config
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in nested values."""
+    """Yield the strings in nested values."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
@@ -125,7 +125,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _read_dvc_params(path: Path) -> dict[str, object]:
-    """What DVC dumped; OmegaConf reads its floats (1e-05) as floats, PyYAML would not."""
+    """Read what DVC wrote with OmegaConf, since PyYAML would not read floats such as 1e-05 as floats."""
     from omegaconf import OmegaConf
 
     try:
@@ -133,5 +133,5 @@ def _read_dvc_params(path: Path) -> dict[str, object]:
     except (OSError, yaml.YAMLError) as error:
         raise PipelineError(f"{path} can't be read: {error}") from None
     if not isinstance(values, dict):
-        raise PipelineError(f"{path} holds no configuration.")
+        raise PipelineError(f"{path} does not contain a configuration.")
     return {str(key): value for key, value in values.items()}

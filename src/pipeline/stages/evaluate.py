@@ -1,4 +1,4 @@
-"""evaluate: the model judges the test images, which no stage before looked at; numbers and pictures of it."""
+"""evaluate: measure the model on the test images, which no earlier stage used, in numbers and figures."""
 
 import csv
 import json
@@ -24,21 +24,21 @@ from pipeline.evaluation.metrics import Predictions, is_unbalanced, measure, mea
 from pipeline.evaluation.robustness import measure_robustness
 from pipeline.plots.evaluated import Evaluated, draw
 
-_WORST = 3  # classes that are named where some are rare
+_WORST = 3  # classes to name if some are rare
 
 
 def run(config: Config, workspace: Workspace) -> None:
-    """Judge models/model.onnx, the file that is used, by the test split and write reports/.
+    """Evaluate models/model.onnx, the file that is deployed, on the test split and write reports/.
 
-    All that has no "tta" in its name is of the model file as it is.
+    Results without "tta" in their names are those of the model file without test-time augmentation.
 
     Args:
-        config: evaluate.
-        workspace: has data/processed and models.
+        config: The configuration; only its section `evaluate` is used.
+        workspace: A workspace with data/processed and models.
 
     Raises:
-        PipelineError: data, model, run or history are missing or don't belong together, or the model's
-            scores are no probabilities.
+        PipelineError: If data, model, run or history are missing or do not belong together, or if the model's
+            scores are not probabilities.
     """
     settings = config.evaluate
     dataset = read_dataset(workspace)
@@ -70,7 +70,7 @@ def run(config: Config, workspace: Workspace) -> None:
     with atomic(workspace.figures) as folder:
         folder.mkdir()
         draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
-    # From everywhere: test sets may begin with easy ones.
+    # Images from the whole split, since test sets may begin with easy ones.
     some = slice(None, None, -(-len(labels) // settings.robustness) if settings.robustness else None)
     robustness = (
         measure_robustness(model, images[some].reshape(-1, *dataset.image_shape), labels[some])
@@ -89,7 +89,7 @@ def run(config: Config, workspace: Workspace) -> None:
         len(labels[some]),
     )
     write_text(workspace.model_card, card.text())
-    # Last, since it says that the rest is there.
+    # Written last, since it shows that the rest is complete.
     text = json.dumps(
         metrics | {"weights_sha256": model.description.weights_sha256}, indent=2, allow_nan=False
     )
@@ -99,27 +99,27 @@ def run(config: Config, workspace: Workspace) -> None:
         f"Test accuracy {accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), "
         f"NLL {metrics['test_nll']:.4f}, ECE {metrics['test_ece']:.4f}."
     )
-    if is_unbalanced([found.support for found in by_class]):
-        worst = sorted(by_class, key=lambda found: found.recall)[:_WORST]
-        recalls = ", ".join(f"{found.name} {100 * found.recall:.2f} %" for found in worst)
+    if is_unbalanced([each.support for each in by_class]):
+        worst = sorted(by_class, key=lambda each: each.recall)[:_WORST]
+        recalls = ", ".join(f"{each.name} {100 * each.recall:.2f} %" for each in worst)
         say(f"Some classes are rare: macro F1 {metrics['test_macro_f1']:.4f}, lowest recall {recalls}.")
     if settings.tta_shift:
         say(f"With test-time augmentation, test accuracy {100 * metrics['test_tta_accuracy']:.2f} %.")
 
 
 def _named(split: str, metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics by names that say which split they are of."""
+    """Prefix the names of the metrics with their split."""
     return {f"{split}_{name}": value for name, value in metrics.items()}
 
 
 def _of_training(best: Epoch) -> dict[str, float]:
-    """What the training's best epoch reached; without validation images nothing is said of them."""
+    """Return the metrics of the training's best epoch, without those of missing validation images."""
     names = ("val_accuracy", "val_loss", "train_accuracy")
     return {name: value for name in names if (value := getattr(best, name)) is not None}
 
 
 def _run_of_the_model(workspace: Workspace) -> dict[str, Any]:
-    """What models/run.json says; the model file must be the one that it names."""
+    """Read models/run.json, and check that the model file is the one that it names."""
     try:
         run: dict[str, Any] = json.loads(workspace.run.read_text(encoding="utf-8"))
         name, expected = str(run["name"]), str(run["result"]["onnx_sha256"])
@@ -131,7 +131,7 @@ def _run_of_the_model(workspace: Workspace) -> dict[str, Any]:
         raise PipelineError(
             f"{workspace.onnx} is not the model of the run {name}, which models/run.json names: its SHA-256 "
             f"begins with {digest[:12]}, the run's with {expected[:12]}. `dvc repro --force --single-item "
-            "train` trains the run's model again; a model from elsewhere can't be evaluated in its name."
+            "train` trains the run's model again; a model from elsewhere can't be evaluated as this run."
         )
     return run
 
@@ -139,31 +139,31 @@ def _run_of_the_model(workspace: Workspace) -> dict[str, Any]:
 def predict(
     model: Classifier, images: NDArray[np.uint8], dataset: Dataset, tta_shift: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The model's distribution for each image, without and with test-time augmentation.
+    """Predict the class probabilities of each image, without and with test-time augmentation.
 
     Args:
-        model: from uint8 (batch, *image_shape) to float32 (batch, classes).
+        model: Maps uint8 (batch, *image_shape) to float32 (batch, classes).
         images: uint8 (n, pixels); may be memory-mapped.
-        dataset: says the images' shape and the classes.
-        tta_shift: in pixels; 0: none.
+        dataset: Gives the shape of the images and the classes.
+        tta_shift: By how many pixels images are moved; 0 for no augmentation.
 
     Returns:
-        Twice float32 (n, classes), whose rows sum to one within 0.001: the model's own distributions, and
-        their means over the image as it is and moved by `tta_shift` in the eight directions; what comes
-        from outside of an image is black.
+        Two arrays, float32 (n, classes), whose rows sum to one within 0.001: the model's probabilities for
+        each image, and their means over the image itself and its copies moved by `tta_shift` in the eight
+        directions. Pixels from outside of an image are black.
 
     Raises:
-        PipelineError: there are no images, the model is for another shape or number of classes, or its
-            rows are no distributions.
+        PipelineError: If there are no images, the model is for another shape or number of classes, or its
+            scores are not probabilities.
     """
     shape, classes = dataset.image_shape, len(dataset.classes)
     if not len(images):
-        raise PipelineError("There are no test images to evaluate the model by.")
+        raise PipelineError("There are no test images to evaluate the model on.")
     taken = model.description
     if (taken.image_shape, len(taken.classes)) != (shape, classes):
         raise PipelineError(
             f"The model takes images of shape {taken.image_shape} in {len(taken.classes)} classes, but "
-            f"{dataset.name} has images of shape {shape} in {classes} classes: train it on these data."
+            f"{dataset.name} has images of shape {shape} in {classes} classes: train it on this data."
         )
     scores, averaged = np.empty((2, len(images), classes), np.float32)
     for start in range(0, len(images), BATCH):
@@ -177,27 +177,27 @@ def predict(
 
 
 def _refuse_no_distributions(scores: NDArray[np.float32]) -> None:
-    # A sum that is not finite is not near one either.
+    # A sum that is not finite is not close to one either.
     bad = ~((scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3))
     if bad.any():
         raise PipelineError(
-            f"The model's scores for {bad.sum():,} of {len(scores):,} test images are no probabilities "
+            f"The model's scores for {bad.sum():,} of {len(scores):,} test images are not probabilities "
             f"(image {bad.argmax()}: {scores[bad.argmax()]}): its training diverged, or the file is not one "
             "that the stage train wrote."
         )
 
 
 def _shifted(images: NDArray[np.uint8], pixels: int) -> Iterable[NDArray[np.uint8]]:
-    """The images (n, height, width, ...) moved by -pixels, 0, pixels down and right; the fifth is unmoved."""
+    """Move images (n, height, width, ...) by -pixels, 0 and pixels down and right; the fifth is unmoved."""
     _, height, width, *channels = images.shape
     padded = np.pad(images, [(0, 0), (pixels, pixels), (pixels, pixels), *[(0, 0) for _ in channels]])
-    # All three are the same if nothing moves.
+    # With 0 pixels all shifts are the same, so one is enough.
     offsets = range(0, 2 * pixels + 1, max(pixels, 1))
     return (padded[:, top : top + height, left : left + width] for top, left in product(offsets, repeat=2))
 
 
 def _prediction_table(predictions: Predictions) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    """One row an image, with the columns that DVC's confusion plot expects."""
+    """Return one row per image, with the columns that DVC's confusion plot expects."""
     names = predictions.classes
     columns = predictions.labels, predictions.predicted, predictions.confidence, predictions.correct
     rows = (
@@ -210,7 +210,7 @@ def _prediction_table(predictions: Predictions) -> tuple[Sequence[str], Iterable
 def _label_table(
     predictions: Predictions, chosen: Iterable[int]
 ) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    """One row a label that looks wrong: which the model suggests, and how probable it finds the given."""
+    """Return one row per suspicious label: the class that the model suggests, and the label's probability."""
     names = predictions.classes
     rows = (
         (

@@ -1,4 +1,4 @@
-"""fetch: the first source that gives the pinned bytes -> data/raw."""
+"""fetch: write data/raw from the first source that gives the pinned bytes."""
 
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ from pipeline.errors import PipelineError
 
 
 class _UnpinnedError(PipelineError):
-    """Nothing is pinned: no other source would help."""
+    """Nothing is pinned, so other sources would not help."""
 
 
 def run(config: Config, workspace: Workspace) -> None:
-    """Try the sources in their order; write the raw arrays of the first that gives the pinned ones.
+    """Try the sources in order, and write the raw arrays of the first that gives the pinned ones.
 
     Raises:
-        PipelineError: no source did, with the reason for each; or nothing is pinned, with the
-            digests to pin.
+        PipelineError: If no source does, with a reason for each, or if nothing is pinned, with the digests
+            to pin.
     """
     data = config.data
     reasons = []
@@ -43,7 +43,7 @@ def run(config: Config, workspace: Workspace) -> None:
             reasons.append(f"  {source.kind}: {error}")
             continue
         if reasons:
-            say("\n".join(["These sources did not serve:", *reasons]))
+            say("\n".join(["These sources failed:", *reasons]))
         say(
             f"Fetched {data.name} from {source.kind}: {len(arrays['train_images']):,} training and "
             f"{len(arrays['test_images']):,} test images."
@@ -51,7 +51,7 @@ def run(config: Config, workspace: Workspace) -> None:
         return
     raise PipelineError(
         "\n".join([f"No source of {data.name} gave the data pinned in conf/data:", *reasons])
-        + "\nMend one of them, or add one that can be reached to data.sources. If the data was changed on "
+        + "\nFix one of them, or add one that can be reached to data.sources. If the data was changed on "
         "purpose, set data.sha256 to null: the next run prints the digests to pin."
     )
 
@@ -73,7 +73,7 @@ def _to_pin(name: str, digests: dict[str, str]) -> str:
     lines = [f"  {key}: {digest}" for key, digest in digests.items()]
     return "\n".join(
         [
-            f"data.sha256 pins nothing, so a cached result could not tell when {name} changes; nothing was "
+            f"data.sha256 pins nothing, so a change of {name} would not be noticed, and nothing was "
             f"written. Look at the data, then put these lines into conf/data/{name}.yaml:",
             "sha256:",
             *lines,

@@ -1,4 +1,4 @@
-"""Which share of each class's images was taken for which."""
+"""Confusion matrix by row: which share of each class's images was predicted as each class."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from pipeline.plots.text import accuracy_text, images_text, shortened
 
 
 def draw(evaluated: Evaluated) -> Figure:
-    """The shares in percent; grey where a class has no images."""
+    """Draw the shares in percent; the row of a class without images is grey."""
     predictions = evaluated.predictions
     counts, names = predictions.confusion, predictions.classes
     totals = counts.sum(axis=1)
@@ -37,7 +37,7 @@ def draw(evaluated: Evaluated) -> Figure:
 
 
 def _short_percent(percent: float) -> str:
-    """Three digits at most; nothing for what is zero or unknown."""
+    """Return a percentage with at most three digits; "" if it is zero or unknown."""
     if not percent > 0:
         return ""
     return "100" if percent > 99.95 else f"{percent:.1f}"

@@ -1,4 +1,4 @@
-"""How many images of each class were taken for which."""
+"""Confusion matrix: how many images of each class were predicted as each class."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from pipeline.plots.text import accuracy_text, shortened
 
 
 def draw(evaluated: Evaluated) -> Figure:
-    """The counts."""
+    """Draw the matrix of counts."""
     predictions = evaluated.predictions
     counts, names = predictions.confusion, predictions.classes
     subtitle = "No mistakes"

@@ -8,7 +8,7 @@ from pipeline.plots.text import accuracy_text
 
 
 def draw(evaluated: Evaluated) -> Figure | None:
-    """As many as `evaluate.label_issues` says; None if that is 0."""
+    """Draw at most `evaluate.label_issues` images; return None if that is 0."""
     predictions, issues = evaluated.predictions, evaluated.label_issues
     if issues is None:
         return None

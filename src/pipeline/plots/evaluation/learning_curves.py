@@ -9,7 +9,7 @@ from pipeline.plots.text import percent
 
 
 def draw(evaluated: Evaluated) -> Figure:
-    """In training and, if there was one, in validation."""
+    """Draw the curves of training and, if there are validation images, of validation."""
     history = evaluated.history
     epochs = [epoch.epoch for epoch in history.epochs]
     best, validated = history.best, history.best.val_loss is not None

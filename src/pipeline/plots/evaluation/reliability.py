@@ -1,4 +1,4 @@
-"""Whether predictions made with 80 % confidence are right 80 % of the time."""
+"""Reliability diagram: whether predictions made with 80 % confidence are right 80 % of the time."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ from pipeline.plots.text import accuracy_text, percent
 
 
 def draw(evaluated: Evaluated) -> Figure:
-    """A bar for each bin of confidence, and how many predictions it has."""
+    """Draw the accuracy in each bin of confidence, and below it the number of predictions in the bin."""
     predictions, bins = evaluated.predictions, evaluated.settings.calibration_bins
     calibration = calibrate(predictions, bins)
     filled = calibration.counts > 0

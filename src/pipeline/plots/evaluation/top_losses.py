@@ -1,4 +1,4 @@
-"""The images with the highest loss: those whose true class the model found least probable."""
+"""The images with the highest loss: those to whose true class the model gave the least probability."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ from pipeline.plots.text import accuracy_text
 
 
 def draw(evaluated: Evaluated) -> Figure:
-    """As many as `evaluate.top_losses` says, the highest first."""
+    """Draw `evaluate.top_losses` images, the highest loss first."""
     losses = evaluated.predictions.losses
     highest = np.argsort(-losses, kind="stable")[: evaluated.settings.top_losses]
     title = f"The {len(highest):,} highest losses" if len(highest) > 1 else "The highest loss"
