@@ -29,9 +29,9 @@ class ParamsGuard(SearchPathPlugin):  # type: ignore[misc] # mypy does not follo
         from pipeline.errors import PipelineError
 
         [conf] = [
-            Path(found.path.removeprefix("file://"))
-            for found in search_path.get_path()
-            if found.provider == "main"
+            Path(element.path.removeprefix("file://"))
+            for element in search_path.get_path()
+            if element.provider == "main"
         ]
         try:
             refuse_edited(conf.parent / "params.yaml")

@@ -27,9 +27,9 @@ RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidd
 class Quick(SearchJob):
     """A job whose trainings take no time."""
 
-    def run_with_values(self, asked, config, trial, log):
+    def run_with_values(self, suggested, config, trial, log):
         rate, width = config.train.learning_rate, config.model.hidden_units[0]
-        if why := asked.user_attrs.get(WHY_PRUNED):
+        if why := suggested.user_attrs.get(WHY_PRUNED):
             return trial.ended("pruned", error=why)
         if rate > 0.09:
             return trial.ended("failed", error="the loss is NaN")

@@ -96,10 +96,10 @@ def packages_of(origin: Origin, root: Path) -> str:
     extras = root / "requirements-dev.lock"
     text = extras.read_text(encoding="utf-8") if extras.exists() else ""
     # A package is a line and the indented lines below it, which have its digests.
-    found = re.findall(rf"^(?:{'|'.join(_JAX)})==.*\n(?:[ \t].*\n?)*", text, re.MULTILINE)
-    if len(found) < len(_JAX):
+    blocks = re.findall(rf"^(?:{'|'.join(_JAX)})==.*\n(?:[ \t].*\n?)*", text, re.MULTILINE)
+    if len(blocks) < len(_JAX):
         raise PipelineError("The run was trained with JAX, which the lock files of its commit don't have.")
-    return "\n".join([packages.rstrip("\n"), *found])
+    return "\n".join([packages.rstrip("\n"), *blocks])
 
 
 def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
@@ -176,11 +176,11 @@ def _show(lines: Iterable[str]) -> None:
     with ExitStack() as stack:
         epochs: EpochTrack | None = None
         for line in lines:
-            found = _EPOCH.match(line)
-            if found and not epochs:
-                epochs = stack.enter_context(track_epochs(int(found["total"]), 1))
-            if found and epochs:
-                epochs.end_epoch(int(found["number"]), found["note"])
+            epoch = _EPOCH.match(line)
+            if epoch and not epochs:
+                epochs = stack.enter_context(track_epochs(int(epoch["total"]), 1))
+            if epoch and epochs:
+                epochs.end_epoch(int(epoch["number"]), epoch["note"])
             # The store of the temporary clone is removed before anybody can open it.
             elif not line.startswith("MLflow run "):
                 stack.close()

@@ -88,14 +88,14 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
     Raises:
         PipelineError: If several trials match, or conf/ no longer composes to the trial's configuration.
     """
-    found: dict[str | None, tuple[Report, Trial]] = {}
+    candidates: dict[str | None, tuple[Report, Trial]] = {}
     for _, report in reports(repository):
         for trial in report.trials:
             if trial.has_result:
-                found.setdefault(trial.run_id, (report, trial))
-    exact = [match for match in found.values() if run in (match[1].run, match[1].run_id)]
-    starting = [match for match in found.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
-    starting += [match for match in found.values() if str(match[1].run_id).startswith(run)]
+                candidates.setdefault(trial.run_id, (report, trial))
+    exact = [match for match in candidates.values() if run in (match[1].run, match[1].run_id)]
+    starting = [match for match in candidates.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
+    starting += [match for match in candidates.values() if str(match[1].run_id).startswith(run)]
     matches = exact or starting
     if not matches:
         return None
@@ -131,27 +131,29 @@ def _of_mlflow(run: str, repository: Workspace) -> _Source:
             fit the current settings.
     """
     conf = repository.root / "conf"
-    found = find_training(run, compose(conf).tracking, repository)
-    if trial := _of_sweep(found.id, repository):
+    training = find_training(run, compose(conf).tracking, repository)
+    if trial := _of_sweep(training.id, repository):
         return trial
     try:
-        config = validate(found.values, Config, where=f"The configuration of {found.name}")
+        config = validate(training.values, Config, where=f"The configuration of {training.name}")
     except PipelineError as error:
         raise PipelineError(
-            f"{found.name} was trained with other settings than there are now: {error}"
+            f"{training.name} was trained with other settings than there are now: {error}"
         ) from None
     reached = {"validation accuracy": "best_val_accuracy", "test accuracy": "test_accuracy"}
-    result = [f"{what} {found.metrics[key]:.2%}" for what, key in reached.items() if key in found.metrics]
+    result = [
+        f"{what} {training.metrics[key]:.2%}" for what, key in reached.items() if key in training.metrics
+    ]
     overrides = tuple(f"{group}={_nearest(group, config, conf)}" for group in ("data", "model"))
     # The code is not part of an experiment.
     config = config.model_copy(update={"modules": compose(conf, overrides).modules})
     return _Source(
-        found.name,
-        found.id,
+        training.name,
+        training.id,
         config,
         overrides,
         ", ".join(result) or "no result yet",
-        (f"The values of the run {found.name}.",),
+        (f"The values of the run {training.name}.",),
     )
 
 
@@ -190,12 +192,14 @@ def _text(name: str, source: _Source, conf: Path) -> str:
     }
     _, values_before = _composed(conf, [*based, *(f"{group}={choice}" for group, choice in chosen.items())])
     before = dict(leaves(values_before))
-    typed = {override.partition("=")[0].lstrip("+") for override in source.overrides}
+    requested = {override.partition("=")[0].lstrip("+") for override in source.overrides}
     values: dict[str, Any] = {}
     for key, value in leaves(source.config.model_dump(mode="json", exclude={"modules"})):
         # A value that was requested is written even if it is the default, which may change.
-        asked = any(key == other or key.startswith(f"{other}.") for other in typed - choices.keys())
-        if asked or before.get(key, ...) != value:
+        is_requested = any(
+            key == other or key.startswith(f"{other}.") for other in requested - choices.keys()
+        )
+        if is_requested or before.get(key, ...) != value:
             *parents, last = key.split(".")
             branch = values
             for parent in parents:

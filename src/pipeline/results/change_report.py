@@ -63,16 +63,16 @@ def _verdict(old: Side, new: Side) -> str:
     if digests[0] != digests[1] or [label for label, _ in before] != [label for label, _ in after]:
         return "The test images differ: no test can pair the results."
     first, second = (np.array([label == taken for label, taken in one], bool) for one in (before, after))
-    found = mcnemar(first, second)
-    if not found.only_first + found.only_second:
+    outcome = mcnemar(first, second)
+    if not outcome.only_first + outcome.only_second:
         return f"Both are right on the same of {len(before):,} test images."
     verdict = "neither is shown to be better"
-    if found.p < _LEVEL:
-        effect = "**better**" if found.only_second > found.only_first else "**worse**"
+    if outcome.p < _LEVEL:
+        effect = "**better**" if outcome.only_second > outcome.only_first else "**worse**"
         verdict = f"the change makes the model {effect}, by more than chance would explain"
     return (
-        f"Of {len(before):,} test images, {found.only_first:,} are no longer right and {found.only_second:,} "
-        f"are right now ({show_p(found.p)}, McNemar's exact test): {verdict}."
+        f"Of {len(before):,} test images, {outcome.only_first:,} are no longer right and "
+        f"{outcome.only_second:,} are right now ({show_p(outcome.p)}, McNemar's exact test): {verdict}."
     )
 
 

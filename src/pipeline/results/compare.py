@@ -99,17 +99,17 @@ def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
     labels, others = ([label for label, _ in run.predictions] for run in (first, second))
     if labels != others or first.tags.get(TEST_TAG) != second.tags.get(TEST_TAG):
         return f"{pair} were evaluated on different test images: no test can pair them."
-    found = mcnemar(first.right, second.right)
-    if not found.only_first + found.only_second:
+    outcome = mcnemar(first.right, second.right)
+    if not outcome.only_first + outcome.only_second:
         return f"{pair} are right on the same of {len(labels):,} test images: nothing tells them apart."
-    p = min(1.0, found.p * tests)
+    p = min(1.0, outcome.p * tests)
     corrected = f", times {tests} for as many tests" if tests > 1 else ""
     seen = (
-        f"Of {len(labels):,} test images, {found.only_first:,} only {first.name} gets right and "
-        f"{found.only_second:,} only {second.name} ({show_p(p)}, McNemar's exact test{corrected}): "
+        f"Of {len(labels):,} test images, {outcome.only_first:,} only {first.name} gets right and "
+        f"{outcome.only_second:,} only {second.name} ({show_p(p)}, McNemar's exact test{corrected}): "
     )
     if p < _LEVEL:
-        better = first if found.only_first > found.only_second else second
+        better = first if outcome.only_first > outcome.only_second else second
         return f"{seen}{better.name} is better, by more than chance would explain."
     return f"{seen}equal models often differ as much by chance, so neither is shown to be better."
 

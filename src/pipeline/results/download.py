@@ -12,7 +12,7 @@ import yaml
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.results.lookup import all_runs, find, is_training, meant, reading, registered
+from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
 from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, logged_model_of
 
@@ -52,10 +52,10 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
     Raises:
         PipelineError: If MLflow can't be reached, has no such training or several, or not its configuration.
     """
-    with reading(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
+    with reading_store(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
         run = find(name, [run for run in all_runs(client) if is_training(run)])
-        held = {item.path for item in client.list_artifacts(run.info.run_id, "config")}
-        if "config/params.yaml" not in held:
+        available = {item.path for item in client.list_artifacts(run.info.run_id, "config")}
+        if "config/params.yaml" not in available:
             raise PipelineError(f"MLflow's run {run.info.run_name} has no config/params.yaml.")
         path = Path(client.download_artifacts(run.info.run_id, "config/params.yaml", folder))
         values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
@@ -75,10 +75,10 @@ def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> Lo
         PipelineError: If MLflow can't be reached, or `name` stands for no run, for several, or for one
             without a model.
     """
-    with reading(tracking, workspace) as client:
+    with reading_store(tracking, workspace) as client:
         version = registered(name, client)
         if version is None:
-            run = meant(name, all_runs(client))[0]
+            run = resolve(name, all_runs(client))[0]
             # An evaluation with other settings evaluates the model of its training.
             training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
             return _model_of(client, training, run)
@@ -102,13 +102,13 @@ def download_model(run_id: str, tracking: TrackingSection, workspace: Workspace,
     Raises:
         PipelineError: If MLflow can't be reached, or has no model of this run.
     """
-    with reading(tracking, workspace) as client:
-        found = _model_of(client, run_id, client.get_run(run_id))
+    with reading_store(tracking, workspace) as client:
+        logged = _model_of(client, run_id, client.get_run(run_id))
         # Not with mlflow.keras: it imports more than this needs, and loads the file with fewer checks.
         from mlflow.artifacts import download_artifacts
 
         return Path(
-            download_artifacts(artifact_uri=f"{found.location}/data/model.keras", dst_path=str(folder))
+            download_artifacts(artifact_uri=f"{logged.location}/data/model.keras", dst_path=str(folder))
         )
 
 
@@ -124,12 +124,12 @@ def download_card(model: LoggedModel, tracking: TrackingSection, workspace: Work
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (
-            reading(tracking, workspace) as client,
+            reading_store(tracking, workspace) as client,
             tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary,
         ):
-            held = {item.path for item in client.list_artifacts(model.run_id)}
+            available = {item.path for item in client.list_artifacts(model.run_id)}
             # For an evaluation without a card the folder stays empty, so that a server does not ask again.
-            for path in held & {_CARD, "figures"} if _CARD in held else ():
+            for path in available & {_CARD, "figures"} if _CARD in available else ():
                 client.download_artifacts(model.run_id, path, temporary)
             try:
                 Path(temporary).rename(folder)
@@ -163,14 +163,14 @@ def download_run(
     from mlflow.artifacts import download_artifacts
 
     files = Workspace(folder / "run")
-    with reading(tracking, workspace) as client:
+    with reading_store(tracking, workspace) as client:
         version = registered(name, client)
         if version:
             run = client.get_run(version.run_id)
         else:
             run = find(name, [run for run in all_runs(client) if is_training(run)])
-        held = {item.path for item in client.list_artifacts(run.info.run_id)}
-        if "run.json" not in held:
+        available = {item.path for item in client.list_artifacts(run.info.run_id)}
+        if "run.json" not in available:
             raise PipelineError(
                 f"MLflow's run {run.info.run_name} has no run.json: it did not finish or is too old."
             )
@@ -182,7 +182,7 @@ def download_run(
             "occasions": files.scratch / "occasions" / run.data.tags[ID_TAG],
         }
         for path, place in places.items():
-            if path.partition("/")[0] in held:
+            if path.partition("/")[0] in available:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 uri = f"runs:/{run.info.run_id}/{path}"
                 Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).rename(place)

@@ -55,10 +55,10 @@ def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspac
     Raises:
         PipelineError: If MLflow can't be reached, or a name stands for no evaluated run or for several runs.
     """
-    with reading(tracking, workspace) as client:
+    with reading_store(tracking, workspace) as client:
         runs = all_runs(client)
-        found = {run.info.run_id: run for name in names for run in meant(name, runs)}
-        return [_evaluated(run, runs, client) for run in found.values()]
+        selected = {run.info.run_id: run for name in names for run in resolve(name, runs)}
+        return [_evaluated(run, runs, client) for run in selected.values()]
 
 
 def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> str:
@@ -67,7 +67,7 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
     Raises:
         PipelineError: If MLflow can't be reached, or the name stands for no training or for several.
     """
-    with reading(tracking, workspace) as client:
+    with reading_store(tracking, workspace) as client:
         run = find(name, [run for run in all_runs(client) if ID_TAG in run.data.tags])
         return str(run.data.tags[ID_TAG])
 
@@ -101,7 +101,7 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
 
 
 @contextmanager
-def reading(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
+def reading_store(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
     """Open a client of the store, and turn its failures into a PipelineError."""
     try:
         yield open_store(tracking, workspace).client
@@ -117,7 +117,7 @@ def all_runs(client: "MlflowClient") -> "list[Run]":
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
-def meant(name: str, runs: "Sequence[Run]") -> "list[Run]":
+def resolve(name: str, runs: "Sequence[Run]") -> "list[Run]":
     """Return the run that `name` stands for, or the best trials if that is a sweep.
 
     Raises:
@@ -140,18 +140,18 @@ def find(wanted: str, runs: "Sequence[Run]") -> "Run":
     Raises:
         PipelineError: If there is no such run, or more than one.
     """
-    found = [run for run in runs if wanted in _names(run)]
-    if not found:
-        found = [run for run in runs if any(name.startswith(wanted) for name in _names(run))]
+    matches = [run for run in runs if wanted in _names(run)]
+    if not matches:
+        matches = [run for run in runs if any(name.startswith(wanted) for name in _names(run))]
         # The name of an evaluation begins with that of its training: the training is preferred.
-        found = [run for run in found if EVALUATION_TAG not in run.data.tags] or found
-    if not found:
+        matches = [run for run in matches if EVALUATION_TAG not in run.data.tags] or matches
+    if not matches:
         latest = ", ".join(run.info.run_name for run in runs[:-6:-1]) or "none"
         raise PipelineError(f"MLflow has no run {wanted!r}; the latest are: {latest}.")
-    if len(found) > 1:
-        several = ", ".join(f"{run.info.run_name} ({run.info.run_id})" for run in found[:-6:-1])
-        raise PipelineError(f"{wanted!r} may be any of {len(found)} runs: {several}. Name it by its id.")
-    return found[0]
+    if len(matches) > 1:
+        several = ", ".join(f"{run.info.run_name} ({run.info.run_id})" for run in matches[:-6:-1])
+        raise PipelineError(f"{wanted!r} may be any of {len(matches)} runs: {several}. Name it by its id.")
+    return matches[0]
 
 
 def _names(run: "Run") -> set[str]:

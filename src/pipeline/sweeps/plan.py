@@ -47,13 +47,13 @@ def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict
     composed = compose_each(conf, [[f"{key}={value}" for key, value in chosen] for chosen in combinations])
     trials: dict[str, Trial] = {}
     configs: dict[str, Config] = {}
-    for chosen, found in zip(combinations, composed, strict=True):
-        key = key_of(found.trial)
+    for chosen, composition in zip(combinations, composed, strict=True):
+        key = key_of(composition.trial)
         if key not in trials:
             texts = tuple(f"{name}={value}" for name, value in chosen)
             differs = {name: value for name, value in chosen if name in swept}
             trials[key] = Trial(len(trials) + 1, key, texts, differs)
-            configs[key] = found.trial
+            configs[key] = composition.trial
     return list(trials.values()), configs
 
 

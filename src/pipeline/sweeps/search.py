@@ -126,8 +126,8 @@ class SearchJob(Job):
         if time.time() > self.deadline:
             write_text(folder.stop, NO_MORE)
             return None
-        asked = self.ask(folder, int(name))
-        differs = {key: str(value) for key, value in asked.params.items()}
+        suggested = self.ask(folder, int(name))
+        differs = {key: str(value) for key, value in suggested.params.items()}
         trial = self.trials[name]
         overrides = (*trial.overrides, *(f"{key}={text}" for key, text in differs.items()))
         trial = replace(trial, overrides=overrides, differs=differs, start=time.time())
@@ -135,10 +135,10 @@ class SearchJob(Job):
             config = compose(folder.conf, overrides, folder.code.root / "src" / "pipeline")
             trial = replace(trial, key=key_of(config))
             folder.note(name, replace(trial, state="running"))
-            ended = self.run_with_values(asked, config, trial, folder.log(name))
+            ended = self.run_with_values(suggested, config, trial, folder.log(name))
         except PipelineError as error:
             ended = trial.ended("failed", error=str(error))
-        self._tell(folder, asked.number, ended)
+        self._tell(folder, suggested.number, ended)
         folder.note(name, ended)
         return ended
 
@@ -154,22 +154,24 @@ class SearchJob(Job):
         study.ask(dict(self.space)).set_user_attr(_NUMBER, number)
         return _trials_of(study, number)[-1]
 
-    def run_with_values(self, asked: FrozenTrial, config: Config, trial: Trial, log: Path) -> Trial:
+    def run_with_values(self, suggested: FrozenTrial, config: Config, trial: Trial, log: Path) -> Trial:
         """Run the trial, unless it is known or was pruned before, and return it as ended."""
         folder = Folder(self.folder)
         known = RunCache(folder.code).find(config)
         if not known.missing:
             return trial.ended("known", outcome_of(known))
         ended = trial
-        if WHY_PRUNED not in asked.user_attrs:
+        if WHY_PRUNED not in suggested.user_attrs:
             context = TrialContext(differs=trial.differs)
             if self.settings.pruner != "none":
                 pruner, [objective] = self.settings.pruner, self.settings.objectives
-                pruning = Pruning(str(folder.journal), asked.number, pruner, objective, config.train.epochs)
+                pruning = Pruning(
+                    str(folder.journal), suggested.number, pruner, objective, config.train.epochs
+                )
                 context = replace(context, pruning=pruning)
             ended = self.attempt(config, trial, log, context)
-            asked = open_study(folder.journal).trials[asked.number]
-        if why := asked.user_attrs.get(WHY_PRUNED):
+            suggested = open_study(folder.journal).trials[suggested.number]
+        if why := suggested.user_attrs.get(WHY_PRUNED):
             return trial.ended("pruned", error=why)
         return ended
 

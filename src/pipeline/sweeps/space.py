@@ -107,14 +107,14 @@ def combinations(space: Space) -> int:
 
 def combination(space: Space, number: int, seed: int) -> dict[str, Any]:
     """Return one of the combinations; the numbers from 0 on enumerate all in an order that `seed` decides."""
-    rest, found = int(np.random.default_rng(seed).permutation(combinations(space))[number]), {}
+    rest, values = int(np.random.default_rng(seed).permutation(combinations(space))[number]), {}
     for key, distribution in space.items():
         rest, place = divmod(rest, _count(distribution))
         if isinstance(distribution, CategoricalDistribution):
-            found[key] = distribution.choices[place]
+            values[key] = distribution.choices[place]
         else:
-            found[key] = _nth(distribution.low, distribution.step or 1, place)
-    return found
+            values[key] = _nth(distribution.low, distribution.step or 1, place)
+    return values
 
 
 def _count(distribution: Distribution) -> int:
@@ -141,13 +141,13 @@ def validate_space(conf: Path, base: Sequence[str], space: Space, settings: Swee
     except PipelineError as error:
         hint = " Whole numbers are int(interval(1, 9))." if "valid integer" in str(error) else ""
         raise PipelineError(f"{error}{hint}") from None
-    asked = [name for name in settings.objectives if name != "parameters"]
-    if asked and any(found.preprocess.validation_fraction == 0 for found in composed):
+    measured = [name for name in settings.objectives if name != "parameters"]
+    if measured and any(config.preprocess.validation_fraction == 0 for config in composed):
         raise PipelineError(
-            f"sweep.objectives asks for {asked[0]}, and there are no validation images: set "
+            f"sweep.objectives asks for {measured[0]}, and there are no validation images: set "
             "preprocess.validation_fraction above 0. Test images are never used for a search."
         )
-    if settings.pruner == "hyperband" and len({found.train.epochs for found in composed}) > 1:
+    if settings.pruner == "hyperband" and len({config.train.epochs for config in composed}) > 1:
         raise PipelineError(
             "sweep.pruner=hyperband compares trainings of equally many epochs: give train.epochs one value, "
             "or take sweep.pruner=median."

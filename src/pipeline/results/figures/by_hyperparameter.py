@@ -29,18 +29,18 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
     best = board.best.trials if board.best else ()
     for axes, (key, name) in zip(panels, short_names(keys).items(), strict=False):
         scale = scale_of(report, key, [trial.differs.get(key) for trial in (*trials, *ended)])
-        found: dict[float, list[float]] = {}
+        by_place: dict[float, list[float]] = {}
         for trial in trials:
             x, y = scale.place(trial.differs.get(key)), result.place(trial.values.get(objective))
             if y >= 0:
-                found.setdefault(x, []).append(y)
+                by_place.setdefault(x, []).append(y)
             marks: dict[str, Any] = {"color": ORANGE, "ms": 6} if trial in best else {"color": BLUE, "ms": 5}
             axes.plot(x, y, "o", mec="white", mew=0.5, alpha=0.85, **marks)
         for trial in ended:
             axes.plot(scale.place(trial.differs.get(key)), NO_VALUE, "x", ms=4, color=PALE)
-        if len(found) < len(trials) and scale.evenly:
+        if len(by_place) < len(trials) and scale.evenly:
             half = min(0.25 / scale.levels, 0.05)
-            for x, ys in found.items():
+            for x, ys in by_place.items():
                 axes.hlines(median(ys), x - half, x + half, color=INK, lw=2, zorder=5)
             name += " (bars: medians)"
         _label_level(axes, scale, WIDTH / across)

@@ -22,7 +22,7 @@ def draw(folder: Path, report: Report) -> None:
             "parallel_coordinates": parallel_coordinates(report, board),
             "by_hyperparameter": by_hyperparameter(report, board),
         }
-        if found := curves(board):
-            figures["learning_curve"] = learning_curve(found)
+        if learning_curves := curves(board):
+            figures["learning_curve"] = learning_curve(learning_curves)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})

@@ -14,20 +14,20 @@ _MOST = 4  # curves
 _COLOURS = (BLUE, ORANGE, GREY, LIGHT_BLUE)
 
 
-def learning_curve(found: Sequence[Curve]) -> Figure:
+def learning_curve(curves: Sequence[Curve]) -> Figure:
     """Draw the errors by the share of the training images, the law, and the forecast for twice the images.
 
     The forecast is a hollow point; a curve without a forecast has none.
     """
-    shown = found[:_MOST]
-    title = f"{found[0].objective} by the share of the training images"
+    shown = curves[:_MOST]
+    title = f"{curves[0].objective} by the share of the training images"
     subtitle = "No law: that takes three shares, each with an error"
-    if found[0].is_scattered:
+    if curves[0].is_scattered:
         subtitle = "No forecast: the results vary by more than twice the images would bring"
-    elif (twice := found[0].expected(2 * found[0].shares[-1])) is not None:
+    elif (twice := curves[0].expected(2 * curves[0].shares[-1])) is not None:
         subtitle = (
-            f"Twice the images (hollow): {found[0].value(twice)} is expected; the error goes with their "
-            f"number to the power of {found[0].exponent:.2f}"
+            f"Twice the images (hollow): {curves[0].value(twice)} is expected; the error goes with their "
+            f"number to the power of {curves[0].exponent:.2f}"
         )
     figure = titled(4.6, title, subtitle)
     axes = figure.subplots()
@@ -72,13 +72,13 @@ def learning_curve(found: Sequence[Curve]) -> Figure:
     if positive and high > 6 * low:
         places = _round_numbers(low, high)
     axes.yaxis.set_major_locator(FixedLocator(places))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: found[0].value(error)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: curves[0].value(error)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_locator(FixedLocator([]))
     # Better results are further up, as in the other figures.
-    if found[0].objective != "val_loss":
+    if curves[0].objective != "val_loss":
         axes.invert_yaxis()
-    axes.set_ylabel(found[0].objective)
+    axes.set_ylabel(curves[0].objective)
     axes.grid(visible=True)
     axes.legend(loc="best")
     return figure

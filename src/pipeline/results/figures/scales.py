@@ -75,9 +75,9 @@ def scale_of(report: Report, key: str, values: Sequence[str | None]) -> Scale:
 
 def result_scale(objective: str, values: Sequence[float | None]) -> Scale:
     """Return the scale of an objective; for an accuracy, a scale of the errors, whose ratios matter."""
-    found = sorted({value for value in values if value is not None})
+    distinct = sorted({value for value in values if value is not None})
     is_accuracy = objective == "val_accuracy"
-    costs = {value: 1 - value if is_accuracy else value for value in found}
+    costs = {value: 1 - value if is_accuracy else value for value in distinct}
     low, high = (min(costs.values()), max(costs.values())) if costs else (0, 0)
     write = (lambda cost: f"{100 * (1 - cost):.6g} %") if is_accuracy else "{:,g}".format
     scale = _numbers(costs, low > 0 and high > 4 * low, write)
