@@ -61,18 +61,18 @@ def main() -> None:
 
 def repro_table(fetched: Path, folder: Path) -> list[str]:
     """Measure the parts of a `dvc repro` with only the raw data present: each stage, and DVC as the rest."""
-    workspace, told, python = folder / "workspace", folder / "told", folder / "bin" / "python"
+    workspace, report, python = folder / "workspace", folder / "report", folder / "bin" / "python"
     shutil.copytree(fetched, workspace, symlinks=True)
     # DVC runs `python -m pipeline.stages NAME`.
     python.parent.mkdir()
-    command = f'{sys.executable} -m benchmarks.profile "$3" >>{told}'
+    command = f'{sys.executable} -m benchmarks.profile "$3" >>{report}'
     python.write_text(f'#!/bin/sh\nPYTHONPATH="$PWD/src:{REPOSITORY}" exec {command}\n')
     python.chmod(0o755)
     path = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     whole, _ = timed(["env", f"PATH={path}", "dvc", "repro"], workspace)
     lines = []
     rest = np.array([whole.wall, whole.cpu])
-    for line in told.read_text(encoding="utf-8").splitlines():
+    for line in report.read_text(encoding="utf-8").splitlines():
         stage, spans = json.loads(line)
         lines += [_row(f"{stage}: {name}", *seconds) for name, seconds in spans.items()]
         rest -= np.sum(list(spans.values()), axis=0)

@@ -195,7 +195,7 @@ def is_exempt(module):
     return any(module == name or module.startswith(f"{name}.") for name in EXEMPT)
 
 
-# --- held against what dvc.yaml declares -------------------------------------------------------
+# --- compared with what dvc.yaml declares ------------------------------------------------------
 
 
 def file_of(module):
@@ -237,7 +237,7 @@ def mismatches(stage, definition, read, modules):
     keys_read = [key for key in keys if key not in DIGESTS]
     declared = {leaf for key in keys_read for leaf in every if leaf == key or leaf.startswith(f"{key}.")}
     found = [
-        f"params: {key} is no key"
+        f"params: {key} is not a key"
         for key in keys
         if not any(f"{leaf}.".startswith(f"{key}.") for leaf in every)
     ]

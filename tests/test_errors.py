@@ -22,11 +22,11 @@ def ends(body, imports="", **environment):
 
 
 def test_a_failure_that_a_person_can_fix_is_one_sentence():
-    assert ends("raise PipelineError('Mend it.')") == (1, "error: Mend it.\n")
+    assert ends("raise PipelineError('Fix it.')") == (1, "error: Fix it.\n")
 
 
 def test_with_hydra_full_error_it_is_a_traceback():
-    code, said = ends("raise PipelineError('Mend it.')", HYDRA_FULL_ERROR="1")
+    code, said = ends("raise PipelineError('Fix it.')", HYDRA_FULL_ERROR="1")
     assert code == 1
     assert "Traceback" in said
 
