@@ -33,7 +33,7 @@ OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml") if pat
 
 @pytest.fixture
 def conf(tmp_path):
-    """A copy of conf/ to break."""
+    """Return a copy of conf/ to break."""
     copy = tmp_path / "project" / "conf"
     shutil.copytree(CONF, copy, ignore=shutil.ignore_patterns("local"))
     return copy
@@ -71,7 +71,7 @@ def test_every_experiment_opens_with_the_command_that_runs_it(path):
 
 
 def test_every_value_has_a_comment_where_it_is_set():
-    """On its line or above; names, digests and list items are explained by the comment of their parent."""
+    """On its line or above it; names, digests and list items are explained by the comment of their parent."""
     speaks_for_itself = re.compile(
         r"(name|sha256|.*_images|.*_labels|learning_rate|dataset|package|version|url)$"
     )

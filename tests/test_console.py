@@ -63,7 +63,7 @@ def test_at_a_terminal_the_bar_moves_within_an_epoch(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_output_that_nobody_reads_any_more_is_thrown_away(stream):
+def test_output_that_nobody_reads_any_more_is_discarded(stream):
     code = (
         "import sys; from pipeline.console import outlive_readers; outlive_readers(); outlive_readers()\n"
         f"for _ in range(10000): print('x' * 100, file=sys.{stream})\n"
@@ -81,7 +81,7 @@ def test_what_the_encoding_lacks_is_replaced():
     assert (done.returncode, done.stdout, done.stderr) == (0, "97 % ? 1\n", "")
 
 
-def test_every_so_many_seconds(monkeypatch):
+def test_a_timer_is_due_after_its_seconds(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     every, never = Every(5.0), Every(None)

@@ -35,7 +35,7 @@ def test_with_hydra_full_error_it_is_a_traceback():
     ("number", "says"),
     [("ENOSPC", "The disk is full at x:"), ("EROFS", "read-only at x"), ("EACCES", "not permitted at x")],
 )
-def test_a_disk_that_takes_nothing_is_one_sentence_that_names_the_place(number, says):
+def test_a_disk_that_cannot_be_written_to_is_one_sentence_that_names_the_place(number, says):
     code, said = ends(f"raise OSError(errno.{number}, 'no', 'x')")
     assert code == 1
     assert says in said
@@ -43,7 +43,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence_that_names_the_place(number, 
 
 
 @pytest.mark.parametrize("body", ["1 / 0", "raise OSError(errno.EBADF, 'odd')"])
-def test_a_fault_of_the_program_is_a_traceback(body):
+def test_a_bug_in_the_program_is_a_traceback(body):
     code, said = ends(body)
     assert code == 1
     assert "Traceback" in said
@@ -56,7 +56,7 @@ def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
     assert "Traceback" not in said
 
 
-def test_a_signal_that_comes_twice_at_once_does_not_cut_the_end_short():
+def test_a_signal_that_comes_twice_at_once_does_not_interrupt_the_end():
     """When a parent is killed, the kernel sends the signal once for each of its threads."""
     ending = "os.kill(os.getpid(), 15); os.write(2, b'ended')"
     imports = f"from contextlib import ExitStack\nstack = ExitStack()\nstack.callback(exec, {ending!r})"

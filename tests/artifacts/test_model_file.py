@@ -119,7 +119,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(100)])
-def test_what_is_no_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
     assert "is not a whole .keras file" in refused(tmp_path / "model.keras")
 
@@ -165,7 +165,7 @@ def rewrite(source, target, change, **how):
 
 
 def widened(build_config: bool):
-    """Declare dense layers of two million by two million wherever a shape is told."""
+    """Declare dense layers of two million by two million wherever a shape is given."""
     wide, image = [None, 2_000_000], [None, 2000, 1000]
 
     def change(node):
@@ -202,7 +202,7 @@ def test_a_huge_layer_is_refused_before_it_is_allocated(tmp_path, saved, build_c
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
-def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path, saved):
+def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(tmp_path, saved):
     path = tmp_path / "model.keras"
     rewrite(saved, path, lambda node: None, compression=zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a", compression=zipfile.ZIP_DEFLATED) as archive:
@@ -231,7 +231,7 @@ def test_an_archive_without_weights_is_refused(tmp_path, saved):
 # --- the digest --------------------------------------------------------------------------------
 
 
-def test_the_digest_tells_one_bit_and_a_shape_apart():
+def test_the_digest_changes_with_one_bit_and_with_a_shape():
     model = a_model()
     before = weights_digest(model)
     weights = model.get_weights()

@@ -15,7 +15,7 @@ DESCRIPTION = described((2, 3), ("dark", "light"))
 
 
 def model(nodes=None, shape=(2, 3), classes=2, dtype=TensorProto.UINT8, weights=()):
-    """From images to the softmax of two sums of pixels."""
+    """Return a graph from images to the softmax of two sums of pixels."""
     kernel = np.stack([-np.ones(6), np.ones(6)], axis=1).astype(np.float32)
     nodes = nodes or [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -92,7 +92,7 @@ def refused(path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 99, b"<html>", b"PK\x03\x04", b"\x80\x04\x95."])
-def test_what_is_no_onnx_file_is_refused(path, content):
+def test_a_file_that_is_not_onnx_is_refused(path, content):
     path.write_bytes(content)
     refused(path)
 

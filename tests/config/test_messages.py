@@ -1,4 +1,4 @@
-"""What is wrong is said with the way to do it right."""
+"""Messages say what is wrong with a configuration and how to put it right."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def conf(tmp_path):
-    """A copy of conf/ to break."""
+    """Return a copy of conf/ to break."""
     return Path(shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local")))
 
 
@@ -53,14 +53,14 @@ def refused(conf, *overrides):
         ("modules.model=x", "modules.model: conf/ has no such key; it is computed"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(override, says):
+def test_a_mistake_is_reported_with_its_remedy(override, says):
     said = refused(CONF, override)
     assert says in said
     for riddle in ("tuple", "Exception", "hydra.cc", "pattern"):
         assert riddle not in said
 
 
-def test_where_the_fault_is_follows_from_who_set_the_value(conf):
+def test_the_heading_names_where_the_value_was_set(conf):
     assert refused(conf, "seed=-1").startswith("The command line is invalid.\n")
     path = conf / "train" / "default.yaml"
     path.write_text(path.read_text().replace("epochs: 10", "epochs: 0"))
@@ -81,14 +81,14 @@ def test_values_that_do_not_go_together_are_not_blamed_on_conf_alone(conf):
     "head",
     ["", "# A licence\n# @package _global_\n", "---\n# @package _global_\n", "\ufeff# @package _global_\n"],
 )
-def test_an_experiment_that_does_not_begin_as_it_must_is_told_so(conf, head):
+def test_an_experiment_without_the_package_line_is_refused(conf, head):
     (conf / "experiment" / "mine.yaml").write_text(f"{head}seed: 1\n")
     assert "conf/experiment/mine.yaml must begin with the line `# @package _global_`" in refused(
         conf, "experiment=mine"
     )
 
 
-def test_an_option_in_a_yml_file_is_told_so(conf):
+def test_an_option_in_a_yml_file_is_refused_with_the_right_ending(conf):
     (conf / "experiment" / "mine.yml").write_text("# @package _global_\nseed: 1\n")
     assert "mine.yml: the name of an option's file ends in .yaml" in refused(conf, "experiment=mine")
 
@@ -125,7 +125,7 @@ def test_plain_numbers_and_quoted_texts_are_fine(conf):
     assert (config.seed, config.data.timeout, config.data.classes) == (10, 10.0, ("no", "010"))
 
 
-def test_a_default_that_reads_as_a_truth_value_is_told_so(conf):
+def test_a_default_that_reads_as_a_boolean_is_refused(conf):
     path = conf / "config.yaml"
     path.write_text(path.read_text().replace("experiment: null", "experiment: on"))
     assert "on reads as True in YAML 1.1" in refused(conf)
@@ -174,13 +174,13 @@ def test_a_sweep_is_checked_by_the_first_value_of_each_list_and_by_no_interval()
         first_values(parse(["seed=range(0,0)"]))
 
 
-def test_names_of_a_sweep_are_checked_though_its_first_values_make_no_trial():
+def test_names_of_a_sweep_are_checked_even_if_its_first_values_make_no_valid_trial():
     unresolved(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}"])
     with pytest.raises(PipelineError, match=r"Did you mean train\.epochs"):
         unresolved(CONF, ["train.weight_decay=0.1", "train.epoch=3"])
 
 
-def test_a_sweep_as_a_whole_is_not_held_to_values_that_no_trial_has():
+def test_a_sweep_as_a_whole_is_not_refused_for_values_that_no_trial_has():
     composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.n_trials=3"])
     assert (composed.sweep.n_trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
     with pytest.raises(PipelineError, match=r"The command line is invalid\.\nsweep\.n_trials is 0"):

@@ -1,4 +1,4 @@
-"""Options of groups compose with each other, whoever chose the other."""
+"""Any options of two groups can be combined."""
 
 import itertools
 from pathlib import Path
@@ -20,7 +20,7 @@ FILLED_IN = [
 
 
 def options() -> list[tuple[str, str]]:
-    """All options of all groups but the default ones: with these a pair is the other one alone."""
+    """Return all options but the defaults: a pair with a default is the other option alone."""
     defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
     chosen = {
         (group, option) for entry in defaults if isinstance(entry, dict) for group, option in entry.items()
@@ -30,7 +30,7 @@ def options() -> list[tuple[str, str]]:
 
 
 def rows_that_cover(pairs: list[tuple[tuple[str, str], ...]]) -> list[dict[str, str]]:
-    """Choices of an option for several groups at once, in which each of the pairs is."""
+    """Return combinations of options of several groups that together contain every pair."""
     rows, left = [], set(pairs)
     while left:
         row: dict[str, str] = {}
@@ -62,7 +62,7 @@ def test_all_pairs_of_options_of_all_groups_compose():
         )
 
 
-def test_an_experiment_sets_of_a_model_what_all_models_have():
+def test_an_experiment_sets_only_keys_that_all_models_have():
     for path in CONF.glob("experiment/*.yaml"):
         assert set(yaml.safe_load(path.read_text()).get("model", {})) <= set(ModelSection.model_fields) - {
             "name"

@@ -21,7 +21,7 @@ class Section(ModelSection):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The name of an importable package without modules, and its folder."""
+    """Return the name of an importable package without modules, and its folder."""
     folder = tmp_path / f"models_{tmp_path.name}"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -56,7 +56,7 @@ def test_a_module_without_one_section_of_its_name_is_refused(package, text):
 
 @pytest.fixture
 def code(tmp_path):
-    """A copy of the rooms that have options."""
+    """Return a copy of the folders that have options."""
     for room in ("models", "data"):
         shutil.copytree(PACKAGE / room, tmp_path / room)
     return tmp_path
@@ -83,7 +83,7 @@ def test_the_digests_follow_the_modules_in_use_and_what_they_import_and_no_other
         before = after
 
 
-def test_digests_of_values_that_name_no_module_are_there_for_the_schema_to_refuse_the_values(code):
+def test_values_that_name_no_module_get_digests_and_are_left_to_the_schema(code):
     for values in (
         {},
         {"model": {"name": "../stages/train"}, "data": {"sources": ["x"]}},

@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def predictions(labels, classes=3):
-    """Of a model that is sure of the true classes, which are 0, 1, 2 in turns, whatever the labels say."""
+    """Return predictions that are sure of the true classes, 0, 1, 2 in turns, whatever the labels say."""
     rng = np.random.default_rng(0)
     logits = 6 * np.eye(classes)[np.arange(len(labels)) % 3] + rng.normal(size=(len(labels), classes))
     scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

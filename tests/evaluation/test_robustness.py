@@ -11,7 +11,7 @@ SHAPE = (8, 8)
 
 
 def test_each_change_is_measured_on_the_same_images(tmp_path):
-    """The model takes the side that is brighter, so it does not mind noise, and is wrong on negatives."""
+    """The model predicts the brighter side, so noise does not matter to it, and it is wrong on negatives."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300).astype(np.int32)
     images = np.zeros((300, *SHAPE), np.uint8)

@@ -7,7 +7,7 @@ from pipeline.evaluation.unlike import measure, scores
 
 
 def blobs(number, rng, shape=(12, 10)):
-    """Images with a soft spot somewhere in the middle."""
+    """Return images with a soft spot somewhere in the middle."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     middle = rng.uniform(4, 7, (2, number, 1, 1))
     distance = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2
@@ -47,7 +47,7 @@ def test_the_rate_that_is_stated_is_one_that_so_few_images_can_tell(tmp_path, nu
     assert above.sum() == number // 100 + (number == 99)
 
 
-def test_images_of_one_pixel_and_training_images_that_are_all_the_same_are_no_fault(tmp_path):
+def test_images_of_one_pixel_and_identical_training_images_are_no_error(tmp_path):
     classifier = load(linear_model(tmp_path / "model.onnx", np.ones((1, 2))))
     same = np.full((30, 1, 1), 7, np.uint8)
     unlike = measure(classifier, same, same)

@@ -130,7 +130,7 @@ def pauses(monkeypatch):
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """A folder of stand-ins for programs that would reach for the network."""
+    """Return a folder of fake programs in place of those that use the network."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -196,7 +196,7 @@ def test_a_folder_of_idx_files_gives_the_canonical_bytes(tmp_path, workspace):
     assert_fetched(workspace)
 
 
-def test_a_folder_of_gzipped_files_beside_the_workspace_gives_the_canonical_bytes(workspace):
+def test_a_folder_of_gzipped_files_next_to_the_workspace_gives_the_canonical_bytes(workspace):
     files = {name.replace("-idx", ".idx"): content for name, content in gzipped(idx_files()).items()}
     write(workspace.root / "mine", files)
     trial = Workspace(workspace.root / ".pipeline" / "trials" / "1")
@@ -332,7 +332,7 @@ def test_a_failed_fetch_leaves_the_old_data(tmp_path, workspace):
         ({"test_labels": RAW["test_labels"][1:]}, "10 images, but test_labels has 9 labels"),
     ],
 )
-def test_data_that_is_no_dataset_is_refused_by_name(changed, reason, tmp_path, workspace):
+def test_data_that_is_not_a_dataset_is_refused_by_name(changed, reason, tmp_path, workspace):
     with pytest.raises(PipelineError, match=reason):
         fetch.run(config(idx(write(tmp_path / "bad", idx_files(**changed)))), workspace)
     assert_nothing_written(workspace)
@@ -346,7 +346,7 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path, workspace):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
-def test_what_is_no_file_is_refused_at_once(kind, tmp_path, workspace):
+def test_a_path_that_is_not_a_file_is_refused_at_once(kind, tmp_path, workspace):
     folder = write(tmp_path / "mine", idx_files())
     (folder / IDX_NAMES[1]).unlink()
     if kind == "pipe":

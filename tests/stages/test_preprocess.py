@@ -279,7 +279,7 @@ def test_a_class_that_the_split_takes_away_is_named(workspace):
         ({"train_images": np.array([None])}, "train_images.npy contains Python objects"),
     ],
 )
-def test_raw_arrays_that_are_no_dataset_are_refused(workspace, arrays, reason):
+def test_raw_arrays_that_are_not_a_dataset_are_refused(workspace, arrays, reason):
     save(workspace, **arrays)
     with pytest.raises(PipelineError, match=f"data/raw is refused: {reason}"):
         preprocess.run(config(), workspace)

@@ -1,4 +1,4 @@
-"""The stage train with Keras on JAX, in a process of its own: it leaves what TensorFlow would."""
+"""The stage train with Keras on JAX, in its own process: it writes the same files as with TensorFlow."""
 
 import subprocess
 import sys
