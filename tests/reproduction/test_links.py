@@ -1,4 +1,4 @@
-"""Each link between a run and its rebuilding: equal, within the tolerance, or named."""
+"""Links between a run and the rebuilt run: equal, within the tolerance, or described."""
 
 import json
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_one_difference_is_named_with_both_values(old, new, link, change, says):
     assert found == {link: Link(link, "different", says)}
 
 
-def test_other_test_images_are_other_data(old, new):
+def test_different_test_images_are_different_data(old, new):
     assert differing(old, replace(new, test="u" * 64)).keys() == {"data"}
     assert differing(replace(old, test=""), replace(new, test="")) == {}
 

@@ -1,4 +1,4 @@
-"""What a run of JAX takes to be rebuilt: it is there, or the refusal comes before any work."""
+"""What rebuilding a run with JAX needs: it is installed, or the run is refused before any work."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def refused(old, root, own_packages):
     return str(error.value)
 
 
-def test_the_environment_of_a_run_of_jax_has_jax_with_its_digests_and_others_have_not():
+def test_only_the_environment_of_a_run_with_jax_has_jax_with_its_digests():
     locked = (REPOSITORY / "requirements.lock").read_text()
     assert packages_of(origin(backend="tensorflow", device="cpu"), REPOSITORY) == locked
     assert packages_of(origin(), REPOSITORY) == locked  # Of a time when there was one backend.
@@ -47,7 +47,7 @@ def test_a_commit_whose_lock_files_lack_a_package_is_refused(tmp_path):
         packages_of(origin(backend="jax", device="cpu"), tmp_path / "elsewhere")
 
 
-def test_what_is_not_there_for_a_run_of_jax_is_said_before_any_work(tmp_path, monkeypatch):
+def test_missing_packages_for_a_run_with_jax_are_reported_before_any_work(tmp_path, monkeypatch):
     said = refused(origin(backend="jax", device="gpu"), tmp_path, own_packages=True)
     assert said.startswith("letters-111111 was trained on a GPU, and no lock file has")
     monkeypatch.setattr(rebuild, "find_spec", lambda name: None)

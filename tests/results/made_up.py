@@ -1,4 +1,4 @@
-"""Sweeps that never ran, for what only reads their report."""
+"""Reports of sweeps that never ran, for tests of the code that reads them."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ from pipeline.results.report import Report, Trial
 
 
 def trial(values=None, state="done", error="", **differs):
-    """A trial whose place `sweep` decides."""
+    """A trial whose number `sweep` sets."""
     return Trial(
         number=0,
         key=" ".join(f"{key}={value}" for key, value in differs.items()),

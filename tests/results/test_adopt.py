@@ -78,7 +78,7 @@ def test_it_is_short_says_where_it_came_from_and_builds_on_the_experiment_of_the
     assert "python -m pipeline -m experiment=smoke train.learning_rate=0.01,0.003" in head
     assert yaml.safe_load(text) == {
         "defaults": ["cnn_fast", {"override /data": "digits"}, "_self_"],
-        # What was asked for stays, even where it is the default as yet.
+        # A requested value is written even if it is the default.
         "seed": 0,
         "model": {"dropout": 0.1},
     }
@@ -104,8 +104,8 @@ def test_what_an_option_of_the_sweep_changed_is_part_of_it(repository):
 
 
 @pytest.mark.parametrize("overrides", [[], ["data=letters"]], ids=["of config.yaml", "chosen"])
-def test_the_pins_of_ones_own_data_stay_in_their_file_alone(repository, overrides):
-    # It leaves out what a source has by default, such as its `labels`, as `pipeline add-data` writes it.
+def test_the_pins_of_own_data_are_not_copied_into_the_experiment(repository, overrides):
+    # Like a file of `pipeline add-data`, it leaves out defaults of the source, such as its `labels`.
     text = (repository.root / "conf" / "data" / "digits.yaml").read_text()
     source = "  - kind: folder\n    path: letters\n    images: 40\n    test_below: [0.2, 0.3]\n"
     before, rest = text.partition("sources:")[0], text.partition("reader:")[2]
@@ -118,7 +118,7 @@ def test_the_pins_of_ones_own_data_stay_in_their_file_alone(repository, override
     swept(repository, *overrides, "seed=1")
     adopt("smoke-1", repository, "mine")
     assert yaml.safe_load(experiment(repository)).keys() == {"defaults", "seed"}
-    # So that images which are added later are those of the experiment as well.
+    # The experiment uses images that are added later, too.
     letters.write_text(letters.read_text().replace("images: 40", "images: 50"))
     composed = compose(repository.root / "conf", ["experiment=mine"])
     assert composed.data == compose(repository.root / "conf", ["data=letters"]).data
@@ -131,7 +131,7 @@ def test_settings_of_hydra_and_of_the_sweep_are_not_part_of_it(repository):
     assert dump(compose(repository.root / "conf", ["experiment=mine"])) == dump(config)
 
 
-def test_a_file_is_only_written_over_when_told_to(repository):
+def test_a_file_is_only_overwritten_with_force(repository):
     swept(repository, "experiment=smoke", "seed=1")
     place = repository.root / "conf" / "experiment" / "mine.yaml"
     place.write_text("# precious\n")
@@ -172,7 +172,7 @@ def untouched(repository):
     return sorted(path.name for path in (repository.root / "conf" / "experiment").iterdir())
 
 
-def test_what_stands_for_no_trial_or_for_several_is_a_sentence(repository):
+def test_a_name_of_no_trial_or_of_several_is_refused_in_a_sentence(repository):
     before = untouched(repository)
     with pytest.raises(PipelineError, match="MLflow has no run 'x'; the latest are: none"):
         adopt("x", repository)
@@ -211,9 +211,7 @@ def as_mlflow_has_it(monkeypatch, name, config, run_id="f" * 32):
 
 
 @pytest.mark.parametrize("overrides", [["seed=1"], ["data=digits", "model=cnn_fine", "train.epochs=2"]])
-def test_a_run_that_is_of_no_sweep_is_adopted_by_the_options_that_are_nearest(
-    repository, monkeypatch, overrides
-):
+def test_a_run_outside_any_sweep_is_adopted_with_the_closest_options(repository, monkeypatch, overrides):
     """Also where conf/ names no experiment: `name` refers to data.name, which is missing in data/idx.yaml."""
     config = compose(repository.root / "conf", overrides)
     as_mlflow_has_it(monkeypatch, "a run", config)

@@ -1,4 +1,4 @@
-"""The report of a change: a commit's state out of git and DVC's cache, beside the workspace's."""
+"""The report of a change: a commit's state from git and DVC's cache, compared with the workspace's."""
 
 import hashlib
 import json
@@ -93,7 +93,7 @@ def workspace(tmp_path):
     return workspace
 
 
-def test_nothing_changed_is_said_as_such(workspace):
+def test_an_unchanged_workspace_is_reported_as_such(workspace):
     text = report("HEAD", workspace)
     assert text.startswith("# What changed since HEAD (")
     for says in (
@@ -107,7 +107,7 @@ def test_nothing_changed_is_said_as_such(workspace):
         assert says in text
 
 
-def test_a_better_model_is_said_with_what_made_it(workspace):
+def test_a_better_model_is_reported_with_what_changed(workspace):
     state(workspace, wrong=range(8), learning_rate=0.2, loss=0.5)
     text = report("main", workspace)
     for says in (
@@ -135,7 +135,7 @@ def test_curves_of_unequal_length_share_an_axis(workspace):
     assert (int(axis), len(points), points[-1]) == (130, 44, f"{1 / 130:.4g}")
 
 
-def test_a_stage_that_ran_here_is_told_from_one_whose_result_came_from_the_cache(workspace):
+def test_a_stage_that_ran_here_is_distinguished_from_one_restored_from_the_cache(workspace):
     state(workspace, learning_rate=0.2)
     note_computed(workspace, "train")
     [line] = [line for line in report("main", workspace).splitlines() if line.startswith("| train |")]
@@ -145,21 +145,21 @@ def test_a_stage_that_ran_here_is_told_from_one_whose_result_came_from_the_cache
     assert line.endswith("| from the cache |")
 
 
-def test_a_key_that_one_side_has_not_is_told_from_one_without_a_value(workspace):
+def test_a_missing_key_is_distinguished_from_one_without_a_value(workspace):
     values = yaml.safe_load(workspace.params.read_text())
     values["train"]["new"] = None
     workspace.params.write_text(yaml.safe_dump(values))
     assert "| `train.new` | – | none |" in report("main", workspace)
 
 
-def test_a_worse_model_and_one_that_differs_by_chance_are_told_apart(workspace):
+def test_a_worse_model_is_distinguished_from_one_that_differs_by_chance(workspace):
     state(workspace, wrong=range(60))
     assert "**worse**" in report("HEAD", workspace)
     state(workspace, wrong=range(2, 43))
     assert "neither is shown to be better" in report("HEAD", workspace)
 
 
-def test_other_images_are_said_and_not_tested(workspace):
+def test_different_images_are_reported_and_not_tested(workspace):
     state(workspace, images=101, classes="abcde")
     text = report("HEAD", workspace)
     assert "| test | 100 (images 00000000, labels 00000000) | 101 (" in text
@@ -186,7 +186,7 @@ def test_what_is_not_in_the_cache_is_named_with_its_remedy(workspace):
     assert "Missing for now: models/history.csv (`dvc repro` makes it)." in text
 
 
-def test_what_can_not_be_compared_with_is_refused(workspace):
+def test_a_commit_that_can_not_be_compared_with_is_refused(workspace):
     with pytest.raises(PipelineError, match="'nothing' is not a commit"):
         report("nothing", workspace)
     git(workspace, "rm", "--quiet", "--cached", "dvc.lock")
@@ -222,14 +222,14 @@ OTHER_OUTS = [{"path": "models/history.csv", "md5": "1"}, {"path": "models/model
     ],
     ids=["nothing", "code", "value", "command"],
 )
-def test_other_bytes_of_other_inputs_are_no_news(workspace, changes):
+def test_other_bytes_of_other_inputs_are_not_reported(workspace, changes):
     locked(workspace)
     git(workspace, "commit", "--quiet", "--all", "--message=Locked")
     locked(workspace, **changes)
     assert differs_by_rounding(workspace) == ""
 
 
-def test_other_bytes_of_the_same_inputs_are_said_with_their_files_and_this_processor(workspace):
+def test_other_bytes_of_the_same_inputs_are_reported_with_their_files_and_the_processor(workspace):
     locked(workspace)
     git(workspace, "commit", "--quiet", "--all", "--message=Locked")
     locked(workspace, outs=OTHER_OUTS)

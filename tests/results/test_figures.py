@@ -111,7 +111,7 @@ def test_many_values_drawn_on_a_log_scale_are_shown_on_one():
     assert texts["0.04"][1] == pytest.approx(3 / 9)
 
 
-def test_accuracies_near_one_are_told_apart_by_the_ratio_of_their_errors():
+def test_accuracies_near_one_are_placed_by_the_ratio_of_their_errors():
     trials = [trial({"val_accuracy": accuracy}, n=str(accuracy)) for accuracy in (0.1, 0.91, 0.991)]
     lines, _ = lines_of(sweep(trials))
     assert [line.get_ydata()[1] for line in lines] == pytest.approx([0, 0.5, 1])

@@ -24,14 +24,14 @@ def test_settings_are_ranked_by_the_mean_over_their_seeds_not_by_a_lucky_one():
     assert [trial.differs["seed"] for trial in best.trials] == ["1", "2", "0"]
 
 
-def test_one_seed_has_no_spread_and_a_trial_that_was_asked_for_twice_counts_once():
+def test_one_seed_has_no_spread_and_a_trial_that_was_requested_twice_counts_once():
     [once] = seeds([0.9], rate="0.1")
     [setting] = rank(sweep([once, replace(once, number=2)])).settings
     assert len(setting.trials) == 1
     assert setting.sd("val_accuracy") is None
 
 
-def test_what_failed_was_pruned_or_waits_is_no_setting_and_lowers_no_mean():
+def test_trials_that_failed_were_pruned_or_wait_are_not_ranked_and_lower_no_mean():
     failed = trial(values={}, state="failed", error="The loss is NaN.", rate="0.1", seed="1")
     pruned = trial(values={"val_accuracy": 0.2}, state="pruned", rate="0.1", seed="2")
     waiting = trial(values={}, state="waiting", rate="9")
@@ -54,7 +54,7 @@ def test_less_loss_is_better_and_the_next_objective_decides_among_equals():
     assert [setting.differs["n"] for setting in board.settings] == ["c", "b", "a"]
 
 
-def test_the_pareto_front_is_of_those_that_nobody_beats():
+def test_the_pareto_front_has_the_settings_that_no_other_beats():
     sizes = {"good": (0.9, 300), "small": (0.7, 100), "beaten": (0.7, 200), "like good": (0.9, 300)}
     trials = [
         trial(values={"val_accuracy": accuracy, "parameters": size}, n=name)
@@ -83,7 +83,7 @@ def test_a_sweep_over_seeds_alone_is_one_setting_and_one_without_results_has_no_
     assert rank(sweep([trial(values={}, state="waiting")])).best is None
 
 
-def test_values_are_written_as_people_read_them():
+def test_values_are_formatted_for_reading():
     values = {"val_accuracy": 0.985, "val_loss": 0.1, "parameters": 24_100}
     [line] = lines(rank(sweep([trial(values=values, n="1")], objectives=tuple(values))))
     assert "val_accuracy 98.50 %, val_loss 0.1000, parameters 24,100 [Pareto]" in line
@@ -98,7 +98,7 @@ def test_off_a_terminal_each_setting_is_a_line(capsys):
     assert "70 more settings" in shown[20]
 
 
-def test_at_the_end_stand_the_commands_that_make_use_of_the_best():
+def test_the_next_steps_are_commands_that_use_the_best_setting():
     settings = seeds([0.9, 0.8], rate="1"), seeds([0.95], rate="2"), seeds([0.1], rate="3")
     assert next_steps(rank(sweep(*settings))) == [
         "Next: pipeline adopt smoke-3",
@@ -123,7 +123,7 @@ def test_at_a_terminal_it_is_a_table(capsys, monkeypatch):
     assert "failed: learning_rate=7: Out of [memory]." in out
 
 
-def test_the_table_for_mlflow_has_every_trial_whole():
+def test_the_table_for_mlflow_has_every_trial_in_full():
     failed = trial(values={}, state="failed", error="Why.", rate="7")
     table = columns(rank(sweep(seeds([0.5, 0.7], rate="0.003162277660168"), [failed])))
     assert table == {
@@ -138,16 +138,16 @@ def test_the_table_for_mlflow_has_every_trial_whole():
     }
 
 
-def test_keys_that_end_alike_keep_their_whole_names():
+def test_keys_with_the_same_last_part_keep_their_full_names():
     [line] = lines(rank(sweep([trial(**{"train.seed": "1", "preprocess.seed": "2", "model.name": "mlp"})])))
     assert "train.seed=1, preprocess.seed=2, name=mlp:" in line
 
 
-def test_ranks_by_other_validation_images_are_not_passed_for_a_comparison():
+def test_ranks_by_different_validation_images_come_with_a_warning():
     splits = [trial(**{"preprocess.validation_split": split}) for split in ("last", "hash")]
     said = caution(rank(sweep(splits)))
     assert "different values of preprocess.validation_split may have different validation images" in said
     assert caution(rank(sweep([trial(rate="0.1"), trial(rate="0.2")]))) == ""
-    # One that alone has a result is not ranked; and the size of a network is not measured by images.
+    # A single setting with a result has nothing to compare with; the size of a network needs no images.
     assert caution(rank(sweep([splits[0], replace(splits[1], state="failed")]))) == ""
     assert caution(rank(sweep(splits, objectives=("parameters",)))) == ""

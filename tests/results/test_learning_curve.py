@@ -1,4 +1,4 @@
-"""What a sweep over shares of the training images says of twice as many."""
+"""Learning curves: what a sweep over shares of the training images predicts for twice as many."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 
 
 def trials(error_of, objective="val_accuracy", shares=SHARES, spread=0.0, **others):
-    """Two seeds a share, in no order."""
+    """Two trials with different seeds for each share, unsorted."""
     for share in (*shares[1:], shares[0]):
         for seed, sign in (("0", 1), ("1", -1)):
             error = error_of(share) + sign * spread
@@ -56,7 +56,7 @@ def test_a_trial_that_sets_no_share_has_all_images_and_one_share_alone_makes_no_
     assert (curve.label, curve.shares) == ("", (0.25, 0.5, 1.0))
 
 
-def test_each_choice_of_the_other_values_has_a_curve_of_its_own():
+def test_each_choice_of_the_other_values_has_its_own_curve():
     small = trials(lambda share: 0.2 * share**-0.1, model="mlp")
     large = trials(lambda share: 0.1 * share**-0.4, model="cnn")
     exponents = {curve.label: curve.exponent for curve in found(small, large)}
@@ -70,7 +70,7 @@ def test_more_images_that_did_not_help_are_not_said_to_help():
 
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_path):
-    # By the law through them, twice the images would bring 42.33 %: less than all of them brought already.
+    # By the law through them, twice the images would bring 42.33 %: less than all of them reached already.
     reached = {0.125: 0.3208, 0.25: 0.2765, 0.5: 0.2522, 1.0: 0.4504}
     group = list(trials(lambda share: 1 - reached[share], "val_macro_f1"))
     report = sweep(group, objectives=("val_macro_f1",))
@@ -109,6 +109,6 @@ def test_the_figure_is_drawn_for_such_sweeps_only(tmp_path):
     assert not (tmp_path / "parameters" / "learning_curve.png").exists()
 
 
-def test_the_law_costs_no_import_of_what_draws_it():
+def test_the_law_does_not_import_matplotlib():
     code = "import pipeline.results.learning_curve, sys; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

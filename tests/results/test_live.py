@@ -3,7 +3,7 @@ from made_up import sweep, trial
 from pipeline.results.live import watching
 
 
-def test_a_trial_that_failed_is_told_on_one_line_with_what_is_best(capsys):
+def test_a_failed_trial_is_reported_on_one_line_with_the_best_result(capsys):
     reports = [
         sweep([trial(rate="0.1"), trial(values={}, state="waiting", rate="9")]),
         sweep([trial(rate="0.1"), trial(values={}, state="failed", error="There is no card.", rate="9")]),

@@ -26,7 +26,7 @@ def repository(tmp_path_factory):
 
 
 def ended(number, *groups, **changes):
-    """A finished sweep of its own number."""
+    """A finished sweep whose id is `number`."""
     return replace(sweep(*groups), id=f"{number:016x}", status="FINISHED", end=1_700_000_009_000, **changes)
 
 
@@ -108,7 +108,7 @@ def test_mlflow_shows_the_space_the_best_setting_the_leaderboard_and_every_trial
     }
 
 
-def test_that_all_is_known_the_second_time_is_no_news_but_a_result_is(repository):
+def test_a_repeated_sweep_is_only_published_again_if_a_result_is_new(repository):
     report = ended(2, SEEDS)
     published(repository, report)
     known = replace(
@@ -125,7 +125,7 @@ def test_that_all_is_known_the_second_time_is_no_news_but_a_result_is(repository
     assert published(repository, fewer)[1].data.metrics["best_val_accuracy"] == 0.9
 
 
-def test_a_sweep_that_only_begins_has_a_run_without_figures(repository):
+def test_a_sweep_that_has_just_started_has_a_run_without_figures(repository):
     report = replace(ended(3, [trial({}, "waiting", seed="1")]), status="RUNNING", end=None)
     _, run = published(repository, report)
     assert run.info.status == "RUNNING"
@@ -133,7 +133,7 @@ def test_a_sweep_that_only_begins_has_a_run_without_figures(repository):
     assert not client(repository).list_artifacts(run.info.run_id, "figures")
 
 
-def test_sync_sends_what_mlflow_lacks_and_ends_what_was_killed_but_not_what_is_under_way(tmp_path):
+def test_sync_sends_what_mlflow_lacks_and_ends_killed_sweeps_but_not_running_ones(tmp_path):
     repository = Workspace(tmp_path)
     first, second = (replace(ended(n, SEEDS), start=n) for n in (1, 2))
     killed, live = (

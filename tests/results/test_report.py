@@ -52,7 +52,7 @@ def begun():
     return replace(trial(values={}, state="running", seed="0"), start=time.time() - 5)
 
 
-def test_a_trial_that_ended_has_its_seconds_and_what_came_of_it(begun):
+def test_a_trial_that_ended_has_its_seconds_and_its_outcome(begun):
     best = Epoch(2, 0.3, 0.9, 0.2, 0.95, 0.001)
     outcome = Outcome("3f" * 16, "smoke-3f3f3f", "ab" * 32, 2410, 3, best, 0.9)
     done = begun.ended("done", outcome)

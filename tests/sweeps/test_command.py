@@ -23,7 +23,7 @@ def test_trials_are_composed_from_the_copy_of_conf_whatever_becomes_of_the_origi
     loader = ConfigLoaderImpl(create_config_search_path(f"{prefix}{conf}"))
     overall = loader.load_configuration("config", ["experiment=smoke"], RunMode.MULTIRUN)
     command = Command((), HydraContext(loader, Callbacks()), overall, Workspace(conf.parent), (), None)
-    # As half of a file that an editor saves, or the branch that was switched to.
+    # As if an editor had saved half of a file, or git had switched branches.
     (conf / "config.yaml").write_text("seed: [")
     shutil.rmtree(conf / "experiment")
     config = command.context_with(copied).config_loader.load_sweep_config(
@@ -36,7 +36,7 @@ def test_trials_are_composed_from_the_copy_of_conf_whatever_becomes_of_the_origi
     ("device", "asked", "workers"),
     [("gpu", [], 2), ("gpu", ["hydra.launcher.n_jobs=5"], 5), ("cpu", [], 1)],
 )
-def test_two_trials_share_a_card_unless_another_number_is_asked_for(device, asked, workers, monkeypatch):
+def test_two_trials_share_a_gpu_unless_another_number_is_requested(device, asked, workers, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     overall = loader.load_configuration("config", asked, RunMode.MULTIRUN)

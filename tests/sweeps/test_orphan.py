@@ -8,7 +8,7 @@ import pytest
 
 from proc import is_running
 
-# As joblib's: what a trial raises, and what is raised between two, is caught, and the next one begins.
+# Like joblib's processes: exceptions in or between trials are caught, and the next trial starts.
 PROCESS = """
 import sys, time
 from pathlib import Path
@@ -44,8 +44,8 @@ process.wait()
 
 
 @pytest.mark.parametrize("first", ["before", "after"])
-def test_it_begins_no_trial_and_ends(tmp_path, first):
-    """Whether it ran one already or was only about to: the same command runs them all anew."""
+def test_an_orphaned_process_starts_no_trial_and_ends(tmp_path, first):
+    """Whether it has run a trial or was only about to: the same command will run them again."""
     command = [sys.executable, "-c", DRIVER, PROCESS, str(tmp_path), first]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         process = int(driver.stdout.readline())

@@ -102,7 +102,7 @@ def test_composing_many_at_once_gives_what_composing_each_does(overrides):
     assert found == [compose(CONF, each) for each in neighbours]
 
 
-def test_what_will_run_is_said_and_what_was_pruned_before_will_not():
+def test_the_plan_counts_what_will_run_and_pruned_trials_do_not():
     def said(*states):
         trials = tuple(Trial(number, state=state) for number, state in enumerate(states, start=1))
         return plan_of(

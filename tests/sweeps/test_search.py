@@ -1,4 +1,4 @@
-"""What a search asks and tells; the trainings between are made up."""
+"""What a search asks and tells the study; the trainings in between are simulated."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def begun(root, *arguments, space=(RATE, WIDTH), deadline=math.inf):
 
 
 def run(job, places):
-    """The values that each place was given."""
+    """The values that each trial gets."""
     return [job.run(str(place), Folder(job.folder)).differs for place in places]
 
 
@@ -69,7 +69,7 @@ def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
 
     begin = begun(tmp_path / "killed")
     first = run(begin, range(1, 13))
-    # Killed when the thirteenth had its values, and had told nothing.
+    # The thirteenth trial was killed after it got its values and before it reported a result.
     asked = begin.ask(Folder(begin.folder), 13)
     rest = run(begun(tmp_path / "killed"), range(13, 16))
     assert first + rest == whole
@@ -79,13 +79,13 @@ def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
 
 
 @pytest.mark.slow
-def test_tpe_learns_from_what_it_was_told(job):
+def test_tpe_learns_from_the_results(job):
     rates = [float(values["train.learning_rate"]) for values in run(job, range(1, 41))]
     off = [abs(math.log10(rate) + 2) for rate in rates]
     assert sum(off[30:]) < 0.7 * sum(off[:10])
 
 
-def test_those_that_ask_at_once_are_given_different_values(tmp_path):
+def test_trials_that_ask_at_the_same_time_get_different_values(tmp_path):
     folder = Folder(tmp_path / "grid")
     job = begun(folder.root, "sweep.sampler=grid", space=(WIDTH, "seed=0,1"))
     asked = [tuple(job.ask(folder, place).params.values()) for place in range(1, 7)]
@@ -109,14 +109,14 @@ def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_va
     assert states.count("FAIL") >= 8 - len(done)
 
 
-def test_what_was_killed_before_it_had_a_place_does_not_stay_under_way(job):
+def test_a_trial_killed_before_it_had_a_number_does_not_stay_running(job):
     study = open_study(Folder(job.folder).journal)
     study.ask()
     begin_study(Folder(job.folder), job.settings)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
-def test_a_pruned_trial_stays_pruned_though_its_process_died(job):
+def test_a_pruned_trial_stays_pruned_although_its_process_died(job):
     folder = Folder(job.folder)
     asked = job.ask(folder, 1)
     study = open_study(folder.journal)
