@@ -172,11 +172,11 @@ def predict(
         scores[start : start + BATCH] = moved[len(moved) // 2]
         averaged[start : start + BATCH] = np.mean(moved, axis=0)
     for rows in (scores, averaged):
-        _refuse_no_distributions(rows)
+        _refuse_invalid_scores(rows)
     return scores, averaged
 
 
-def _refuse_no_distributions(scores: NDArray[np.float32]) -> None:
+def _refuse_invalid_scores(scores: NDArray[np.float32]) -> None:
     # A sum that is not finite is not close to one either.
     bad = ~((scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3))
     if bad.any():
