@@ -156,7 +156,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
     os.killpg(sweep.process.pid, signal.SIGINT)
     assert sweep.end() == 130, sweep.output
     assert "Traceback" not in sweep.output
-    assert "the same command again continues" in sweep.output
+    assert "run the same command again to continue" in sweep.output
     until(lambda: not smoke.processes())
     done = states(smoke).count("done")
     assert done >= 1

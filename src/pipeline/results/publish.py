@@ -45,7 +45,7 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
     """
     try:
         run_id = send(
-            _shown(report, _trained(folder)), folder, TrackingSection(**report.tracking), repository
+            _sweep_run(report, _trained(folder)), folder, TrackingSection(**report.tracking), repository
         )
     except RunDeletedError as error:
         return str(error)
@@ -62,7 +62,7 @@ def publish_all(repository: Workspace) -> list[str]:
         A line for each sweep that was published.
 
     Raises:
-        PipelineError: If a sweep can't be published; raised after all others were tried.
+        PipelineError: If a sweep can't be published; raised after trying the others if MLflow answers.
     """
     lines: list[str] = []
     errors: list[PipelineError] = []
@@ -86,7 +86,7 @@ def publish_all(repository: Workspace) -> list[str]:
     return [line for line in lines if line]
 
 
-def _shown(report: Report, trained: Set[str]) -> SweepRun:
+def _sweep_run(report: Report, trained: Set[str]) -> SweepRun:
     board = rank(report)
     best = board.best
     metrics: dict[str, float] = {
@@ -108,7 +108,7 @@ def _shown(report: Report, trained: Set[str]) -> SweepRun:
             "objectives": ", ".join(report.objectives),
             "sweeper": report.sweeper,
             "launcher": report.launcher,
-            **{f"space.{key}": _values(values) for key, values in report.space.items()},
+            **{f"space.{key}": _joined(values) for key, values in report.space.items()},
         },
         metrics=metrics,
         tags={
@@ -116,7 +116,7 @@ def _shown(report: Report, trained: Set[str]) -> SweepRun:
             **({"pipeline.best": best.trials[0].run or ""} if best else {}),
         },
         note=_note(report, board),
-        tables={"leaderboard.csv": _csv(columns(board)), "trials.csv": _csv(_plan(report))},
+        tables={"leaderboard.csv": _csv(columns(board)), "trials.csv": _csv(_trials_table(report))},
         trials=[
             SweepTrial(trial.differs, trial.run_id, _why_pruned(trial), trial.run_id in trained)
             for trial in report.trials
@@ -153,7 +153,7 @@ def _digest(report: Report) -> str:
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
-def _plan(report: Report) -> dict[str, list[Any]]:
+def _trials_table(report: Report) -> dict[str, list[Any]]:
     """Return the table of all trials by columns, in the order of the plan."""
 
     def row(trial: Trial) -> dict[str, Any]:
@@ -195,5 +195,5 @@ def _note(report: Report, board: Leaderboard) -> str:
     )
 
 
-def _values(values: Any) -> str:
+def _joined(values: Any) -> str:
     return ", ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)

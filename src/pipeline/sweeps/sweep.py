@@ -208,7 +208,7 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     if failure:
         raise failure
     if arrived:
-        say("Stopped; the same command again continues.")
+        say("Stopped; run the same command again to continue.")
         return 128 + arrived[0]
     return 0 if is_complete else 1
 
