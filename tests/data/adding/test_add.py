@@ -309,7 +309,7 @@ def test_an_update_keeps_the_comments_of_the_user_and_says_so_if_it_can_not(clon
     file.write_text(mine)
     save(pets / "no" / "1.png", 999)
     lines = clone.add(pets, update=True)
-    assert not any("anew" in line for line in lines)
+    assert not any("rewritten" in line for line in lines)
     after = file.read_text()
     assert after.startswith("# 31 images in 4 classes ")
     assert clone.conf("pets")["classes"] == ["cat", "dog", "owl", "no"]
