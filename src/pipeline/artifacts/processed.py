@@ -1,4 +1,4 @@
-"""The processed dataset: three splits of flat images, mapped rather than loaded, and what they are."""
+"""The processed dataset: three splits of flat, memory-mapped images, and their description."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.errors import PipelineError
 
 SCALE = 1 / 255
-# The kinds of images that findings.csv lists, and how each is said of several.
+# The kinds of images that findings.csv lists, with the text for several of them.
 FINDINGS = {
     "duplicate": "equal to another",
     "conflict": "equal to one of another class",
@@ -28,7 +28,7 @@ FINDINGS = {
 
 @dataclass(frozen=True)
 class Count:
-    """How many images a split has, in all and per class in the order of the labels."""
+    """The number of images in a split, in total and per class in the order of the labels."""
 
     total: int
     per_class: tuple[int, ...]
@@ -36,35 +36,35 @@ class Count:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What dataset.json says."""
+    """The contents of dataset.json."""
 
     name: str
     classes: tuple[str, ...]
     # (height, width) or (height, width, channels).
     image_shape: tuple[int, ...]
-    # `data.reader`: what makes such an image of a picture.
+    # `data.reader`: how a picture becomes such an image.
     reader: Mapping[str, Any]
-    # What `scaled` multiplies by.
+    # The factor that `scaled` multiplies by.
     scale: float
     counts: Mapping[str, Count]
-    # Of the training split's pixels, scaled.
+    # Of the scaled pixels of the training split.
     mean: float
     std: float
-    # Per split: images that equal an earlier one; per pair "a+b": images of b that a has too.
+    # Per split: images equal to an earlier one; per pair "a+b": images of b that are also in a.
     duplicates: Mapping[str, int]
-    # {split: {"images" or "labels": of its .npy file}}
+    # {split: {"images" or "labels": SHA-256 of its .npy file}}
     sha256: Mapping[str, Mapping[str, str]]
-    # How many images of each of FINDINGS there are.
+    # The number of images of each kind in FINDINGS.
     findings: Mapping[str, int] = field(default_factory=dict)
 
 
 def findings_text(findings: Mapping[str, int]) -> str:
-    """How many images deserve a look and why, for people; "" if none does."""
+    """Return a text about how many images deserve a look and why; "" if none does."""
     return ", ".join(f"{findings[kind]:,} {what}" for kind, what in FINDINGS.items() if findings.get(kind))
 
 
 def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the network receives: the same shape, float32 in [0, 1]."""
+    """Scale images to the network's input: float32 in [0, 1] of the same shape."""
     return np.multiply(images, np.float32(SCALE), dtype=np.float32)
 
 
@@ -79,7 +79,7 @@ def read_dataset(workspace: Workspace) -> Dataset:
     """Read dataset.json.
 
     Raises:
-        PipelineError: it is missing or not what `write_dataset` wrote.
+        PipelineError: If it is missing or was not written by `write_dataset`.
     """
     try:
         values = json.loads(workspace.dataset.read_text(encoding="utf-8"))
@@ -96,10 +96,10 @@ def read_dataset(workspace: Workspace) -> Dataset:
 
 
 def refuse_damaged_splits(workspace: Workspace, dataset: Dataset, *splits: str) -> None:
-    """Hold the files of the splits against what `dataset` says of them.
+    """Check the files of the splits against the digests in `dataset`.
 
     Raises:
-        PipelineError: a file is missing or damaged; it says what restores it.
+        PipelineError: If a file is missing or damaged, with the command that restores it.
     """
     refuse_damaged(
         workspace,
@@ -121,9 +121,9 @@ def write_split(
     """Write one split.
 
     Args:
-        workspace: where.
+        workspace: where to write.
         split: train, validation or test.
-        images: the flat images in pieces, each uint8 (some, pixels).
+        images: the flat images in pieces, each uint8 (n, pixels).
         shape: (images, pixels) of all pieces together.
         labels: int32 (images,).
 
@@ -145,14 +145,14 @@ def read_split(workspace: Workspace, split: str) -> tuple[NDArray[np.uint8], NDA
     """Map one split into memory, read-only.
 
     Args:
-        workspace: where.
+        workspace: where to read.
         split: train, validation or test.
 
     Returns:
         The images, uint8 (n, pixels), not yet `scaled`, and the labels, int32 (n,).
 
     Raises:
-        PipelineError: a file is missing or damaged.
+        PipelineError: If a file is missing or damaged.
     """
     folder = workspace.processed / split
     try:

@@ -1,4 +1,4 @@
-"""Models: each module here is an architecture, with its settings and its `build`.
+"""Models: each module is an architecture, with its settings and its `build` function.
 
 Every network maps flat pixels in [0, 1], float32 (batch, pixels), to logits, float32 (batch, classes).
 """
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
-    """The network that `config.name` stands for, with fresh weights.
+    """Build the network called `config.name`, with new weights.
 
     Args:
         config: the model section.
         image_shape: (height, width) or (height, width, channels).
-        classes: how many there are.
+        classes: the number of classes.
 
     Returns:
         A model from float32 (batch, pixels) in [0, 1] to float32 logits (batch, classes).
@@ -32,35 +32,35 @@ def build(config: ModelSection, image_shape: tuple[int, ...], classes: int) -> "
 
 
 def is_faster_with_xla(config: ModelSection) -> bool:
-    """Whether XLA was measured to shorten the epochs of the architecture on a CPU."""
+    """Return whether XLA was measured to make epochs of the architecture faster on a CPU."""
     return bool(getattr(_module(config), "FASTER_WITH_XLA", False))
 
 
 def thaw(config: ModelSection) -> "Callable[[keras.Model], None] | None":
-    """What has the part of a network trained that `build` keeps from it; None: all is trained."""
+    """Return the function that unfreezes the part frozen by `build`, or None if nothing is frozen."""
     found: Callable[[keras.Model], None] | None = getattr(_module(config), "thaw", None)
     return found
 
 
 def repository() -> Path:
-    """What relative paths of a model's settings are relative to."""
+    """Return the folder that relative paths in a model's settings are relative to."""
     from pipeline.artifacts.workspace import here
 
     return here().home
 
 
 def digest_of_weights(network: "keras.Model") -> str:
-    """What weights from elsewhere are pinned by: a SHA-256 over shape, type and values of each."""
+    """Return the SHA-256 of the shapes, types and values of all weights, by which they are pinned."""
     from pipeline.artifacts.model_file import weights_digest
 
     return weights_digest(network)
 
 
 def inference_model(network: "keras.Model", image_shape: tuple[int, ...]) -> "keras.Model":
-    """`network` with its preprocessing in front and a distribution behind: what is saved and served.
+    """Add preprocessing and softmax to `network`: the model that is saved and served.
 
     Args:
-        network: shares its weights with the result.
+        network: from pixels to logits; the result shares its weights.
         image_shape: (height, width) or (height, width, channels).
 
     Returns:

@@ -1,4 +1,4 @@
-"""cnn: stages of convolutions, each ending in pooling, then one dense layer."""
+"""cnn: stages of convolutions, each followed by pooling, then one dense layer."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,13 +9,13 @@ from pipeline.config.section import Activation, Fraction, ModelSection, Section
 if TYPE_CHECKING:
     import keras
 
-# Its convolutions take a multiple of the time of those of TensorFlow.
+# XLA's convolutions take several times as long as those of TensorFlow.
 FASTER_WITH_XLA = False
-_LARGEST_FLATTENED = 64 * 64  # pixels: beyond that, a dense layer would have most of the parameters
+_LARGEST_FLATTENED = 64 * 64  # pixels; beyond that, the dense layer would have most of the parameters
 
 
 class CnnStage(Section):
-    """Some convolutions with the same number of filters."""
+    """A number of convolutions with the same number of filters."""
 
     filters: Annotated[int, Field(ge=1, le=10_000)]
     kernel_size: Annotated[int, Field(ge=1, le=99)]
@@ -25,7 +25,7 @@ class CnnStage(Section):
 
 
 class CnnSection(ModelSection):
-    """`model=cnn`; conf/model/cnn.yaml has the defaults, and says what each value means."""
+    """`model=cnn`; conf/model/cnn.yaml has the defaults and explains each value."""
 
     name: Literal["cnn"]
     stages: Annotated[tuple[CnnStage, ...], Field(strict=False, min_length=1)]
@@ -38,7 +38,7 @@ class CnnSection(ModelSection):
 
 
 def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
-    """A convolutional network; see `pipeline.models.build`."""
+    """Build a convolutional network; see `pipeline.models.build`."""
     import keras
 
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
@@ -52,7 +52,7 @@ def build(config: CnnSection, image_shape: tuple[int, ...], classes: int) -> "ke
                 stage.kernel_size,
                 strides=stage.stride if repeat == 1 else 1,
                 padding="same",
-                # Normalisation takes any bias out again.
+                # Normalisation would remove any bias.
                 use_bias=config.normalisation == "none",
                 name=f"convolution_{name}",
             )(features)

@@ -10,12 +10,12 @@ from pipeline.config.section import Activation, Fraction, ModelSection
 if TYPE_CHECKING:
     import keras
 
-# An epoch of the baseline takes half the time.
+# With XLA an epoch of the baseline takes half the time.
 FASTER_WITH_XLA = True
 
 
 class MlpSection(ModelSection):
-    """`model=mlp`; conf/model/mlp.yaml has the defaults, and says what each value means."""
+    """`model=mlp`; conf/model/mlp.yaml has the defaults and explains each value."""
 
     name: Literal["mlp"]
     hidden_units: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
@@ -24,7 +24,7 @@ class MlpSection(ModelSection):
 
 
 def build(config: MlpSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
-    """A multilayer perceptron; see `pipeline.models.build`."""
+    """Build a multilayer perceptron; see `pipeline.models.build`."""
     import keras
 
     pixels = keras.Input((prod(image_shape),), name="pixels")

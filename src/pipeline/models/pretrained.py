@@ -1,4 +1,4 @@
-"""pretrained: a network of keras.applications, trained on other pictures before, then one dense layer."""
+"""pretrained: a network of keras.applications with pretrained weights, then one dense layer."""
 
 import textwrap
 from math import prod
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import keras
 
 FASTER_WITH_XLA = False
-_SMALLEST = 32  # pixels of a side that the backbones take
-# Of ImageNet's pixels in [0, 1], by channel.
+_SMALLEST = 32  # pixels; the smallest height and width that the backbones take
+# Mean and standard deviation of ImageNet's pixels in [0, 1], by channel.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BY_CHANNEL = (
     [1 / deviation for deviation in _DEVIATION],
     [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
 )
-# Each family was trained on pixels in [0, 1] times this, plus that. Keras's layer for it can't be exported.
+# Scale and offset that each family expects on pixels in [0, 1]. Keras's own layer for it can't be exported.
 _SCALES: dict[str, tuple[Any, Any]] = {
     "MobileNetV3": (2.0, -1.0),
     "EfficientNetV2S": (255 / 128, -1.0),
@@ -45,7 +45,7 @@ Backbone = Literal[
 
 
 class PretrainedSection(ModelSection):
-    """`model=pretrained`; conf/model/pretrained.yaml has the defaults, and says what each value means."""
+    """`model=pretrained`; conf/model/pretrained.yaml has the defaults and explains each value."""
 
     name: Literal["pretrained"]
     backbone: Backbone
@@ -63,10 +63,10 @@ class PretrainedSection(ModelSection):
 
 
 def build(config: PretrainedSection, image_shape: tuple[int, ...], classes: int) -> "keras.Model":
-    """The backbone, which is not trained until `thaw`, and a dense layer; see `pipeline.models.build`.
+    """Build the backbone, which is frozen until `thaw`, and a dense layer; see `pipeline.models.build`.
 
     Raises:
-        PipelineError: the weights can't be had, or are not the pinned ones.
+        PipelineError: If the weights can't be loaded or are not the pinned ones.
     """
     import keras
 
@@ -87,7 +87,7 @@ def build(config: PretrainedSection, image_shape: tuple[int, ...], classes: int)
 
 
 def thaw(network: "keras.Model") -> None:
-    """Have the backbone trained too, but for its normalisation, whose statistics few pictures would spoil."""
+    """Unfreeze the backbone, except for batch normalisation, whose statistics few pictures would ruin."""
     import keras
 
     backbone = network.get_layer("backbone")
@@ -103,11 +103,11 @@ def _backbone(config: PretrainedSection, shape: tuple[int, int, int]) -> "keras.
     make = getattr(keras.applications, config.backbone)
     settings = {"include_top": False, "include_preprocessing": False, "input_shape": shape, "pooling": "avg"}
     try:
-        # By its own name: that of the file to download is made of it.
+        # With its default name, from which Keras makes the name of the file to download.
         backbone = make(weights="imagenet" if config.weights == "imagenet" else None, **settings)
         if config.weights not in (None, "imagenet"):
             backbone.load_weights(repository() / Path(config.weights).expanduser())
-    # Whatever a download or a damaged file makes Keras stumble over.
+    # A failed download or a damaged file can make Keras raise anything.
     except Exception as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise PipelineError(
@@ -131,7 +131,7 @@ def _backbone(config: PretrainedSection, shape: tuple[int, int, int]) -> "keras.
 
 
 def _with_depthwise_convolutions(backbone: "keras.Model") -> "keras.Model":
-    """The same function without convolutions in groups, which Keras has XLA compute: ONNX can't hold that."""
+    """Replace grouped convolutions, which Keras runs in XLA and which can't be exported to ONNX."""
     import keras
 
     def is_grouped(layer: "keras.layers.Layer") -> bool:
@@ -140,7 +140,7 @@ def _with_depthwise_convolutions(backbone: "keras.Model") -> "keras.Model":
     def copy(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         if not is_grouped(layer):
             return layer.__class__.from_config(layer.get_config())
-        # One filter for each channel, in all backbones.
+        # In all backbones, the groups are single channels.
         return keras.layers.DepthwiseConv2D(
             layer.kernel_size, layer.strides, layer.padding, use_bias=layer.use_bias, name=layer.name
         )
@@ -157,7 +157,7 @@ def _with_depthwise_convolutions(backbone: "keras.Model") -> "keras.Model":
 
 
 def _name(backbone: "keras.Model") -> None:
-    """Names that do not tell how many layers were made before, so that the file has the same bytes."""
+    """Rename the layers by their position, so that the file has the same bytes in every process."""
     backbone.name = "backbone"
     for number, operation in enumerate(backbone.operations):
         operation.name = f"{type(operation).__name__.lower()}_{number}"

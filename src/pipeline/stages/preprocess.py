@@ -1,4 +1,4 @@
-"""preprocess: data/raw -> data/processed: flat images in three splits, checked and described."""
+"""preprocess: checks data/raw, splits it, and writes flat images and their description to data/processed."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,21 +43,21 @@ from pipeline.plots.findings import Shown, balance, near_pairs, outliers
 from pipeline.plots.style import DPI, drawing
 
 _PIECE_BYTES = 2**22
-_PAIRS_BYTES = 2**20  # several arrays of floats are made of each
-_SAMPLE = 2000  # training images that decide what is much of a frequency
+_PAIRS_BYTES = 2**20  # smaller, since several float arrays are made of each piece
+_SAMPLE = 2000  # training images from which the perceptual hash takes its thresholds
 
 Images = NDArray[np.uint8]
 Indices = NDArray[np.int64]
-Rows = Mapping[str, Indices]  # of each split, by their numbers in data/raw
+Rows = Mapping[str, Indices]  # {split: indices into data/raw}
 
 
 def run(config: Config, workspace: Workspace) -> None:
     """Check the raw arrays, split validation images off the training images, and write the splits.
 
-    The images pass through in pieces, so that memory does not grow with their number.
+    Images are processed in pieces, so that memory does not grow with their number.
 
     Raises:
-        PipelineError: the raw arrays are not what they must be, or a class has no training image.
+        PipelineError: If the raw arrays are invalid, or a class has no training image.
     """
     name, classes, image_shape = config.data.name, config.data.classes, config.data.reader.image_shape
     raw = _Raw(config, workspace)
@@ -107,7 +107,7 @@ def run(config: Config, workspace: Workspace) -> None:
 
     with drawing({}), atomic(workspace.samples) as path:
         figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
-        # The default metadata name matplotlib's version, which is no property of the images.
+        # The default metadata contain the version of matplotlib, which has nothing to do with the images.
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
     with drawing(), atomic(workspace.data_figures) as folder:
         folder.mkdir()
@@ -131,7 +131,7 @@ def run(config: Config, workspace: Workspace) -> None:
 
 
 class _Raw:
-    """The arrays in data/raw, checked; validation images are among those for training."""
+    """The checked arrays in data/raw; validation images are among the training images."""
 
     def __init__(self, config: Config, workspace: Workspace) -> None:
         self._folder = workspace.raw
@@ -148,20 +148,20 @@ class _Raw:
         self._fingerprints: dict[str, NDArray[np.uint64]] = {}
 
     def labels(self, split: str, at: Indices | None = None) -> NDArray[np.int32]:
-        """Of the images at `at`, by their numbers in data/raw; None: of all."""
+        """Return the labels of the images at the indices `at` of data/raw, or of all images."""
         labels: NDArray[np.int32] = self._labels[origin_of(split)]
         return labels if at is None else labels[at]
 
     def images(self, split: str, at: Indices, piece_bytes: int = _PIECE_BYTES) -> Iterator[Images]:
-        """Those at `at`, flat, so many bytes at a time."""
+        """Yield the flat images at the indices `at`, in pieces of at most `piece_bytes`."""
         step = max(1, piece_bytes // self._pixels)
         for start in range(0, len(at), step):
-            # Mapped anew for each piece: pages that were read count as memory until their mapping is closed.
+            # A new mapping for each piece: pages that were read count as memory until it is closed.
             array = open_npy(self._folder / f"{origin_of(split)}_images.npy")
             yield array[at[start : start + step]].reshape(-1, self._pixels)
 
     def fingerprints(self, split: str) -> NDArray[np.uint64]:
-        """Of all images, read once."""
+        """Return the fingerprints of all images, which are read only once."""
         origin = origin_of(split)
         if origin not in self._fingerprints:
             every = np.arange(len(self._labels[origin]))
@@ -170,7 +170,7 @@ class _Raw:
 
 
 def _divide(config: Config, raw: _Raw) -> tuple[Rows, Rows]:
-    """Which images each split would have with duplicates and all, and which it has."""
+    """Return the images of each split before and after duplicates are dropped and a fraction is taken."""
     settings = config.preprocess
     train, validation = divide(
         raw.labels("train"), settings, config.data.validation_images, lambda: raw.fingerprints("train")
@@ -204,10 +204,10 @@ def _findings(
     near: Near,
     pictures: Pictures | None,
 ) -> list[Finding]:
-    """What is worth a look, with the numbers that the images have in data/raw."""
+    """Return the images that are worth a look, with their indices in data/raw."""
     fingerprints = {split: of.fingerprints for split, of in seen.items()}
     if divided is not chosen:
-        # Conflicts are among what was dropped, too.
+        # Dropped images can be conflicts, too.
         fingerprints = {split: raw.fingerprints(split)[at] for split, at in divided.items()}
     labels = {split: raw.labels(split, at) for split, at in divided.items()}
     found = [
@@ -222,7 +222,7 @@ def _findings(
 
 
 def _in_raw(found: Iterable[Finding], rows: Rows) -> list[Finding]:
-    """With the numbers that the images have in data/raw."""
+    """Replace indices into a split with indices into data/raw."""
     return [replace(each, index=int(rows[each.split][each.index])) for each in found]
 
 
@@ -231,7 +231,7 @@ def _count(labels: NDArray[np.int32], classes: int) -> Count:
 
 
 def _moments(levels: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean and standard deviation of the scaled pixels, from how often each grey level occurs, exactly."""
+    """Return the exact mean and standard deviation of the scaled pixels, from the counts of grey levels."""
     occurrences = levels.tolist()
     total = sum(occurrences)
     first = sum(level * count for level, count in enumerate(occurrences))

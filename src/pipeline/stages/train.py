@@ -1,4 +1,4 @@
-"""train: the processed images become a model, as Keras and as ONNX have it, and the history of its epochs."""
+"""train: trains a model on the processed images and writes it as Keras and ONNX files, with its history."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A training that has ended, and whose model is not yet written."""
+    """A finished training whose model has not been written yet."""
 
     model: "keras.Model"  # from uint8 images to probabilities
     history: History
     dataset: Dataset
     train: "Split"
-    held_out: NDArray[np.uint8]  # images that it was not trained on, if there are any
-    validation: NDArray[np.int32] | None  # their labels
+    held_out: NDArray[np.uint8]  # the validation images, or the training images if there are none
+    validation: NDArray[np.int32] | None  # the labels of the validation images
     checkpoints: Checkpoints
     cpu_seconds: float
 
@@ -56,13 +56,13 @@ def run(
 
     Args:
         config: seed, model and train.
-        workspace: has data/processed; test images are not touched.
+        workspace: contains data/processed; the test images are not read.
         on_epoch: called after each epoch.
-        named: the run that the model is of.
+        named: the run that the model belongs to.
 
     Raises:
-        PipelineError: the training diverged, data are missing or damaged, the model can't be exported, or
-            there is no such device.
+        PipelineError: If the training diverges, data are missing or damaged, the model can't be exported, or
+            the device does not exist.
     """
     with _exporter(config.train.backend) as export:
         fitted = fit_model(config, workspace, on_epoch)
@@ -111,8 +111,8 @@ def _exporter(backend: str) -> "AbstractContextManager[Export]":
 def fit_model(
     config: Config, workspace: Workspace, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> Fitted:
-    """What `run` does before it writes anything; with JAX, TensorFlow need not be installed for it."""
-    # Not above: Keras is set up before anything imports it.
+    """Train without writing a model; with JAX this does not need TensorFlow to be installed."""
+    # Not at the top: Keras must be configured before it is imported.
     import keras
 
     from pipeline.training.loop import fit

@@ -1,7 +1,7 @@
-"""Augmentation: each image mirrored, moved, turned, scaled, sheared and bent, by bilinear interpolation.
+"""Augmentation: flips, shifts, rotations, scaling, shear and elastic distortion, with bilinear interpolation.
 
-Elastic distortion after Simard et al., Best Practices for Convolutional Neural Networks Applied to Visual
-Document Analysis, ICDAR 2003; here the displacements are drawn on a coarse grid instead of smoothed.
+Elastic distortion follows Simard et al., Best Practices for Convolutional Neural Networks Applied to Visual
+Document Analysis, ICDAR 2003, except that the displacements are drawn on a coarse grid instead of smoothed.
 """
 
 from collections.abc import Iterator
@@ -13,26 +13,26 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import AugmentSection
 
-_CHUNK = 64  # images; what a chunk needs stays in the processor's cache
+_CHUNK = 64  # images; small enough for the processor's cache
 _GRID = 5  # displacements are drawn at 5×5 points and interpolated between them
-BORDER = 2  # black pixels around an image, so that what leaves it needs no case of its own
+BORDER = 2  # black pixels around an image, so that points outside of it need no special case
 
 Floats = NDArray[np.float32]
 
 
 class Distortions(NamedTuple):
-    """How far each of some images is distorted."""
+    """The random distortions of n images."""
 
     mirrored: NDArray[np.bool_]  # (n,)
-    # For each image a matrix, (n, 2, 3), that takes (row, column, 1) of the result, counted from the middle,
-    # to (row, column).
+    # (n, 2, 3): a matrix for each image that maps (row, column, 1) of the result, relative to the centre, to
+    # (row, column) of the image.
     affine: Floats
-    # In pixels, down and to the right at each point of the coarse grid: (n, 2, 5, 5).
+    # (n, 2, 5, 5): displacements in pixels, down and to the right, at each point of the coarse grid.
     bend: Floats | None
 
 
 def draw(count: int, settings: AugmentSection, rng: np.random.Generator) -> Distortions:
-    """Draw the distortions of `count` images; the same ones for all backends."""
+    """Draw the distortions of `count` images; they are the same for all backends."""
     mirrored, affine, bend = zip(*_drawn(count, settings, rng), strict=True)
     return Distortions(
         np.concatenate(mirrored),
@@ -47,16 +47,16 @@ def augment(
     settings: AugmentSection,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Distort each image on its own.
+    """Distort each image independently.
 
     Args:
         images: uint8 (n, pixels).
         image_shape: (height, width) or (height, width, channels).
-        settings: how far each distortion goes.
-        rng: decides them all.
+        settings: the strength of each distortion.
+        rng: the source of all random numbers.
 
     Returns:
-        uint8 (n, pixels); what comes from outside of an image is black.
+        uint8 (n, pixels); pixels from outside of an image are black.
     """
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
     result = np.empty_like(images).reshape(-1, height * width, channels)
@@ -68,7 +68,7 @@ def augment(
         chunk = slice(number * _CHUNK, (number + 1) * _CHUNK)
         part = images[chunk].reshape(-1, height, width, channels)
         part = np.where(mirrored[:, None, None, None], part[:, :, ::-1], part)
-        # Many small products: NumPy would spread one large one over threads that mostly wait.
+        # Many small products, since NumPy would spread a large one over threads that mostly wait.
         places = affine @ grid + (centre + BORDER)
         if bend is not None:
             places += (along_rows @ bend @ along_columns).reshape(places.shape)
@@ -77,7 +77,7 @@ def augment(
 
 
 def _drawn(count: int, settings: AugmentSection, rng: np.random.Generator) -> Iterator[Distortions]:
-    """The distortions of each chunk of images."""
+    """Yield the distortions of each chunk of images."""
     for start in range(0, count, _CHUNK):
         n = min(_CHUNK, count - start)
         mirrored = rng.random(n) < settings.flip
@@ -103,7 +103,7 @@ def _affine(n: int, settings: AugmentSection, rng: np.random.Generator) -> Float
 
 
 def interpolation(length: int) -> Floats:
-    """(length, grid): the weight that each point of the grid has at each pixel along one axis."""
+    """Return the weight of each grid point at each pixel along one axis, (length, grid)."""
     place = np.linspace(0, _GRID - 1, length)
     left = np.minimum(place.astype(int), _GRID - 2)
     weights = np.zeros((length, _GRID), np.float32)
@@ -113,7 +113,7 @@ def interpolation(length: int) -> Floats:
 
 
 def _sample(images: NDArray[np.uint8], places: Floats) -> NDArray[np.uint8]:
-    """The images (n, h, w, c) at real-valued (n, 2, h·w) places, counted with the border: (n, h·w, c)."""
+    """Sample images (n, h, w, c) at real-valued positions (n, 2, h·w), border included: (n, h·w, c)."""
     n, height, width, channels = images.shape
     height, width = height + 2 * BORDER, width + 2 * BORDER
     padded = np.zeros((n, height, width, channels), np.uint8)

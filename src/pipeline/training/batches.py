@@ -1,6 +1,6 @@
-"""The training images laid out in batches, epoch by epoch, ahead of the arithmetic that waits for them.
+"""Preparation of the training images in batches, one slice ahead of the training step that uses them.
 
-The order of an epoch and the distortion of its images follow from (seed, epoch) alone.
+The order of the images in an epoch and their augmentation are derived from (seed, epoch) alone.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -17,16 +17,16 @@ from pipeline.config.schema import TrainSection
 _PIECE_BYTES = 2**22
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
-# Images and labels as the backend has arrays: uint8 (steps, batch, pixels) and int32 (steps, batch).
+# Images and labels as arrays of the backend: uint8 (steps, batch, pixels) and int32 (steps, batch).
 Batches = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some batches in order."""
+    """Some consecutive batches."""
 
     batches: Batches
-    whole: bool  # whether its batches have the configured size
+    whole: bool  # whether the batches have the configured size
     ends_epoch: bool
 
 
@@ -37,19 +37,19 @@ def slices(
     first_epoch: int,
     lay_out: Callable[[Split, NDArray[np.int64], np.random.Generator | None], Batches],
 ) -> Generator[Slice, None, None]:
-    """All slices of all epochs from `first_epoch` on; each is prepared while the one before is used.
+    """Yield the slices of all epochs from `first_epoch` on; each is prepared while the previous one is used.
 
     Args:
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
         config: batch size, epochs, shuffle, augment, slice_megabytes.
-        seed: of the order and the distortions.
+        seed: determines the order and the augmentation.
         first_epoch: counted from 1.
-        lay_out: the backend's; see `pipeline.training.program`.
+        lay_out: `Program.lay_out` of the backend.
     """
     images, labels = train
 
     def prepare(epoch: int, number: int, chosen: NDArray[np.int64], ends_epoch: bool) -> Slice:
-        # The number keeps the draws of one slice from another's; 1 keeps them from the order's.
+        # `number` separates the random numbers of the slices; 1 separates them from those of the order.
         rng = np.random.default_rng([seed, epoch, 1, number]) if config.augment.is_on else None
         whole = chosen.shape[1] == config.batch_size
         return Slice(lay_out(train, chosen, rng), whole, ends_epoch)
@@ -62,7 +62,7 @@ def slices(
         order = np.random.default_rng(shuffle).permutation(len(labels))
         cuts = list(_cut(order, config, images.shape[1]))
         numbered = [(epoch, number, chosen, number == len(cuts) - 1) for number, chosen in enumerate(cuts)]
-        # A short batch leaves no time to prepare what comes next, so it is prepared with what comes before.
+        # A short batch leaves no time to prepare the next slice, so it is prepared with the previous one.
         short = cuts[-1].shape[1] < config.batch_size and len(cuts) > 1
         yield from ([job] for job in (numbered[:-2] if short else numbered))
         if short:
@@ -86,13 +86,13 @@ def slices(
 
 
 def gather(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """`images[chosen]`, of memory that is bounded also where the images are mapped."""
+    """Return `images[chosen]` in bounded memory, even if the images are memory-mapped."""
     if not isinstance(images, np.memmap):
         return images[chosen]
     path = str(images.filename)
     gathered = np.empty((len(chosen), images.shape[1]), np.uint8)
-    # From the first to the last, and mapped anew for each piece of the file: pages that were read count as
-    # memory until their mapping is closed.
+    # In file order, and with a new mapping for each piece: pages that were read count as memory until their
+    # mapping is closed.
     for piece in np.array_split(np.argsort(chosen), ceil(images.nbytes / _PIECE_BYTES)):
         mapped = np.memmap(path, np.uint8, "r", images.offset, images.shape)
         gathered[piece] = mapped[chosen[piece]]
@@ -100,7 +100,7 @@ def gather(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.u
 
 
 def _cut(order: NDArray[np.int64], config: TrainSection, pixels: int) -> Iterator[NDArray[np.int64]]:
-    """Blocks of (steps, batch) of an order, of bounded memory; the last may be a short batch."""
+    """Yield the order in blocks (steps, batch) of bounded size; the last block may be one short batch."""
     batch_size = config.batch_size
     per_slice = max(1, config.slice_megabytes * 2**20 // (batch_size * pixels)) * batch_size
     whole = len(order) // batch_size * batch_size

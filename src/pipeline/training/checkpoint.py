@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a training between two epochs, so that one that was killed goes on.
+"""Checkpoints: the state of a training between two epochs, so that an interrupted training can resume.
 
-What is random in an epoch follows from (seed, epoch), so a training that goes on from a checkpoint ends at
-the weights of one that was never interrupted, bit for bit.
+Everything random in an epoch is derived from (seed, epoch), so a resumed training ends with the same weights
+as one that was never interrupted, bit for bit.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _DAMAGED = (
 Arrays = list[NDArray[np.generic]]
 
 _PACKAGES = {"tensorflow": ("keras", "tensorflow", "numpy"), "jax": ("keras", "jax", "jaxlib", "numpy")}
-# The code that decides about the weights, beside the model's own, of which the configuration has a digest.
+# The code that determines the weights; the digest of the model's module is in the configuration.
 _CODE = (
     "artifacts/processed.py",
     "environment.py",
@@ -41,29 +41,29 @@ _CODE = (
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that the next epoch depends on."""
+    """Everything that the next epoch depends on."""
 
     epochs: list[Epoch]
-    network: Arrays  # every variable, also what normalisation and dropout keep
+    network: Arrays  # all variables, including the state of normalisation and dropout
     optimizer: Arrays
-    # What early stopping knows: the best value, its epoch (0: none) and that epoch's weights.
+    # The state of early stopping: the best value, its epoch (0 if there is none) and its weights.
     best_value: float
     best_epoch: int
     best_weights: Arrays
 
 
 class Checkpoints:
-    """The checkpoint of one training, replaced as the training proceeds."""
+    """The checkpoint of one training, which is overwritten as the training proceeds."""
 
     def __init__(self, path: Path, seconds: float | None) -> None:
-        """Keep it at `path`, at most every `seconds` (None: never)."""
+        """Use the file `path`, and save at most every `seconds`; None disables checkpoints."""
         self._path = path
         self._every = Every(seconds)
         self._cpu_start = time.process_time()
 
     @classmethod
     def of(cls, config: Config, workspace: Workspace) -> "Checkpoints":
-        """The checkpoint for these values, data, code and packages, whichever workspace they meet in."""
+        """Return the checkpoint that belongs to these values, data, code and packages."""
         digest = hashlib.sha256(sha256(workspace.dataset).encode())
         for part in (
             config.model.model_dump_json(),
@@ -82,16 +82,16 @@ class Checkpoints:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the checkpoint has; 0 if there is none, or none that can be read."""
+        """The number of epochs in the checkpoint; 0 if there is none or it cannot be read."""
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 return len(json.loads(file["meta"].tobytes())["epochs"])
-        # `load` says what is wrong with it.
+        # `load` reports what is wrong with it.
         except _DAMAGED:
             return 0
 
     def load(self, like: TrainState) -> TrainState | None:
-        """The state to go on from; a damaged one, or one unlike that before the first epoch, is not used."""
+        """Return the state to resume from, or None if there is none that matches `like`."""
         if self._every.seconds is None or not self._path.exists():
             return None
         try:
@@ -117,16 +117,16 @@ class Checkpoints:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of the process since this was made, and of those that were cut off before."""
+        """CPU seconds of this training, including those of processes that were interrupted."""
         return time.process_time() - self._cpu_start
 
     @property
     def due(self) -> bool:
-        """Whether the last one is long enough ago."""
+        """Whether enough time has passed since the last save."""
         return self._every.due
 
     def save(self, now: TrainState) -> None:
-        """Replace the checkpoint."""
+        """Overwrite the checkpoint with `now`."""
         groups = {"network": now.network, "optimizer": now.optimizer, "best_weights": now.best_weights}
         meta = {
             "epochs": [asdict(epoch) for epoch in now.epochs],
@@ -142,19 +142,19 @@ class Checkpoints:
         self._every.restart()
 
     def discard(self) -> None:
-        """The training has ended and its model is written."""
+        """Delete the checkpoint, once the training has ended and its model is written."""
         self._path.unlink(missing_ok=True)
 
 
 def _refuse_unlike(state: TrainState, like: TrainState) -> None:
-    """Raise ValueError if `state` can't be one of the training that begins with `like`."""
+    """Raise ValueError if `state` cannot belong to the training that starts with `like`."""
     numbers = [epoch.epoch for epoch in state.epochs]
     if (
         not numbers
         or numbers != list(range(1, len(numbers) + 1))
         or not 0 <= state.best_epoch <= len(numbers)
     ):
-        raise ValueError("its epochs are no sequence")
+        raise ValueError("its epochs are not in sequence")
     _refuse_others(state.network, like.network, "network")
     _refuse_others(state.optimizer, like.optimizer, "optimizer")
     if state.best_epoch or state.best_weights:
@@ -166,4 +166,4 @@ def _refuse_others(found: Arrays, expected: Arrays, name: str) -> None:
     if shapes[0] != shapes[1]:
         raise ValueError(f"the arrays of its {name} have other shapes or types")
     if any(np.isnan(array).any() for array in found):
-        raise ValueError(f"its {name} holds values that are no numbers")
+        raise ValueError(f"its {name} holds NaN values")

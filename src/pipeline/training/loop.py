@@ -1,7 +1,7 @@
-"""The fit loop: epochs, early stopping, checkpoints; the arithmetic is a backend's.
+"""The fit loop: epochs, early stopping and checkpoints. The arithmetic is left to a backend.
 
-What is random in an epoch, the order of the images and the masks of dropout, follows from (seed, epoch)
-alone, whatever ran before.
+Everything random in an epoch (the order of the images, the dropout masks) is derived from (seed, epoch)
+alone, regardless of what ran before.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ from pipeline.training.program import Program
 
 @dataclass(frozen=True)
 class FineTune:
-    """How a part of a network is trained that is not trained from the beginning."""
+    """When and how to train the part of a network that is frozen at first."""
 
-    epoch: int  # from which on it is
-    rate: float  # what the learning rate is multiplied by from then on
+    epoch: int  # the first epoch in which that part is trained
+    rate: float  # the factor applied to the learning rate from that epoch on
     thaw: Callable[[keras.Model], None]
 
 
@@ -51,29 +51,29 @@ def fit(
     Args:
         network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
         train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
-        validation: the same, possibly of no images.
+        validation: the same, possibly empty.
         config: optimizer, batch size, epochs, augmentation, averaging, early stopping, XLA.
         image_shape: (height, width) or (height, width, channels).
-        seed: of the batch order, augmentation and dropout.
+        seed: determines the batch order, augmentation and dropout.
         head: `softmax`, or `sigmoid` as in the baseline; see docs/model.md.
-        on_epoch: called after each epoch, and first for each that a checkpoint has.
-        on_steps: called about every half second with the number of batches trained on since.
-        checkpoints: where to go on from, and to keep the state in between epochs.
-        fine_tune: when to train a part of `network` that is not trained from the beginning.
+        on_epoch: called after each epoch, and at the start for each epoch restored from a checkpoint.
+        on_steps: called about every half second with the number of batches since the last call.
+        checkpoints: where to resume from, and where to save the state between epochs.
+        fine_tune: when to start training the part of `network` that is frozen at first.
 
     Returns:
-        The epochs, and the best: the one whose weights `network` now has, which is the last if nothing
-        stops early. Where the weights are averaged, these are the averages, and validation is of them.
+        All epochs, and the best one: the epoch whose weights `network` now has, which is the last one
+        without early stopping. If weights are averaged, `network` has the averages, and these are validated.
 
     Raises:
-        PipelineError: a loss or a weight is no longer a finite number.
+        PipelineError: If a loss or a weight is no longer finite.
     """
     images = len(train[1])
     balanced = config.class_weight == "balanced"
     weights = class_weights(train[1], network.output_shape[-1]) if balanced else None
 
     def prepare(number: int) -> Program:
-        """What trains the epoch of this number, with a fresh optimizer."""
+        """Return the program that trains from epoch `number` on, with a new optimizer."""
         settings, epochs = config, config.epochs
         if fine_tune and number >= fine_tune.epoch:
             fine_tune.thaw(network)
@@ -98,7 +98,7 @@ def fit(
     for epoch in history:
         on_epoch(epoch)
 
-    # No epochs without progress are counted before all is trained that is to be trained.
+    # Patience starts only once every part that is to be trained is being trained.
     counted_from = fine_tune.epoch if fine_tune and fine_tune.epoch <= config.epochs else 1
     first = len(history) + 1
     with closing(slices(train, config, seed, first, program.lay_out)) as upcoming:
@@ -118,7 +118,7 @@ def fit(
             epoch = Epoch(
                 number, loss / images, correct / images, val_loss, val_accuracy, program.learning_rate
             )
-            # The last batch may ruin the weights after its loss was taken.
+            # The last batch may ruin the weights after its loss was computed.
             numbers: list[Any] = [epoch.train_loss, val_loss or 0.0, *judged]
             if not all(np.isfinite(part).all() for part in numbers):
                 raise PipelineError(
@@ -145,11 +145,13 @@ def fit(
 
 
 def class_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
-    """What a loss counts by class so that all classes count the same; 1 on average over the images.
+    """Return the weight of each class in the loss that gives all classes the same total weight.
+
+    The mean over the images is 1.
 
     Args:
         labels: int32 (n,).
-        classes: how many there are; one without an image has the weight 0.
+        classes: the number of classes; a class without images gets the weight 0.
     """
     counts = np.bincount(labels, minlength=classes)
     occurring = np.count_nonzero(counts)

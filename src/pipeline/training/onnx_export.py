@@ -1,4 +1,4 @@
-"""The export of a Keras model to ONNX, checked against Keras."""
+"""Export of a Keras model to ONNX, checked against Keras."""
 
 import logging
 import tempfile
@@ -22,15 +22,15 @@ LARGEST_DIFFERENCE = 1e-5  # in a probability, between Keras and ONNX Runtime
 def export(
     model: keras.Model, description: Description, images: NDArray[np.uint8]
 ) -> tuple[onnx.ModelProto, Classifier]:
-    """`model` as ONNX has it, in one form for equal weights, and ready to compute what Keras does.
+    """Export `model` to ONNX, with the same bytes for the same weights, and check that it computes the same.
 
     Args:
         model: from uint8 (batch, *image_shape) to float32 probabilities (batch, classes).
-        description: what the file is to say of itself.
-        images: uint8 (n, pixels), n > 0, to compare both on.
+        description: the metadata to store in the file.
+        images: uint8 (n, pixels), n > 0, on which both are compared.
 
     Raises:
-        PipelineError: ONNX has no operation for a layer, or the results differ.
+        PipelineError: If ONNX has no operation for a layer, or the results differ.
     """
     expected = _by_keras(model, images, description.image_shape)
     exported = _exported(_portable(model, images[:1].reshape(-1, *description.image_shape)))
@@ -49,14 +49,14 @@ def export(
 
 def _by_keras(model: keras.Model, images: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
     parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    # Not compiled, which takes longer than some batches.
+    # Not compiled, since compiling takes longer than a few batches.
     return np.concatenate(
         [keras.ops.convert_to_numpy(model(part.reshape(-1, *shape), training=False)) for part in parts]
     )
 
 
 def _portable(model: keras.Model, image: NDArray[np.uint8]) -> keras.Model:
-    """`model` of layers whose constants, which become weights, all processors compute alike."""
+    """Return a copy of `model` whose constants, which become weights, are the same on every processor."""
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         return portable(layer, type(layer).from_config(layer.get_config()))
@@ -69,9 +69,9 @@ def _portable(model: keras.Model, image: NDArray[np.uint8]) -> keras.Model:
 
 def _exported(model: keras.Model) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # NumPy's name for Python's object, which Keras puts back for tf2onnx.
+        # About np.object, which Keras restores for tf2onnx.
         warnings.simplefilter("ignore", FutureWarning)
-        # Of operations that it leaves as they are, and which ONNX Runtime then refuses.
+        # About operations that it cannot convert, which ONNX Runtime then rejects.
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
         path = Path(folder) / "model.onnx"
         try:
@@ -83,7 +83,7 @@ def _exported(model: keras.Model) -> onnx.ModelProto:
 
 
 def _replace_erfc(graph: onnx.GraphProto) -> None:
-    """Write the complement of the error function, in Keras's gelu, as one minus that: ONNX has no other."""
+    """Replace Erfc, used by Keras's gelu, with 1 - Erf, since ONNX has no Erfc."""
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:

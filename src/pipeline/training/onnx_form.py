@@ -1,4 +1,4 @@
-"""One form for ONNX models that compute the same: the exporter numbers its names by what it did before."""
+"""A canonical form of ONNX models, since the exporter's names depend on what it exported before."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import onnx
 
 
 def put_in_one_form(model: onnx.ModelProto, input_name: str, output_name: str) -> None:
-    """Order the nodes of `model`, which has one input and one output, by what they read; name all anew."""
+    """Sort and rename the nodes of `model` (one input, one output), by the order in which they are used."""
     graph = model.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -20,12 +20,12 @@ def put_in_one_form(model: onnx.ModelProto, input_name: str, output_name: str) -
 
 
 def _put_in_form(graph: onnx.GraphProto, names: dict[str, str], counts: Counter[str]) -> None:
-    """Sort and name what is in `graph`.
+    """Sort and rename the contents of `graph`.
 
     Args:
-        graph: the model's, or one inside a node.
-        names: new names by old ones, of the graphs around it too; gets those of this one.
-        counts: how many things of each kind have a name.
+        graph: the graph of the model, or one inside a node.
+        names: {old name: new name}, including those of the enclosing graphs; extended in place.
+        counts: how many names of each kind have been given.
     """
 
     def name(old: str, kind: str) -> str:
@@ -61,7 +61,7 @@ def _put_in_form(graph: onnx.GraphProto, names: dict[str, str], counts: Counter[
 
 
 def _order(graph: onnx.GraphProto) -> list[int]:
-    """The nodes' indices: each after those that it reads, first what its first input needs; none in vain."""
+    """Return the indices of all nodes that are used, in topological order, depth first."""
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     order: dict[int, None] = {}
     for output in graph.output:
@@ -77,7 +77,7 @@ def _order(graph: onnx.GraphProto) -> list[int]:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, those in the graphs inside it included, whoever made them."""
+    """Yield the names that a node reads, including those read by the graphs inside it."""
     yield from node.input
     for graph in _graphs(node):
         for inner in graph.node:

@@ -1,6 +1,6 @@
-"""The export to ONNX in a process of its own, with TensorFlow, of what another backend has trained.
+"""Export to ONNX in a separate process with TensorFlow, for models that another backend has trained.
 
-tf2onnx reads TensorFlow's functions, and a process has one backend of Keras, for as long as it lives.
+tf2onnx needs TensorFlow functions, and a process cannot change the backend of Keras.
 """
 
 import functools
@@ -33,10 +33,10 @@ Export = Callable[["keras.Model", Description, NDArray[np.uint8]], "tuple[onnx.M
 
 @contextmanager
 def exporter() -> Iterator[Export]:
-    """What `pipeline.training.onnx_export.export` is, whatever backend this process has.
+    """Provide `pipeline.training.onnx_export.export`, whatever the backend of this process is.
 
-    The process begins now: it imports TensorFlow while this one trains. It raises PipelineError as that does,
-    and where TensorFlow is not installed.
+    The other process starts at once and imports TensorFlow while this one trains. The function raises the
+    same errors, and PipelineError if TensorFlow is not installed.
     """
     with tempfile.TemporaryDirectory() as place:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def _export(
 
 
 def main(folder: Path) -> None:
-    """Export the model in `folder`, once it is there, to a file beside it."""
+    """Export the model in `folder`, once it is there, to a file in the same folder."""
     prepare_environment(folder / "home")
     with quiet_tensorflow():
         import_keras()
@@ -87,7 +87,7 @@ def main(folder: Path) -> None:
         from pipeline.training import onnx_export
     use_threads(1)
     if sys.stdin.readline() != _GO:
-        return  # The training has failed.
+        return  # The training failed.
     description = Description.model_validate_json((folder / _DESCRIPTION).read_text(encoding="utf-8"))
     model = model_file.load(folder / _MODEL)
     exported, _ = onnx_export.export(model, description, np.load(folder / _IMAGES))

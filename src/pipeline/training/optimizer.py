@@ -1,4 +1,4 @@
-"""The optimizer and its schedule, as the configuration names them."""
+"""The optimizer and its learning rate schedule."""
 
 import keras
 
@@ -6,7 +6,7 @@ from pipeline.config.schema import TrainSection
 
 
 def make_optimizer(config: TrainSection, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names, with its schedule over `steps` steps."""
+    """Return the optimizer of the configuration, with its schedule over `steps` steps."""
     rate: float | keras.optimizers.schedules.LearningRateSchedule = config.learning_rate
     if config.schedule == "cosine":
         warm = round(config.warmup * steps)

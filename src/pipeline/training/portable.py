@@ -1,4 +1,4 @@
-"""Layers of Keras on TensorFlow that give the same bits on every processor."""
+"""Replacements for Keras layers on TensorFlow that compute the same bits on every processor."""
 
 import math
 
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 
 def portable(layer: keras.layers.Layer, copied: keras.layers.Layer) -> keras.layers.Layer:
-    """What computes as `layer` does, on all processors with the same bits, as far as such a way is known.
+    """Return a layer that computes the same as `layer`, with the same bits on every processor if possible.
 
     Args:
-        layer: is part of a network.
-        copied: a copy of it, which is not.
+        layer: a layer of a network.
+        copied: a copy of it that is not part of a network; returned if there is no replacement.
     """
     if type(layer) is keras.layers.BatchNormalization and _is_usual(layer):
         return _BatchNormalization.from_config(copied.get_config())
@@ -26,7 +26,7 @@ def _is_usual(layer: keras.layers.BatchNormalization) -> bool:
 
 
 class _BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # Keras is not typed.
-    """Keras's, without TensorFlow's rsqrt: each maker's processors approximate that otherwise."""
+    """Keras's layer without TensorFlow's rsqrt, which each vendor's processors approximate differently."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
         pixels = tf.cast(inputs, tf.float32)
@@ -35,11 +35,11 @@ class _BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc
             mean, variance = tf.nn.moments(pixels, list(range(len(pixels.shape) - 1)))
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + value * (1 - self.momentum))
-        # TensorFlow replaces an ordinary division by a root by a product with rsqrt.
+        # TensorFlow would replace an ordinary division by a square root with a multiplication by rsqrt.
         scale = tf.math.divide_no_nan(self.gamma.value, tf.sqrt(variance + self.epsilon))
         return tf.cast(pixels * scale + (self.beta - mean * scale), self.compute_dtype)
 
 
 def _gelu(x: tf.Tensor) -> tf.Tensor:
-    """Keras's, whose complement of the error function is approximated likewise."""
+    """Keras's function without erfc, which is approximated differently, too."""
     return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))

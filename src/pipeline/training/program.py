@@ -1,4 +1,4 @@
-"""What a backend has to do for the fit loop, and what Keras does alike on all of them."""
+"""The interface between the fit loop and a backend, with the parts that all backends share."""
 
 import time
 from abc import ABC, abstractmethod
@@ -22,10 +22,10 @@ Arrays = list[NDArray[np.generic]]
 
 
 class Program(ABC):
-    """The arithmetic of a training, compiled when it is first called.
+    """The compiled arithmetic of a training.
 
-    Trainings that differ in the seed or the rate, as in a sweep, use it one after the other: it has a network
-    and an optimizer of its own, which take on their values.
+    Consecutive trainings that differ only in the seed or the learning rate, as in a sweep, share one program:
+    it has its own network and optimizer, into which the values of each training are copied.
     """
 
     _latest: ClassVar["tuple[str, Program] | None"] = None
@@ -39,7 +39,7 @@ class Program(ABC):
         image_shape: tuple[int, ...],
         class_weights: tuple[float, ...] | None,
     ) -> None:
-        """Prepare it; `of` gives one that is compiled already, if it can."""
+        """Prepare the program; `of` reuses a compiled one if possible."""
         self.network = keras.models.clone_model(network, clone_function=partial(self.layer, config.precision))
         self.optimizer = make_optimizer(config, steps)
         self.optimizer.build(self.network.trainable_variables)
@@ -63,10 +63,10 @@ class Program(ABC):
         image_shape: tuple[int, ...],
         class_weights: tuple[float, ...] | None = None,
     ) -> Self:
-        """One with the values of `network` and of a fresh optimizer: the latest, if it computes the same."""
+        """Return a program with the values of `network` and a new optimizer: the latest one if it fits."""
         optimizer = make_optimizer(config, steps)
         optimizer.build(network.trainable_variables)
-        # A constant rate is a variable, and the names are numbered.
+        # A constant learning rate is a variable, and Keras numbers the names.
         variable = {"name", "learning_rate"} if config.schedule == "constant" else {"name"}
         fixed = {key: value for key, value in optimizer.get_config().items() if key not in variable}
         settings = config.optimizer, config.label_smoothing, config.xla, config.devices, config.precision
@@ -78,7 +78,7 @@ class Program(ABC):
             program = latest[1]
             program.config = config
         else:
-            # What the one before holds need not be kept while the next is compiled.
+            # Free the memory of the previous program before the next one is compiled.
             latest = Program._latest = None
             program = cls(network, config, steps, head, image_shape, class_weights)
             Program._latest = design, program
@@ -88,7 +88,7 @@ class Program(ABC):
         return program
 
     def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
-        """What computes in place of a layer; its weights are float32 also where it computes in bfloat16."""
+        """Return the layer to compute with in place of `layer`; its weights are float32 even in bfloat16."""
         settings = layer.get_config()
         if precision == "bfloat16" and not isinstance(layer, keras.Model):
             settings |= {"dtype": "mixed_bfloat16"}
@@ -98,34 +98,34 @@ class Program(ABC):
 
     @abstractmethod
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
-        """Put images in order, as `train` takes them.
+        """Gather images and labels into batches, in the form that `train` takes.
 
         Args:
             train: uint8 images (n, pixels) and int32 labels (n,); may be memory-mapped.
-            chosen: which of them, (steps, batch).
-            rng: decides about their distortion; None: they are not distorted.
+            chosen: indices of the images, (steps, batch).
+            rng: the source of random numbers for augmentation; None for no augmentation.
         """
 
     @abstractmethod
     def train(self, batches: Batches, whole: bool, on_steps: Callable[[int], None]) -> tuple[float, float]:
-        """Train on batches, one after the other; sums of loss and of hits.
+        """Train on batches, one after the other, and return the sums of losses and of correct predictions.
 
         Args:
-            batches: as `lay_out` gave them.
-            whole: whether they are of the usual size, for which it pays to compile.
-            on_steps: called now and then with the number of steps since; it may raise.
+            batches: the result of `lay_out`.
+            whole: whether the batches have the configured size, for which compiling pays off.
+            on_steps: called regularly with the number of steps since the last call; it may raise.
         """
 
     @abstractmethod
     def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
-        """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+        """Return the sums of losses, in nats, and of correct predictions on uint8 images (n, pixels)."""
 
     def portions(self, steps: int, on_steps: Callable[[int], None]) -> Iterator[tuple[int, int]]:
-        """The bounds of so many steps as take about half a second, then of as many more, to the end.
+        """Yield the bounds (start, stop) of portions of the steps that take about half a second each.
 
         Args:
-            steps: in all.
-            on_steps: called with the number of each, once they are done; it may raise.
+            steps: the total number of steps.
+            on_steps: called with the size of each portion once it is done; it may raise.
         """
         start = 0
         while start < steps:
@@ -138,7 +138,7 @@ class Program(ABC):
             start = stop
 
     def test(self, split: Split) -> tuple[float | None, float | None]:
-        """Mean loss, in nats, and accuracy on uint8 images (n, pixels) with labels; None if n is 0."""
+        """Return mean loss, in nats, and accuracy on uint8 images (n, pixels) with labels; None if n is 0."""
         images, labels = split
         if not len(labels):
             return None, None
@@ -151,7 +151,7 @@ class Program(ABC):
         return loss / len(labels), correct / len(labels)
 
     def mean_loss(self, labels: Any, logits: Any) -> Any:
-        """What a step makes smaller, of int32 (batch,) and float32 (batch, classes)."""
+        """Return the loss that a step minimises, from int32 (batch,) and float32 (batch, classes)."""
         weights = None if self.class_weights is None else keras.ops.take(self.class_weights, labels)
         if self.config.label_smoothing > 0:
             return self.smoothed(keras.ops.one_hot(labels, logits.shape[-1]), logits, weights)
@@ -161,30 +161,30 @@ class Program(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
-        # Kept in single precision: 0.001 and not 0.0010000000474974513.
+        """The learning rate of the next step."""
+        # It is stored in single precision; this gives 0.001 and not 0.0010000000474974513.
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
     def weights(self) -> Arrays:
-        """What the network computes with now."""
+        """Return the current weights of the network."""
         weights: Arrays = self.network.get_weights()
         return weights
 
     def variables(self) -> tuple[Arrays, Arrays]:
-        """Every variable of the network, also what normalisation and dropout keep, and of the optimizer."""
+        """Return all variables of the network, including non-trainable state, and of the optimizer."""
         return _values(self.network), _values(self.optimizer)
 
     def restore(self, network: Arrays, optimizer: Arrays) -> None:
-        """Take on what `variables` gave."""
+        """Restore the values returned by `variables`."""
         assign(self.network.variables, network)
         assign(self.optimizer.variables, optimizer)
 
     def copy_to(self, network: keras.Model) -> None:
-        """Give the values of all variables to a network of the same architecture."""
+        """Copy the values of all variables to a network of the same architecture."""
         assign(network.variables, self.network.variables)
 
     def finish(self, best_weights: Arrays) -> None:
-        """Have the network hold what a training ends with: `best_weights`, if any, else the averages."""
+        """Set the final weights of the network: `best_weights` if there are any, else the averages."""
         if best_weights:
             self.network.set_weights(best_weights)
         else:
@@ -192,7 +192,7 @@ class Program(ABC):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Have the network hold the moving averages of its weights meanwhile, if the optimizer keeps them."""
+        """Use the moving averages of the weights within this context, if the optimizer keeps them."""
         weights = self.network.get_weights() if self.optimizer.use_ema else None
         self.optimizer.finalize_variable_values(self.network.trainable_variables)
         yield
@@ -200,14 +200,14 @@ class Program(ABC):
             self.network.set_weights(weights)
 
     def seed_dropout(self, seed: int, epoch: int) -> None:
-        """Have the masks of an epoch follow from these two alone."""
+        """Derive the dropout masks of an epoch from the seed and its number alone."""
         states = [variable for variable in self.network.variables if "seed_generator" in variable.path]
         for number, state in enumerate(states):
             state.assign(np.random.SeedSequence([seed, epoch, number]).generate_state(2))
 
 
 def assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
-    """Give each variable its value."""
+    """Assign a value to each variable."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

@@ -1,6 +1,6 @@
-"""The Optuna study of a search, in a journal that killed processes leave whole, and its pruning.
+"""The Optuna study of a search, in a journal that survives killed processes, and its pruning.
 
-It lies below the stages, since training asks it between epochs whether to go on.
+This module is below the stages, since training asks it after each epoch whether to continue.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from pipeline.artifacts.history import Epoch
 from pipeline.errors import PrunedError
 from pipeline.processes.context import Pruning
 
-# A trial's own note in the journal of why it was ended between epochs.
+# The attribute of a pruned trial that says why it was pruned.
 WHY_PRUNED = "why_pruned"
 
 
 def storage_of(journal: Path) -> JournalStorage:
-    """The studies in `journal`, which is created if it is missing."""
+    """Return the storage of the studies in `journal`, which is created if it is missing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(JournalFileBackend(str(journal), _Lock(journal)))
 
@@ -31,17 +31,17 @@ def storage_of(journal: Path) -> JournalStorage:
 def open_study(
     journal: Path, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
 ) -> optuna.Study:
-    """The study in `journal`, named after the folder that the journal lies in."""
+    """Return the study in `journal`, which is named after the folder of the journal."""
     return optuna.load_study(
         study_name=journal.parent.name, storage=storage_of(journal), sampler=sampler, pruner=pruner
     )
 
 
 def pruner_of(name: str, epochs: int) -> BasePruner:
-    """The pruner of that name, for trainings of so many epochs.
+    """Return the pruner called `name` for trainings of `epochs` epochs.
 
-    median: a training whose best epoch so far is worse than the median of the others' by then is ended.
-    hyperband: Li et al., JMLR 18 (2018), 185; after 1, 3, 9, ... epochs the best third goes on.
+    median: stops a training whose best epoch so far is worse than the median of the others at that point.
+    hyperband: Li et al., JMLR 18 (2018), 185; the best third continues after 1, 3, 9, ... epochs.
     """
     if name == "none":
         return NopPruner()
@@ -49,17 +49,17 @@ def pruner_of(name: str, epochs: int) -> BasePruner:
 
 
 def pruning_callback(pruning: Pruning) -> Callable[[Epoch], None]:
-    """What to call after each epoch of a search's training; it raises PrunedError when others do better."""
+    """Return a function to call after each epoch, which raises PrunedError if the trial is to be pruned."""
     study = open_study(Path(pruning.journal), pruner=pruner_of(pruning.pruner, pruning.epochs))
     [before] = [trial for trial in study.get_trials(deepcopy=False) if trial.number == pruning.trial]
     trial = optuna.trial.Trial(study, before._trial_id)
 
     def prune(epoch: Epoch) -> None:
         value = getattr(epoch, pruning.objective)
-        # A training that goes on from a checkpoint may come by an epoch once more.
+        # A training that resumes from a checkpoint may repeat an epoch.
         if epoch.epoch not in before.intermediate_values:
             trial.report(value, epoch.epoch)
-        # After its last epoch a model is whole.
+        # After the last epoch there is nothing left to save.
         if epoch.epoch < pruning.epochs and trial.should_prune():
             why = (
                 f"{pruning.objective} {value:.4g} in epoch {epoch.epoch} of {pruning.epochs} was worse than "
@@ -72,7 +72,7 @@ def pruning_callback(pruning: Pruning) -> Callable[[Epoch], None]:
 
 
 class _Lock(BaseJournalFileLock):
-    """A lock that ends with the process that holds it; the half line that this may leave is cut off."""
+    """A lock that is released when its process dies; a half-written line left by that is removed."""
 
     def __init__(self, journal: Path) -> None:
         self._journal, self._lock = journal, FileLock(journal.with_suffix(".lock"))

@@ -1,4 +1,4 @@
-"""Backends: the arithmetic of the fit loop, one module for each backend of Keras."""
+"""Backends: the arithmetic of the fit loop, with one module for each Keras backend."""
 
 import importlib
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ def program_of(
     image_shape: tuple[int, ...],
     class_weights: tuple[float, ...] | None = None,
 ) -> "Program":
-    """What trains a network like `network`, with its values, on the backend that the configuration names.
+    """Return the program that trains a copy of `network` on the configured backend.
 
     Args:
         network: from float32 (batch, pixels) in [0, 1] to logits (batch, classes).
         config: optimizer, batch size, augmentation, averaging, XLA, backend, devices, precision.
-        steps: of the whole training, for the schedule of the learning rate.
+        steps: the total number of steps, for the learning rate schedule.
         head: `softmax` or `sigmoid`.
         image_shape: (height, width) or (height, width, channels).
-        class_weights: what the loss of an image of each class counts; None: 1.
+        class_weights: the weight of each class in the loss; None for 1.
     """
     module = importlib.import_module(f"{__name__}.{config.backend}")
     program: Program = module.Program.of(network, config, steps, head, image_shape, class_weights)
@@ -39,9 +39,9 @@ def program_of(
 
 @contextmanager
 def quick_compilation(target: Target) -> Iterator[None]:
-    """Have JAX compile for a processor without its optimizations meanwhile, for what is computed only once.
+    """Disable JAX's compiler optimizations on a processor within this context, for code that runs only once.
 
-    An initializer is compiled for each shape of weights: a second or two for a millisecond's work.
+    Initializers are compiled for each shape of weights: a second or two for a millisecond of work.
     """
     if target.backend != "jax" or target.device != "cpu":
         yield

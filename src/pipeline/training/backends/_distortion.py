@@ -1,4 +1,4 @@
-"""The distortion of images that `pipeline.training.augment` describes, by the same formulas, on a device."""
+"""Augmentation on the device with JAX, by the same formulas as `pipeline.training.augment`."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from pipeline.training.augment import BORDER, Distortions, interpolation
 
 
 def distort(images: Any, image_shape: tuple[int, ...], drawn: Distortions) -> Any:
-    """Distort each image on its own.
+    """Distort each image independently.
 
     Args:
         images: uint8 (n, pixels).
         image_shape: (height, width) or (height, width, channels).
-        drawn: by `pipeline.training.augment.draw`, for n images.
+        drawn: the result of `pipeline.training.augment.draw` for n images.
 
     Returns:
-        uint8 (n, pixels), what NumPy makes of the images to within a grey level.
+        uint8 (n, pixels), equal to the result of NumPy to within one grey level.
     """
     height, width, channels = image_shape if len(image_shape) == 3 else (*image_shape, 1)
     part = images.reshape(-1, height, width, channels)
@@ -26,7 +26,7 @@ def distort(images: Any, image_shape: tuple[int, ...], drawn: Distortions) -> An
     centre = np.array([height - 1, width - 1], np.float32) / 2
     rows = np.arange(height, dtype=np.float32)[:, None] - centre[0]
     columns = np.arange(width, dtype=np.float32) - centre[1]
-    # By single numbers: a card's products of matrices may round to ten bits.
+    # Element by element, since matrix products on a GPU may round to ten bits.
     matrix = drawn.affine[..., None, None]
     places = matrix[:, :, 0] * rows + matrix[:, :, 1] * columns + matrix[:, :, 2]
     places += (centre + BORDER)[:, None, None]
@@ -37,7 +37,7 @@ def distort(images: Any, image_shape: tuple[int, ...], drawn: Distortions) -> An
 
 
 def _sample(images: Any, places: Any) -> Any:
-    """The images (n, h, w, c) at real-valued (n, 2, h, w) places, counted with the border: (n, h, w, c)."""
+    """Sample images (n, h, w, c) at real-valued positions (n, 2, h, w), border included: (n, h, w, c)."""
     border = (BORDER, BORDER)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
     height, width = padded.shape[1:3]

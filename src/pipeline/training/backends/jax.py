@@ -1,4 +1,4 @@
-"""The arithmetic on JAX: the images of a slice and their distortion on the device, its steps one call."""
+"""The JAX backend: images and augmentation are on the device, and the steps of a slice are one call."""
 
 import threading
 from collections.abc import Callable
@@ -20,29 +20,29 @@ from pipeline.training.backends._distortion import distort
 from pipeline.training.batches import Batches, Split, gather
 
 _DISTORTED_AT_ONCE = 4096  # images
-UNROLLED = 1  # steps that are compiled as one
+UNROLLED = 1  # steps that are compiled together
 
 
 class Program(program.Program):
-    """The arithmetic of a training as JAX's functions; the state is Keras's variables in between.
+    """The arithmetic of a training as JAX functions; between calls the state is in Keras variables.
 
-    With several devices each has all weights and its part of each batch; sums over the batch, such as
-    gradients and the moments of batch normalisation, are over all of it.
+    With several devices, each has all weights and a part of each batch; sums over a batch, such as gradients
+    and the moments of batch normalisation, include all devices.
     """
 
     def __init__(self, *arguments: Any) -> None:
-        """Prepare it; `of` gives one that is compiled already, if it can."""
+        """Prepare the program; `of` reuses a compiled one if possible."""
         super().__init__(*arguments)
-        # A sigmoid changes nothing, as docs/model.md says: Keras sees what is below it, but not on JAX.
+        # A sigmoid head changes nothing (docs/model.md): Keras uses the logits below it, except on JAX.
         self.activation = keras.activations.get("linear")
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         devices = jax.devices()[: self.config.devices]
         mesh = Mesh(np.array(devices), ("images",))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._divided = NamedSharding(mesh, PartitionSpec(None, "images"))
-        self._resident: tuple[Any, Any] | None = None  # the training images, and where they come from
-        # On a card the number of steps is part of the program: to look at a condition after each step takes
-        # longer than the step. A processor's epochs are longer, and are interrupted between steps.
+        self._resident: tuple[Any, Any] | None = None  # the training images: on the host, and on the device
+        # On a GPU the number of steps is a constant of the program, since checking a condition after each
+        # step takes longer than the step. Epochs on a CPU take longer and are interrupted between steps.
         self._on_card = devices[0].platform != "cpu"
         self._compiled: dict[tuple[int, ...], Future[Any]] = {}
         self._one_at_a_time = threading.Lock()
@@ -50,7 +50,7 @@ class Program(program.Program):
         self._rate = jax.jit(self._rate_after)
 
     def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
-        """What computes in place of a layer."""
+        """Return the layer to compute with in place of `layer`."""
         copied = super().layer(precision, layer)
         if type(layer) is keras.layers.MaxPooling2D and _halves(layer):
             return _Halving.from_config(copied.get_config())
@@ -58,7 +58,7 @@ class Program(program.Program):
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step; compiled, since Keras's schedules take longer than an epoch on a card."""
+        """The learning rate of the next step; compiled, since Keras schedules are slow on a GPU."""
         return float(f"{float(self._rate(self.optimizer.iterations.value)):.7g}")
 
     def _rate_after(self, iterations: Any) -> Any:
@@ -66,7 +66,7 @@ class Program(program.Program):
             return self.optimizer.learning_rate + 0.0
 
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
-        """Put images in order on the device: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
+        """Gather batches on the device: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
         images, labels = train
         steps, batch = chosen.shape
         drawn = None
@@ -77,7 +77,7 @@ class Program(program.Program):
             held, index = self._held(images), chosen
         else:
             held, index = gather(images, chosen.ravel()), np.arange(chosen.size).reshape(chosen.shape)
-        # A last, short batch is not divided.
+        # A short last batch is not divided among devices.
         place = self._divided if batch == self.config.batch_size else self._everywhere
         taken = jax.device_put((held, index.astype(np.int32), drawn), self._everywhere)
         batches = _lay_out(*taken, self.image_shape, place), jax.device_put(labels[chosen], place)
@@ -85,14 +85,14 @@ class Program(program.Program):
         return batches
 
     def _held(self, images: NDArray[np.uint8]) -> Any:
-        """The training images on the device, for as long as they are trained on."""
+        """Return the training images on the device, where they are kept for the training."""
         if self._resident is None or self._resident[0] is not images:
             self._resident = None
             self._resident = images, jax.device_put(np.asarray(images), self._everywhere)
         return self._resident[1]
 
     def _compile(self, batches: Batches) -> "Future[Any]":
-        """Begin to compile the steps for batches of such a form: those of two forms at the same time."""
+        """Start to compile the steps for batches of this shape; two shapes are compiled at the same time."""
         form = batches[0].shape
         if form not in self._compiled:
             thread = ThreadPoolExecutor(1)
@@ -101,16 +101,16 @@ class Program(program.Program):
         return self._compiled[form]
 
     def _steps_of(self, images: Any, labels: Any) -> Any:
-        """The compiled function of images, labels, state and, on a processor, first and last step."""
+        """Return the compiled function of images, labels, state and, on a CPU, first and last step."""
         bounds = (0, len(images)) if self._on_card else (np.int32(0), np.int32(0))
         steps = jax.jit(self._over_batches, static_argnums=(3, 4) if self._on_card else ())
-        # Keras keeps what it does of a network in the network.
+        # While Keras traces a network, it keeps state in the network.
         with self._one_at_a_time:
             lowered = steps.lower(images, labels, self._state(), *bounds)
         return lowered.compile()
 
     def _state(self) -> Any:
-        """The variables' values and two empty sums, on the devices."""
+        """Return the values of the variables and two sums of zero, on the devices."""
         values = [[variable.value for variable in variables] for variables in self._owned]
         return jax.device_put((*values, (np.float32(0), np.float32(0))), self._everywhere)
 
@@ -120,7 +120,7 @@ class Program(program.Program):
         return network.trainable_variables, network.non_trainable_variables, self.optimizer.variables
 
     def train(self, batches: Batches, whole: bool, on_steps: Callable[[int], None]) -> tuple[float, float]:
-        """Train on batches, on a processor about half a second of them at a time."""
+        """Train on batches, on a CPU about half a second at a time."""
         images, labels = batches
         run = self._compile(batches).result()
         state = self._state()
@@ -129,7 +129,7 @@ class Program(program.Program):
             on_steps(len(images))
         else:
             for start, stop in self.portions(len(images), on_steps):
-                # The sums are handed on, so that they are rounded alike however the steps are divided.
+                # The sums are passed on, so that rounding does not depend on how the steps are divided.
                 bounds = np.int32(start), np.int32(stop)
                 state = jax.block_until_ready(run(images, labels, state, *bounds))
         *values, (loss, correct) = state
@@ -138,7 +138,7 @@ class Program(program.Program):
         return float(loss), float(correct)
 
     def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
-        """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+        """Return the sums of losses, in nats, and of correct predictions on uint8 images (n, pixels)."""
         trainable, others, _, _ = self._state()
         taken = jax.device_put((np.asarray(images), np.asarray(labels)), self._everywhere)
         losses, hits = self._test(trainable, others, *taken)
@@ -175,9 +175,9 @@ class Program(program.Program):
 
 
 class _Halving(keras.layers.MaxPooling2D):  # type: ignore[misc] # Keras's own classes are not followed.
-    """The largest of each 2×2 pixels, by a maximum along two axes.
+    """2×2 max pooling as a maximum along two axes.
 
-    XLA's way back through a window adds up in any order, and is slow where that is not allowed.
+    XLA's gradient of a window sums in any order, and is slow if it must be deterministic.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -194,7 +194,7 @@ def _halves(layer: keras.layers.MaxPooling2D) -> bool:
 
 @partial(jax.jit, static_argnums=(3, 4))
 def _lay_out(images: Any, chosen: Any, drawn: Any, image_shape: tuple[int, ...], place: Any) -> Any:
-    """`images[chosen]`, distorted as was drawn, of memory that is bounded."""
+    """Return `images[chosen]` with the drawn distortions, in bounded memory."""
 
     def one_batch(part: Any) -> Any:
         index, drawn = part

@@ -1,4 +1,4 @@
-"""The arithmetic on TensorFlow: an epoch is one compiled call over batches that lie in order in memory."""
+"""The TensorFlow backend: an epoch is a few compiled calls over batches that are contiguous in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ from pipeline.training.portable import portable
 
 
 class Program(program.Program):
-    """The arithmetic of a training as TensorFlow's functions."""
+    """The arithmetic of a training as TensorFlow functions."""
 
     def __init__(self, *arguments: Any) -> None:
-        """Prepare it; `of` gives one that is compiled already, if it can."""
+        """Prepare the program; `of` reuses a compiled one if possible."""
         super().__init__(*arguments)
         xla = bool(self.config.xla)
         self._compiled_steps = tf.function(self._over_batches, autograph=False, jit_compile=xla)
@@ -27,11 +27,11 @@ class Program(program.Program):
         self._test = tf.function(self._test_batch, autograph=False)
 
     def layer(self, precision: str, layer: keras.layers.Layer) -> keras.layers.Layer:
-        """What computes in place of a layer."""
+        """Return the layer to compute with in place of `layer`."""
         return portable(layer, super().layer(precision, layer))
 
     def lay_out(self, train: Split, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batches:
-        """Put images in order: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
+        """Gather batches: uint8 (steps, batch, pixels) and int32 (steps, batch)."""
         images, labels = train
         batches = gather(images, chosen.ravel())
         if rng:
@@ -39,19 +39,19 @@ class Program(program.Program):
         return tf.constant(batches.reshape(*chosen.shape, -1)), tf.constant(labels[chosen])
 
     def train(self, batches: Batches, whole: bool, on_steps: Callable[[int], None]) -> tuple[float, float]:
-        """Train on batches, about half a second of them at a time; sums of loss and of hits."""
+        """Train on batches, about half a second at a time."""
         images, labels = batches
         run = self._compiled_steps if whole else self._rest
         sums = tf.constant(0.0), tf.constant(0.0)
         for start, stop in self.portions(len(images), on_steps):
-            # Handed on, so that they are rounded alike however the steps are divided.
+            # The sums are passed on, so that rounding does not depend on how the steps are divided.
             sums = run(images, labels, tf.constant(start), tf.constant(stop), *sums)
             tf.nest.map_structure(float, sums)
         loss, correct = sums
         return float(loss), float(correct)
 
     def sums(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[Any, Any]:
-        """The sums of losses, in nats, and of hits on uint8 images (n, pixels) without training."""
+        """Return the sums of losses, in nats, and of correct predictions on uint8 images (n, pixels)."""
         losses, hits = self._test(tf.constant(images), tf.constant(labels))
         return losses, hits
 
@@ -70,7 +70,7 @@ class Program(program.Program):
             batch_loss, batch_correct = self._train_batch(images[step], labels[step])
             return step + 1, loss + batch_loss, correct + batch_correct
 
-        # Not a loop of Python's: autograph leaves a file behind in TMPDIR for each function that it converts.
+        # Not a Python loop: autograph leaves a file in TMPDIR for each function that it converts.
         _, loss, correct = tf.while_loop(lambda step, *_: step < stop, one_more, (start, loss, correct))
         return loss, correct
 
