@@ -1,6 +1,6 @@
-"""The environment of the libraries that compute and draw: made here, not inherited.
+"""Set up the environment of the libraries that compute and draw, instead of inheriting it.
 
-Their settings decide about the last bits of weights and the bytes of figures, and DVC sees none of them.
+Their settings affect the last bits of weights and the bytes of figures, and DVC tracks none of them.
 """
 
 import gc
@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from pipeline.errors import PipelineError
 
-# What is fastest on one processor rounds otherwise than what is fastest on the next. All of x86-64 since 2013
-# have AVX2, and compute alike with it, bit for bit: no wider registers, no approximations of a maker's own.
+# The fastest code for one processor rounds differently from the fastest for another. All x86-64 processors
+# since 2013 have AVX2 and give the same bits with it, without wider registers or a vendor's approximations.
 _X86 = platform.machine() == "x86_64"
 _XLA_ALIKE = "--xla_cpu_enable_platform_dependent_math=false" + (" --xla_cpu_max_isa=AVX2" if _X86 else "")
 _X86_ALIKE = {
@@ -33,40 +33,40 @@ _X86_ALIKE = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
 
-# Without it, a card adds up the parts of a sum in the order in which they are done.
+# Without it, a GPU adds up the parts of a sum in the order in which they finish.
 CARD_FLAGS = "--xla_gpu_deterministic_ops=true"
 
-# Whatever else a user set for these is not for the pipeline.
+# Prefixes of variables that are removed: the user's settings must not affect the pipeline.
 _FOREIGN = (
     *("KERAS_", "TF_", "TENSORFLOW_", "XLA_", "JAX_", "CUDA_", "NVIDIA_", "ONEDNN_", "DNNL_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NUMEXPR_"),
     *("NPY_", "SCIPY_", "SKLEARN_"),
     *("MPL", "MATPLOTLIB", "LC_", "LANG", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT"),
 )
-# Where caches lie, how much is logged, and which of several equal cards is meant: no result depends on these.
+# Locations of caches, log levels and the choice among equal GPUs: no result depends on these.
 _KEPT = ("KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
 _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",
     "XLA_FLAGS": _XLA_ALIKE,
-    "TF_ENABLE_ONEDNN_OPTS": "1",  # convolutions take a third less time; off by default on some processors
-    "OMP_NUM_THREADS": "1",  # NumPy's and SciPy's; TensorFlow's are train.threads
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # makes convolutions a third faster; off by default on some processors
+    "OMP_NUM_THREADS": "1",  # for NumPy and SciPy; TensorFlow uses train.threads
     "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "agg",
     "MATPLOTLIBRC": os.devnull,
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's, which also leaves a file in TMPDIR when it is imported
+    "ORT_DISABLE_TELEMETRY": "1",  # telemetry of ONNX Runtime also leaves a file in TMPDIR on import
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
-    "PYTHONHASHSEED": "0",  # of the processes that this one starts; dvc.yaml sets it for the stages
+    "PYTHONHASHSEED": "0",  # for processes that this one starts; dvc.yaml sets it for the stages
     **(_X86_ALIKE if _X86 else {}),
 }
 
-# What Keras and TensorFlow import if it is installed: for wrappers, galleries, data frames and LiteRT.
+# Optional imports of Keras and TensorFlow: for wrappers, galleries, data frames and LiteRT.
 _TAKEN_ALONG = ("sklearn", "matplotlib", "matplotlib.pyplot", "pandas", "jax")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a training computes with; see conf/train/default.yaml."""
+    """The backend, devices, threads and precision of a training; see conf/train/default.yaml."""
 
     backend: str = "tensorflow"
     device: str = "cpu"
@@ -76,11 +76,11 @@ class Target:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment variables that decide about it, which are read when the libraries are imported."""
-        # bfloat16 pays only with instructions that few processors have.
+        """The environment variables for the target, which the libraries read when they are imported."""
+        # bfloat16 is faster only with instructions that few processors have.
         widest = _SETTINGS.get("ONEDNN_MAX_CPU_ISA", "DEFAULT") if self.precision == "float32" else "DEFAULT"
         if self.backend == "tensorflow":
-            # With TensorFlow, trainings are on the processor.
+            # With TensorFlow, trainings run on the processor.
             return {
                 **{name: _SETTINGS[name] for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")},
                 "CUDA_VISIBLE_DEVICES": "-1",
@@ -94,14 +94,14 @@ class Target:
             "KERAS_BACKEND": "jax",
             "JAX_PLATFORMS": "cuda" if self.device == "gpu" else "cpu",
             "XLA_FLAGS": flags[self.device],
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else it takes three quarters of the card at once
-            # XLA's threads, and its matrices.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else JAX reserves three quarters of the memory
+            # For XLA's threads, and its matrix products.
             **({"NPROC": str(self.threads), "ONEDNN_MAX_CPU_ISA": widest} if self.device == "cpu" else {}),
         }
 
 
 def device_here(backend: str) -> Literal["cpu", "gpu"]:
-    """What `train.device: auto` is on this machine; looked at without starting JAX, which takes seconds."""
+    """Return what `train.device: auto` means on this machine, without starting JAX, which takes seconds."""
     if backend == "tensorflow":
         return "cpu"
     plugin = any(find_spec(f"jax_cuda{number}_plugin") for number in (12, 13))
@@ -109,10 +109,10 @@ def device_here(backend: str) -> Literal["cpu", "gpu"]:
 
 
 def prepare_environment(home: Path) -> None:
-    """Make the environment of this process, and of those that it starts; before NumPy, Keras or matplotlib.
+    """Set the environment of this process and its children, before NumPy, Keras or matplotlib are imported.
 
     Args:
-        home: a folder for a user who has no home directory that can be written to; created if it is needed.
+        home: A folder for users without a writable home directory; created if needed.
     """
     for name in [name for name in os.environ if name.startswith(_FOREIGN) and name not in _KEPT]:
         del os.environ[name]
@@ -128,7 +128,7 @@ def prepare_environment(home: Path) -> None:
 
 
 def _give_home(home: Path) -> None:
-    """Have libraries find a home directory and a user's name: a container's user may have neither."""
+    """Give libraries a home directory and a user name; in a container, the user may have neither."""
     if not os.access(os.path.expanduser("~"), os.W_OK):  # noqa: PTH111 (Path.home() raises)
         home.mkdir(parents=True, exist_ok=True)
         os.environ["HOME"] = str(home)
@@ -140,11 +140,11 @@ def _give_home(home: Path) -> None:
 
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow inside: the lines its libraries write at their start are no news to anyone.
+    """Suppress the lines that TensorFlow's libraries print while they are imported inside this context.
 
-    What fails raises an exception all the same. Set TF_CPP_MIN_LOG_LEVEL to see more later on.
-    The garbage collector rests meanwhile, a sixth of the time, and leaves what was imported alone later on:
-    it would look at 400,000 objects again and again, a third of a second each time.
+    Failures still raise exceptions. Set TF_CPP_MIN_LOG_LEVEL to see more messages later.
+    The garbage collector is disabled meanwhile, which saves a sixth of the time, and later ignores what was
+    imported: checking its 400,000 objects would take a third of a second each time.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -162,29 +162,29 @@ def quiet_tensorflow() -> Iterator[None]:
             gc.enable()
 
 
-_imported: list[Target] = []  # with which this process imported Keras
+_imported: list[Target] = []  # the target with which this process imported Keras
 
 
 def import_keras(target: Target = Target()) -> None:
-    """Import Keras with its defaults, not those of the user's keras.json, and with the target's backend.
+    """Import Keras with its own defaults, not those of the user's keras.json, and with the target's backend.
 
-    What it takes along if it is there and nothing here uses is left out, a third of the time; all of it can
-    be imported afterwards as ever, but this process's Keras takes no data frames.
+    Optional imports that nothing here uses are skipped, which saves a third of the time. They can be imported
+    afterwards as usual, but Keras does not accept data frames in this process.
 
     Raises:
-        PipelineError: this process imported it with other settings before.
+        PipelineError: If this process has already imported Keras with other settings.
     """
     if "keras" in sys.modules:
         _refuse_other_settings(target)
         return
-    # Also in a notebook, whose environment is not prepared.
+    # Set here for notebooks too, whose environment is not prepared.
     os.environ.update(target.settings)
     _imported.append(target)
     if target.backend == "jax":
         sys.meta_path.insert(0, _NoTensorFlow())
     absent = set(_TAKEN_ALONG) - set(sys.modules) - {target.backend}
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # The import of None fails.
-    # Keras reads keras.json while it is imported, and writes it if it is missing; here can be none.
+    # Keras reads keras.json on import, and writes it if it is missing; in this folder there can be none.
     home = os.environ.get("KERAS_HOME")
     os.environ["KERAS_HOME"] = os.devnull
     try:
@@ -198,9 +198,9 @@ def import_keras(target: Target = Target()) -> None:
 
 
 class _NoTensorFlow(MetaPathFinder):
-    """Keeps Keras from importing TensorFlow wherever it is installed: it takes seconds, and a part of a card.
+    """Keep Keras from importing TensorFlow, which takes seconds and some of the GPU's memory.
 
-    A mark in `sys.modules` would not do: Keras's layers for preprocessing take TensorFlow for imported then.
+    An entry in `sys.modules` would not work: Keras's preprocessing layers would take TensorFlow as imported.
     """
 
     def find_spec(self, fullname: str, *_: object) -> None:
@@ -218,19 +218,17 @@ def _refuse_other_settings(target: Target) -> None:
         keras.config.image_data_format(),
     )
     if found != (target.backend, "float32", 1e-7, "channels_last"):
-        raise PipelineError(
-            f"Keras was imported before with other settings, {found}: use a process of its own."
-        )
+        raise PipelineError(f"Keras was imported before with other settings, {found}: use a new process.")
 
 
 def use(target: Target) -> None:
-    """Have Keras's backend compute with what `target` says.
+    """Configure Keras's backend for `target`.
 
     Raises:
-        PipelineError: this process already computes with something else, or the devices are not there.
+        PipelineError: If this process already computes with other settings, or the devices do not exist.
     """
     if target.backend == "tensorflow":
-        # Of a process that imported Keras before it knew what to train.
+        # The process may have imported Keras before it knew the target.
         os.environ.update(target.settings)
         use_threads(target.threads)
     else:
@@ -238,10 +236,10 @@ def use(target: Target) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Have TensorFlow compute with `threads` threads; their number changes the weights' last bits.
+    """Let TensorFlow use `threads` threads; their number changes the last bits of the weights.
 
     Raises:
-        PipelineError: this process already computed with another number.
+        PipelineError: If this process already uses another number.
     """
     import tensorflow as tf
 
@@ -251,15 +249,14 @@ def use_threads(threads: int) -> None:
     except RuntimeError:
         raise PipelineError(
             f"train.threads is {threads}, but this process already runs TensorFlow with "
-            f"{tf.config.threading.get_intra_op_parallelism_threads()}: use a process of its own."
+            f"{tf.config.threading.get_intra_op_parallelism_threads()}: use a new process."
         ) from None
 
 
 def _use_jax(target: Target) -> None:
     if _imported and _imported[0] != target:
         raise PipelineError(
-            f"This process has JAX compute with other devices or threads, {_imported[0]}: use a process of "
-            "its own."
+            f"This process already uses JAX with other devices or threads, {_imported[0]}: use a new process."
         )
     devices = _jax_devices(target)
     if len(devices) < target.devices:
@@ -274,15 +271,15 @@ def _jax_devices(target: Target) -> list[Any]:
 
     try:
         return list(jax.devices())
-    except (RuntimeError, AssertionError):  # The second is what JAX 0.10 raises where CUDA is not installed.
+    except (RuntimeError, AssertionError):  # JAX 0.10 raises AssertionError if CUDA is not installed.
         raise PipelineError(
             f"train.device is {target.device}, and JAX finds none here. docs/gpu.md says what a GPU needs; "
-            "train.device=cpu trains on the processor, which is another run with other last bits."
+            "train.device=cpu trains on the processor, which makes another run with other last bits."
         ) from None
 
 
 def device_tags(target: Target) -> dict[str, str]:
-    """What JAX computes with, for the record; nothing for TensorFlow, which computes with the processor."""
+    """Return tags for the devices and packages of JAX; none for TensorFlow, which uses the processor."""
     if target.backend != "jax":
         return {}
     kinds = sorted({str(device.device_kind) for device in _jax_devices(target)[: target.devices]})

@@ -337,7 +337,7 @@ def test_weights_ruined_by_the_very_last_step_are_noticed():
 
 def test_another_number_of_threads_in_the_same_process_is_refused():
     trained(epochs=1)
-    with pytest.raises(PipelineError, match=r"train\.threads is 2.* with 1: use a process of its own"):
+    with pytest.raises(PipelineError, match=r"train\.threads is 2.* with 1: use a new process"):
         use_threads(2)
 
 

@@ -1,4 +1,4 @@
-"""The history of a training: one row for each epoch, as a CSV file that people and DVC's plots read."""
+"""The history of a training: a CSV file with one row per epoch, for people and for DVC's plots."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images came to; means over images, in nats and fractions."""
+    """The results of one pass over the training images: means over images, in nats and fractions."""
 
     epoch: int  # from 1
     train_loss: float
@@ -24,7 +24,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """All epochs, and the number of the best: the one whose weights the model has (0: training goes on)."""
+    """All epochs, and the number of the best one, whose weights the model has (0 during the training)."""
 
     epochs: Sequence[Epoch]
     best_epoch: int
@@ -34,7 +34,7 @@ class History:
         """The epoch whose weights the model has.
 
         Raises:
-            PipelineError: the training did not end.
+            PipelineError: If the training did not end.
         """
         if not self.best_epoch:
             raise PipelineError(
@@ -45,21 +45,21 @@ class History:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is known of a model when its training ends."""
+    """What is known about a model when its training ends."""
 
     weights_sha256: str
     onnx_sha256: str  # of the file
     parameters: int
     epochs: int
     best_epoch: int
-    # Of the model file on the validation images; None: there are none.
+    # The model file's score on the validation images; None if there are none.
     val_macro_f1: float | None
-    # Of its process, from the first epoch's preparation on; those before an interruption included.
+    # CPU time of the process since the preparation of the first epoch, including time before interruptions.
     cpu_seconds: float
 
 
 def write_history(path: Path, history: History) -> None:
-    """Write a CSV with the fields of `Epoch` and `best`, which is 1 on the best epoch, else 0."""
+    """Write a CSV file with the fields of `Epoch` and `best`, which is 1 for the best epoch, else 0."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [*Epoch.__dataclass_fields__, "best"], lineterminator="\n")
     writer.writeheader()
@@ -72,7 +72,7 @@ def read_history(path: Path) -> History:
     """Read what `write_history` wrote.
 
     Raises:
-        PipelineError: the file is missing or damaged.
+        PipelineError: If the file is missing or damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Model files: written so that equal weights give equal bytes, read with distrust."""
+"""Write Keras model files so that equal weights give equal bytes, and read untrusted ones safely."""
 
 import hashlib
 import json
@@ -41,8 +41,8 @@ def load(path: Path) -> keras.Model:
     """Read a model that `save`, or Keras itself, wrote; no code in the file is run.
 
     Raises:
-        PipelineError: the file is missing, not a whole archive, runs code (a Lambda layer), or declares
-            more weights than it holds.
+        PipelineError: If the file is missing, is not a complete archive, runs code (a Lambda layer), or
+            declares more weights than it contains.
     """
     if not path.is_file():
         raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
@@ -50,7 +50,9 @@ def load(path: Path) -> keras.Model:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
             if unpacked > path.stat().st_size:
-                raise PipelineError(f"{path} unpacks to {unpacked:,} bytes, more than it has: it is refused.")
+                raise PipelineError(
+                    f"{path} unpacks to {unpacked:,} bytes, more than its size: it is refused."
+                )
             torn = archive.testzip()
             config = archive.read("config.json").decode()
             held = archive.getinfo("model.weights.h5").file_size
@@ -59,12 +61,12 @@ def load(path: Path) -> keras.Model:
     if torn:
         raise PipelineError(f"{path} is damaged in {torn}: restore or retrain it.")
     try:
-        # A thread's Keras has a global state of its own, in which the unfilled weights are forgotten.
+        # Keras has a global state per thread; this one is discarded with the uninitialised weights.
         with ThreadPoolExecutor(1) as thread:
             declared = thread.submit(_declared_bytes, config).result()
         if declared > held:
             raise PipelineError(
-                f"{path} declares {declared:,} bytes of weights and holds {held:,}: it is refused unread."
+                f"{path} declares {declared:,} bytes of weights and holds {held:,}: it is refused."
             )
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, AttributeError, RecursionError) as error:
@@ -73,7 +75,7 @@ def load(path: Path) -> keras.Model:
 
 
 def weights_digest(model: keras.Model) -> str:
-    """The SHA-256 over shape, dtype and bytes of every weight, in the model's order."""
+    """Return the SHA-256 over shape, dtype and bytes of every weight, in the model's order."""
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(f"{weight.shape} {weight.dtype};".encode())
@@ -82,9 +84,9 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def _without_addresses(config: bytes) -> bytes:
-    """A Keras config whose shared objects are numbered in order, not by where they lay in memory.
+    """Number the shared objects of a Keras config in order instead of by their addresses in memory.
 
-    So are input layers without a name, as in nested models: Keras numbers them by what was made before.
+    Input layers without a name, as in nested models, are numbered too: Keras counts all earlier ones.
     """
     numbers: dict[bytes, dict[bytes, int]] = {}
 
@@ -97,7 +99,7 @@ def _without_addresses(config: bytes) -> bytes:
 
 
 def _declared_bytes(config: str) -> int:
-    """The number of bytes that the weights of a Keras config take; none is allocated."""
+    """Return the number of bytes that the weights of a Keras config need, without allocating them."""
     with keras.StatelessScope(initialize_variables=False):
         model = keras.models.model_from_json(config)
         return sum(prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in model.weights)

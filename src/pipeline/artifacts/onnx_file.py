@@ -1,4 +1,4 @@
-"""ONNX files: the model as it is used, with what one must know to use it; read with distrust."""
+"""Write ONNX files, which contain the model and what is needed to use it, and read untrusted ones safely."""
 
 import os
 import textwrap
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT, OUTPUT = "images", "probabilities"
-BATCH = 1000  # Bounds the memory; a model's layers multiply it.
+BATCH = 1000  # Limits memory, which the layers of a model multiply.
 _KEY = "pipeline"
-_LARGEST = 2**28  # numbers that a step makes of an image
+_LARGEST = 2**28  # the largest array, in numbers, that a step may compute for one image
 
 
 class RunName(Section):
-    """The training that made a model, as models/run.json has it; by default none that is known."""
+    """The run that trained a model, as in models/run.json; the defaults stand for an unknown one."""
 
     id: str = ""
     name: str = "unnamed"
 
 
 class Unlike(Section):
-    """How to tell images that are unlike those of the training; see `pipeline.evaluation.unlike`."""
+    """How to recognise images that are unlike the training images; see `pipeline.evaluation.unlike`."""
 
     threshold: float
-    # The share of images like those of the training that are above it, and of how many that was measured.
+    # The share of images like the training images that exceed the threshold, and on how many it was measured.
     false_alarm_rate: float
     images: int
-    # The highest level in the training's images.
+    # The highest pixel value in the training images.
     brightest: int
-    # Of the properties of the training's images: (properties,) and (properties * properties,).
+    # Statistics of the training images' properties: (properties,) and (properties * properties,).
     mean: tuple[float, ...]
     precision: tuple[float, ...]
 
@@ -63,7 +63,7 @@ class Unlike(Section):
 
 
 class Description(Section):
-    """What an ONNX file says of itself."""
+    """The description of a model in the metadata of its ONNX file."""
 
     run: RunName
     data: str
@@ -72,34 +72,34 @@ class Description(Section):
     image_shape: tuple[int, ...]
     # How a picture becomes an image.
     reader: ReaderSection
-    # As `pipeline.artifacts.model_file.weights_digest` has it, of the Keras model.
+    # The digest of the Keras model by `pipeline.artifacts.model_file.weights_digest`.
     weights_sha256: str
     unlike: Unlike | None = None
 
 
 class Classifier:
-    """A model that is ready to compute, in one thread: the same images give the same bits."""
+    """A model that is ready to predict, in one thread; the same images give the same bits."""
 
     def __init__(self, description: Description, content: bytes, fast: bool = False) -> None:
-        """Prepare to compute with the checked bytes of a file; `load` reads and checks one.
+        """Prepare a model from the checked bytes of a file; `load` reads and checks a file.
 
         Args:
-            description: what the file says of itself.
-            content: the file.
-            fast: convolutions take half the time, and their last bits depend on the kind of processor.
+            description: The description in the file.
+            content: The bytes of the file.
+            fast: Make convolutions twice as fast; their last bits then depend on the kind of processor.
 
         Raises:
-            PipelineError: ONNX Runtime can't compute it.
+            PipelineError: If ONNX Runtime cannot compute the model.
         """
-        # Also in a notebook, whose environment is not prepared.
+        # Set here for notebooks too, whose environment is not prepared.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # What fails raises.
+        options.log_severity_level = 4  # Failures raise exceptions.
         if not fast:
-            # Not in the layout that is as wide as the processor's registers.
+            # Without the memory layout that depends on the width of the processor's registers.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         self.description = description
         try:
@@ -108,7 +108,7 @@ class Classifier:
             raise PipelineError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the model makes of `images`.
+        """Predict the class probabilities of images.
 
         Args:
             images: uint8 (n, height, width) or (n, height, width, channels).
@@ -117,7 +117,7 @@ class Classifier:
             float32 (n, classes).
 
         Raises:
-            PipelineError: the images have another dtype or shape, or ONNX Runtime can't compute it.
+            PipelineError: If the images have another dtype or shape, or ONNX Runtime fails.
         """
         shape = self.description.image_shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:
@@ -130,10 +130,10 @@ class Classifier:
             part = slice(start, start + BATCH)
             try:
                 (rows[part],) = self._session.run([OUTPUT], {INPUT: images[part]})
-            # The runtime's exceptions have no base class but this.
+            # The runtime's exceptions have no other common base class.
             except Exception as error:
                 raise PipelineError(f"ONNX Runtime can't compute the model: {_reason(error)}") from None
-        # Which of the numbers next to zero softmax has, depends on the processor.
+        # Which denormal numbers softmax returns depends on the processor.
         rows[rows < np.finfo(np.float32).tiny] = 0
         return rows
 
@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
 
 
 def write(path: Path, model: "onnx.ModelProto", description: Description) -> None:
-    """Write `model` with `description` in its metadata; equal ones give equal bytes."""
+    """Write `model` with `description` in its metadata; equal arguments give equal bytes."""
     del model.metadata_props[:]
     model.metadata_props.add(key=_KEY, value=description.model_dump_json())
     with atomic(path) as temporary:
@@ -151,15 +151,15 @@ def write(path: Path, model: "onnx.ModelProto", description: Description) -> Non
 
 
 def load(path: Path, fast: bool = False) -> Classifier:
-    """Read what `write` wrote; no other file is read, whatever this one says.
+    """Read what `write` wrote; no other file is read, even if this one refers to it.
 
     Args:
-        path: the file.
-        fast: see `Classifier`.
+        path: The file.
+        fast: See `Classifier`.
 
     Raises:
-        PipelineError: the file is missing, is no whole ONNX file, has parts elsewhere, is not from here, or
-            needs far too much memory.
+        PipelineError: If the file is missing, is not a complete ONNX file, has weights in other files, is not
+            from this pipeline, or needs far too much memory.
     """
     import onnx
 
@@ -168,7 +168,7 @@ def load(path: Path, fast: bool = False) -> Classifier:
     content = path.read_bytes()
     try:
         model = onnx.load_model_from_string(content)
-    # Of protobuf, whose types differ by how it was built.
+    # Protobuf's exceptions, whose types depend on how it was built.
     except Exception:
         raise PipelineError(f"{path} is not a whole ONNX file: restore or retrain it.") from None
     if any(tensor.data_location or tensor.external_data for tensor in _tensors(model)):
@@ -212,28 +212,28 @@ def _refuse_other_interface(path: Path, model: "onnx.ModelProto", description: D
 
 
 def _refuse_huge(path: Path, model: "onnx.ModelProto") -> None:
-    """Refuse a model that declares arrays which no image needs; none is allocated."""
+    """Refuse a model that declares arrays larger than any image needs, without allocating them."""
     import onnx
 
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:
-        raise PipelineError(f"{path} is no consistent model: {_reason(error)}") from None
+        raise PipelineError(f"{path} is not a consistent model: {_reason(error)}") from None
     for value in inferred.value_info:
-        # An unknown size, as the number of images, counts as one.
+        # An unknown size, such as the number of images, counts as one.
         size = prod(max(part.dim_value, 1) for part in value.type.tensor_type.shape.dim)
         if size > _LARGEST:
             raise PipelineError(f"{path} computes an array of {size:,} numbers: it is refused.")
 
 
 def _interface(value: "onnx.ValueInfoProto") -> tuple[str, int, tuple[int, ...]]:
-    """Name, type and shape, without the images' number."""
+    """Return name, type and shape, without the number of images."""
     tensor = value.type.tensor_type
     return value.name, tensor.elem_type, tuple(size.dim_value for size in tensor.shape.dim[1:])
 
 
 def _tensors(model: "onnx.ModelProto") -> Iterator["onnx.TensorProto"]:
-    """Every constant of the model, those of its functions and of nested graphs included."""
+    """Yield every constant of the model, including those of its functions and of nested graphs."""
     for function in model.functions:
         yield from _of_nodes(function.node)
     yield from _of_graph(model.graph)

@@ -1,6 +1,6 @@
-"""How good predictions are: accuracy with its interval, likelihood, calibration, the same by class.
+"""Metrics of predictions: accuracy with its interval, likelihood, calibration, and metrics by class.
 
-scikit-learn has most of it as well, and tests compare with it; to import it takes longer than an evaluation.
+scikit-learn has most of them too, and tests compare with it; importing it takes longer than an evaluation.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said of n labelled images.
+    """The predictions of a model for n labelled images.
 
     Args:
-        classes: the names of the k classes.
-        labels: int (n,), the true classes' indices.
-        scores: float32 (n, k), the model's distributions as it gave them, n at least 1.
+        classes: The names of the k classes.
+        labels: int (n,), the indices of the true classes.
+        scores: float32 (n, k), the probabilities as the model returned them; n is at least 1.
     """
 
     classes: tuple[str, ...]
@@ -30,7 +30,7 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> Floats:
-        """(n, k); the scores, whose float32 rows sum to one only nearly, renormalised."""
+        """(n, k), the scores normalised again, since their float32 rows sum to one only approximately."""
         exact = self.scores.astype(np.float64)
         distributions: Floats = exact / exact.sum(axis=1, keepdims=True)
         return distributions
@@ -55,8 +55,8 @@ class Predictions:
 
     @cached_property
     def losses(self) -> Floats:
-        """(n,), the negative log-likelihoods of the true classes in nats, finite also where one is 0."""
-        least = np.finfo(np.float64).eps  # as scikit-learn's log_loss has it
+        """(n,), the negative log-likelihoods of the true classes in nats; finite even for probability 0."""
+        least = np.finfo(np.float64).eps  # as in scikit-learn's log_loss
         nats: Floats = -np.log(np.clip(self.probabilities_of_labels, least, 1 - least))
         return nats
 
@@ -77,7 +77,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Confidence against accuracy in bins of equal width: (bins,) each, NaN where a bin is empty."""
+    """Confidence and accuracy in bins of equal width: (bins,) each, NaN for an empty bin."""
 
     counts: Ints
     confidence: Floats
@@ -108,7 +108,7 @@ def calibrate(predictions: Predictions, bins: int) -> Calibration:
 
 
 def wilson(right: Ints | int, of: Ints | int) -> tuple[Floats, Floats]:
-    """The bounds of the 95 % score interval of a proportion, `right` out of `of`, elementwise.
+    """Return the bounds of the 95 % score interval of a proportion, `right` out of `of`, elementwise.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference". Unlike the
     normal approximation it stays within [0, 1] and has a width even if all or none are right.
@@ -122,7 +122,7 @@ def wilson(right: Ints | int, of: Ints | int) -> tuple[Floats, Floats]:
 
 
 def measure(predictions: Predictions, bins: int) -> dict[str, float]:
-    """The metrics of the predictions as plain, finite numbers.
+    """Compute the metrics of the predictions as plain, finite numbers.
 
     - accuracy, accuracy_low, accuracy_high: the share that is right, and its 95 % Wilson interval
     - nll: the mean negative log-likelihood of the true class, in nats
@@ -143,14 +143,14 @@ def measure(predictions: Predictions, bins: int) -> dict[str, float]:
 
 
 def macro_f1(predictions: Predictions) -> float:
-    """The mean F1 of the classes that occur among the labels or the predictions."""
+    """Return the mean F1 of the classes that occur among the labels or the predictions."""
     _, _, f1, occurrences = _by_class(predictions)
     return float(f1[occurrences > 0].mean())
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one class is recognised; what is undefined counts as 0."""
+    """How well one class is recognised; an undefined metric is 0."""
 
     name: str
     precision: float
@@ -160,7 +160,7 @@ class ClassMetrics:
 
 
 def measure_classes(predictions: Predictions) -> list[ClassMetrics]:
-    """The metrics of each class, in the order of the labels."""
+    """Return the metrics of each class, in the order of the labels."""
     precision, recall, f1, _ = _by_class(predictions)
     columns = precision, recall, f1, predictions.confusion.sum(axis=1)
     return [
@@ -170,16 +170,18 @@ def measure_classes(predictions: Predictions) -> list[ClassMetrics]:
 
 
 def is_unbalanced(support: Sequence[int]) -> bool:
-    """Whether accuracy says little of small classes: the largest has more than twice the smallest's images.
+    """Return whether the largest class has more than twice the images of the smallest.
+
+    Accuracy then says little about the small classes.
 
     Args:
-        support: how many images each class has.
+        support: The number of images of each class.
     """
     return max(support) > 2 * min(support)
 
 
 def _by_class(predictions: Predictions) -> tuple[Floats, Floats, Floats, Ints]:
-    """(k,) each: precision, recall and F1, 0 where undefined; how often a class is a label or predicted."""
+    """Return (k,) each: precision, recall, F1 (0 if undefined), and how often it is a label or predicted."""
     right, given, taken = (
         np.diag(predictions.confusion),
         predictions.confusion.sum(axis=1),

@@ -1,7 +1,7 @@
-"""Which images are unlike those that a model was trained on, by cheap properties and the model's sureness.
+"""Find images that are unlike the training images, by cheap properties and the model's confidence.
 
-The properties of the training images have a mean and a covariance; how far from the mean an image is, in
-those terms, is its score. The threshold is measured on images that the model was not trained on.
+The properties of the training images have a mean and a covariance; the score of an image is its squared
+Mahalanobis distance from the mean. The threshold is measured on images that the model was not trained on.
 """
 
 from collections.abc import Iterable
@@ -15,25 +15,25 @@ from pipeline.artifacts.onnx_file import BATCH, Classifier, Unlike
 
 FALSE_ALARM_RATE = 0.01
 _GRID = 4  # parts of an image along each side
-_MOST = 5000  # training images that are looked at
+_MOST = 5000  # training images that are used
 _DIGITS = 6
 
 
 def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> Unlike:
-    """How to tell, measured.
+    """Measure the properties of the training images, and the threshold.
 
     Args:
-        classifier: the model.
-        train: uint8 (n, *image_shape) of the training; some of them are looked at.
-        held_out: uint8 (m, *image_shape), m > 0, that the model was not trained on; a hundredth of them
-            exceed the threshold, or none where they are too few to tell a hundredth.
+        classifier: The model.
+        train: uint8 (n, *image_shape), the training images, of which some are used.
+        held_out: uint8 (m, *image_shape), m > 0, images that the model was not trained on; a hundredth of
+            them exceed the threshold, or none if there are too few to measure a hundredth.
     """
     some = np.ascontiguousarray(train[:: -(-len(train) // _MOST)])
     found = _properties(some, classifier.probabilities(some))
     mean, covariance = found.mean(axis=0), np.cov(found, rowvar=False)
-    # Corners that are always black vary by nothing.
+    # The covariance is singular if, for example, the corners are always black.
     covariance += np.diag(1e-3 * np.diag(covariance) + 1e-6)
-    # Above the highest of n is one in n + 1.
+    # The share above the highest of n values is estimated as one in n + 1.
     (rate,) = _rounded([max(FALSE_ALARM_RATE, 1 / (len(held_out) + 1))])
     unlike = Unlike(
         threshold=0.0,
@@ -51,12 +51,12 @@ def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[
 def scores(
     unlike: Unlike, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """How unlike the training's each image is; an image above `unlike.threshold` is called so.
+    """Score how unlike the training images each image is; above `unlike.threshold` it is called unlike.
 
     Args:
-        unlike: as measured.
+        unlike: What `measure` returned.
         images: uint8 (n, *image_shape).
-        probabilities: float32 (n, classes), of the model.
+        probabilities: float32 (n, classes), the model's predictions.
     """
     found = np.empty(len(images))
     for start in range(0, len(images), BATCH):
@@ -67,7 +67,7 @@ def scores(
 
 
 def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Float64 (n, properties): brightness and contrast, edges, extremes, where the light is, sureness."""
+    """Return float64 (n, properties): brightness, contrast, edges, extremes, confidence, light by region."""
     levels = images.astype(np.float32) / 255
     if levels.ndim == 4:
         levels = levels.mean(axis=3)
@@ -80,7 +80,7 @@ def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -
         _mean(np.abs(levels[:, :, 1:] - levels[:, :, :-1])),
         _mean(levels > 0.9),
         _mean(levels < 0.1),
-        # Log odds, within what single precision tells apart.
+        # Log odds, within the resolution of single precision.
         np.log(sureness.clip(1e-6, 1 - 1e-6) / (1 - sureness).clip(1e-6)),
     ]
     rows, columns = (_starts(size) for size in levels.shape[1:])
@@ -90,7 +90,7 @@ def _properties(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -
 
 
 def _mean(values: NDArray[Any]) -> NDArray[Any]:
-    """Of each image; as NumPy's own, which takes twice as long for a single image."""
+    """Return the mean of each image, like NumPy's mean, which takes twice as long for a single image."""
     size = values.shape[1] * values.shape[2]
     mean: NDArray[Any] = np.add.reduce(values, axis=(1, 2)) / max(size, 1)
     return mean
@@ -98,10 +98,10 @@ def _mean(values: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _starts(size: int) -> NDArray[np.int_]:
-    """Where the parts begin along a side."""
+    """Return where the parts begin along a side."""
     return np.linspace(0, size, min(_GRID, size), endpoint=False).astype(int)
 
 
 def _rounded(values: Iterable[float]) -> tuple[float, ...]:
-    """To so many digits that the last bits of sums, which differ between machines, change nothing."""
+    """Round to few enough digits that the last bits of sums, which differ between machines, do not matter."""
     return tuple(float(f"{value:.{_DIGITS}g}") for value in values)
