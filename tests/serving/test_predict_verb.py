@@ -185,7 +185,7 @@ def test_many_are_read_by_several_processes_in_the_same_order(predictor, tmp_pat
         (tmp_path / f"{number}.png").write_bytes(b"nothing" if number == 600 else png((LEFT, RIGHT)[turn]))
     expected = np.array(["left", "right"], object)[turns]
     found = labels(predictor, tmp_path)
-    assert "no PNG" in found[600]
+    assert "not a PNG" in found[600]
     expected[600] = found[600]
     assert found == expected.tolist()
 
