@@ -250,7 +250,7 @@ def test_the_table_and_csv_say_the_same(predictor, tmp_path, capsys):
     predict(predictor, paths, 2, "csv")
     right, bad = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (right["label"], right["label_2"], bad["label"]) == ("right", "left", "")
-    assert "no PNG" in bad["error"]
+    assert "not a PNG" in bad["error"]
     predict(predictor, paths, 2, "table")
     head, right, bad = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "label", "probability", "others"]
