@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.training import program
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.loop import FineTune, fit
+from pipeline.training.loop import FineTune, class_weights, fit
 from pipeline.training.optimizer import make_optimizer
 
 # TensorFlow takes the number of threads once a process, before it computes anything.
@@ -149,6 +149,10 @@ def test_balanced_classes_train_as_with_the_class_weights_of_keras_and_scikit_le
     )
 
 
+def test_a_class_counts_by_how_rare_it_is_and_one_without_images_not_at_all():
+    assert class_weights(np.array([0, 0, 0, 2], np.int32), 4) == (4 / 6, 0.0, 4 / 2, 0.0)
+
+
 @pytest.mark.parametrize("xla", [True, False])
 def test_sigmoid_and_softmax_heads_train_the_same_weights_bit_for_bit(xla):
     assert trained(head="sigmoid", xla=xla)[0] == trained(head="softmax", xla=xla)[0]
@@ -172,6 +176,14 @@ def test_what_ran_before_makes_no_difference():
     keras.utils.set_random_seed(77)
     np.random.default_rng().random()
     fit(net, TRAIN, VALIDATION, settings(), image_shape=SHAPE, seed=model_seed)
+    assert weights_digest(net) == expected
+
+
+def test_the_masks_of_dropout_follow_from_the_seed_and_not_from_the_network_s_own():
+    expected = trained(model={"dropout": 0.5})[0]
+    net = network(7, dropout=0.5)
+    net.set_weights(network(0, dropout=0.5).get_weights())
+    fit(net, TRAIN, VALIDATION, settings(), image_shape=SHAPE, seed=0)
     assert weights_digest(net) == expected
 
 
@@ -301,6 +313,21 @@ def test_an_improvement_below_min_delta_does_not_count():
     assert (history.best_epoch, len(history.epochs)) == (1, 3)
 
 
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_an_improvement_counts_if_it_is_more_than_min_delta(monitor):
+    first, second = (getattr(epoch, monitor) for epoch in trained(epochs=2)[1].epochs)
+    gain = abs(second - first)
+    assert gain > 0
+    for min_delta, best in ((0.9 * gain, 2), (1.1 * gain, 1)):
+        history = trained(epochs=2, patience=2, monitor=monitor, min_delta=min_delta)[1]
+        assert history.best_epoch == best
+
+
+def test_a_plateau_is_no_improvement():
+    history = trained(epochs=5, learning_rate=1e-30, patience=2)[1]
+    assert (history.best_epoch, len(history.epochs)) == (1, 3)
+
+
 def test_without_early_stopping_the_last_weights_are_kept():
     net, history, digests = train_until_it_stops(some_images(100, seed=4, noise=250))
     assert history.best_epoch == len(history.epochs) == 40
@@ -326,10 +353,13 @@ def test_weights_that_overflow_in_validation_end_it_too():
         trained(model=DEEP | {"activation": "selu"}, learning_rate=10.0, epochs=1, batch_size=1000)
 
 
-def test_weights_ruined_by_the_very_last_step_are_noticed():
+@pytest.mark.parametrize("units", [1, 8])
+def test_weights_ruined_by_the_very_last_step_are_noticed(units):
     net = network(hidden_units=(8, 8), activation="tanh")
-    # Black images give logits of 0, a finite loss, and a gradient of 0 times infinity.
-    net.set_weights([np.full_like(weight, 1e30 if weight.ndim == 2 else 0) for weight in net.get_weights()])
+    # Black images give logits of 0, a finite loss, and for some units a gradient of 0 times infinity.
+    first, bias, second, bias_2, last, bias_3 = net.get_weights()
+    second[:units] = last[:] = 1e30
+    net.set_weights([first, bias, second, bias_2, last, bias_3])
     black = np.zeros_like(TRAIN[0]), TRAIN[1]
     with pytest.raises(PipelineError, match=r"diverged in epoch 1 \(loss 1\.386\)"):
         fit(net, black, NOBODY, settings(epochs=1, batch_size=1000), image_shape=SHAPE, seed=0)
@@ -439,7 +469,13 @@ def test_a_part_is_trained_from_its_epoch_on_at_its_rate():
     assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.005, 0.0, 0.0005, 0.0])
 
 
-@pytest.mark.parametrize(("tuned_from", "ends_after"), [(4, 4), (9, 2)])
+def test_a_part_may_be_trained_from_the_second_epoch_on():
+    _, history = tuned(FineTune(2, 0.1, thaw), epochs=3)
+    assert [epoch.learning_rate for epoch in history.epochs] == [0.01, 0.001, 0.001]
+
+
+# The last epoch, which is one of fine-tuning, and one that is never reached.
+@pytest.mark.parametrize(("tuned_from", "ends_after"), [(4, 4), (6, 6), (9, 2)])
 def test_fine_tuning_is_not_lost_to_early_stopping(tuned_from, ends_after):
     never_better = {"patience": 1, "monitor": "val_loss", "min_delta": 100.0}
     _, history = tuned(FineTune(tuned_from, 0.1, thaw), epochs=6, **never_better)
@@ -461,5 +497,7 @@ def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_w
     with pytest.raises(CutError):
         tuned(FineTune(3, 0.1, thaw), kept, on_epoch=stop)
     assert kept.epochs == cut
-    again = Checkpoints(tmp_path / "kept.npz", 0.0)
-    assert weights_digest(tuned(FineTune(3, 0.1, thaw), again)[0]) == weights_digest(whole)
+    again, seen = Checkpoints(tmp_path / "kept.npz", 0.0), []
+    net, history = tuned(FineTune(3, 0.1, thaw), again, on_epoch=seen.append)
+    assert weights_digest(net) == weights_digest(whole)
+    assert tuple(seen) == tuple(history.epochs), "who watches sees those before the cut too"
