@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.config.compose import compose_each
 from pipeline.config.schema import PromotionSection
 from pipeline.evaluation.significance import mcnemar
-from pipeline.registry.gate import Champion, Facts, Judged, check
+from pipeline.registry.gate import Champion, Facts, Predictions, check
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
@@ -70,7 +70,7 @@ TRUTHS = (
 )
 
 
-def pair(of: TestSet, truth: Truth, rng: np.random.Generator) -> tuple[Judged, Judged]:
+def pair(of: TestSet, truth: Truth, rng: np.random.Generator) -> tuple[Predictions, Predictions]:
     """Draw the answers of a candidate and a champion."""
     labels = rng.integers(0, len(CLASSES), of.images)
     chance = rng.beta(_SPREAD * of.accuracy, _SPREAD * (1 - of.accuracy), of.images)
@@ -80,9 +80,9 @@ def pair(of: TestSet, truth: Truth, rng: np.random.Generator) -> tuple[Judged, J
     candidate |= rng.random(of.images) < truth.right / (1 - of.accuracy)
     candidate &= (labels != 3) | (rng.random(of.images) >= truth.of_class)
 
-    def judged(name: str, right: np.ndarray, confidence: np.ndarray) -> Judged:
+    def judged(name: str, right: np.ndarray, confidence: np.ndarray) -> Predictions:
         predicted = np.where(right, labels, (labels + 1) % len(CLASSES))
-        return Judged(name, CLASSES, labels, predicted, confidence, 15)
+        return Predictions(name, CLASSES, labels, predicted, confidence, 15)
 
     claimed = np.ones_like(confidence) if truth.certain else np.maximum(confidence - truth.too_little, 0.0)
     return judged("candidate", candidate, claimed), judged("champion", champion, confidence)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.registry.gate import Champion, Facts, Judged, check
+from pipeline.registry.gate import Champion, Facts, Predictions, check
 from promotion_settings import SETTINGS
 
 CLASSES = tuple("0123456789")
@@ -27,7 +27,7 @@ FACTS = Facts(
 )
 
 
-def judged(seed, name="model", spoil=slice(0, 0), confidence=0.0):
+def predictions(seed, name="model", spoil=slice(0, 0), confidence=0.0):
     """A model that is right as often as it is confident, nine times in ten; what `spoil` has is wrong."""
     images = np.random.default_rng(0)
     labels = images.integers(0, 10, IMAGES)
@@ -36,11 +36,11 @@ def judged(seed, name="model", spoil=slice(0, 0), confidence=0.0):
     right = rng.random(IMAGES) < sure
     right[spoil] = False
     predicted = np.where(right, labels, (labels + 1) % 10)
-    return Judged(name, CLASSES, labels, predicted, np.minimum(sure + confidence, 1), 15)
+    return Predictions(name, CLASSES, labels, predicted, np.minimum(sure + confidence, 1), 15)
 
 
-CHAMPION = Champion("3", judged(1, "champion"))
-LABELS = CHAMPION.judged.labels
+CHAMPION = Champion("3", predictions(1, "champion"))
+LABELS = CHAMPION.predictions.labels
 
 
 def closed(candidate, champion=CHAMPION, facts=FACTS, slices=None, **settings):
@@ -50,31 +50,31 @@ def closed(candidate, champion=CHAMPION, facts=FACTS, slices=None, **settings):
 
 
 def test_a_model_that_is_equal_but_for_chance_passes():
-    assert closed(judged(2), margin=0.02) == []
+    assert closed(predictions(2), margin=0.02) == []
 
 
 def test_but_it_is_not_better():
-    assert closed(judged(2), require="better") == ["accuracy"]
+    assert closed(predictions(2), require="better") == ["accuracy"]
 
 
 def test_a_model_that_is_better_is():
     # The champion loses what this one keeps.
-    worse = Champion("3", judged(1, "champion", spoil=slice(0, 400)))
-    assert closed(judged(2), worse, require="better") == []
+    worse = Champion("3", predictions(1, "champion", spoil=slice(0, 400)))
+    assert closed(predictions(2), worse, require="better") == []
 
 
 def test_a_worse_model_is_kept_out():
-    candidate = judged(2, spoil=slice(0, 150))
+    candidate = predictions(2, spoil=slice(0, 150))
     assert closed(candidate, max_calibration_rise=1.0, max_recall_fall=0.2) == ["accuracy"]
 
 
 def test_a_model_that_says_too_much_is_kept_out():
-    assert closed(judged(2, confidence=0.06), margin=0.02) == ["calibration error"]
+    assert closed(predictions(2, confidence=0.06), margin=0.02) == ["calibration error"]
 
 
 def test_a_model_that_loses_one_class_is_kept_out():
     lost = np.flatnonzero(LABELS == 7)[:60]
-    candidate = judged(2, spoil=lost)
+    candidate = predictions(2, spoil=lost)
     assert closed(candidate, margin=0.05, max_calibration_rise=1.0) == ["recall of classes"]
     [recall] = [
         one for one in check(candidate, FACTS, CHAMPION, {}, SETTINGS) if one.name == "recall of classes"
@@ -86,8 +86,8 @@ def test_a_class_that_falls_by_chance_is_no_reason():
     few = np.arange(IMAGES) < 200  # 20 images of each class
     models = [
         replace(
-            judged(seed),
-            **{key: getattr(judged(seed), key)[few] for key in ("labels", "predicted", "confidence")},
+            predictions(seed),
+            **{key: getattr(predictions(seed), key)[few] for key in ("labels", "predicted", "confidence")},
         )
         for seed in (1, 2)
     ]
@@ -102,13 +102,13 @@ def test_a_class_that_falls_by_chance_is_no_reason():
 def test_a_slice_that_suffers_is_named():
     dark = np.zeros(IMAGES, bool)
     dark[:300] = True
-    assert closed(judged(2, spoil=slice(0, 60)), slices={"dark": dark}, margin=0.05) == ["slice dark"]
-    assert closed(judged(2), slices={"dark": dark}, margin=0.05) == []
+    assert closed(predictions(2, spoil=slice(0, 60)), slices={"dark": dark}, margin=0.05) == ["slice dark"]
+    assert closed(predictions(2), slices={"dark": dark}, margin=0.05) == []
 
 
 def test_a_margin_that_the_images_can_not_show_says_so():
-    small = {key: getattr(CHAMPION.judged, key)[:50] for key in ("labels", "predicted", "confidence")}
-    champion = replace(CHAMPION.judged, **small)
+    small = {key: getattr(CHAMPION.predictions, key)[:50] for key in ("labels", "predicted", "confidence")}
+    champion = replace(CHAMPION.predictions, **small)
     [accuracy] = [
         one for one in check(champion, FACTS, Champion("3", champion), {}, SETTINGS) if one.name == "accuracy"
     ]
@@ -117,14 +117,14 @@ def test_a_margin_that_the_images_can_not_show_says_so():
 
 
 def test_the_first_champion_must_be_better_than_the_most_frequent_class():
-    assert closed(judged(1), None) == []
+    assert closed(predictions(1), None) == []
     most = np.bincount(LABELS).argmax()
-    constant = replace(judged(1), predicted=np.full(IMAGES, most))
+    constant = replace(predictions(1), predicted=np.full(IMAGES, most))
     assert closed(constant, None) == ["accuracy"]
 
 
 def test_a_champion_that_can_not_be_asked_closes_the_gate():
-    assert closed(judged(1), Champion("3", None, "others")) == ["test images"]
+    assert closed(predictions(1), Champion("3", None, "others")) == ["test images"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_champion_that_can_not_be_asked_closes_the_gate():
     ],
 )
 def test_what_else_is_asked_for(change, settings, name):
-    assert closed(judged(1), facts=replace(FACTS, **change), **settings) == [name]
+    assert closed(predictions(1), facts=replace(FACTS, **change), **settings) == [name]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_else_is_asked_for(change, settings, name):
     ],
 )
 def test_what_is_not(change, settings):
-    assert closed(judged(1), facts=replace(FACTS, **change), **settings) == []
+    assert closed(predictions(1), facts=replace(FACTS, **change), **settings) == []
 
 
 def test_the_page_has_the_shares_that_were_measured():

@@ -24,10 +24,10 @@ def repository(tmp_path):
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     workspace = Workspace(tmp_path)
     with registered("letters", TRACKING, workspace) as model:
-        model.journal.begin()
+        model.journal.ensure_run()
         who = {"who": "me", "action": "promote", "alias": "champion", "before": None, "version": "1"}
         made = {"run": "letters-mlp-4bf76b", "run_id": "4bf76b", "model_sha256": "ab" * 32}
-        model.journal.append(Entry(**model.journal.next, **who, **made))
+        model.journal.append(Entry(**model.journal.next_fields, **who, **made))
     return workspace
 
 

@@ -11,8 +11,8 @@ from in_thread import DESCRIPTION, running, until, write_onnx
 from photos import png
 from pipeline.errors import PipelineError
 from pipeline.serving import watch
-from pipeline.serving.held import Held
 from pipeline.serving.reference import Resolved
+from pipeline.serving.shared_model import SharedModel
 
 
 class Registry:
@@ -34,15 +34,15 @@ def registry(onnx_file):
 
 
 @pytest.fixture
-def held(tmp_path):
-    return Held(tmp_path)
+def shared(tmp_path):
+    return SharedModel(tmp_path)
 
 
 @pytest.fixture
-def client(served, registry, held, monkeypatch):
+def client(served, registry, shared, monkeypatch):
     monkeypatch.setattr(watch, "SECONDS", 0.05)
-    held.begin(served.source)
-    background = functools.partial(watch.watch, find=registry.find, keep=held.put)
+    shared.put_copy(served.source)
+    background = functools.partial(watch.watch, find=registry.find, keep=shared.put)
     with running(served, background=background) as found:
         yield found
 
@@ -61,7 +61,7 @@ def counted(client, name: str) -> int:
     return int(found.split()[1])
 
 
-def test_another_version_takes_over_and_no_request_is_lost(client, registry, held, digits, tmp_path):
+def test_another_version_takes_over_and_no_request_is_lost(client, registry, shared, digits, tmp_path):
     versions, stop = [], threading.Event()
 
     def ask():
@@ -85,7 +85,7 @@ def test_another_version_takes_over_and_no_request_is_lost(client, registry, hel
     assert counted(client, "model_switches_total") == 1
     assert client.get("/v2/models/digits").json["versions"] == ["4"]
     # A process that starts now begins with it.
-    assert held.get() == registry.source
+    assert shared.get() == registry.source
     # And back: a rollback is a switch like any other.
     registry.source = Resolved(registry.source.path, "digits", "3")
     until(lambda: client.get("/model").json["version"] == "3")

@@ -111,7 +111,7 @@ def test_the_first_champion_is_registered_once_and_can_be_loaded_by_its_alias(re
     assert champion(repository) == ("1", "good")
     again = give(repository, "good")
     assert again.version == "1"
-    assert "already" in again.said
+    assert "already" in again.message
     assert len(client(repository).search_model_versions("name = 'digits'")) == 1
     [entry] = journal(repository).entries
     assert (entry.action, entry.before, entry.version, entry.forced, entry.reason) == (
@@ -142,7 +142,7 @@ def test_a_worse_run_is_kept_out_and_a_better_one_follows(repository):
     assert not kept_out.is_open
     assert kept_out.version is None
     assert "accuracy" in failed(kept_out)
-    assert "accuracy" in kept_out.said
+    assert "accuracy" in kept_out.message
     assert champion(repository) == ("1", "good")
     assert give(repository, "best").version == "2"
     assert champion(repository) == ("2", "best")
@@ -341,7 +341,7 @@ def test_a_champion_that_mlflow_lost_is_not_forgotten(repository, tmp_path):
         give(other, None)
     assert give(other, None, force=True, reason="lost").version == "1"
     assert [entry.version for entry in journal(other).entries] == ["1", "1"]
-    assert "already" in give(other, None).said
+    assert "already" in give(other, None).message
 
 
 @pytest.mark.parametrize("change", ["cut", "edited", "dropped", "swapped"])
@@ -365,7 +365,7 @@ def test_a_changed_line_is_found(repository, change):
 
 def entry_of(journal, who):
     rest = {"alias": "champion", "before": None, "version": "1", "run": "r", "run_id": "", "model_sha256": ""}
-    return Entry(**journal.next, who=who, action="promote", **rest)
+    return Entry(**journal.next_fields, who=who, action="promote", **rest)
 
 
 def test_of_two_that_write_the_same_line_on_different_machines_one_is_refused(repository, tmp_path):

@@ -16,7 +16,7 @@ from pipeline.registry.history import history
 from pipeline.registry.journal import TakenError
 from pipeline.registry.promotion import promote, rollback
 from pipeline.registry.registered import open_journal
-from pipeline.verification.verify import Wanted, verify
+from pipeline.verification.verify import VerifyOptions, verify
 from servers import CREDENTIALS
 
 pytestmark = pytest.mark.slow  # test_promotion.py has the same without a server
@@ -88,12 +88,12 @@ def test_what_one_machine_promotes_another_rolls_back_and_verifies(server, machi
     assert state(server.uri, other, "shared") == ("1", 2, [(None, "1"), ("1", "2"), ("2", "1")])
     assert "complaints" in "\n".join(history("shared", at(server.uri), other))
     # The workspace's files were never in DVC's cache: of verify only what is on the server counts here.
-    verify(with_dvc(other), at(server.uri), Wanted(everything=True))
+    verify(with_dvc(other), at(server.uri), VerifyOptions(everything=True))
     said = capsys.readouterr().out
     assert "files of MLflow: as recorded" in said
     assert "Registered models: as recorded" in said
     client(server.uri).set_registered_model_alias("shared", "champion", "2")
-    assert verify(with_dvc(other), at(server.uri), Wanted()) == 1
+    assert verify(with_dvc(other), at(server.uri), VerifyOptions()) == 1
     assert "champion of shared is version 2, but the journal says version 1" in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_of_two_machines_that_promote_at_once_one_is_told_to_go_on_after_the_oth
 
     def action(run):
         try:
-            said = give(proxy.uri, runs[run], run, "at once").said
+            said = give(proxy.uri, runs[run], run, "at once").message
         except TakenError as error:
             said = str(error)
         (tmp_path / run).write_text(said)

@@ -20,7 +20,7 @@ from pipeline.tracking import session as tracking
 from pipeline.tracking import stored
 from pipeline.tracking.identity import identify
 from pipeline.verification.cache import Cache
-from pipeline.verification.verify import Wanted, verify
+from pipeline.verification.verify import VerifyOptions, verify
 
 TRACKING = config().tracking
 OUTPUTS = {
@@ -105,7 +105,7 @@ def repository(template, tmp_path):
 def verified(repository, capsys, **wanted):
     """Return the exit code and the output."""
     capsys.readouterr()
-    code = verify(repository, TRACKING, Wanted(**wanted))
+    code = verify(repository, TRACKING, VerifyOptions(**wanted))
     return code, capsys.readouterr().out
 
 

@@ -19,8 +19,8 @@ def verify(
 ) -> None:
     """Check cache, workspace, runs and registered models against the records. Exit code 1: damage found."""
     from pipeline.config.params import read_params
-    from pipeline.verification.verify import Wanted, verify
+    from pipeline.verification.verify import VerifyOptions, verify
 
     workspace = repository()
-    wanted = Wanted(everything, repair, clean)
-    raise typer.Exit(verify(workspace, read_params(workspace.params).tracking, wanted))
+    options = VerifyOptions(everything, repair, clean)
+    raise typer.Exit(verify(workspace, read_params(workspace.params).tracking, options))

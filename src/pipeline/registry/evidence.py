@@ -15,7 +15,7 @@ from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
-from pipeline.registry.gate import Facts, Judged
+from pipeline.registry.gate import Facts, Predictions
 from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
@@ -110,7 +110,7 @@ class Evidence:
         """The number of bins of the calibration error."""
         return int(self.run.data.params.get("evaluate.calibration_bins", _DEFAULT_BINS))
 
-    def judged(self) -> Judged:
+    def predictions(self) -> Predictions:
         """Read the model's predictions for the test images, made when it was evaluated.
 
         Raises:
@@ -131,7 +131,7 @@ class Evidence:
             raise PipelineError(
                 f"{path} has no valid predictions ({error!r}): run `pipeline sync`."
             ) from None
-        return Judged(self.name, classes, labels, predicted, confidence, self.bins)
+        return Predictions(self.name, classes, labels, predicted, confidence, self.bins)
 
     def facts(self, repository: Workspace) -> Facts:
         """Collect the facts about the run besides its predictions; the latency is measured now."""
@@ -178,7 +178,7 @@ def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
     return Evidence(client, fetch(client, runs[0], folder))
 
 
-def evaluate(model: Evidence, test: str, workspace: Workspace) -> Judged:
+def evaluate(model: Evidence, test: str, workspace: Workspace) -> Predictions:
     """Return a model's predictions for other test images than those that it was evaluated on.
 
     Args:
@@ -207,7 +207,7 @@ def evaluate(model: Evidence, test: str, workspace: Workspace) -> Judged:
     images, labels = read_split(workspace, "test")
     scores = classifier.probabilities(np.asarray(images).reshape(-1, *dataset.image_shape))
     exact = scores / scores.sum(axis=1, keepdims=True, dtype=np.float64)
-    return Judged(
+    return Predictions(
         model.name,
         about.classes,
         np.asarray(labels, np.int64),
@@ -218,20 +218,20 @@ def evaluate(model: Evidence, test: str, workspace: Workspace) -> Judged:
 
 
 def members(
-    slices: Mapping[str, tuple[str, ...] | str], judged: Judged, repository: Workspace
+    slices: Mapping[str, tuple[str, ...] | str], predictions: Predictions, repository: Workspace
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the test images in each slice of conf/promotion, as bool (n,) with at least one true value.
 
     Raises:
         PipelineError: If a class or image number does not exist, a file can't be read, or a slice is empty.
     """
-    return {name: _members(name, of, judged, repository) for name, of in slices.items()}
+    return {name: _members(name, of, predictions, repository) for name, of in slices.items()}
 
 
 def _members(
-    name: str, of: tuple[str, ...] | str, judged: Judged, repository: Workspace
+    name: str, of: tuple[str, ...] | str, predictions: Predictions, repository: Workspace
 ) -> NDArray[np.bool_]:
-    key, found = f"promotion.slices.{name}", np.zeros(len(judged.labels), np.bool_)
+    key, found = f"promotion.slices.{name}", np.zeros(len(predictions.labels), np.bool_)
     if isinstance(of, str):
         path = (repository.root / of).resolve()
         if not path.is_relative_to(repository.root.resolve()):
@@ -244,11 +244,11 @@ def _members(
             raise PipelineError(f"{key}: {of} has numbers that are not from 0 to {len(found) - 1:,}.")
         found[numbers] = True
     else:
-        if unknown := sorted(set(of) - set(judged.classes)):
+        if unknown := sorted(set(of) - set(predictions.classes)):
             raise PipelineError(
-                f"{key}: there is no class {unknown[0]!r}; the classes are {', '.join(judged.classes)}."
+                f"{key}: there is no class {unknown[0]!r}; the classes are {', '.join(predictions.classes)}."
             )
-        found = np.isin(judged.labels, [judged.classes.index(one) for one in of])
+        found = np.isin(predictions.labels, [predictions.classes.index(one) for one in of])
     if not found.any():
         raise PipelineError(f"{key} contains no test images.")
     return found

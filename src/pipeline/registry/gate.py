@@ -21,7 +21,7 @@ class Check:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Predictions:
     """A model's predictions for the n test images.
 
     Args:
@@ -68,13 +68,13 @@ class Champion:
     """The version that users have now."""
 
     version: str
-    judged: Judged | None  # None if it can't be compared
+    predictions: Predictions | None  # None if it can't be compared
     reason: str = ""  # why it can't be compared
     evaluated_now: bool = False  # on the candidate's test images, because its own were different
 
 
 def check(
-    candidate: Judged,
+    candidate: Predictions,
     facts: Facts,
     champion: Champion | None,
     slices: Mapping[str, NDArray[np.bool_]],
@@ -123,7 +123,7 @@ def _files(facts: Facts) -> Check:
 
 
 def _answers(
-    candidate: Judged,
+    candidate: Predictions,
     champion: Champion | None,
     slices: Mapping[str, NDArray[np.bool_]],
     settings: PromotionSection,
@@ -131,7 +131,7 @@ def _answers(
     if champion is None:
         yield _better_than_a_constant(candidate, settings)
         return
-    if champion.judged is None:
+    if champion.predictions is None:
         yield Check("test images", f"the same as version {champion.version}", champion.reason, False)
         return
     yield Check(
@@ -140,14 +140,14 @@ def _answers(
         "different: the champion was evaluated on these now" if champion.evaluated_now else "the same",
         True,
     )
-    yield _accuracy(candidate, champion.judged, settings)
-    yield _calibration(candidate, champion.judged, settings)
-    yield _recall(candidate, champion.judged, settings)
+    yield _accuracy(candidate, champion.predictions, settings)
+    yield _calibration(candidate, champion.predictions, settings)
+    yield _recall(candidate, champion.predictions, settings)
     for name, members in slices.items():
-        yield _slice(name, members, len(slices), candidate, champion.judged, settings)
+        yield _slice(name, members, len(slices), candidate, champion.predictions, settings)
 
 
-def _better_than_a_constant(candidate: Judged, settings: PromotionSection) -> Check:
+def _better_than_a_constant(candidate: Predictions, settings: PromotionSection) -> Check:
     counts = np.bincount(candidate.labels, minlength=len(candidate.classes))
     most = int(counts.argmax())
     found = mcnemar(candidate.right, candidate.labels == most)
@@ -159,7 +159,7 @@ def _better_than_a_constant(candidate: Judged, settings: PromotionSection) -> Ch
     )
 
 
-def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+def _accuracy(candidate: Predictions, champion: Predictions, settings: PromotionSection) -> Check:
     both = f"{_percent(candidate.right)} against {_percent(champion.right)}"
     if settings.require == "better":
         pair = mcnemar(candidate.right, champion.right)
@@ -185,7 +185,7 @@ def _accuracy(candidate: Judged, champion: Judged, settings: PromotionSection) -
     )
 
 
-def _calibration(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+def _calibration(candidate: Predictions, champion: Predictions, settings: PromotionSection) -> Check:
     found = CalibrationPair(
         (candidate.confidence, candidate.right), (champion.confidence, champion.right), candidate.bins
     )
@@ -199,7 +199,7 @@ def _calibration(candidate: Judged, champion: Judged, settings: PromotionSection
     )
 
 
-def _recall(candidate: Judged, champion: Judged, settings: PromotionSection) -> Check:
+def _recall(candidate: Predictions, champion: Predictions, settings: PromotionSection) -> Check:
     """Check the class whose recall fell most: of those that fell too far, or else of all."""
     falls = []
     present = [index for index in range(len(candidate.classes)) if (candidate.labels == index).any()]
@@ -222,8 +222,8 @@ def _slice(
     name: str,
     members: NDArray[np.bool_],
     tests: int,
-    candidate: Judged,
-    champion: Judged,
+    candidate: Predictions,
+    champion: Predictions,
     settings: PromotionSection,
 ) -> Check:
     _, p = _fall(members, settings.max_slice_fall, tests, candidate, champion)
@@ -237,7 +237,7 @@ def _slice(
 
 
 def _fall(
-    members: NDArray[np.bool_], allowed: float, tests: int, candidate: Judged, champion: Judged
+    members: NDArray[np.bool_], allowed: float, tests: int, candidate: Predictions, champion: Predictions
 ) -> tuple[float, float]:
     """Return how far the accuracy on some images fell, and the p-value of that; 1 if the fall is allowed.
 

@@ -7,7 +7,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import table
 from pipeline.registry.gate import Check
 from pipeline.registry.journal import Entry
-from pipeline.registry.promotion import failing_in_sentences
+from pipeline.registry.promotion import translate_mlflow_errors
 from pipeline.registry.registered import open_journal
 from pipeline.registry.versions import Versions
 from pipeline.tracking.identity import read_run
@@ -28,7 +28,7 @@ def history(name: str | None, tracking: TrackingSection, repository: Workspace) 
         PipelineError: If the journal is damaged, or MLflow can't be reached.
     """
     name = name or read_run(repository.run)["data"]["name"]
-    with failing_in_sentences(tracking, repository):
+    with translate_mlflow_errors(tracking, repository):
         journal = open_journal(name, tracking, repository)
         versions = Versions(open_store(tracking, repository).client, name)
         if not journal.entries:

@@ -89,7 +89,7 @@ def parse(lines: Sequence[str], where: str) -> list[Entry]:
     return entries
 
 
-def common(on_disk: Sequence[str], in_mlflow: Sequence[str], where: str) -> list[str]:
+def longer_copy(on_disk: Sequence[str], in_mlflow: Sequence[str], where: str) -> list[str]:
     """Return the longer of two copies of a journal, after checking that it begins with the shorter one.
 
     Raises:
@@ -120,7 +120,7 @@ class Journal:
         on_disk, in_mlflow = read_lines(path), lines_of(self._run)
         parse(in_mlflow, f"the journal of {name} in MLflow")
         self.entries = parse(on_disk, str(path))
-        self._lines = common(on_disk, in_mlflow, str(path))
+        self._lines = longer_copy(on_disk, in_mlflow, str(path))
         self.entries = parse(self._lines, str(path))
         self._complete(len(on_disk), len(in_mlflow))
 
@@ -129,7 +129,7 @@ class Journal:
         return next((entry for entry in reversed(self.entries) if entry.alias == alias), None)
 
     @property
-    def next(self) -> dict[str, Any]:
+    def next_fields(self) -> dict[str, Any]:
         """The fields `number`, `time` and `previous` of the next entry."""
         from datetime import UTC, datetime
 
@@ -164,7 +164,7 @@ class Journal:
         from mlflow.exceptions import MlflowException
 
         if self._run is None:
-            self.begin()
+            self.ensure_run()
         assert self._run
         try:
             self._store.client.log_param(self._run.info.run_id, _key(number), line)
@@ -176,7 +176,7 @@ class Journal:
                 "Run the same command again."
             ) from None
 
-    def begin(self) -> None:
+    def ensure_run(self) -> None:
         """Create the registered model and the run for the lines in MLflow, unless they exist.
 
         All machines use the same run: the registered model is created with a tag that names it, and only
@@ -223,7 +223,7 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
     parse(on_disk, str(path))
     entries = parse(in_mlflow, f"the journal of {name} in MLflow")
     # It is not an error if the copy on disk lacks lines: other clones may have written them.
-    if len(common(on_disk, in_mlflow, str(path))) > len(in_mlflow):
+    if len(longer_copy(on_disk, in_mlflow, str(path))) > len(in_mlflow):
         lost = len(on_disk) - len(in_mlflow)
         raise BrokenError(
             f"The journal of {name} in MLflow lacks the last {lost} lines of {path}: `pipeline history "

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Promoted:
+class PromotionResult:
     """The result of a promotion."""
 
     checks: Sequence[Check]
     is_open: bool  # whether the gate is open
     version: str | None  # the version that has the alias now; None if nothing was changed
-    said: str  # the message for the user
+    message: str  # the message for the user
 
 
 def promote(
@@ -49,7 +49,7 @@ def promote(
     dry_run: bool = False,
     force: bool = False,
     reason: str = "",
-) -> Promoted:
+) -> PromotionResult:
     """Give the alias to the model of a run if the gate is open; the model is registered once.
 
     Args:
@@ -67,29 +67,29 @@ def promote(
         PipelineError: If MLflow can't be reached, or something that is needed is missing.
         TakenError: If another promotion was recorded in the meantime.
     """
-    with failing_in_sentences(tracking, repository), tempfile.TemporaryDirectory() as temporary:
+    with translate_mlflow_errors(tracking, repository), tempfile.TemporaryDirectory() as temporary:
         client = open_store(tracking, repository).client
         candidate = find(_identity(run, tracking, repository), client, Path(temporary) / "candidate")
         name = name or candidate.data
         with registered(name, tracking, repository) as model:
             if not dry_run:
-                model.settle(alias)
-            lost, champion = model.has_lost(alias), model.champion(alias)
+                model.restore_alias(alias)
+            lost, champion = model.lost_entry(alias), model.champion(alias)
             if champion and champion.run_id == candidate.run.info.run_id:
-                said = f"{candidate.name} is already {alias} of {name}: version {champion.version}."
-                return Promoted((), True, str(champion.version), said)
+                message = f"{candidate.name} is already {alias} of {name}: version {champion.version}."
+                return PromotionResult((), True, str(champion.version), message)
             if lost and not force:
                 raise PipelineError(
                     f"{_lost(lost, name)} Without it, the checks have nothing to compare with."
                 )
             now = _champion(candidate, champion, Path(temporary) / "champion", repository)
-            judged = candidate.judged()
-            slices = members(settings.slices, judged, repository)
-            checks = check(judged, candidate.facts(repository), now, slices, settings)
+            predictions = candidate.predictions()
+            slices = members(settings.slices, predictions, repository)
+            checks = check(predictions, candidate.facts(repository), now, slices, settings)
             is_open = all(found.passed for found in checks)
             if dry_run or not (is_open or force):
-                return Promoted(checks, is_open, None, _unchanged(checks, is_open))
-            model.journal.begin()
+                return PromotionResult(checks, is_open, None, _unchanged(checks, is_open))
+            model.journal.ensure_run()
             version = model.versions.register(candidate.run, candidate.model, candidate.card)
             model.record(
                 alias,
@@ -102,8 +102,8 @@ def promote(
             )
         was = f", after version {champion.version}" if champion else ""
         how = "" if is_open else " The gate was closed: this is recorded as forced."
-        said = f"{candidate.name} is now {alias} of {name}: version {version.version}{was}.{how}"
-        return Promoted(checks, is_open, str(version.version), said)
+        message = f"{candidate.name} is now {alias} of {name}: version {version.version}{was}.{how}"
+        return PromotionResult(checks, is_open, str(version.version), message)
 
 
 def rollback(
@@ -133,11 +133,11 @@ def rollback(
     """
     name = name or read_run(repository.run)["data"]["name"]
     with (
-        failing_in_sentences(tracking, repository),
+        translate_mlflow_errors(tracking, repository),
         registered(name, tracking, repository) as model,
         tempfile.TemporaryDirectory() as temporary,
     ):
-        model.settle(alias)
+        model.restore_alias(alias)
         last = model.journal.last(alias)
         if last is None:
             raise PipelineError(f"No version of {name} was ever promoted to {alias}.")
@@ -147,7 +147,7 @@ def rollback(
                 f"No version of {name} was {alias} before version {last.version}; choose one with --to."
             )
         if number == last.version:
-            if lost := model.has_lost(alias):
+            if lost := model.lost_entry(alias):
                 raise PipelineError(_lost(lost, name))
             return f"Version {number} is already {alias} of {name}."
         version = model.versions.get(number)
@@ -198,7 +198,7 @@ def _champion(
         return Champion(number, None, evidence.stored.problems[0])
     try:
         if evidence.test == candidate.test:
-            return Champion(number, evidence.judged())
+            return Champion(number, evidence.predictions())
         return Champion(number, evaluate(evidence, candidate.test, repository), evaluated_now=True)
     except PipelineError as error:
         return Champion(number, None, str(error))
@@ -220,7 +220,7 @@ def _unchanged(checks: Sequence[Check], is_open: bool) -> str:
 
 
 @contextmanager
-def failing_in_sentences(tracking: TrackingSection, repository: Workspace) -> Iterator[None]:
+def translate_mlflow_errors(tracking: TrackingSection, repository: Workspace) -> Iterator[None]:
     """Turn MLflow's exceptions into a PipelineError with a message for the user."""
     from mlflow.exceptions import MlflowException
 

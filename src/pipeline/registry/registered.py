@@ -33,7 +33,7 @@ class Registered:
     versions: Versions
     journal: Journal
 
-    def has_lost(self, alias: str) -> Entry | None:
+    def lost_entry(self, alias: str) -> Entry | None:
         """Return the journal's latest entry of the alias if MLflow lacks its version, or else None."""
         last = self.journal.last(alias)
         return last if last and self.champion(alias) is None else None
@@ -48,17 +48,17 @@ class Registered:
         is_it = found and found.tags.get(MODEL_FILE_TAG, "") == last.model_sha256
         return found if is_it else None
 
-    def settle(self, alias: str) -> None:
+    def restore_alias(self, alias: str) -> None:
         """Set the alias to the version in the journal, with a warning, if MLflow has another one."""
         last, found = self.journal.last(alias), self.versions.at(alias)
-        if last is None or (found and str(found.version) == last.version) or self.has_lost(alias):
+        if last is None or (found and str(found.version) == last.version) or self.lost_entry(alias):
             return
         warn(
             f"{alias} of {self.name} was {f'version {found.version}' if found else 'no version'}, but the "
             f"journal says version {last.version} ({last.run}): an earlier promotion was interrupted, or "
             "somebody set it by hand. It is now set to what the journal says."
         )
-        self._follow(alias)
+        self._set_alias(alias)
 
     def record(self, alias: str, before: "ModelVersion | None", to: "ModelVersion", **more: Any) -> None:
         """Add an entry to the journal, and then give the alias to the version in it.
@@ -73,7 +73,7 @@ class Registered:
             TakenError: If another process has just added an entry; nothing is changed then.
         """
         entry = Entry(
-            **self.journal.next,
+            **self.journal.next_fields,
             who=_who(self.repository),
             alias=alias,
             before=str(before.version) if before else None,
@@ -84,9 +84,9 @@ class Registered:
             **more,
         )
         self.journal.append(entry)
-        self._follow(alias)
+        self._set_alias(alias)
 
-    def _follow(self, alias: str) -> None:
+    def _set_alias(self, alias: str) -> None:
         for _ in range(_ATTEMPTS):
             last = self.journal.last(alias)
             if last is None:

@@ -33,7 +33,7 @@ def promote(
     _refuse_names(name, alias)
     if force and not reason.strip():
         raise PipelineError("--force needs --reason TEXT, which is recorded in the journal.")
-    found = promotion.promote(
+    result = promotion.promote(
         run,
         name,
         alias,
@@ -44,10 +44,10 @@ def promote(
         force=force,
         reason=reason,
     )
-    for line in (*journal.checks_table(found.checks), "") if found.checks else ():
+    for line in (*journal.checks_table(result.checks), "") if result.checks else ():
         say(line)
-    say(found.said)
-    return 0 if found.is_open or found.version else CLOSED
+    say(result.message)
+    return 0 if result.is_open or result.version else CLOSED
 
 
 def rollback(workspace: Workspace, name: str | None, alias: str, to: str | None, reason: str) -> None:

@@ -42,7 +42,7 @@ class Versions:
     def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
         """Return the version that is the model of `run`; create it if there is none.
 
-        The registered model must exist: `Journal.begin` creates it.
+        The registered model must exist: `Journal.ensure_run` creates it.
         """
         version = self.of(run)
         if version is None:

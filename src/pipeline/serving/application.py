@@ -24,7 +24,7 @@ from pipeline.serving import card, protocol_v2
 from pipeline.serving.batching import OverloadedError
 from pipeline.serving.guard import Access, Guard
 from pipeline.serving.served import Answer, Served
-from pipeline.serving.service import MOST_ITEMS, Service
+from pipeline.serving.service import MAX_ITEMS, Service
 
 Background = Callable[[Service], Awaitable[None]]
 
@@ -144,8 +144,8 @@ async def _predict(request: Request, service: Service) -> Response:
         [answer] = await service.answer(served, [await request.body()])
         if isinstance(answer, PictureError):
             return JSONResponse({"error": str(answer)}, 400)
-        return JSONResponse(described(answer, served, seen) | {"model": served.identity})
-    async with request.form(max_files=MOST_ITEMS, max_fields=MOST_ITEMS) as form:
+        return JSONResponse(as_json(answer, served, seen) | {"model": served.identity})
+    async with request.form(max_files=MAX_ITEMS, max_fields=MAX_ITEMS) as form:
         uploads = [upload for _, upload in form.multi_items() if isinstance(upload, UploadFile)]
         pictures = [await upload.read() for upload in uploads]
     if not pictures:
@@ -153,7 +153,7 @@ async def _predict(request: Request, service: Service) -> Response:
     answers = await service.answer(served, pictures)
     items = [
         {"file": upload.filename}
-        | ({"error": str(answer)} if isinstance(answer, PictureError) else described(answer, served, seen))
+        | ({"error": str(answer)} if isinstance(answer, PictureError) else as_json(answer, served, seen))
         for upload, answer in zip(uploads, answers, strict=True)
     ]
     status = 200 if any(isinstance(answer, Answer) for answer in answers) else 400
@@ -171,14 +171,14 @@ async def _explain(request: Request, service: Service) -> Response:
     found = await service.explain(served, answer)
     if found is None:
         raise OverloadedError("Too many maps are being computed: try again in a second.")
-    return JSONResponse(described(answer, served, True) | {"occlusion": found, "model": served.identity})
+    return JSONResponse(as_json(answer, served, True) | {"occlusion": found, "model": served.identity})
 
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-def described(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
+def as_json(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
     """Return an answer as JSON; if `seen`, it includes the image as the model saw it."""
     found: dict[str, Any] = {
         "label": answer.label,

@@ -14,7 +14,7 @@ from pipeline.data.reader import PictureError
 from pipeline.errors import PipelineError
 from pipeline.serving.served import Answer, Served
 
-_MOST = 64  # images in one batch
+_MAX_BATCH = 64  # images in one batch
 _LARGE = 2**14  # bytes of an encoded picture that takes long to read (fewer may still have many pixels)
 
 
@@ -89,7 +89,7 @@ class Batcher:
             batch, results = self._collect(job, queue)
             for served in {job.served for job, _ in batch}:
                 members = [(job, image) for job, image in batch if job.served is served]
-                results += _classified(served, members)
+                results += _classify(served, members)
             self._loop.call_soon_threadsafe(self._deliver, results, len(batch))
         if queue is self._small:
             self._large.put(None)
@@ -111,7 +111,7 @@ class Batcher:
                     self._large.put(job)
                 else:  # The caller of `answer` gets the error.
                     refused.append((job, error))
-            if len(batch) >= _MOST or time.monotonic() >= end:
+            if len(batch) >= _MAX_BATCH or time.monotonic() >= end:
                 break
             try:
                 job = queue.get_nowait()
@@ -134,7 +134,7 @@ class Batcher:
                 job.done.set_exception(result)
 
 
-def _classified(
+def _classify(
     served: Served, members: list[tuple[_Job, NDArray[np.uint8]]]
 ) -> "list[tuple[_Job, Answer | Exception]]":
     try:

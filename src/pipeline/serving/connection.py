@@ -22,11 +22,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit when a client connects."""
         super().connection_made(transport)
-        self._limit(HEAD_SECONDS)
+        self._set_deadline(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the time limit when the connection ends."""
-        self._unlimit()
+        self._cancel_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -40,9 +40,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if (self._head_bytes or 0) > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
         elif self.cycle is not before:
-            self._limit(EXCHANGE_SECONDS)
+            self._set_deadline(EXCHANGE_SECONDS)
         elif self._deadline is None and self._partial:
-            self._limit(HEAD_SECONDS)
+            self._set_deadline(HEAD_SECONDS)
 
     def on_message_begin(self) -> None:
         """Start counting the bytes of a head."""
@@ -67,30 +67,30 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Send a pending refusal, or set the time limit of what comes next, after an answer."""
-        self._unlimit()
+        self._cancel_deadline()
         if self._refusal and not self.pipeline:
             super().send_400_response(self._refusal)
         super().on_response_complete()
         if self.transport.is_closing():
-            self._limit(HEAD_SECONDS)
+            self._set_deadline(HEAD_SECONDS)
         elif not self.cycle.response_complete:
-            self._limit(EXCHANGE_SECONDS)
+            self._set_deadline(EXCHANGE_SECONDS)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one whose client does not read what was sent is aborted soon."""
         super().timeout_keep_alive_handler()
-        self._limit(HEAD_SECONDS)
+        self._set_deadline(HEAD_SECONDS)
 
     @property
     def _partial(self) -> bool:
         """Whether part of a request, and not yet all of its head, was received since the last answer."""
         return self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
 
-    def _limit(self, seconds: float) -> None:
-        self._unlimit()
+    def _set_deadline(self, seconds: float) -> None:
+        self._cancel_deadline()
         self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
-    def _unlimit(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -73,30 +73,30 @@ def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
 
 def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
     if path == STANDARD_INPUT:
-        yield from _of_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
+        yield from _from_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
     elif Path(path).is_dir():
-        for file in _below(path):
+        for file in _files_below(path):
             # Pictures are opened by the processes that decode them: there may be many thousands.
             if file.lower().endswith(ENDINGS) or not Path(file).is_file():
                 yield Item(file, file)
             else:
-                yield from _of_path(file, reader)
+                yield from _from_path(file, reader)
     else:
-        yield from _of_path(path, reader)
+        yield from _from_path(path, reader)
 
 
-def _of_path(path: str, reader: ReaderSection) -> Iterator[Item]:
+def _from_path(path: str, reader: ReaderSection) -> Iterator[Item]:
     try:
         with Path(path).open("rb") as file:
             if file.seekable():
-                yield from _of_file(path, file, Path(path), reader)
+                yield from _from_file(path, file, Path(path), reader)
             else:  # Such as the shell's `<(command)`.
-                yield from _of_file(path, io.BytesIO(file.read()), None, reader)
+                yield from _from_file(path, io.BytesIO(file.read()), None, reader)
     except OSError as error:
         yield Item(path, error=f"can't be read: {error.strerror}")
 
 
-def _below(folder: str) -> Iterator[str]:
+def _files_below(folder: str) -> Iterator[str]:
     """Yield the files in a folder and its subfolders in natural order, except hidden ones."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
@@ -109,26 +109,26 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSection) -> Iterator[Item]:
+def _from_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSection) -> Iterator[Item]:
     """Yield the items in a file, whose type is told by its first bytes; by default it is a picture."""
     head = file.read(512)
     file.seek(0)
     try:
         if head.startswith(b"PK\x03\x04"):
-            yield from _of_zip(name, file, reader)
+            yield from _from_zip(name, file, reader)
         elif head.startswith(b"\x93NUMPY"):
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             array = open_npy(path) if path else read_npy(file, size, name, MAX_BYTES)
-            yield from _of_array(name, array, reader)
+            yield from _from_array(name, array, reader)
         elif re.match(rb"\0\0\x08[\x03\x04]", head):
-            yield from _of_array(name, idx.read(file, "images", MAX_BYTES), reader)
+            yield from _from_array(name, idx.read(file, "images", MAX_BYTES), reader)
         elif head.startswith(b"\x1f\x8b") and not _is_tar(file):
-            yield from _of_array(name, idx.read(file, "images.gz", MAX_BYTES), reader)
+            yield from _from_array(name, idx.read(file, "images.gz", MAX_BYTES), reader)
         elif _is_tar(file):
-            yield from _of_tar(name, file)
+            yield from _from_tar(name, file)
         elif re.match(rb"[\w\"'. -]+[,;\t]", head):
-            yield from _of_table(name, file, reader)
+            yield from _from_table(name, file, reader)
         else:
             yield Item(name, str(path) if path else file.read())
     except PipelineError as error:
@@ -136,7 +136,7 @@ def _of_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSectio
         yield Item(name, error=getattr(error, "reason", "") or str(error))
 
 
-def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
+def _from_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:
     """Yield the single image, or the images along the first axis; an axis of one channel is dropped."""
     if reader.colour == "grey" and array.shape[-1:] == (1,) and array.ndim > len(reader.image_shape):
         array = array[..., 0]
@@ -149,11 +149,11 @@ def _of_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator
         raise PictureError(name, f"has the shape {array.shape}; it must be ({shape}) or (n, {shape})")
 
 
-def _of_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
+def _from_zip(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
     try:
         arrays = _arrays_of(file)
         if arrays:
-            yield from _of_npz(name, file, arrays, reader)
+            yield from _from_npz(name, file, arrays, reader)
             return
         for archive, member in members(file):
             place = f"{name}/{member.filename}"
@@ -182,7 +182,7 @@ def _arrays_of(file: IO[bytes]) -> list[str]:
     return found
 
 
-def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:
+def _from_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:
     """Yield the images in an NPZ file; arrays with fewer axes, such as labels, are skipped."""
     axes = len(reader.image_shape)
     found = False
@@ -190,7 +190,7 @@ def _of_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSectio
         array = np.asarray(read_npz(file, name, {member: member}, MAX_BYTES)[member])
         if array.ndim >= axes:
             found = True
-            yield from _of_array(f"{name}/{member}", array, reader)
+            yield from _from_array(f"{name}/{member}", array, reader)
     if not found:
         raise PipelineError(f"{name} has no array of images, only {', '.join(members)}")
 
@@ -205,7 +205,7 @@ def _is_tar(file: IO[bytes]) -> bool:
         file.seek(0)
 
 
-def _of_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
+def _from_tar(name: str, file: IO[bytes]) -> Iterator[Item]:
     """Yield the regular files; links and devices are skipped, and nothing is unpacked to the disk."""
     try:
         with tarfile.open(fileobj=file, tarinfo=WholeMember) as archive:
@@ -226,7 +226,7 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in (".", ".."))
 
 
-def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
+def _from_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Item]:
     """Yield the rows of a CSV file: the pixels of an image each, with or without a label before them."""
     pixels = prod(reader.image_shape)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
@@ -238,14 +238,14 @@ def _of_table(name: str, file: IO[bytes], reader: ReaderSection) -> Iterator[Ite
                 raise PictureError(name, _wrong_columns(row, pixels))  # Such as a list of files and labels.
             if number == 1 and not all(cell.strip().isdigit() for cell in row[1:]):
                 continue  # The header.
-            yield _of_row(f"{name}:{number}", row, pixels, reader)
+            yield _from_row(f"{name}:{number}", row, pixels, reader)
     except csv.Error as error:
         raise PipelineError(f"{name} is not a valid CSV file: {error}") from None
     finally:
         text.detach()
 
 
-def _of_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection) -> Item:
+def _from_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection) -> Item:
     if len(row) not in (pixels, pixels + 1):
         return Item(name, error=_wrong_columns(row, pixels))
     try:

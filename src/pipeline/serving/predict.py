@@ -50,12 +50,12 @@ def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[A
     read = functools.partial(_images, reader=predictor.description.reader)
     chunks = ((chunk, chunk, len(chunk)) for chunk in in_chunks(found, _CHUNK))
     for chunk, (images, errors) in in_order(read, chunks, _FEW):
-        made = iter(_of_images(predictor, images, top)) if len(images) else iter(())
+        made = iter(_answers_for(predictor, images, top)) if len(images) else iter(())
         for item, error in zip(chunk, errors, strict=True):
             yield Answer(item.name, error=error) if error else Answer(item.name, *next(made))
 
 
-def _of_images(
+def _answers_for(
     predictor: Predictor, images: NDArray[np.uint8], top: int
 ) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
     probabilities = predictor.probabilities(images)

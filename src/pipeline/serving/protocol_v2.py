@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.serving.served import Answer, Served
-from pipeline.serving.service import MOST_ITEMS, Service
+from pipeline.serving.service import MAX_ITEMS, Service
 
 _LENGTH = "Inference-Header-Content-Length"
 _JSON_BYTES = 4 * 2**20  # parsed in about 50 ms; larger tensors can be sent as binary data
@@ -75,11 +75,11 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse({"name": "pipeline", "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def model_ready(request: Request) -> Response:
-        served = _asked_for(request, service)
+        served = _requested_model(request, service)
         return JSONResponse({"name": served.source.name, "ready": service.ready})
 
     async def model(request: Request) -> Response:
-        return JSONResponse(_metadata(_asked_for(request, service)))
+        return JSONResponse(_metadata(_requested_model(request, service)))
 
     async def infer(request: Request) -> Response:
         return await _infer(request, service)
@@ -94,7 +94,7 @@ def routes(service: Service) -> list[Route]:
     return found
 
 
-def _asked_for(request: Request, service: Service) -> Served:
+def _requested_model(request: Request, service: Service) -> Served:
     served = service.served
     name, version = request.path_params["name"], request.path_params.get("version")
     if name != served.source.name:
@@ -117,8 +117,8 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 
 async def _infer(request: Request, service: Service) -> Response:
-    served = _asked_for(request, service)
-    message, rest = _parsed(await request.body(), request.headers.get(_LENGTH))
+    served = _requested_model(request, service)
+    message, rest = _parse(await request.body(), request.headers.get(_LENGTH))
     # In a thread, since it takes a while to convert lists of numbers to an array.
     images = await asyncio.to_thread(_images, message.inputs[0], rest, served)
     answers = await service.answer(served, list(images))
@@ -126,7 +126,7 @@ async def _infer(request: Request, service: Service) -> Response:
     return _response(message, served, found)
 
 
-def _parsed(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]:
+def _parse(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]:
     """Split a body into the JSON, parsed, and the binary data after it."""
     size = len(body)
     if length is not None:
@@ -165,8 +165,8 @@ def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint
     if not tensor.shape or tensor.shape[1:] != wanted[1:]:
         raise HTTPException(400, f"The images have the shape {tensor.shape}; it must be {wanted}.")
     number = tensor.shape[0]
-    if not 1 <= number <= MOST_ITEMS:
-        raise HTTPException(400, f"There are {number} images; a request must have 1 to {MOST_ITEMS}.")
+    if not 1 <= number <= MAX_ITEMS:
+        raise HTTPException(400, f"There are {number} images; a request must have 1 to {MAX_ITEMS}.")
     size = tensor.parameters.binary_data_size
     if size is not None:
         if size != prod(tensor.shape) or size != len(rest):
@@ -176,10 +176,10 @@ def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint
                 f"{len(rest)} bytes were sent.",
             )
         return np.frombuffer(rest, np.uint8).reshape(tensor.shape)
-    return _whole_numbers(tensor.data or [], tensor.shape)
+    return _from_lists(tensor.data or [], tensor.shape)
 
 
-def _whole_numbers(data: Sequence[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
+def _from_lists(data: Sequence[Any], shape: Sequence[int]) -> NDArray[np.uint8]:
     """Convert nested or flat lists of pixels to an array of `shape`."""
     try:
         array = np.asarray(data)

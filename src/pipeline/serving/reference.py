@@ -52,7 +52,7 @@ def resolve(
         PipelineError: If there is no such model, or MLflow can't be reached.
     """
     if ref is None:
-        return _of_workspace(workspace, workspace.onnx if part == "model.onnx" else workspace.model)
+        return _from_workspace(workspace, workspace.onnx if part == "model.onnx" else workspace.model)
     if not ref.strip():
         raise PipelineError("The name of the model is empty.")
     path = Path(ref)
@@ -66,10 +66,10 @@ def resolve(
         from pipeline.config.params import read_params
 
         tracking = read_params(workspace.params).tracking
-    return _of_mlflow(ref, workspace, tracking, part, with_card)
+    return _from_mlflow(ref, workspace, tracking, part, with_card)
 
 
-def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
+def _from_workspace(workspace: Workspace, path: Path) -> Resolved:
     if not path.is_file():
         raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
     try:
@@ -91,14 +91,14 @@ def _of_workspace(workspace: Workspace, path: Path) -> Resolved:
     return Resolved(path, name, None, low_to_high, card if card.is_file() else None)
 
 
-def _of_mlflow(
+def _from_mlflow(
     ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part, with_card: bool
 ) -> Resolved:
     from pipeline.results.download import download_card, find_model
 
     found = find_model(ref, tracking, workspace)
     return Resolved(
-        _downloaded(found.location, found.model_id, workspace, part),
+        _download(found.location, found.model_id, workspace, part),
         found.name,
         found.version,
         _accuracy(found.metrics),
@@ -112,7 +112,7 @@ def _accuracy(metrics: "Mapping[str, float]") -> Accuracy | None:
     return metrics[_ACCURACY[0]], metrics[_ACCURACY[1]], metrics[_ACCURACY[2]]
 
 
-def _downloaded(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:
+def _download(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:
     """Download a file of a logged model, once, since it never changes."""
     import shutil
     import tempfile

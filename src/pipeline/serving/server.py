@@ -27,11 +27,11 @@ from pipeline.processes.temporary import temporary_folder
 from pipeline.serving.application import create_application
 from pipeline.serving.connection import LimitedProtocol
 from pipeline.serving.guard import Access
-from pipeline.serving.held import Held
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.reference import Resolved, resolve
 from pipeline.serving.served import Served
 from pipeline.serving.service import Service
+from pipeline.serving.shared_model import SharedModel
 from pipeline.serving.watch import watch
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -89,26 +89,26 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     resolved = resolve(settings.model, workspace, with_card=True)
     served = Served.load(resolved)
     _allow_many_connections()
-    say(f"Serving {_named(served)} at {_address(settings)} (Ctrl-C to stop).")
+    say(f"Serving {_describe(served)} at {_address(settings)} (Ctrl-C to stop).")
     hang_up = signal.getsignal(signal.SIGHUP)
     with closing(listener):
         if settings.workers > 1:
             with temporary_folder() as folder:
-                Held(folder).begin(resolved)
+                SharedModel(folder).put_copy(resolved)
                 start = functools.partial(_process, settings, access, workspace, folder, os.getpid())
                 processes = Multiprocess(configure(start, settings.workers), sockets=[listener])
-                _end_at(hang_up)
+                _end_on_hang_up(hang_up)
                 processes.run()
             return
         # uvicorn raises these signals again after its shutdown, which would kill the process.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        _end_at(hang_up)
+        _end_on_hang_up(hang_up)
         start = functools.partial(_application, settings, access, workspace, served)
         uvicorn.Server(configure(start)).run(sockets=[listener])
 
 
-def _end_at(hang_up: object) -> None:
+def _end_on_hang_up(hang_up: object) -> None:
     """Treat SIGHUP, from a closed terminal, like SIGTERM, unless it was ignored before (nohup)."""
     ignored = hang_up == signal.SIG_IGN
     signal.signal(
@@ -135,9 +135,9 @@ def _process(
     die_with_parent()
     if os.getppid() != parent:
         sys.exit(1)  # The parent was killed before `die_with_parent` took effect.
-    held = Held(folder)
-    served = Served.load(held.get())
-    return _application(settings, access, workspace, served, folder / "counts", held.put)
+    shared = SharedModel(folder)
+    served = Served.load(shared.get())
+    return _application(settings, access, workspace, served, folder / "counts", shared.put)
 
 
 def _application(
@@ -237,7 +237,7 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _named(served: Served) -> str:
+def _describe(served: Served) -> str:
     name, run = served.source.name, served.predictor.description.run.name
     version = f" version {served.source.version}" if served.source.version else ""
     return f"{name}{version}" + (f" (run {run})" if run != name else "")

@@ -13,7 +13,7 @@ from pipeline.serving.metrics import Metrics
 from pipeline.serving.occlusion import occlusion
 from pipeline.serving.served import Answer, Served
 
-MOST_ITEMS = 64  # of one request
+MAX_ITEMS = 64  # of one request
 _WAITING = 512  # pictures, of all requests
 _EXPLAINED = 8  # pictures whose maps may be pending
 

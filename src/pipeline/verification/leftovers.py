@@ -13,7 +13,7 @@ from pipeline.trials.trial import remove_abandoned
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
 
 
-def left_overs(workspace: Workspace) -> list[tuple[str, Path]]:
+def find_leftovers(workspace: Workspace) -> list[tuple[str, Path]]:
     """Return (kind, path) of half-written files, and of the folders of trials whose process died."""
     return [*_temporary(workspace), *_trials(workspace)]
 

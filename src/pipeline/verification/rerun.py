@@ -23,7 +23,7 @@ def run_again(lost: Sequence[Problem], cache: Cache) -> list[str]:
     A stage whose inputs differ from dvc.lock would make something else, so it is not run.
     """
     stages = [stage for stage in cache.stages() if stage in {problem.stage for problem in lost}]
-    return [line for stage in stages for line in _run(stage, _of(lost, stage), cache)]
+    return [line for stage in stages for line in _run(stage, _of_stage(lost, stage), cache)]
 
 
 def rebuild(
@@ -67,7 +67,7 @@ def results_in(workspace: Workspace) -> Iterator[Path]:
         yield from (path for path in folder.rglob("*") if path.is_file())
 
 
-def _of(lost: Iterable[Problem], stage: str) -> list[Problem]:
+def _of_stage(lost: Iterable[Problem], stage: str) -> list[Problem]:
     return [problem for problem in lost if problem.stage == stage]
 
 
@@ -83,7 +83,7 @@ def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:
         for problem in lost:
             if problem.path:
                 remove(problem.path)
-        why = _repro(stage, cache) or _equal(stage, lost)
+        why = _repro(stage, cache) or _compare(stage, lost)
     yield from (f"{name}: {why}." for name in names)
 
 
@@ -108,7 +108,7 @@ def _repro(stage: str, cache: Cache) -> str:
     return "could not be made again: the reason is above" if code else ""
 
 
-def _equal(stage: str, lost: Sequence[Problem]) -> str:
+def _compare(stage: str, lost: Sequence[Problem]) -> str:
     made = digests([problem.path for problem in lost if problem.path], "md5", "Hashed files:")
     same = all(made[problem.path] == problem.digest.removesuffix(".dir") for problem in lost if problem.path)
     return f"made again by {stage}, {'the same bytes' if same else 'other bytes, which dvc.lock has now'}"

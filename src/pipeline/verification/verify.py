@@ -9,9 +9,9 @@ from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.console import count, say
-from pipeline.registry.promotion import failing_in_sentences
+from pipeline.registry.promotion import translate_mlflow_errors
 from pipeline.verification.cache import Cache, check_cache, check_workspace
-from pipeline.verification.leftovers import clean, left_overs
+from pipeline.verification.leftovers import clean, find_leftovers
 from pipeline.verification.problems import Problem
 from pipeline.verification.repair import repair
 from pipeline.verification.runs import check_mlflow, check_registry, check_run
@@ -20,7 +20,7 @@ BROKEN = 1  # the exit code if something is not as recorded
 
 
 @dataclass(frozen=True)
-class Wanted:
+class VerifyOptions:
     """The options of `pipeline verify`."""
 
     everything: bool = False
@@ -28,24 +28,24 @@ class Wanted:
     clean: bool = False
 
 
-def verify(workspace: Workspace, tracking: TrackingSection, wanted: Wanted) -> int:
+def verify(workspace: Workspace, tracking: TrackingSection, options: VerifyOptions) -> int:
     """Check everything, print the problems, and return the exit code: 0 if there are none, else 1.
 
     Raises:
         PipelineError: If dvc.lock can't be read, or MLflow can't be reached.
     """
     cache = Cache(workspace)
-    with failing_in_sentences(tracking, workspace), tempfile.TemporaryDirectory() as folder:
-        problems = _check(cache, tracking, Path(folder) / "before", wanted.everything)
-        if problems and wanted.repair:
+    with translate_mlflow_errors(tracking, workspace), tempfile.TemporaryDirectory() as folder:
+        problems = _check(cache, tracking, Path(folder) / "before", options.everything)
+        if problems and options.repair:
             for line in repair(problems, cache, tracking, Path(folder)):
                 say(line)
-            problems = _check(cache, tracking, Path(folder) / "after", wanted.everything)
-    for line in _left(workspace, wanted.clean):
+            problems = _check(cache, tracking, Path(folder) / "after", options.everything)
+    for line in _report_leftovers(workspace, options.clean):
         say(line)
     if problems:
-        command = "pipeline verify --all --repair" if wanted.everything else "pipeline verify --repair"
-        advice = "" if wanted.repair else f" `{command}` fixes what it can."
+        command = "pipeline verify --all --repair" if options.everything else "pipeline verify --repair"
+        advice = "" if options.repair else f" `{command}` fixes what it can."
         say(f"{count(len(problems), 'problem')} found.{advice}")
         return BROKEN
     say("Everything is as recorded.")
@@ -72,8 +72,8 @@ def _check(cache: Cache, tracking: TrackingSection, folder: Path, everything: bo
     return problems
 
 
-def _left(workspace: Workspace, remove: bool) -> Iterator[str]:
-    found = left_overs(workspace)
+def _report_leftovers(workspace: Workspace, remove: bool) -> Iterator[str]:
+    found = find_leftovers(workspace)
     for what, path in found:
         yield f"Left over: {path} ({what})."
     if found and remove:

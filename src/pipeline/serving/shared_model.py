@@ -13,7 +13,7 @@ _RESOLVED = TypeAdapter(Resolved)
 
 
 @dataclass(frozen=True)
-class Held:
+class SharedModel:
     """The model in use, recorded in a folder that all processes of one server share.
 
     A process that starts later loads the same model as the others, even if the original file was replaced
@@ -25,7 +25,7 @@ class Held:
 
     folder: Path
 
-    def begin(self, source: Resolved) -> None:
+    def put_copy(self, source: Resolved) -> None:
         """Record a copy of the file of `source`, since a training may replace the file at any time."""
         copy = self.folder / "model.onnx"
         with atomic(copy) as temporary:
@@ -34,8 +34,8 @@ class Held:
 
     def put(self, source: Resolved) -> None:
         """Record `source` as the model that processes load from now on."""
-        write_text(self.folder / "held.json", _RESOLVED.dump_json(source).decode())
+        write_text(self.folder / "model.json", _RESOLVED.dump_json(source).decode())
 
     def get(self) -> Resolved:
         """Return the model that was recorded last."""
-        return _RESOLVED.validate_json((self.folder / "held.json").read_bytes())
+        return _RESOLVED.validate_json((self.folder / "model.json").read_bytes())
