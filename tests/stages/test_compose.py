@@ -148,9 +148,10 @@ def test_what_conf_says_itself_is_no_secret_though_the_environment_says_it_too(w
     assert read_params(workspace.params).name == "digits-mlp"
 
 
-def test_a_secret_that_dvc_resolved_does_not_stay_in_params(workspace, monkeypatch):
-    monkeypatch.setenv("SECRET", "hunter")
-    edit(workspace, "run_name: null", "run_name: ${oc.env:SECRET}", file="conf/tracking/default.yaml")
+@pytest.mark.parametrize("name", ["SECRET", "TERM"])
+def test_a_secret_that_dvc_resolved_does_not_stay_in_params(workspace, monkeypatch, name):
+    monkeypatch.setenv(name, "hunter")
+    edit(workspace, "run_name: null", f"run_name: ${{oc.env:{name}}}", file="conf/tracking/default.yaml")
     dvc_composes(workspace)
     assert "hunter" in workspace.params.read_text()
     with pytest.raises(PipelineError, match="run_name is") as error:
@@ -158,6 +159,12 @@ def test_a_secret_that_dvc_resolved_does_not_stay_in_params(workspace, monkeypat
     assert "hunter" not in str(error.value)
     for path in workspace.root.rglob("*"):
         assert path.is_dir() or "hunter" not in path.read_text()
+
+
+def test_params_that_an_experiment_did_not_leave_are_composed_from_conf(workspace):
+    with pytest.raises(PipelineError, match="can't be read"):
+        run(workspace, "my-experiment")
+    assert workspace.params.read_text() == dump(compose(CONF))
 
 
 @pytest.mark.parametrize("content", ["", "- a\n", "a: [\n"])
