@@ -1,12 +1,17 @@
 """A record of a run on disk, from its start to the point where MLflow has all of it."""
 
 import json
+import shutil
+import threading
 
 import pytest
 from harness import BEST, config, epochs, lay_out
 
 from pipeline.artifacts.history import History, Trained, write_history
 from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.config.params import dump
+from pipeline.errors import PipelineError
+from pipeline.processes.context import TrialContext
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.record import Record, unsent
 
@@ -18,6 +23,19 @@ def workspace(tmp_path):
 
 def started(workspace):
     return Record.start(config(), workspace, {})
+
+
+def finish(record, workspace):
+    write_history(workspace.history, History(epochs(), BEST))
+    digests = sha256(workspace.model), sha256(workspace.onnx)
+    record.finish_training(Trained(*digests, 650, 3, BEST, None, 1.5), workspace)
+
+
+def in_thread(do):
+    # A daemon, lest a wait that never ends keep the tests from ending.
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    return thread
 
 
 def test_a_training_that_goes_on_is_running_again(workspace):
@@ -35,17 +53,109 @@ def test_a_run_whose_process_died_is_sent_as_killed(workspace):
     record = started(workspace)
     assert list(unsent(workspace)) == [], "it is being trained"
     record.release()
-    [dead] = unsent(workspace)
-    assert (dead.id, dead.state.status, dead.state.error) == (record.id, "KILLED", "its process died")
+    for _ in range(2):  # The first pass releases what it locked.
+        [dead] = unsent(workspace)
+        assert (dead.id, dead.state.status, dead.state.error) == (record.id, "KILLED", "its process died")
+
+
+def test_another_thread_may_release_the_record(workspace):
+    record = started(workspace)
+    in_thread(record.release).join()
+    assert len(list(unsent(workspace))) == 1
+
+
+def test_a_second_training_of_the_same_run_waits_for_the_first(workspace):
+    record, begun = started(workspace), []
+    waiting = in_thread(lambda: begun.append(started(workspace)))
+    waiting.join(0.5)
+    assert begun == []
+    record.release()
+    waiting.join(30)
+    assert [second.id for second in begun] == [record.id]
+    begun[0].release()
+
+
+def test_a_damaged_record_is_named_and_left_alone(workspace, capsys):
+    record = started(workspace)
+    (record.files.root / "state.json").write_text("{")
+    record.release()
+    assert list(unsent(workspace)) == []
+    assert f"{record.files.root} is damaged" in capsys.readouterr().err
+    assert record.files.run.exists()
+
+
+def test_a_trial_is_named_by_what_differs_and_knows_its_sweep(workspace, monkeypatch):
+    context = TrialContext(sweep="lr-42", differs={"train.learning_rate": "0.01", "seed": "1"})
+    for name, value in context.as_environment().items():
+        monkeypatch.setenv(name, value)
+    record = started(workspace)
+    assert record.label == f"learning_rate=0.01,seed=1-{record.id[:6]}"
+    assert (record.state.sweep, record.state.differs) == ("lr-42", "train.learning_rate=0.01, seed=1")
+    record.release()
+
+
+def test_a_run_is_called_what_the_configuration_says(workspace):
+    record = Record.start(config(tracking={"run_name": "mine"}), workspace, {})
+    assert record.label == record.run_name == "mine"
+    record.release()
+
+
+def test_a_restored_run_tells_the_configuration_that_it_depends_on(workspace):
+    record = started(workspace)
+    record.release()
+    workspace.run.parent.mkdir(exist_ok=True)
+    shutil.copy(record.files.run, workspace.run)
+    restored = Record(workspace)
+    values = config().model_dump(mode="json")
+    assert (restored.state, restored.occasions, restored.evaluation) == (None, [], None)
+    assert restored.config["train"] == values["train"]
+    assert restored.config["modules"]["model"] == values["modules"]["model"]
+    assert restored.label == f"digits-{record.id[:6]}"
+
+
+def test_a_run_is_not_evaluated_with_a_model_of_another(workspace):
+    record = started(workspace)
+    finish(record, workspace)
+    record.release()
+    workspace.params.write_text(dump(config()))
+    workspace.onnx.write_bytes(b"of another run")
+    with pytest.raises(PipelineError, match="is not the model of the run"):
+        Record.resume(config(), workspace)
+
+
+def test_a_training_stays_finished_if_the_process_of_its_evaluation_dies(workspace):
+    record = started(workspace)
+    finish(record, workspace)
+    record.discard()
+    workspace.params.write_text(dump(config()))
+    Record.resume(config(), workspace).release()
+    [evaluation] = unsent(workspace)
+    assert evaluation.state.status == "FINISHED"
+
+
+def test_the_occasion_of_a_training_that_ended_has_its_weights(workspace):
+    record = started(workspace)
+    finish(record, workspace)
+    [known] = Record(workspace).occasions
+    assert known == record.occasions[-1] == Record(record.files).occasions[-1]
+    assert known.weights_sha256 == sha256(workspace.model)
+    record.release()
+
+
+def test_nothing_is_left_of_what_kept_others_from_sending(workspace):
+    record = started(workspace)
+    before = sorted((workspace.scratch / "runs").iterdir())
+    with record.sending():
+        assert sorted((workspace.scratch / "runs").iterdir()) != before
+    assert sorted((workspace.scratch / "runs").iterdir()) == before
+    record.release()
 
 
 def test_who_sends_the_run_meanwhile_sees_its_result_once_the_training_has_ended(workspace):
     record = started(workspace)
     assert "result" not in record.run
-    write_history(workspace.history, History(epochs(), BEST))
-    digests = sha256(workspace.model), sha256(workspace.onnx)
-    record.finish_training(Trained(*digests, 650, 3, BEST, None, 1.5), workspace)
-    assert record.run["result"]["weights_sha256"] == digests[0]
+    finish(record, workspace)
+    assert record.run["result"]["weights_sha256"] == sha256(workspace.model)
     assert record.run == read_run(workspace.run) == read_run(record.files.run)
     record.release()
 
