@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import console
 from pipeline.console import Every, say, track, track_epochs
+from servers import PATIENCE
 
 
 def test_off_a_terminal_progress_is_a_line_for_each_tenth(capsys):
@@ -71,7 +72,7 @@ def test_output_that_nobody_reads_any_more_is_discarded(stream):
     process = subprocess.Popen([sys.executable, "-c", code], **{stream: subprocess.PIPE}, text=True)
     getattr(process, stream).readline()
     getattr(process, stream).close()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_what_the_encoding_lacks_is_replaced():

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from servers import PATIENCE
+
 
 def ends(body, imports="", **environment):
     """Run `body` inside `exit_on_error()` in a new process; return its exit code and standard error."""
@@ -15,7 +17,11 @@ def ends(body, imports="", **environment):
         f"    try:\n        {body}\n    finally:\n        print('cleaned up')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=30
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=PATIENCE,
     )
     assert done.stdout == "cleaned up\n"
     return done.returncode, done.stderr

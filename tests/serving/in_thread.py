@@ -14,6 +14,7 @@ from pipeline.serving.application import create_application
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.server import Settings, configure
 from pipeline.serving.service import Service
+from servers import PATIENCE
 
 READER = {
     "image_size": [28, 28],
@@ -80,7 +81,7 @@ class Client:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def ask(self, method: str, path: str, body=None, headers=None):
         connection = self.connect()
@@ -124,13 +125,13 @@ def running(served, background=None, **given):
         yield Client(listener.getsockname()[1], server)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
 def until(condition) -> None:
     """Wait until `condition()` holds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "what was waited for never came"
         time.sleep(0.05)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from proc import is_running
+from servers import PATIENCE
 
 # Like joblib's processes: exceptions in or between trials are caught, and the next trial starts.
 PROCESS = """
@@ -52,7 +53,7 @@ def test_an_orphaned_process_starts_no_trial_and_ends(tmp_path, first):
         wait_for(tmp_path / ("ran" if first == "before" else "ready"))
         driver.kill()
     (tmp_path / "killed").touch()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while is_running(process):
         assert time.monotonic() < deadline, "it goes on"
         time.sleep(0.05)
@@ -61,7 +62,7 @@ def test_an_orphaned_process_starts_no_trial_and_ends(tmp_path, first):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 from photos import png
 from pipeline.artifacts.onnx_file import load
 from pipeline.data.reader import read_picture
+from servers import PATIENCE, free_port
 from servers import answers as listens
-from servers import free_port
 
 TWO_VERSIONS = """
 import sys
@@ -52,7 +52,7 @@ def serve(clone, start, *options, under=()):
 
 
 def asked(port, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
@@ -197,7 +197,7 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
     about = asked(port, "GET", "/model")[1]
     assert (about["name"], about["version"]) == ("digits", "1")
     assert about["test_accuracy"][0] == run.data.metrics["test_accuracy"]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("GET", "/card")
     card = connection.getresponse().read().decode()
     assert "data:image/png;base64," in card

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def end_of_sending():
     """Wait for senders that were given up, which keep their records locked; a real stage would end them."""
     for thread in threading.enumerate():
         if thread.name == "mlflow":
-            thread.join(60)
+            thread.join(patience())
 
 
 def train(config, workspace, number=3, on_epoch=lambda epoch: None):
@@ -182,9 +183,16 @@ def child(verb, workspace, *arguments, check=True, **environment):
     )
 
 
-def until(condition, seconds=60):
+def patience():
+    """Return how long to wait, in seconds; a child process, which waits for nothing, lacks the module."""
+    from servers import PATIENCE
+
+    return PATIENCE
+
+
+def until(condition):
     """Wait until a condition is true, which another process or thread causes, and return its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience()
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
@@ -226,13 +234,14 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return self
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError("the MLflow server did not start")
+        until(lambda: self.process.poll() is not None or self._answers())
+        assert self.process.poll() is None, "the MLflow server did not start"
+        return self
+
+    def _answers(self):
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+            return True
+        return False
 
     def kill(self):
         if self.process:

@@ -11,6 +11,7 @@ from harness import REPOSITORY, child, config, kept, one_run, runs, until
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump
 from pipeline.stages.__main__ import run
+from servers import PATIENCE
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def training(tmp_path, empty_store):
 def test_sigterm_ends_the_process_and_the_run_is_killed(training):
     workspace, process = training
     process.terminate()
-    assert process.wait(timeout=30) == 143
+    assert process.wait(PATIENCE) == 143
     assert one_run(workspace).info.status == "KILLED"
     assert kept(workspace) == []
     with pytest.raises(ProcessLookupError):

@@ -22,6 +22,7 @@ from pipeline.trials import trial
 from pipeline.trials.preload import DVC, start_fork_server
 from pipeline.trials.worker import Worker
 from proc import is_running
+from servers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 UNENDING = "train.epochs=100000"
@@ -52,7 +53,7 @@ def begin(workspace, stage, worker=None):
 
 def ran(workspace, stage, worker=None):
     process = begin(workspace, stage, worker)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     return output
 
@@ -115,7 +116,7 @@ def test_a_refusal_is_the_stages_own_and_the_worker_goes_on(worker, tmp_path):
     workspace = laid_out(tmp_path / "workspace", "preprocess.validation_fraction=0.999")
     ran(workspace, "fetch", worker)
     process = begin(workspace, "preprocess", worker)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert output.startswith("error: digits has no training image")
     assert "Fetched digits" in ran(workspace, "fetch", worker)
@@ -142,14 +143,14 @@ def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
     waiting = begin(workspace, "train", worker)
     until_said(waiting, "Epoch 2 of")
     os.kill(worker.pid, signal.SIGKILL)
-    output, _ = waiting.communicate(timeout=60)
+    output, _ = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 1
     assert "the worker that ran the stage train died" in output
     assert "Traceback" not in output
     worker.wait()
     assert not worker.alive
     later = begin(workspace, "fetch", worker)
-    output, _ = later.communicate(timeout=60)
+    output, _ = later.communicate(timeout=PATIENCE)
     assert (later.returncode, "died" in output) == (1, True)
 
 
@@ -197,7 +198,7 @@ def test_a_worker_that_is_told_to_end_before_it_began_ends():
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(timeout=0.1)
         worker.terminate()
-        assert worker.wait(timeout=60) == -signal.SIGKILL
+        assert worker.wait(timeout=PATIENCE) == -signal.SIGKILL
         assert not worker.alive
 
 
@@ -233,7 +234,7 @@ def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server,
             output = (log.fileno(), log.fileno())
             fork = Fork(server.address, DVC, trial.__name__, [str(tmp_path)], tmp_path, os.environ, output)
             pid = fork.pid
-            assert fork.wait(timeout=60) == 1
+            assert fork.wait(timeout=PATIENCE) == 1
             assert not is_running(pid)
 
 
@@ -256,7 +257,7 @@ def test_a_worker_ends_with_whoever_has_it(server):
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while is_running(pid):
         assert time.monotonic() < deadline, "the worker outlived its parent"
         time.sleep(0.1)
