@@ -5,19 +5,14 @@
 Writes the tables of docs/performance.md between its marks. Takes some minutes, preferably on an idle machine.
 """
 
-import functools
-import importlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +20,25 @@ from numpy.typing import NDArray
 from benchmarks.__main__ import REPOSITORY, inside, prepare_repository, run, timed
 
 PAGE = REPOSITORY / "docs" / "performance.md"
-STARTED = time.perf_counter()
 SETTINGS = [(model, threads, xla) for model in ("mlp", "cnn") for threads in (1, 2) for xla in (False, True)]
 CNN_IMAGES = 1000  # With XLA, an epoch of all images takes minutes.
 
-Spans = dict[str, list[float]]  # wall and CPU seconds, by name
+IMPORTS = """
+import importlib, sys
+from pathlib import Path
+from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
+
+prepare_environment(Path.cwd() / ".home")
+with quiet_tensorflow():
+    if sys.argv[1] == "train":
+        import_keras()
+    importlib.import_module(f"pipeline.stages.{sys.argv[1]}")
+"""
 
 
 def main() -> None:
     """Measure everything and put the tables into the page."""
+    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         raw = fetched / "data" / "raw"
@@ -60,125 +65,24 @@ def main() -> None:
 
 
 def repro_table(fetched: Path, folder: Path) -> list[str]:
-    """Measure the parts of a `dvc repro` with only the raw data present: each stage, and DVC as the rest."""
-    workspace, report, python = folder / "workspace", folder / "report", folder / "bin" / "python"
-    shutil.copytree(fetched, workspace, symlinks=True)
-    # DVC runs `python -m pipeline.stages NAME`.
-    python.parent.mkdir()
-    command = f'{sys.executable} -m benchmarks.profile "$3" >>{report}'
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PWD/src:{REPOSITORY}" exec {command}\n')
-    python.chmod(0o755)
-    path = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-    whole, _ = timed(["env", f"PATH={path}", "dvc", "repro"], workspace)
-    lines = []
-    rest = np.array([whole.wall, whole.cpu])
-    for line in report.read_text(encoding="utf-8").splitlines():
-        stage, spans = json.loads(line)
-        lines += [_row(f"{stage}: {name}", *seconds) for name, seconds in spans.items()]
-        rest -= np.sum(list(spans.values()), axis=0)
-    lines.append(_row("DVC: its imports, digests, copies to the cache, git", *rest))
+    """Measure each stage as DVC runs it, with only the raw data present; DVC's own part is what remains."""
+    stages = shutil.copytree(fetched, folder / "stages", symlinks=True)
+    workspace = shutil.copytree(fetched, folder / "workspace", symlinks=True)
+    lines, of_stages = [], np.zeros(2)
+    for stage in ("compose", "preprocess", "train", "evaluate"):
+        imports, _ = timed([sys.executable, "-c", IMPORTS, stage], stages)
+        whole, _ = timed([sys.executable, "-m", "pipeline.stages", stage], stages)
+        lines += [_row(f"{stage}", whole.wall, whole.cpu), _row("– its imports", imports.wall, imports.cpu)]
+        of_stages += whole.wall, whole.cpu
+    whole, _ = timed(["dvc", "repro"], workspace)
+    of_dvc = np.array([whole.wall, whole.cpu]) - of_stages
+    lines.append(_row("DVC: its imports, digests, copies to the cache, git", *of_dvc))
     lines.append(_row("**all**", whole.wall, whole.cpu))
     return ["| part | wall | CPU |", "|---|---|---|", *lines]
 
 
 def _row(name: str, wall: float, cpu: float) -> str:
     return f"| {name} | {wall:.1f} s | {cpu:.1f} s |"
-
-
-def profile_stage(stage: str) -> Spans:
-    """Run `stage` in the current directory as `python -m pipeline.stages` does, and time its parts."""
-    clock, spans = _Clock(), {}
-
-    @contextmanager
-    def span(name: str) -> Iterator[None]:
-        before = clock.now()
-        yield
-        spans[name] = clock.now() - before + spans.get(name, 0)
-
-    def watch(owner: Any, function: str, name: str) -> None:
-        original = getattr(owner, function)
-
-        @functools.wraps(original)
-        def watched(*arguments: Any, **named: Any) -> Any:
-            with span(name):
-                return original(*arguments, **named)
-
-        setattr(owner, function, watched)
-
-    from pipeline.artifacts.workspace import Workspace
-    from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
-    from pipeline.stages.__main__ import run as run_stage
-
-    prepare_environment(Path.cwd())
-    if stage in ("train", "evaluate"):
-        with span("imports"), quiet_tensorflow():
-            import_keras()
-            module = importlib.import_module(f"pipeline.stages.{stage}")
-        from pipeline.tracking import session as tracking
-
-        clock.leave_out(tracking._Sender)
-        watch(tracking._Sender, "finish", "waiting for MLflow at the end")
-        if stage == "train":
-            _watch_epochs(module, clock, spans)
-            watch(module.archive, "save", "model file")
-        else:
-            for function in ("load", "predict", "measure", "draw"):
-                watch(module, function, function)
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout, shown = nowhere, sys.stdout
-        run_stage(stage, Workspace(Path.cwd()))
-        sys.stdout = shown
-    spans["the rest" if spans else "all"] = clock.now() - [STARTED, 0.0] - sum(spans.values())
-    if clock.left_out:
-        spans["MLflow in its thread"] = np.array([0.0, clock.left_out])
-    return {name: values.tolist() for name, values in spans.items()}
-
-
-class _Clock:
-    """Wall and CPU time, without the CPU time of the thread that sends results to MLflow."""
-
-    def __init__(self) -> None:
-        self._thread: int | None = None
-        self._ended = 0.0
-
-    def now(self) -> NDArray[np.float64]:
-        return np.array([time.perf_counter(), time.process_time() - self.left_out])
-
-    @property
-    def left_out(self) -> float:
-        return time.clock_gettime(self._thread) if self._thread else self._ended
-
-    def leave_out(self, thread: Any) -> None:
-        """Leave out the CPU time of the one thread of the class `thread`."""
-        original = thread.run
-
-        def run(instance: Any) -> None:
-            self._thread = time.pthread_getcpuclockid(threading.get_ident())
-            original(instance)
-            self._ended, self._thread = time.thread_time(), None
-
-        thread.run = run
-
-
-def _watch_epochs(train: Any, clock: _Clock, spans: dict[str, NDArray[np.float64]]) -> None:
-    fit = train.fit
-
-    def timed(*arguments: Any, on_epoch: Callable[[Any], None], **named: Any) -> Any:
-        marks = [clock.now()]
-
-        def mark(epoch: Any) -> None:
-            on_epoch(epoch)
-            marks.append(clock.now())
-
-        history = fit(*arguments, on_epoch=mark, **named)
-        epochs = np.diff(marks, axis=0)
-        # The first epoch compiles, and the second may still warm up.
-        steady = np.median(epochs[2:], axis=0)
-        spans["compilation"] = epochs[:2].sum(axis=0) - 2 * steady
-        spans[f"{len(epochs)} epochs, {steady[1]:.2f} s of CPU each"] = epochs[2:].sum(axis=0) + 2 * steady
-        return history
-
-    train.fit = timed
 
 
 # --- the limit ---------------------------------------------------------------------------------
@@ -291,7 +195,5 @@ def settings_table(files: dict[str, Path]) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
-    elif sys.argv[1] == "limit":
-        print(json.dumps(measure_limit()))
     else:
-        print(json.dumps([sys.argv[1], profile_stage(sys.argv[1])]))
+        print(json.dumps(measure_limit()))
