@@ -1,4 +1,4 @@
-"""Sources: each module here is a place that raw arrays come from, with its settings and its `load`."""
+"""Sources: each module is a place that raw arrays come from, with its settings and its `load` function."""
 
 import importlib
 from pathlib import Path

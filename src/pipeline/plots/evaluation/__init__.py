@@ -1,1 +1,1 @@
-"""Figures of an evaluation: each module here is one, in a PNG file of its name."""
+"""Figures of an evaluation: each module draws one, a PNG file with the name of the module."""
