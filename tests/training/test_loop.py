@@ -483,7 +483,7 @@ def test_fine_tuning_is_not_lost_to_early_stopping(tuned_from, ends_after):
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_weights(tmp_path, cut):
+def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_weights(tmp_path, capsys, cut):
     class CutError(Exception):
         pass
 
@@ -501,3 +501,4 @@ def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_w
     net, history = tuned(FineTune(3, 0.1, thaw), again, on_epoch=seen.append)
     assert weights_digest(net) == weights_digest(whole)
     assert tuple(seen) == tuple(history.epochs), "who watches sees those before the cut too"
+    assert f"after epoch {cut}, from a checkpoint" in capsys.readouterr().out, "it does not start again"
