@@ -156,6 +156,8 @@ def test_who_sends_the_run_meanwhile_sees_its_result_once_the_training_has_ended
     assert "result" not in record.run
     finish(record, workspace)
     assert record.run["result"]["weights_sha256"] == sha256(workspace.model)
+    for name in ("model", "onnx", "history"):
+        assert getattr(record.files, name).read_bytes() == getattr(workspace, name).read_bytes()
     assert record.run == read_run(workspace.run) == read_run(record.files.run)
     record.release()
 
