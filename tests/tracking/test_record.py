@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 
 import pytest
 from harness import BEST, config, epochs, lay_out
@@ -64,13 +65,14 @@ def test_another_thread_may_release_the_record(workspace):
     assert len(list(unsent(workspace))) == 1
 
 
-def test_a_second_training_of_the_same_run_waits_for_the_first(workspace):
+@pytest.mark.parametrize("ends", [Record.release, Record.discard])
+def test_a_second_training_of_the_same_run_waits_for_the_first(workspace, ends):
     record, begun = started(workspace), []
     waiting = in_thread(lambda: begun.append(started(workspace)))
     waiting.join(0.5)
     assert begun == []
-    record.release()
-    waiting.join(30)
+    ends(record)
+    waiting.join(10)
     assert [second.id for second in begun] == [record.id]
     begun[0].release()
 
@@ -127,19 +129,37 @@ def test_a_training_stays_finished_if_the_process_of_its_evaluation_dies(workspa
     record = started(workspace)
     finish(record, workspace)
     record.discard()
-    workspace.params.write_text(dump(config()))
-    Record.resume(config(), workspace).release()
+    other = config(evaluate={"tta_shift": 1})
+    workspace.params.write_text(dump(other))
+    Record.resume(other, workspace).release()
     [evaluation] = unsent(workspace)
     assert evaluation.state.status == "FINISHED"
+    assert evaluation.config == other.model_dump(mode="json")
+
+
+def test_a_run_ends_once_it_no_longer_runs_and_not_again_with_an_evaluation(workspace):
+    record = started(workspace)
+    assert record.state.end is None
+    record.set_state("FINISHED")
+    ended = record.state.end
+    assert ended >= record.state.start
+    time.sleep(0.002)
+    record.set_state("FINISHED")
+    assert record.state.end == ended
+    record.release()
 
 
 def test_the_occasion_of_a_training_that_ended_has_its_weights(workspace):
     record = started(workspace)
     finish(record, workspace)
     [known] = Record(workspace).occasions
-    assert known == record.occasions[-1] == Record(record.files).occasions[-1]
+    assert [known] == record.occasions == Record(record.files).occasions
     assert known.weights_sha256 == sha256(workspace.model)
-    record.release()
+    record.discard()
+    again = started(workspace)
+    assert again.occasions[0] == known
+    assert len(again.occasions) == 2
+    again.release()
 
 
 def test_nothing_is_left_of_what_kept_others_from_sending(workspace):
