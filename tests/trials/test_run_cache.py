@@ -16,16 +16,17 @@ from pipeline.trials.run_cache import RunCache
 REPOSITORY = Path(__file__).parents[2]
 # What each stage prints in these tests, instead of doing its work.
 SAYS = {
-    "fetch": "mkdir -p data/raw && echo raw > data/raw/x",
+    "fetch": "mkdir -p data/raw && echo raw > data/raw/x && echo more > data/raw/y",
     "preprocess": "mkdir -p data/processed/train && cp params.yaml data/processed/train",
-    "train": "mkdir -p models && cp params.yaml models/run.json",
+    "train": "mkdir -p models && cp params.yaml models/run.json && echo epoch > models/history.csv",
 }
 PIPELINE = """\
 stages:
   fetch: {cmd: "%(fetch)s", deps: [src/pipeline/errors.py], params: [data.name], outs: [data/raw]}
   preprocess:
     {cmd: "%(preprocess)s", deps: [data/raw], params: [preprocess.seed], outs: [data/processed/train]}
-  train: {cmd: "%(train)s", deps: [data/processed/train], params: [seed], outs: [models/run.json]}
+  train: {cmd: "%(train)s", deps: [data/processed/train], params: [seed],
+    outs: [models/history.csv, models/run.json]}
 """
 
 
@@ -87,7 +88,8 @@ def test_what_ran_is_found_by_values_stage_by_stage(trials):
     trials.run(0)
     whole = trials.find(0)
     assert whole.missing == {}
-    assert set(whole.outputs) == {"data/raw", "data/processed/train", "models/run.json"}
+    models = {"models/history.csv", "models/run.json"}
+    assert set(whole.outputs) == {"data/raw", "data/processed/train", *models}
     assert "seed: 0" in whole.outputs["models/run.json"].read_text()
     part = trials.find(1)
     assert set(part.outputs) == {"data/raw", "data/processed/train"}
@@ -113,7 +115,7 @@ def test_an_output_that_the_cache_has_lost_makes_its_stage_unknown(trials, entry
     found = trials.find(1).outputs
     found["models/run.json"].unlink()
     assert list(trials.find(1).missing) == ["train"]
-    # One file of a folder is enough.
+    # One of several files, or one file of a folder, is enough.
     [listed] = {
         path
         for path in found["data/raw"].parents[1].rglob("*")
