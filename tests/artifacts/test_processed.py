@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from pipeline.artifacts.processed import (
     Dataset,
     read_dataset,
     read_split,
+    refuse_damaged_splits,
     scaled,
     write_dataset,
     write_split,
@@ -103,3 +106,17 @@ def test_scaled_pixels_are_float32_from_zero_to_one():
     assert levels.dtype == np.float32
     assert (levels[0], levels[255]) == (0, 1)
     np.testing.assert_allclose(levels, np.arange(256) / 255, rtol=1e-6)
+
+
+def test_a_split_whose_files_are_not_those_of_the_dataset_is_refused(workspace):
+    digests = {
+        split: write_split(workspace, split, iter([IMAGES]), (3, 6), LABELS) for split in ("train", "test")
+    }
+    dataset = dataclasses.replace(DATASET, sha256=digests)
+    refuse_damaged_splits(workspace, dataset, "train", "test")
+    labels = workspace.processed / "test" / "labels.npy"
+    labels.chmod(0o644)
+    labels.write_bytes(labels.read_bytes()[:-1] + b"x")
+    refuse_damaged_splits(workspace, dataset, "train")
+    with pytest.raises(PipelineError, match=r"labels\.npy is damaged"):
+        refuse_damaged_splits(workspace, dataset, "train", "test")
