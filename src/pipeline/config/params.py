@@ -139,14 +139,6 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, indentless=False)
 
 
-def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    text = repr(value)
-    mantissa, exponent_mark, exponent = text.partition("e")
-    if exponent_mark and "." not in mantissa:
-        text = f"{mantissa}.0e{exponent}"
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     """Quote text that readers of YAML 1.2, such as DVC's, would read as a number."""
     return dumper.represent_scalar(
@@ -164,7 +156,6 @@ def _reads_as_number(text: str) -> bool:
     return False
 
 
-_Dumper.add_representer(float, _represent_float)
 _Dumper.add_representer(str, _represent_text)
 
 
