@@ -3,8 +3,10 @@
 import ast
 
 import pytest
+from benchmarks import mutants as mutants_module
 from benchmarks import mutations
-from benchmarks.mutations import MODULES, mutants, render
+from benchmarks.mutants import mutants
+from benchmarks.mutations import MODULES, render
 
 SOURCE = '''\
 """Nothing to change in words."""
@@ -24,7 +26,7 @@ def f(x: int | None = None) -> bool | None:
 def toy(tmp_path, monkeypatch):
     (tmp_path / "src" / "pipeline").mkdir(parents=True)
     (tmp_path / "src" / "pipeline" / "toy.py").write_text(SOURCE)
-    monkeypatch.setattr(mutations, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(mutants_module, "REPOSITORY", tmp_path)
     return list(mutants("toy"))
 
 
