@@ -48,19 +48,22 @@ class Collected:
         return (first >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def collect(batches: Batches, source: LocalSource, data: "DataSection", *, fresh: bool = False) -> Collected:
+def collect(
+    batches: Batches, source: LocalSource, data: "DataSection", *, total: int | None, fresh: bool = False
+) -> Collected:
     """Read a whole source.
 
     Args:
         batches: Yields its images.
         source: Its settings.
         data: Has the reader, and the names of the classes.
+        total: How many images there are, for the progress, unless the source counts them; None if unknown.
         fresh: Whether the classes are not known yet.
 
     Raises:
         PipelineError: If a picture or a label can't be read, or the layout of the files is not supported.
     """
-    listing = Listing(total=source.images)
+    listing = Listing(total=total)
     rows = decode(batches(listing), data.reader, listing, skip=source.unreadable == "skip", what=source.path)
     skipped, description = rows.skipped, ""
     splits = [-1 if split is None else _SPLITS.index(split) for split in rows.splits]
@@ -127,7 +130,7 @@ def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
     Raises:
         PipelineError: As in `collect`, or if the images or classes of the source are not the pinned ones.
     """
-    collected = collect(batches, source, data)
+    collected = collect(batches, source, data, total=source.images)
     found = len(collected.labels)
     remedy = f"`{update_command(source.path, data.name)}` says what changed and pins it"
     if source.images is not None and found != source.images:

@@ -182,17 +182,17 @@ def _arrays_of(file: IO[bytes]) -> list[str]:
     return found
 
 
-def _from_npz(name: str, file: IO[bytes], members: list[str], reader: ReaderSection) -> Iterator[Item]:
+def _from_npz(name: str, file: IO[bytes], arrays: list[str], reader: ReaderSection) -> Iterator[Item]:
     """Yield the images in an NPZ file; arrays with fewer axes, such as labels, are skipped."""
     axes = len(reader.image_shape)
     found = False
-    for member in members:
+    for member in arrays:
         array = np.asarray(read_npz(file, name, {member: member}, MAX_BYTES)[member])
         if array.ndim >= axes:
             found = True
             yield from _from_array(f"{name}/{member}", array, reader)
     if not found:
-        raise PipelineError(f"{name} has no array of images, only {', '.join(members)}")
+        raise PipelineError(f"{name} has no array of images, only {', '.join(arrays)}")
 
 
 def _is_tar(file: IO[bytes]) -> bool:

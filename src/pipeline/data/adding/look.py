@@ -106,7 +106,7 @@ def look(
         data = DataSection.model_validate(values)
         if fresh or options.image_size:
             refuse_if_too_large(seen.sizes.total(), data.reader, workspace.home)
-        collected = collect(batches, source, data, fresh=fresh)
+        collected = collect(batches, source, data, total=seen.total, fresh=fresh)
         return _pinned(options, values, collected, seen.lines(), index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None

@@ -23,6 +23,8 @@ class Survey:
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
+    # The number of pictures, including those that can't be read.
+    total: int = 0
     # Whether the images are arrays, which are not resized.
     is_pixels: bool = False
 
@@ -75,6 +77,7 @@ def survey(batches: Iterable[Batch], listing: Listing, reader: ReaderSection) ->
     found = Survey()
     unread: list[tuple[str, str]] = []
     for batch in batches:
+        found.total += len(batch.names)
         if isinstance(batch.content, np.ndarray):
             shape = batch.content.shape
             found.is_pixels = True

@@ -49,10 +49,6 @@ load = loader(batches)
 
 
 def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
-    if listing.total is None:
-        listing.total = sum(
-            not (member.is_dir() or is_hidden(member.filename)) for _, member in members(file)
-        )
     for archive, member in members(file):
         name = _safe(member.filename)
         if is_hidden(name):
