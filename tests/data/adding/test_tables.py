@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from memory_peaks import peaks_of_adding
 from pictures import dog_breeds, save, write
 from PIL import Image
-from test_add import peaks_of_adding
 
 from photos import png
 from pipeline.errors import PipelineError

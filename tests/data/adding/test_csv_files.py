@@ -1,0 +1,110 @@
+"""CSV files as they are usually published give exactly the original arrays."""
+
+import csv
+import gzip
+
+import pytest
+from pictures import save
+from published import TEST, TRAIN, assert_original, csv_bytes, digits, kaggle_rows
+
+from pipeline.errors import PipelineError
+
+
+@pytest.mark.parametrize("form", ["plain", "gzip", "bom and crlf", "quoted"])
+def test_csv_as_on_kaggle(clone, tmp_path, form):
+    folder = tmp_path / "fashion"
+    folder.mkdir()
+    for name, part in (("fashion-mnist_train.csv", TRAIN), ("fashion-mnist_test.csv", TEST)):
+        rows = kaggle_rows(part, "pixel1")
+        content = {
+            "plain": lambda rows: csv_bytes(rows),
+            "gzip": lambda rows: gzip.compress(csv_bytes(rows)),
+            "bom and crlf": lambda rows: b"\xef\xbb\xbf" + csv_bytes(rows, "\r\n"),
+            "quoted": lambda rows: csv_bytes(rows, quoting=csv.QUOTE_ALL),
+        }[form](rows)
+        (folder / (f"{name}.gz" if form == "gzip" else name)).write_bytes(content)
+    assert_original(clone.added(folder))
+
+
+def test_kaggles_test_file_without_labels_is_skipped_and_named(clone, tmp_path):
+    (tmp_path / "recogniser").mkdir()
+    (tmp_path / "recogniser" / "train.csv").write_bytes(csv_bytes(kaggle_rows(TRAIN)))
+    (tmp_path / "recogniser" / "test.csv").write_bytes(csv_bytes([row[1:] for row in kaggle_rows(TEST)]))
+    lines = clone.add(tmp_path / "recogniser", name="mine")
+    assert "  test.csv has no label column" in lines
+    arrays = clone.fetch("mine")
+    assert len(arrays["train_labels"]) + len(arrays["test_labels"]) == 300
+    assert 40 < len(arrays["test_labels"]) < 80
+
+
+def test_csv_of_floats_and_with_a_column_for_the_split(clone, tmp_path):
+    images, labels = digits()
+    rows = [["usage", "digit", *(f"p{at}" for at in range(64))]]
+    for part, usage in ((TRAIN, "Training"), (TEST, "test")):
+        for image, label in zip(images[part], labels[part], strict=True):
+            rows.append([usage, label, *(f"{value / 255:.6f}" for value in image.ravel())])
+    (tmp_path / "floats.csv").write_bytes(csv_bytes(rows))
+    assert_original(clone.added(tmp_path / "floats.csv"))
+
+
+def test_csv_of_file_names(clone, tmp_path):
+    rows = [["filename", "class"]]
+    for number in range(20):
+        save(tmp_path / "listed" / "images" / f"{number}.png", number)
+        rows.append([f"images/{number}.png", "ab"[number % 2]])
+    (tmp_path / "listed" / "all.csv").write_bytes(csv_bytes(rows))
+    arrays = clone.added(tmp_path / "listed" / "all.csv")
+    assert clone.conf("mine")["classes"] == ["a", "b"]
+    assert len(arrays["train_labels"]) == 16
+    (tmp_path / "listed" / "all.csv").write_bytes(csv_bytes([*rows, ["../../secret.png", "a"]]))
+    with pytest.raises(PipelineError, match="is outside of the table's folder: refused"):
+        clone.add(tmp_path / "listed" / "all.csv", name="other")
+
+
+@pytest.mark.parametrize("label", [1, 0.5, True, "no"])
+def test_the_only_other_column_of_a_table_of_files_is_the_label(clone, tmp_path, label):
+    rows = [["id", "filename", "breed"]]
+    for number in range(20):
+        save(tmp_path / "listed" / f"{number}.png", number)
+        rows.append([number, f"{number}.png", label if number % 2 else "x"])
+    (tmp_path / "listed" / "all.csv").write_bytes(csv_bytes(rows))
+    clone.add(tmp_path / "listed" / "all.csv", name="mine")
+    assert clone.conf("mine")["classes"] == sorted([str(label), "x"])
+    with_more = [[*row, "y"] for row in rows]
+    (tmp_path / "listed" / "all.csv").write_bytes(csv_bytes(with_more))
+    with pytest.raises(PipelineError, match=r"no label column: .*breed.*--set label_column"):
+        clone.add(tmp_path / "listed" / "all.csv")
+    clone.add(tmp_path / "listed" / "all.csv", name="other", settings=("label_column=breed",))
+    assert clone.conf("other")["classes"] == sorted([str(label), "x"])
+    assert clone.conf("other")["sources"][0]["label_column"] == "breed"
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "id"])
+def test_the_row_numbers_of_a_csv_are_not_pixels(clone, tmp_path, name):
+    rows = kaggle_rows(slice(0, 360))
+    numbered = [[name, *rows[0], "split"]]
+    numbered += [[at, *row, "train" if at < 300 else "test"] for at, row in enumerate(rows[1:])]
+    (tmp_path / "numbered.csv").write_bytes(csv_bytes(numbered))
+    assert_original(clone.added(tmp_path / "numbered.csv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: [*rows[:3], rows[3][:-1], *rows[4:]], "has 64 fields in row 4, and 65 columns"),
+        (lambda rows: [*rows[:3], [1, "NaN", *rows[3][2:]], *rows[4:]], "not finite numbers"),
+        (lambda rows: [*rows[:3], [1, "x", *rows[3][2:]], *rows[4:]], "could not convert string 'x'"),
+        (lambda rows: [*rows[:3], [1, 256, *rows[3][2:]], *rows[4:]], "from 0 to 256; they must be whole"),
+        (lambda rows: [*rows[:3], ["", *rows[3][1:]], *rows[4:]], "has no label in row 4"),
+        (lambda rows: [row[:-1] for row in rows], "63 pixels per image, which is not a square"),
+        (lambda rows: rows[1:], "has no column names"),
+        (lambda rows: [row[1:] for row in rows], "has no label column"),
+        (lambda rows: [["label", *range(200_000)]], "has 200,001 columns"),
+        (lambda rows: rows[:1], "has no"),
+    ],
+)
+def test_a_csv_that_is_not_a_table_of_images_is_refused(clone, tmp_path, change, reason):
+    (tmp_path / "bad.csv").write_bytes(csv_bytes(change(kaggle_rows(TRAIN))))
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "bad.csv")
+    assert not (clone.workspace.root / "conf" / "data" / "bad.yaml").exists()

@@ -1,0 +1,123 @@
+"""pipeline add-data run again on data that may have changed."""
+
+import os
+import shutil
+
+import pytest
+from pictures import save
+
+from pipeline.errors import PipelineError
+
+
+def test_an_unchanged_folder_is_known_without_reading_it(clone, pets, monkeypatch):
+    clone.add(pets)
+    monkeypatch.setattr("pipeline.data.adding.add.look", None)
+    [line] = clone.add(pets)
+    assert line.endswith("has not changed since conf/data/pets.yaml was written: 30 images.")
+
+
+def test_a_file_with_another_time_and_the_same_content_is_no_change(clone, pets):
+    clone.add(pets)
+    before = clone.conf("pets")
+    os.utime(pets / "cat" / "1.png")
+    assert clone.add(pets)[-1] == "Everything is as pinned in conf/data/pets.yaml."
+    assert clone.conf("pets") == before
+
+
+def test_what_changed_is_said_and_update_pins_it(clone, pets):
+    clone.add(pets)
+    before = clone.conf("pets")
+    save(pets / "cat" / "new.png", 999)
+    save(pets / "emu" / "1.png", 1001)
+    (pets / "dog" / "3.png").unlink()
+    (pets / "dog" / "4.png").rename(pets / "owl" / "from dog.png")
+    save(pets / "owl" / "5.png", 2000)
+    with pytest.raises(PipelineError, match=r"Nothing was written\. .*--update` pins what is there"):
+        clone.add(pets)
+    assert clone.conf("pets") == before
+    lines = clone.add(pets, update=True)
+    at = lines.index("Since conf/data/pets.yaml was written:")
+    assert lines[at + 1 : at + 6] == [
+        "  cat: 1 image added",
+        "  emu: 1 image added",
+        "  dog: 1 image removed",
+        "  owl: 1 image changed",
+        "  1 image relabelled from dog to owl",
+    ]
+    after = clone.conf("pets")
+    assert after["classes"] == ["cat", "dog", "owl", "emu"]  # the old ones keep their numbers
+    assert after["sources"][0]["test_below"][:3] == before["sources"][0]["test_below"]
+    clone.fetch("pets")
+
+
+def test_an_update_keeps_the_comments_of_the_user_and_says_so_if_it_can_not(clone, pets):
+    clone.add(pets)
+    file = clone.workspace.root / "conf" / "data" / "pets.yaml"
+    text = file.read_text()
+    mine = text.replace("timeout: 20.0", "# slow here\ntimeout: 40.0  # mine").replace(
+        "  - kind", "  # theirs\n  - kind"
+    )
+    file.write_text(mine)
+    save(pets / "no" / "1.png", 999)
+    lines = clone.add(pets, update=True)
+    assert not any("rewritten" in line for line in lines)
+    after = file.read_text()
+    assert after.startswith("# 31 images in 4 classes ")
+    assert clone.conf("pets")["classes"] == ["cat", "dog", "owl", "no"]
+    for comment in (
+        "# slow here\ntimeout: 40.0  # mine",
+        "  # theirs\n  - kind",
+        "# in the order of the labels; pinned",
+    ):
+        assert comment in after
+    changed = set(after.splitlines()) ^ set(mine.splitlines())
+    assert {line.split()[0] for line in changed} <= {
+        *("#", "classes:", "images:", "test_below:"),
+        *("train_images:", "train_labels:", "test_images:", "test_labels:"),
+    }
+    clone.fetch("pets")
+
+    file.write_text(after + "timeout: 30.0\n")
+    save(pets / "no" / "2.png", 998)
+    assert any("your comments and formatting are lost" in line for line in clone.add(pets, update=True))
+    clone.fetch("pets")
+
+
+def test_a_folder_that_changed_is_refused_with_both_counts_and_the_remedy(clone, pets):
+    clone.add(pets)
+    save(pets / "cat" / "new.png", 999)
+    with pytest.raises(PipelineError) as refusal:
+        clone.fetch("pets")
+    assert "has 31 images now, but 30 are pinned" in str(refusal.value)
+    assert f"`pipeline add-data {pets} --name pets --update`" in str(refusal.value)
+    assert not clone.workspace.raw.exists()
+
+
+def test_in_a_clone_that_did_not_pin_them_the_counts_are_said(clone, pets):
+    clone.add(pets)
+    shutil.rmtree(clone.workspace.scratch)
+    save(pets / "cat" / "new.png", 999)
+    lines = clone.add(pets, update=True)
+    assert any("30 images were pinned, 31 images are there now" in line for line in lines)
+
+
+def test_a_reader_edited_by_hand_is_pinned_by_update(clone, pets):
+    clone.add(pets)
+    path = clone.workspace.root / "conf" / "data" / "pets.yaml"
+    path.write_text(path.read_text().replace("colour: rgb", "colour: grey"))
+    with pytest.raises(PipelineError, match="its train_images has the SHA-256"):
+        clone.fetch("pets")
+    clone.add(pets, update=True)
+    assert clone.fetch("pets")["train_images"].shape == (24, 9, 9)
+
+
+def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path):
+    with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml exists and describes other data"):
+        clone.add(pets, name="mnist")
+    clone.add(pets, name="mnist", force=True)
+    assert clone.conf("mnist")["classes"] == ["cat", "dog", "owl"]
+    (clone.workspace.root / "conf" / "data" / "odd.yaml").write_text("a: [")
+    with pytest.raises(PipelineError, match="does not describe a data set"):
+        clone.add(pets, name="odd")
+    with pytest.raises(PipelineError, match=r"no conf/data/other\.yaml to update"):
+        clone.add(pets, name="other", update=True)
