@@ -32,7 +32,7 @@ MODULES: dict[str, list[str]] = {
     "trials/run_cache": [],
     "tracking/record": ["tracking/test_record.py", "tracking/test_run.py"],
     "stages/compose": [],
-    "config/params": ["test_config.py"],
+    "config/params": [],
 }
 
 

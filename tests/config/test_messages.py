@@ -1,28 +1,12 @@
 """Messages say what is wrong with a configuration and how to put it right."""
 
-import shutil
-from pathlib import Path
-
 import pytest
+from composing import CONF, refused
 
 from pipeline.config.compose import compose, compose_sweep, unresolved
 from pipeline.config.overrides import first_values, parse
 from pipeline.errors import PipelineError
 from pipeline.sweeps.plan import grid
-
-CONF = Path(__file__).parents[2] / "conf"
-
-
-@pytest.fixture
-def conf(tmp_path):
-    """Return a copy of conf/ to break."""
-    return Path(shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local")))
-
-
-def refused(conf, *overrides):
-    with pytest.raises(PipelineError) as error:
-        compose(conf, overrides)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,15 @@
 """Any options of two groups can be combined."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import yaml
+from composing import CONF
 
 from pipeline.config.compose import compose, compose_each
 from pipeline.config.section import ModelSection
 from pipeline.errors import PipelineError
 
-CONF = Path(__file__).parents[2] / "conf"
 FILLED_IN = [
     "data.name=mine",
     "data.classes=[cat,dog]",
