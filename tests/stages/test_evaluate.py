@@ -1,7 +1,6 @@
-import csv
-import dataclasses
+"""The stage evaluate writes consistent reports."""
+
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -12,97 +11,37 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import log_loss
-
-from linear_model import linear_model
-from pipeline.artifacts.onnx_file import load
-from pipeline.artifacts.processed import read_dataset, read_split, write_dataset, write_split
-from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
-from pipeline.config.compose import compose
-from pipeline.config.params import dump, view
-from pipeline.errors import PipelineError
-from pipeline.plots import evaluation as plots
-from pipeline.stages import evaluate, preprocess
-from pipeline.stages.__main__ import run as run_stage
-
-CONF = Path(__file__).parents[2] / "conf"
-HISTORY = (
-    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,best\n"
-    "1,0.5,0.8,0.4,0.85,0.001,0\n2,0.3,0.9,0.3,0.91,0.001,1\n3,0.2,0.95,0.35,0.9,0.001,0\n"
+from stripes import (
+    HISTORY,
+    TEST_IMAGES,
+    composed,
+    record_test_split,
+    reports,
+    rows_of,
+    with_settings,
 )
-TEST_IMAGES = 2300  # Two batches and a rest.
+
+from pipeline.artifacts.onnx_file import load
+from pipeline.artifacts.processed import read_dataset, read_split, write_split
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.params import dump, view
+from pipeline.stages import evaluate
 
 
 @pytest.fixture(scope="module")
 def config():
-    classes = "data.classes=[zero,one,two]"
-    return compose(
-        CONF,
-        [
-            "data.name=stripes",
-            "data.sha256=null",
-            classes,
-            "evaluate.top_losses=3",
-            "data.reader.image_size=[4,5]",
-        ],
-    )
-
-
-@pytest.fixture(scope="module")
-def prepared(config, tmp_path_factory) -> Path:
-    """A workspace with data, a model and a history."""
-    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (300 + TEST_IMAGES, 4, 5), dtype=np.uint8)
-    labels = images.reshape(-1, 20)[:, :3].argmax(axis=1).astype(np.int32)
-    workspace.raw.mkdir(parents=True)
-    for name, array in zip(RAW_ARRAYS, (images[:300], labels[:300], images[300:], labels[300:]), strict=True):
-        np.save(workspace.raw / f"{name}.npy", array)
-    preprocess.run(config, workspace)
-    put_model(workspace)
-    workspace.history.write_text(HISTORY)
-    return workspace.root
-
-
-def record_test_split(workspace):
-    """Have dataset.json name the test split as it is now."""
-    dataset = read_dataset(workspace)
-    files = {name: sha256(workspace.processed / "test" / f"{name}.npy") for name in ("images", "labels")}
-    write_dataset(workspace, dataclasses.replace(dataset, sha256={**dataset.sha256, "test": files}))
-
-
-def put_model(workspace, *arguments, **changes):
-    """Have `workspace` as if the stage train had made such a model."""
-    write_model(workspace.onnx, *arguments, **changes)
-    put_run(workspace)
-
-
-def put_run(workspace):
-    result = {"onnx_sha256": sha256(workspace.onnx)}
-    workspace.run.write_text(json.dumps({"name": "stripes-1", "result": result}))
-
-
-def write_model(path, weight=4.0, classes=3, image_shape=(4, 5)):
-    """A model that takes the brightest of the first pixels for the class, which nearly is the truth."""
-    kernel = weight * np.eye(math.prod(image_shape), classes)
-    kernel[:, 1] *= 0.9
-    linear_model(path, kernel, image_shape=image_shape)
-
-
-def put_scores(workspace, scores):
-    """A model that gives these for each image."""
-    linear_model(workspace.onnx, np.zeros((20, 3)), scores, image_shape=(4, 5), softmax=False)
-    put_run(workspace)
+    return composed()
 
 
 @pytest.fixture
-def workspace(prepared: Path, tmp_path: Path) -> Workspace:
-    return Workspace(Path(shutil.copytree(prepared, tmp_path / "workspace")))
+def workspace(stripes: Path, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(stripes, tmp_path / "workspace")))
 
 
 @pytest.fixture(scope="module")
-def evaluated(config, prepared: Path) -> Workspace:
+def evaluated(config, stripes: Path) -> Workspace:
     """The same, evaluated; to be looked at only."""
-    workspace = Workspace(Path(shutil.copytree(prepared, prepared.with_name("evaluated"))))
+    workspace = Workspace(Path(shutil.copytree(stripes, stripes.with_name("evaluated"))))
     run(config, workspace)
     return workspace
 
@@ -137,11 +76,6 @@ def test_what_is_written_is_consistent(evaluated):
     assert rows_of(workspace.label_issues) == []
     assert {path.suffix for path in workspace.figures.iterdir()} == {".png"}
     assert metrics["weights_sha256"] == load(workspace.onnx).description.weights_sha256
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_card_says_what_is_known_and_leaves_out_what_is_not(evaluated):
@@ -233,20 +167,11 @@ def test_evaluating_again_writes_the_same_bytes_and_removes_what_is_stale(
     assert "NLL" in capsys.readouterr().out
 
 
-def reports(workspace):
-    root = workspace.metrics.parent
-    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 def test_an_image_gets_the_same_scores_in_whatever_company(evaluated):
     saved = np.load(evaluated.probabilities)
     images, _ = read_split(evaluated, "test")
     alone = load(evaluated.onnx).probabilities(images[2:3].reshape(1, 4, 5))
     assert alone[0] == pytest.approx(saved[2], rel=1e-5)
-
-
-def with_settings(config, **settings):
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
 
 
 def test_augmented_scores_are_the_mean_over_the_image_and_its_eight_shifted_copies(workspace):
@@ -291,53 +216,6 @@ def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
     assert (workspace.figures / "label_issues.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("model", "complaint"),
-    [
-        (lambda place: put_model(place, classes=4), r"in 4 classes.* in 3 classes"),
-        (lambda place: put_model(place, image_shape=(5, 5)), r"\(5, 5\).*shape \(4, 5\)"),
-        (lambda place: put_model(place, weight=np.nan), "2,300 of 2,300 .* not probabilities"),
-        (lambda place: put_scores(place, [0.5, 0.4, 0.6]), "not probabilities"),
-        (lambda place: put_scores(place, [0.33, 0.33, 0.33]), "not probabilities"),
-        (lambda place: put_scores(place, [1.2, -0.2, 0.0]), "not probabilities"),
-    ],
-    ids=["classes", "shape", "diverged", "sum-too-large", "sum-too-small", "negative"],
-)
-def test_a_model_that_does_not_fit_is_refused_and_nothing_is_written(config, workspace, model, complaint):
-    model(workspace)
-    with pytest.raises(PipelineError, match=complaint):
-        run(config, workspace)
-    assert not workspace.metrics.parent.exists()
-
-
-def test_another_model_than_the_runs_is_refused_with_the_remedy(config, workspace):
-    write_model(workspace.onnx, weight=5.0)
-    remedy = r"not the model of the run stripes-1.* `dvc repro --force --single-item train`"
-    with pytest.raises(PipelineError, match=remedy):
-        run(config, workspace)
-    assert not workspace.metrics.parent.exists()
-
-
-def test_a_test_set_without_images_is_refused(config, workspace):
-    for name in ("images", "labels"):
-        path = workspace.processed / "test" / f"{name}.npy"
-        np.save(path, np.load(path)[:0])
-    record_test_split(workspace)
-    with pytest.raises(PipelineError, match="no test images"):
-        run(config, workspace)
-    assert not workspace.metrics.parent.exists()
-
-
-def test_metrics_are_there_only_if_all_else_is(config, workspace, monkeypatch):
-    # A figure is one module of the folder: this one fails.
-    (workspace.root / "broken.py").write_text("def draw(evaluated):\n    raise OSError('no space left')\n")
-    monkeypatch.setattr(plots, "__path__", [*plots.__path__, str(workspace.root)])
-    with pytest.raises(OSError, match="no space left"):
-        run(config, workspace)
-    assert not workspace.metrics.exists()
-    assert not workspace.figures.exists()
-
-
 def test_it_needs_neither_tensorflow_nor_mlflow(config, workspace):
     workspace.params.write_text(dump(config))
     script = (
@@ -349,19 +227,3 @@ def test_it_needs_neither_tensorflow_nor_mlflow(config, workspace):
     )
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]"
-
-
-@pytest.mark.parametrize("missing", ["onnx", "history", "dataset", "run"])
-def test_what_is_missing_is_named(config, workspace, missing):
-    path = getattr(workspace, missing)
-    path.unlink()
-    with pytest.raises(PipelineError, match=path.name):
-        run(config, workspace)
-
-
-def test_where_no_report_can_be_written_an_earlier_stage_refuses_to_begin(config, workspace):
-    workspace.params.write_text(dump(config))
-    shutil.copy(CONF.parent / "dvc.yaml", workspace.dvc_yaml)
-    workspace.metrics.parent.touch()
-    with pytest.raises(PipelineError, match=r"reports has to be a folder, for metrics\.json"):
-        run_stage("preprocess", workspace)

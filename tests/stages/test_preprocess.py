@@ -1,4 +1,5 @@
-import functools
+"""The stage preprocess writes what the raw arrays and the configuration say, or refuses them."""
+
 import re
 import subprocess
 import sys
@@ -6,59 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from raw_arrays import CLASSES, config, save
 
 from pipeline.artifacts.processed import read_dataset, read_split, scaled
 from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, sha256
-from pipeline.config.compose import compose
-from pipeline.config.params import view
 from pipeline.config.schema import RawDigests
 from pipeline.config.section import ReaderSection
 from pipeline.errors import PipelineError
 from pipeline.stages import preprocess
 
-REPOSITORY = Path(__file__).parents[2]
-CLASSES = ("cat", "dog", "owl")
-
 
 @pytest.fixture
 def workspace(tmp_path):
     return Workspace(tmp_path)
-
-
-@functools.cache
-def declared() -> tuple[str, ...]:
-    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-    return tuple(stages["preprocess"]["params"])
-
-
-@functools.cache
-def composed():
-    return compose(REPOSITORY / "conf", ["data=digits"])
-
-
-def config(classes=CLASSES, image_size=(5, 4), colour="grey", validation_images=0, **settings):
-    reader = composed().data.reader.model_copy(update={"image_size": image_size, "colour": colour})
-    changed = {"name": "pets", "classes": classes, "reader": reader, "sha256": None}
-    changed["validation_images"] = validation_images
-    data = composed().data.model_copy(update=changed)
-    settings = {"validation_fraction": 0.25, "validation_split": "last", "seed": 0} | settings
-    changed = {"data": data, "preprocess": composed().preprocess.model_copy(update=settings)}
-    return view(composed().model_copy(update=changed), declared())
-
-
-def save(workspace: Workspace, images=None, labels=None, **arrays) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    raw = {
-        "train_images": rng.integers(0, 256, (40, 5, 4), dtype=np.uint8),
-        "train_labels": (np.arange(40) % 3).astype(np.int32),
-        "test_images": rng.integers(0, 256, (7, 5, 4), dtype=np.uint8),
-        "test_labels": (np.arange(7) % 3).astype(np.int32),
-    } | arrays
-    workspace.raw.mkdir(parents=True, exist_ok=True)
-    for name, array in raw.items():
-        np.save(workspace.raw / f"{name}.npy", array)
-    return raw
 
 
 def flip(path: Path) -> None:
@@ -71,97 +32,6 @@ def flip(path: Path) -> None:
 def outputs(workspace: Workspace) -> dict[str, str]:
     files = [path for path in workspace.processed.rglob("*") if path.is_file()]
     return {str(path.relative_to(workspace.processed)): sha256(path) for path in files}
-
-
-def test_the_last_training_images_become_the_validation_images(workspace):
-    raw = save(workspace)
-    preprocess.run(config(), workspace)
-    flat = raw["train_images"].reshape(40, 20)
-    for split, images, labels in [
-        ("train", flat[:30], raw["train_labels"][:30]),
-        ("validation", flat[30:], raw["train_labels"][30:]),
-        ("test", raw["test_images"].reshape(7, 20), raw["test_labels"]),
-    ]:
-        found = read_split(workspace, split)
-        np.testing.assert_array_equal(found[0], images)
-        np.testing.assert_array_equal(found[1], labels)
-        assert (found[0].dtype, found[1].dtype) == (np.uint8, np.int32)
-
-
-# floor(40 * (1 - fraction)), which is what Keras's validation_split keeps for training.
-@pytest.mark.parametrize(("fraction", "kept"), [(0.1, 36), (0.33, 26), (0.01, 39), (0.9, 3)])
-@pytest.mark.parametrize("split", ["last", "stratified"])
-def test_the_split_is_rounded_as_keras_rounds_it(workspace, fraction, kept, split):
-    save(workspace)
-    if (fraction, split) == (0.01, "stratified"):
-        with pytest.raises(PipelineError, match=r"preprocess\.validation_split=stratified"):
-            preprocess.run(config(validation_fraction=fraction, validation_split=split), workspace)
-        return
-    preprocess.run(config(validation_fraction=fraction, validation_split=split), workspace)
-    counts = read_dataset(workspace).counts
-    assert (counts["train"].total, counts["validation"].total) == (kept, 40 - kept)
-
-
-@pytest.mark.parametrize("split", ["last", "stratified"])
-def test_without_a_fraction_the_validation_split_is_empty(workspace, split):
-    save(workspace)
-    preprocess.run(config(validation_fraction=0.0, validation_split=split), workspace)
-    assert [array.shape for array in read_split(workspace, "validation")] == [(0, 20), (0,)]
-    assert read_dataset(workspace).counts["train"].total == 40
-
-
-def test_a_stratified_split_keeps_proportions_and_order_and_follows_its_seed(workspace):
-    labels = np.sort(np.arange(40) % 2 + (np.arange(40) % 4 == 3)).astype(np.int32)
-    # Each image tells its own place.
-    images = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(40, 5, 4)
-    save(workspace, train_images=images, train_labels=labels)
-
-    def chosen(seed: int) -> list[int]:
-        preprocess.run(config(validation_split="stratified", seed=seed), workspace)
-        train, validation = (read_split(workspace, split)[0][:, 0].tolist() for split in SPLITS[:2])
-        assert sorted(train + validation) == list(range(40))
-        assert (train, validation) == (sorted(train), sorted(validation))
-        return validation
-
-    assert chosen(0) == chosen(0) != chosen(1)
-    counts = read_dataset(workspace).counts
-    assert counts["train"].per_class == (15, 8, 7)
-    assert counts["validation"].per_class == (5, 2, 3) or counts["validation"].per_class == (5, 3, 2)
-
-
-def test_the_validation_images_that_the_data_set_has_are_kept(workspace):
-    raw = save(workspace)
-    preprocess.run(config(validation_split="given", validation_images=7), workspace)
-    np.testing.assert_array_equal(read_split(workspace, "validation")[1], raw["train_labels"][33:])
-    assert read_dataset(workspace).counts["train"].total == 33
-    with pytest.raises(PipelineError, match=r"has no validation images .* hash, stratified or last"):
-        preprocess.run(config(validation_split="given"), workspace)
-
-
-def test_split_by_hash_no_image_moves_when_others_come_and_copies_stay_together(workspace):
-    images = np.random.default_rng(0).integers(0, 256, (400, 5, 4), dtype=np.uint8)
-    images[300:] = images[100:200]
-
-    def validated(count: int) -> set[bytes]:
-        labels = (np.arange(count) % 3).astype(np.int32)
-        save(workspace, train_images=images[:count], train_labels=labels)
-        preprocess.run(config(validation_split="hash"), workspace)
-        train, validation = (
-            {image.tobytes() for image in read_split(workspace, split)[0]} for split in SPLITS[:2]
-        )
-        assert not train & validation
-        assert len(train | validation) == min(count, 300)
-        return validation
-
-    few, many = validated(150), validated(400)
-    assert few == many & {image.tobytes() for image in images[:150]}
-    assert 50 < len(many) < 100
-
-
-def test_split_by_hash_each_class_keeps_an_image_to_train_on(workspace):
-    save(workspace, train_labels=np.array([0] * 38 + [1, 2], np.int32))
-    preprocess.run(config(validation_split="hash", validation_fraction=0.97), workspace)
-    assert min(read_dataset(workspace).counts["train"].per_class) >= 1
 
 
 def test_duplicates_are_dropped_from_the_training_images_only(workspace, capsys):
@@ -179,18 +49,6 @@ def test_duplicates_are_dropped_from_the_training_images_only(workspace, capsys)
     assert (found["train"], found["train+validation"], found["train+test"], found["test"]) == (0, 0, 0, 1)
     preprocess.run(config(), workspace)
     assert read_dataset(workspace).counts["train"].total == 30
-
-
-def test_a_smaller_share_of_the_training_images_is_part_of_a_larger_in_each_class(workspace):
-    save(workspace)
-    shares = []
-    for fraction in (0.1, 0.4, 1.0):
-        preprocess.run(config(train_fraction=fraction), workspace)
-        counts = read_dataset(workspace).counts
-        assert counts["train"].per_class == (max(1, round(10 * fraction)),) * 3
-        assert (counts["validation"].total, counts["test"].total) == (10, 7)
-        shares.append({image.tobytes() for image in read_split(workspace, "train")[0]})
-    assert shares[0] < shares[1] < shares[2]
 
 
 def test_the_description_tells_what_the_arrays_are(workspace):
@@ -323,8 +181,10 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_preprocess as t
-t.preprocess.run(t.config(image_size=(28, 28)), t.Workspace(Path(sys.argv[2])))
+from raw_arrays import config
+from pipeline.artifacts.workspace import Workspace
+from pipeline.stages import preprocess
+preprocess.run(config(image_size=(28, 28)), Workspace(Path(sys.argv[2])))
 [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(int(peak.split()[1]) // 1024)
 """
