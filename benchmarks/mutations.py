@@ -23,7 +23,12 @@ from benchmarks.mutants import REPOSITORY, mutants
 PAGE = REPOSITORY / "docs" / "mutations.md"
 # Each module, with its test files if these are not just tests/FOLDER/test_MODULE.py.
 MODULES: dict[str, list[str]] = {
-    "training/loop": [],
+    "training/loop": [
+        "training/test_loop.py",
+        "training/test_loop_determinism.py",
+        "training/test_loop_end.py",
+        "training/test_fine_tuning.py",
+    ],
     "training/checkpoint": [],
     "training/batches": [],
     "artifacts/processed": [],
