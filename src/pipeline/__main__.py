@@ -119,11 +119,11 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
 def _summary(outcome: "Outcome", trial: Workspace) -> str:
     best, metrics = outcome.best, json.loads(trial.metrics.read_text(encoding="utf-8"))
-    validation = f"validation {best.val_accuracy:.2%}, " if best.val_accuracy is not None else ""
+    validation = f"validation {100 * best.val_accuracy:.2f} %, " if best.val_accuracy is not None else ""
     return (
-        f"{outcome.run}: training {best.train_accuracy:.2%}, {validation}test {metrics['test_accuracy']:.2%} "
-        f"({metrics['test_accuracy_low']:.2%} to {metrics['test_accuracy_high']:.2%}), "
-        f"weights {outcome.weights_sha256[:12]}"
+        f"Training accuracy {100 * best.train_accuracy:.2f} %, {validation}"
+        f"test {100 * metrics['test_accuracy']:.2f} % ({100 * metrics['test_accuracy_low']:.2f} to "
+        f"{100 * metrics['test_accuracy_high']:.2f}), weights {outcome.weights_sha256[:12]}"
     )
 
 

@@ -255,3 +255,18 @@ def test_what_git_can_not_tell_is_unknown_and_not_no(tmp_path, what):
         os.environ.pop("GIT_DIR", None)
     assert code_of(Workspace(tmp_path)) == Code("unknown", "unknown", "unknown", "")
     shutil.rmtree(tmp_path / ".git", ignore_errors=True)
+
+
+def test_a_clone_that_belongs_to_another_user_is_reported(tmp_path, monkeypatch, capfd):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    # Git has this variable for its own tests; the pipeline removes git's variables from the environment.
+    (tmp_path / "bin").mkdir()
+    other_owner = tmp_path / "bin" / "git"
+    other_owner.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    other_owner.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{other_owner.parent}:{os.environ['PATH']}")
+    assert code_of(Workspace(tmp_path)) == Code()
+    assert code_of(Workspace(tmp_path)) == Code()
+    error = capfd.readouterr().err
+    assert error.count("warning: ") == 1
+    assert f"git config --global --add safe.directory {tmp_path}" in error

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.console import warn
 
 PACKAGES = ("tensorflow", "keras", "onnxruntime", "numpy", "scikit-learn", "mlflow", "dvc", "hydra-core")
 _MAX_PATCH = 10_000_000  # characters; a longer patch is not a change of code
@@ -94,8 +95,19 @@ def git(root: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> str | Non
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+    # Git's sentence may be translated, but not the setting that it recommends.
+    if done.returncode not in codes and b"safe.directory" in done.stderr:
+        _warn_of_other_owner(root)
     # A patch may contain any bytes.
     return done.stdout.decode("utf-8", "surrogateescape") if done.returncode in codes else None
+
+
+@cache
+def _warn_of_other_owner(root: Path) -> None:
+    warn(
+        f"git does not read {root}, because the folder belongs to another user, so the commit is unknown. "
+        f"To allow it: git config --global --add safe.directory {root}"
+    )
 
 
 @cache
