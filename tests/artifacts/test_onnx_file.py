@@ -56,8 +56,8 @@ def test_neither_tensorflow_nor_mlflow_is_imported_for_it_and_nothing_is_left_or
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     script = (
-        "import sys, numpy; from pathlib import Path; from pipeline.serving.predictor import Predictor; "
-        f"Predictor.load(Path({str(path)!r})).probabilities(numpy.zeros((1, 2, 3), numpy.uint8)); "
+        "import sys, numpy; from pathlib import Path; from pipeline.artifacts.onnx_file import load; "
+        f"load(Path({str(path)!r}), fast=True).probabilities(numpy.zeros((1, 2, 3), numpy.uint8)); "
         "print([name for name in ('tensorflow', 'keras', 'mlflow', 'pandas') if name in sys.modules])"
     )
     environment = {**os.environ, "TMPDIR": str(temporary)}

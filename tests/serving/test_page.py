@@ -275,7 +275,7 @@ def test_a_page_that_needs_the_token_asks_for_it(browser, served):
 
 def test_the_card_fits_a_phone(browser, served, tmp_path):
     card = tmp_path / "model_card.md"
-    digest = served.predictor.description.weights_sha256
+    digest = served.classifier.description.weights_sha256
     card.write_text(f"# Digits\n\n| {'a | ' * 40}\n| {'--- | ' * 40}\n\nThe digest is `{digest}`.\n")
     size = {"width": 320, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     with running(Served.load(Resolved(served.source.path, "digits", card=card))) as client:

@@ -11,13 +11,13 @@ from in_thread import running
 from PIL import Image
 
 from photos import photo
+from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_split
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.environment import use_threads
 from pipeline.serving.inputs import items
 from pipeline.serving.predict import answers
-from pipeline.serving.predictor import Predictor
 from pipeline.serving.reference import resolve
 from pipeline.serving.served import Served
 from pipeline.stages import evaluate, fetch, preprocess, train
@@ -56,10 +56,10 @@ def told(trained, folder):
     for number, image in enumerate(images[:PHOTOS].reshape(-1, 28, 28)):
         Image.fromarray(image).save(folder / "images" / f"{number}.png")
         Image.fromarray(photo(image, draw)).save(folder / "photos" / f"{number}.png")
-    predictor = Predictor.load(trained.onnx)
-    reader = predictor.description.reader
+    classifier = load(trained.onnx, fast=True)
+    reader = classifier.description.reader
     found = [
-        list(answers(predictor, items([str(folder / name)], reader), 1)) for name in ("images", "photos")
+        list(answers(classifier, items([str(folder / name)], reader), 1)) for name in ("images", "photos")
     ]
     return labels[:PHOTOS], *found
 

@@ -26,7 +26,7 @@ def test_a_picture_as_the_body_is_told_with_its_label_all_probabilities_and_the_
     for number in range(20):
         answer = client.post("/predict", png(images[number]))
         assert answer.status == 200
-        expected = served.predictor.probabilities(images[number : number + 1])[0]
+        expected = served.classifier.probabilities(images[number : number + 1])[0]
         assert answer.json["label"] == str(labels[number])
         assert list(answer.json["probabilities"]) == list("0123456789")
         assert np.allclose(list(answer.json["probabilities"].values()), expected, atol=1e-6)

@@ -18,10 +18,10 @@ import pytest
 
 from linear_model import linear_model
 from photos import png
+from pipeline.artifacts.onnx_file import load
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import items
 from pipeline.serving.predict import answers, predict
-from pipeline.serving.predictor import Predictor
 
 SHAPE = (4, 6)
 LEFT, RIGHT = np.zeros((2, *SHAPE), np.uint8)
@@ -37,15 +37,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predictor(model):
-    return Predictor.load(model)
+def classifier(model):
+    return load(model, fast=True)
 
 
-def labels(predictor, *paths):
+def labels(classifier, *paths):
     return [
         answer.error or answer.best[0][0]
         for answer in answers(
-            predictor, items([str(path) for path in paths], predictor.description.reader), 1
+            classifier, items([str(path) for path in paths], classifier.description.reader), 1
         )
     ]
 
@@ -132,34 +132,34 @@ def npz(**arrays):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_file_is_its_content_says(predictor, tmp_path, kind):
+def test_what_a_file_is_its_content_says(classifier, tmp_path, kind):
     KINDS[kind](tmp_path / "input")
-    assert labels(predictor, tmp_path / "input") == ["left", "right"]
+    assert labels(classifier, tmp_path / "input") == ["left", "right"]
 
 
-def test_a_list_of_labels_beside_the_pictures_is_one_error_not_one_for_each_row(predictor, tmp_path):
+def test_a_list_of_labels_beside_the_pictures_is_one_error_not_one_for_each_row(classifier, tmp_path):
     put_folder(tmp_path / "input")
     (tmp_path / "input" / "labels.csv").write_text("file,label\n" + "9.png,left\n10.png,right\n" * 50)
-    *read, refused = labels(predictor, tmp_path / "input")
+    *read, refused = labels(classifier, tmp_path / "input")
     assert read == ["left", "right"]
     assert refused.endswith("has 2 columns; an image has 24 pixels")
 
 
-def test_what_the_shell_hands_over_as_a_pipe_is_read(predictor, tmp_path):
+def test_what_the_shell_hands_over_as_a_pipe_is_read(classifier, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(png(RIGHT),))
     writer.start()
-    assert labels(predictor, tmp_path / "pipe") == ["right"]
+    assert labels(classifier, tmp_path / "pipe") == ["right"]
     writer.join()
 
 
-def test_a_pipe_in_a_folder_is_not_waited_for(predictor, tmp_path):
+def test_a_pipe_in_a_folder_is_not_waited_for(classifier, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    [refused] = labels(predictor, tmp_path)
+    [refused] = labels(classifier, tmp_path)
     assert refused
 
 
-def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(predictor, tmp_path):
+def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(classifier, tmp_path):
     with tarfile.open(tmp_path / "cut.tar", "w") as archive:
         for name in ("1.png", "2.png"):
             member = tarfile.TarInfo(name)
@@ -168,37 +168,37 @@ def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(predictor, t
     with tarfile.open(tmp_path / "cut.tar") as archive:
         lost = archive.getmembers()[1].offset
     (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:lost])
-    read, refused = labels(predictor, tmp_path / "cut.tar")
+    read, refused = labels(classifier, tmp_path / "cut.tar")
     assert (read, "is not a complete archive" in refused) == ("left", True)
 
 
-def test_items_keep_the_order_in_which_they_were_named(predictor, tmp_path):
+def test_items_keep_the_order_in_which_they_were_named(classifier, tmp_path):
     for number, image in enumerate((LEFT, RIGHT, RIGHT, LEFT)):
         (tmp_path / str(number)).write_bytes(png(image))
     paths = [tmp_path / str(number) for number in (3, 1, 0, 2)]
-    assert labels(predictor, *paths) == ["left", "right", "left", "right"]
+    assert labels(classifier, *paths) == ["left", "right", "left", "right"]
 
 
-def test_many_are_read_by_several_processes_in_the_same_order(predictor, tmp_path):
+def test_many_are_read_by_several_processes_in_the_same_order(classifier, tmp_path):
     turns = np.random.default_rng(0).integers(0, 2, 700)
     for number, turn in enumerate(turns):
         (tmp_path / f"{number}.png").write_bytes(b"nothing" if number == 600 else png((LEFT, RIGHT)[turn]))
     expected = np.array(["left", "right"], object)[turns]
-    found = labels(predictor, tmp_path)
+    found = labels(classifier, tmp_path)
     assert "not a PNG" in found[600]
     expected[600] = found[600]
     assert found == expected.tolist()
 
 
-def test_so_are_they_where_one_of_many_has_an_error_before_it_is_read(predictor, tmp_path):
+def test_so_are_they_where_one_of_many_has_an_error_before_it_is_read(classifier, tmp_path):
     with (tmp_path / "input").open("w", newline="") as file:
         csv.writer(file).writerows([300 if number == 600 else 200, *[0] * 23] for number in range(700))
-    found = labels(predictor, tmp_path / "input")
+    found = labels(classifier, tmp_path / "input")
     assert found.pop(600) == "has a pixel that is not from 0 to 255"
     assert found == ["left"] * 699
 
 
-def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, capsys):
+def test_what_can_not_be_read_is_an_error_in_its_place(classifier, tmp_path, capsys):
     bad = {
         "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "empty.png": b"",
@@ -216,7 +216,7 @@ def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, caps
         (tmp_path / name).write_bytes(content)
     (tmp_path / "good.png").write_bytes(png(LEFT))
     paths = [str(tmp_path / name) for name in [*bad, "good.png"]]
-    assert predict(predictor, paths, 2, "jsonl") is False
+    assert predict(classifier, paths, 2, "jsonl") is False
     *refused, good = map(json.loads, capsys.readouterr().out.splitlines())
     # A table or an array has several items.
     files = [re.match(r"[a-z]+\.[a-z]+", line["file"].removeprefix(f"{tmp_path}/"))[0] for line in refused]
@@ -225,43 +225,43 @@ def test_what_can_not_be_read_is_an_error_in_its_place(predictor, tmp_path, caps
     assert good["label"] == "left"
 
 
-def test_a_path_that_is_not_there_is_refused_before_anything_is_read(predictor, tmp_path, capsys):
+def test_a_path_that_is_not_there_is_refused_before_anything_is_read(classifier, tmp_path, capsys):
     (tmp_path / "good.png").write_bytes(png(LEFT))
     with pytest.raises(PipelineError, match=r"no file or folder .*missing\.png"):
-        predict(predictor, [str(tmp_path / "good.png"), str(tmp_path / "missing.png")], 1, "jsonl")
+        predict(classifier, [str(tmp_path / "good.png"), str(tmp_path / "missing.png")], 1, "jsonl")
     assert capsys.readouterr().out == ""
 
 
-def test_json_lines_have_the_runners_up_with_all_their_digits(predictor, tmp_path, capsys):
+def test_json_lines_have_the_runners_up_with_all_their_digits(classifier, tmp_path, capsys):
     (tmp_path / "left.png").write_bytes(png(LEFT))
-    assert predict(predictor, [str(tmp_path / "left.png")], 9, "jsonl")
+    assert predict(classifier, [str(tmp_path / "left.png")], 9, "jsonl")
     line = json.loads(capsys.readouterr().out)
-    probabilities = predictor.probabilities(LEFT[None])[0]
+    probabilities = classifier.probabilities(LEFT[None])[0]
     assert {part["label"]: part["probability"] for part in line["top"]} == pytest.approx(
         dict(zip(("left", "right", "neither"), probabilities.tolist(), strict=True)), rel=1e-6
     )
     assert (line["label"], line["probability"]) == ("left", line["top"][0]["probability"])
 
 
-def test_the_table_and_csv_say_the_same(predictor, tmp_path, capsys):
+def test_the_table_and_csv_say_the_same(classifier, tmp_path, capsys):
     (tmp_path / "right.png").write_bytes(png(RIGHT))
     (tmp_path / "bad.png").write_bytes(b"no picture")
     paths = [str(tmp_path / "right.png"), str(tmp_path / "bad.png")]
-    predict(predictor, paths, 2, "csv")
+    predict(classifier, paths, 2, "csv")
     right, bad = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (right["label"], right["label_2"], bad["label"]) == ("right", "left", "")
     assert "not a PNG" in bad["error"]
-    predict(predictor, paths, 2, "table")
+    predict(classifier, paths, 2, "table")
     head, right, bad = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "label", "probability", "others"]
     assert right.endswith("right.png  right         >99.9%  left <0.1%")
     assert "not read: is not a PNG" in bad
 
 
-def test_the_table_is_as_narrow_as_the_terminal(predictor, tmp_path, capsys, monkeypatch):
+def test_the_table_is_as_narrow_as_the_terminal(classifier, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     (tmp_path / "right.png").write_bytes(png(RIGHT))
-    predict(predictor, [str(tmp_path / "right.png")], 2, "table")
+    predict(classifier, [str(tmp_path / "right.png")], 2, "table")
     head, right = capsys.readouterr().out.splitlines()
     assert right.startswith("…")
     assert len(right) <= 60

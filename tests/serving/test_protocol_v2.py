@@ -40,7 +40,7 @@ def test_a_public_client_gets_the_probabilities_of_the_model(triton, digits, ser
     answer = triton.infer("digits", [tensor], request_id="seven", outputs=outputs)
     assert answer.get_response()["id"] == "seven"
     assert answer.get_response()["model_version"] == "3"
-    expected = served.predictor.probabilities(images[:5])
+    expected = served.classifier.probabilities(images[:5])
     assert np.allclose(answer.as_numpy("probabilities"), expected, atol=1e-6)
     found = [name.decode() if isinstance(name, bytes) else name for name in answer.as_numpy("label")]
     assert found == [str(label) for label in labels[:5]]

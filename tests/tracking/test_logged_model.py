@@ -15,7 +15,6 @@ from mlflow.pyfunc import scoring_server
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
-from pipeline.serving.predictor import Predictor
 from pipeline.serving.reference import resolve
 
 
@@ -176,5 +175,5 @@ def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_pa
     )
     found = resolved("foreign/1", workspace)
     with pytest.raises(PipelineError):
-        Predictor.load(found.path)
+        load(found.path)
     assert not proof.exists()

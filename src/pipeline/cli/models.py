@@ -24,12 +24,12 @@ def predict(
     ] = None,
 ) -> None:
     """Predict what pictures show."""
+    from pipeline.artifacts.onnx_file import load
     from pipeline.serving.predict import predict
-    from pipeline.serving.predictor import Predictor
     from pipeline.serving.reference import resolve
 
-    predictor = Predictor.load(resolve(model, repository()).path)
-    if not predict(predictor, paths, top, form):
+    classifier = load(resolve(model, repository()).path, fast=True)
+    if not predict(classifier, paths, top, form):
         raise typer.Exit(1)
 
 

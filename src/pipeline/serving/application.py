@@ -57,7 +57,7 @@ def create_application(service: Service, access: Access, background: Background 
         if path is None:
             raise HTTPException(404, "This model has no card: the stage evaluate writes it.")
         text = await asyncio.to_thread(card.page, path, served.source.name)
-        if served.predictor.description.weights_sha256 not in text:
+        if served.classifier.description.weights_sha256 not in text:
             raise HTTPException(404, "The card now describes another model: restart the server.")
         return HTMLResponse(text, headers={"Content-Security-Policy": card.POLICY})
 

@@ -13,12 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts.onnx_file import Classifier
 from pipeline.config.section import ReaderSection
 from pipeline.console import on_stderr, reader_left
 from pipeline.data.pool import in_order
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import Item, in_chunks, items
-from pipeline.serving.predictor import Predictor
+from pipeline.serving.served import unlike
 
 Format = Literal["table", "jsonl", "csv"]
 _CHUNK = 128
@@ -39,35 +40,34 @@ class Answer:
     error: str = ""
 
 
-def answers(predictor: Predictor, found: Iterable[Item], top: int) -> Iterator[Answer]:
+def answers(classifier: Classifier, found: Iterable[Item], top: int) -> Iterator[Answer]:
     """Yield an answer for each item, in order and in bounded memory.
 
     Args:
-        predictor: The model to use.
+        classifier: The model to use.
         found: The items.
         top: The number of labels in each answer.
     """
-    read = functools.partial(_images, reader=predictor.description.reader)
+    read = functools.partial(_images, reader=classifier.description.reader)
     chunks = ((chunk, chunk, len(chunk)) for chunk in in_chunks(found, _CHUNK))
     for chunk, (images, errors) in in_order(read, chunks, _FEW):
-        made = iter(_answers_for(predictor, images, top)) if len(images) else iter(())
+        made = iter(_answers_for(classifier, images, top)) if len(images) else iter(())
         for item, error in zip(chunk, errors, strict=True):
             yield Answer(item.name, error=error) if error else Answer(item.name, *next(made))
 
 
 def _answers_for(
-    predictor: Predictor, images: NDArray[np.uint8], top: int
+    classifier: Classifier, images: NDArray[np.uint8], top: int
 ) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
-    probabilities = predictor.probabilities(images)
-    found = predictor.unlike(images, probabilities)
-    unlike: Sequence[bool | None] = [None] * len(images) if found is None else found.tolist()
-    classes = predictor.description.classes
+    probabilities = classifier.probabilities(images)
+    strange = unlike(classifier, images, probabilities)
+    classes = classifier.description.classes
     orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     values = np.take_along_axis(probabilities, orders, axis=1)
-    for labels, row, strange in zip(orders.tolist(), values.tolist(), unlike, strict=True):
+    for labels, row, is_strange in zip(orders.tolist(), values.tolist(), strange, strict=True):
         yield (
             tuple((classes[label], float(f"{value:.7g}")) for label, value in zip(labels, row, strict=True)),
-            strange,
+            is_strange,
         )
 
 
@@ -84,11 +84,11 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
     return np.array(images, np.uint8), errors
 
 
-def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format | None) -> bool:
+def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format | None) -> bool:
     """Print an answer for each item of `paths` as soon as it is known, until the reader closes the pipe.
 
     Args:
-        predictor: The model to use.
+        classifier: The model to use.
         paths: Files and folders; "-" is the standard input.
         top: The number of labels in each answer.
         form: The output format; None chooses a table at a terminal and JSON lines in a pipe.
@@ -100,16 +100,16 @@ def predict(predictor: Predictor, paths: Sequence[str], top: int, form: Format |
         PipelineError: If a path does not exist.
     """
     form = form or ("table" if sys.stdout.isatty() else "jsonl")
-    classes = predictor.description.classes
+    classes = classifier.description.classes
     top = min(top, len(classes))
-    found = items(paths, predictor.description.reader)
+    found = items(paths, classifier.description.reader)
     write = _JsonLines() if form == "jsonl" else _Csv(top) if form == "csv" else _Table(top, classes)
     whole = True
     progress: AbstractContextManager[Any] = nullcontext()
     if sys.stderr.isatty() and not sys.stdout.isatty():
         progress = on_stderr("Predicting")
     with progress as bar:
-        for answer in answers(predictor, found, top):
+        for answer in answers(classifier, found, top):
             write(answer)
             whole = whole and not answer.error
             if bar:

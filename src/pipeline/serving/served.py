@@ -1,6 +1,7 @@
 """The model in use, and its answers for pictures."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.artifacts.onnx_file import Classifier, load
 from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
 from pipeline.errors import PipelineError
-from pipeline.serving.predictor import Predictor
+from pipeline.evaluation.unlike import scores
 from pipeline.serving.reference import Resolved
 
 _SMALL = 2**18  # pixels of a picture that is quick to read
@@ -32,9 +34,9 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A loaded model file, and what is known about the model."""
+    """A loaded model file, which several threads may use at once, and what is known about the model."""
 
-    predictor: Predictor
+    classifier: Classifier
     source: Resolved
 
     @classmethod
@@ -44,7 +46,7 @@ class Served:
         Raises:
             PipelineError: If the file can't be used.
         """
-        served = cls(Predictor.load(source.path), source)
+        served = cls(load(source.path, fast=True), source)
         height, width = served.image_shape[:2]
         buffer = io.BytesIO()
         Image.fromarray(np.diag(np.full(max(height, width), 255, np.uint8))).save(buffer, "PNG")
@@ -56,22 +58,22 @@ class Served:
     @property
     def classes(self) -> tuple[str, ...]:
         """The labels, in the order of the probabilities."""
-        return self.predictor.description.classes
+        return self.classifier.description.classes
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(height, width) or (height, width, channels)."""
-        return self.predictor.description.image_shape
+        return self.classifier.description.image_shape
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The name, version and run of the model, which are part of each answer."""
-        run = self.predictor.description.run
+        run = self.classifier.description.run
         return {"name": self.source.name, "version": self.source.version, "run": run.name}
 
     @cached_property
     def _reader_of_small(self) -> ReaderSection:
-        reader = self.predictor.description.reader
+        reader = self.classifier.description.reader
         return reader.model_copy(update={"max_pixels": min(reader.max_pixels, _SMALL)})
 
     def read(self, picture: bytes | NDArray[np.uint8], small: bool = False) -> NDArray[np.uint8]:
@@ -86,12 +88,12 @@ class Served:
         """
         if not isinstance(picture, bytes):
             return picture
-        return read_picture(picture, self._reader_of_small if small else self.predictor.description.reader)
+        return read_picture(picture, self._reader_of_small if small else self.classifier.description.reader)
 
     def classify(self, images: NDArray[np.uint8]) -> list[Answer]:
         """Return the answers for images, uint8 (n, *image_shape)."""
-        probabilities = self.predictor.probabilities(images)
-        unlike = self.predictor.unlike(images, probabilities)
+        probabilities = self.classifier.probabilities(images)
+        strange = unlike(self.classifier, images, probabilities)
         best = probabilities.argmax(axis=1)
         return [
             Answer(
@@ -99,14 +101,14 @@ class Served:
                 self.classes[label],
                 float(probabilities[number, label]),
                 probabilities[number],
-                None if unlike is None else bool(unlike[number]),
+                strange[number],
             )
             for number, label in enumerate(best)
         ]
 
     def about(self) -> dict[str, Any]:
         """Return a description of the model for clients and for the page."""
-        description = self.predictor.description
+        description = self.classifier.description
         reader = description.reader
         height, width = reader.image_size
         return self.identity | {
@@ -119,3 +121,20 @@ class Served:
             "test_accuracy": self.source.test_accuracy,
             "card": self.source.card is not None,
         }
+
+
+def unlike(
+    classifier: Classifier, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> Sequence[bool | None]:
+    """Tell for each image whether it is unlike the training images; None if the model has no measure of it.
+
+    Args:
+        classifier: The model.
+        images: uint8 (n, *image_shape).
+        probabilities: The model's probabilities for `images`, float32 (n, classes).
+    """
+    measure = classifier.description.unlike
+    if measure is None:
+        return [None] * len(images)
+    strange: list[bool | None] = (scores(measure, images, probabilities) > measure.threshold).tolist()
+    return strange

@@ -238,7 +238,7 @@ def _allow_many_connections() -> None:
 
 
 def _describe(served: Served) -> str:
-    name, run = served.source.name, served.predictor.description.run.name
+    name, run = served.source.name, served.classifier.description.run.name
     version = f" version {served.source.version}" if served.source.version else ""
     return f"{name}{version}" + (f" (run {run})" if run != name else "")
 

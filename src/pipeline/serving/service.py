@@ -69,7 +69,7 @@ class Service:
         try:
             label = served.classes.index(answer.label)
             found = await asyncio.get_running_loop().run_in_executor(
-                self._explainer, occlusion, answer.image, label, served.predictor.probabilities
+                self._explainer, occlusion, answer.image, label, served.classifier.probabilities
             )
         finally:
             self._explaining -= 1
