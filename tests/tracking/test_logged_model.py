@@ -89,10 +89,6 @@ def test_the_server_of_mlflow_refuses_what_is_no_image(function, wrong):
 # --- found by what people call it --------------------------------------------------------------
 
 
-def resolved(ref, workspace, **options):
-    return resolve(ref, workspace, config().tracking, **options)
-
-
 def test_a_run_is_found_by_its_names_its_ids_and_their_beginnings(workspace):
     run = one_run(workspace)
     for name in (
@@ -101,11 +97,11 @@ def test_a_run_is_found_by_its_names_its_ids_and_their_beginnings(workspace):
         run.info.run_name[:-2],
         run.data.tags["pipeline.id"][:8],
     ):
-        found = resolved(name, workspace)
+        found = resolve(name, workspace)
         assert found.path.read_bytes() == workspace.onnx.read_bytes()
         assert (found.name, found.version) == (run.info.run_name, None)
         assert found.test_accuracy == (0.75, 0.5, 0.5)
-    keras = resolved(run.info.run_id, workspace, part="model.keras").path
+    keras = resolve(run.info.run_id, workspace, part="model.keras").path
     assert keras.read_bytes() == workspace.model.read_bytes()
 
 
@@ -117,7 +113,7 @@ def test_a_version_is_found_by_its_number_and_by_an_alias(workspace):
     registry.create_model_version("shop", source, run.info.run_id, model_id=output.model_id)
     registry.set_registered_model_alias("shop", "champion", "1")
     for ref in ("shop/1", "shop@champion"):
-        found = resolved(ref, workspace)
+        found = resolve(ref, workspace)
         assert found.path.read_bytes() == workspace.onnx.read_bytes()
         assert (found.name, found.version, found.test_accuracy) == ("shop", "1", (0.75, 0.5, 0.5))
     for ref, wrong in (
@@ -126,35 +122,35 @@ def test_a_version_is_found_by_its_number_and_by_an_alias(workspace):
         ("shops@champion", "shops@champion"),
     ):
         with pytest.raises(PipelineError, match=f"no registered model {wrong}"):
-            resolved(ref, workspace)
+            resolve(ref, workspace)
 
 
 def test_the_card_of_its_evaluation_comes_along_with_its_pictures(workspace, monkeypatch):
     run = one_run(workspace)
-    card = resolved(run.info.run_id, workspace, with_card=True).card
+    card = resolve(run.info.run_id, workspace, with_card=True).card
     assert card.read_bytes() == workspace.model_card.read_bytes()
     pictures = {path.name for path in workspace.figures.iterdir()}
     assert {path.name for path in (card.parent / "figures").iterdir()} == pictures
     # A server asks every two seconds: what is here already is not fetched again.
     monkeypatch.setattr(mlflow.MlflowClient, "download_artifacts", None)
-    assert resolved(run.info.run_id, workspace, with_card=True).card == card
+    assert resolve(run.info.run_id, workspace, with_card=True).card == card
 
 
 def test_a_run_that_was_not_evaluated_has_no_card(model, memory):
     workspace = lay_out(Workspace(memory / "trained"), model)
     train(config(), workspace)
-    assert resolved(one_run(workspace).info.run_id, workspace, with_card=True).card is None
+    assert resolve(one_run(workspace).info.run_id, workspace, with_card=True).card is None
 
 
 def test_without_a_name_it_is_the_model_of_the_workspace(workspace):
-    found = resolved(None, workspace)
+    found = resolve(None, workspace)
     assert (found.path, found.test_accuracy) == (workspace.onnx, (0.75, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("ref", ["missing.onnx", "models/missing.onnx", "no-such-run"])
 def test_what_stands_for_no_model_is_refused(workspace, ref):
     with pytest.raises(PipelineError, match=ref):
-        resolved(ref, workspace)
+        resolve(ref, workspace)
 
 
 def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_path):
@@ -173,7 +169,7 @@ def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_pa
     registry.create_model_version(
         "foreign", f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id
     )
-    found = resolved("foreign/1", workspace)
+    found = resolve("foreign/1", workspace)
     with pytest.raises(PipelineError):
         load(found.path)
     assert not proof.exists()

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -49,7 +50,11 @@ def create_application(service: Service, access: Access, background: Background 
                 task.cancel()
             service.stop()
 
-    page = _Page(files("pipeline.serving").joinpath("page.html").read_text(encoding="utf-8"))
+    html = files("pipeline.serving").joinpath("page.html").read_text(encoding="utf-8")
+    page_headers = _headers_of(html)
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html, headers=page_headers)
 
     async def show_card(request: Request) -> Response:
         served = service.served
@@ -72,38 +77,28 @@ def create_application(service: Service, access: Access, background: Background 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def predict(request: Request) -> Response:
-        return await _predict(request, service)
-
-    async def explain(request: Request) -> Response:
-        return await _explain(request, service)
-
+    middleware = [Middleware(Guard, access=access, metrics=service.metrics)]
+    if access.origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=access.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization"],
+            )
+        )
     application = Starlette(
         routes=[
-            Route("/", page.respond),
+            Route("/", page),
             Route("/health", health),
-            Route("/predict", predict, methods=["POST"]),
-            Route("/explain", explain, methods=["POST"]),
+            Route("/predict", partial(_predict, service), methods=["POST"]),
+            Route("/explain", partial(_explain, service), methods=["POST"]),
             Route("/model", about),
             Route("/card", show_card),
             Route("/metrics", metrics),
             *protocol_v2.routes(service),
         ],
-        middleware=[
-            Middleware(Guard, access=access, metrics=service.metrics),
-            *(
-                [
-                    Middleware(
-                        CORSMiddleware,
-                        allow_origins=access.origins,
-                        allow_methods=["GET", "POST"],
-                        allow_headers=["Authorization"],
-                    )
-                ]
-                if access.origins
-                else []
-            ),
-        ],
+        middleware=middleware,
         exception_handlers={HTTPException: _http_error, OverloadedError: _overloaded},
         lifespan=lifespan,
     )
@@ -111,40 +106,34 @@ def create_application(service: Service, access: Access, background: Background 
     return application
 
 
-class _Page:
-    """The HTML page, which may run only its own script and connect only to its own server."""
+def _headers_of(html: str) -> dict[str, str]:
+    """Return headers that let a page run only its own script, and connect only to its own server."""
 
-    def __init__(self, html: str) -> None:
-        def hashes(tag: str) -> str:
-            contents = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-            digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in contents)
-            return " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    def hashes(tag: str) -> str:
+        contents = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in contents)
+        return " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
 
-        policy = (
+    return {
+        "Content-Security-Policy": (
             f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
             "img-src data: blob:; media-src blob:; connect-src 'self'; "
             "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-        )
-        self._html = html
-        self._headers = {
-            "Content-Security-Policy": policy,
-            "Permissions-Policy": "camera=(self)",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Opener-Policy": "same-origin",
-        }
-
-    async def respond(self, request: Request) -> Response:
-        return HTMLResponse(self._html, headers=self._headers)
+        ),
+        "Permissions-Policy": "camera=(self)",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
 
 
-async def _predict(request: Request, service: Service) -> Response:
+async def _predict(service: Service, request: Request) -> Response:
     """Answer for one picture, sent as the body, or for several, sent as the files of a form."""
     served, seen = service.served, "seen" in request.query_params
     if not _is_form(request):
         [answer] = await service.answer(served, [await request.body()])
         if isinstance(answer, PictureError):
             return JSONResponse({"error": str(answer)}, 400)
-        return JSONResponse(as_json(answer, served, seen) | {"model": served.identity})
+        return JSONResponse(_as_json(answer, served, seen) | {"model": served.identity})
     async with request.form(max_files=MAX_ITEMS, max_fields=MAX_ITEMS) as form:
         uploads = [upload for _, upload in form.multi_items() if isinstance(upload, UploadFile)]
         pictures = [await upload.read() for upload in uploads]
@@ -153,14 +142,14 @@ async def _predict(request: Request, service: Service) -> Response:
     answers = await service.answer(served, pictures)
     items = [
         {"file": upload.filename}
-        | ({"error": str(answer)} if isinstance(answer, PictureError) else as_json(answer, served, seen))
+        | ({"error": str(answer)} if isinstance(answer, PictureError) else _as_json(answer, served, seen))
         for upload, answer in zip(uploads, answers, strict=True)
     ]
     status = 200 if any(isinstance(answer, Answer) for answer in answers) else 400
     return JSONResponse({"items": items, "model": served.identity}, status)
 
 
-async def _explain(request: Request, service: Service) -> Response:
+async def _explain(service: Service, request: Request) -> Response:
     """Answer for one picture, with the image as the model sees it and its occlusion map."""
     served = service.served
     if _is_form(request):
@@ -169,16 +158,14 @@ async def _explain(request: Request, service: Service) -> Response:
     if isinstance(answer, PictureError):
         return JSONResponse({"error": str(answer)}, 400)
     found = await service.explain(served, answer)
-    if found is None:
-        raise OverloadedError("Too many maps are being computed: try again in a second.")
-    return JSONResponse(as_json(answer, served, True) | {"occlusion": found, "model": served.identity})
+    return JSONResponse(_as_json(answer, served, True) | {"occlusion": found, "model": served.identity})
 
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-def as_json(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
+def _as_json(answer: Answer, served: Served, seen: bool) -> dict[str, Any]:
     """Return an answer as JSON; if `seen`, it includes the image as the model saw it."""
     found: dict[str, Any] = {
         "label": answer.label,

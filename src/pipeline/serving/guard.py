@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,21 +46,14 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the application, or refuse it."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         began = time.perf_counter()
         exchange = _Exchange(self, receive, send)
         try:
-            refusal = self._refusal(scope)
-            if refusal is not None:
-                await refusal(scope, exchange.receive, exchange.send)
-            else:
-                await self._app(scope, exchange.receive, exchange.send)
-        except _RefusedBodyError as error:
-            if not exchange.status:
-                await _refuse(error.status, str(error))(scope, receive, exchange.send)
-        except _ClientLeftError:
+            answer = self._refusal(scope) or self._app
+            await answer(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
             exchange.status = 499
         except Exception:
             # Log the traceback, but nothing of what the client sent.
@@ -102,13 +97,13 @@ class Guard:
         """Account for `size` more bytes of a body, of which `total` have arrived so far.
 
         Raises:
-            _RefusedBodyError: If the body is too large, or all bodies together are.
+            HTTPException: If the body is too large, or all bodies together are.
         """
         self._bytes += size
         if total > self._access.body_bytes:
-            raise _RefusedBodyError(413, self._too_large)
+            raise HTTPException(413, self._too_large)
         if self._bytes > self._access.total_bytes:
-            raise _RefusedBodyError(503, "The server is overloaded: try again.")
+            raise HTTPException(503, "The server is overloaded: try again.")
 
 
 class _Exchange:
@@ -121,7 +116,11 @@ class _Exchange:
         self.bytes, self.status = 0, 0
 
     async def receive(self) -> Message:
-        """Receive the next part of the body."""
+        """Receive the next part of the body.
+
+        Raises:
+            HTTPException: If the body takes too long, or is too large.
+        """
         if self._ended:
             return await self._receive()
         now = asyncio.get_running_loop().time()
@@ -131,9 +130,7 @@ class _Exchange:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError:
-            raise _RefusedBodyError(408, f"The body took longer than {BODY_SECONDS:g} seconds.") from None
-        if message["type"] == "http.disconnect":
-            raise _ClientLeftError
+            raise HTTPException(408, f"The body took longer than {BODY_SECONDS:g} seconds.") from None
         size = len(message.get("body", b""))
         self.bytes += size
         self._guard.take(size, self.bytes)
@@ -149,16 +146,6 @@ class _Exchange:
                 headers.setdefault(name, text)
             headers.setdefault("Content-Security-Policy", _NOTHING)
         await self._send(message)
-
-
-class _RefusedBodyError(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class _ClientLeftError(Exception):
-    """The client disconnected before its request was complete."""
 
 
 def _refuse(status: int, text: str, headers: dict[str, str] | None = None) -> ASGIApp:

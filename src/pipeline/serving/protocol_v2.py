@@ -7,6 +7,7 @@ import asyncio
 import re
 import struct
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -75,26 +76,23 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse({"name": "pipeline", "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def model_ready(request: Request) -> Response:
-        served = _requested_model(request, service)
+        served = _requested_model(service, request)
         return JSONResponse({"name": served.source.name, "ready": service.ready})
 
     async def model(request: Request) -> Response:
-        return JSONResponse(_metadata(_requested_model(request, service)))
-
-    async def infer(request: Request) -> Response:
-        return await _infer(request, service)
+        return JSONResponse(_metadata(_requested_model(service, request)))
 
     found = [Route("/v2", server), Route("/v2/health/live", live), Route("/v2/health/ready", ready)]
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         found += [
             Route(path, model),
             Route(f"{path}/ready", model_ready),
-            Route(f"{path}/infer", infer, methods=["POST"]),
+            Route(f"{path}/infer", partial(_infer, service), methods=["POST"]),
         ]
     return found
 
 
-def _requested_model(request: Request, service: Service) -> Served:
+def _requested_model(service: Service, request: Request) -> Served:
     served = service.served
     name, version = request.path_params["name"], request.path_params.get("version")
     if name != served.source.name:
@@ -116,8 +114,8 @@ def _metadata(served: Served) -> dict[str, Any]:
     }
 
 
-async def _infer(request: Request, service: Service) -> Response:
-    served = _requested_model(request, service)
+async def _infer(service: Service, request: Request) -> Response:
+    served = _requested_model(service, request)
     message, rest = _parse(await request.body(), request.headers.get(_LENGTH))
     # In a thread, since it takes a while to convert lists of numbers to an array.
     images = await asyncio.to_thread(_images, message.inputs[0], rest, served)

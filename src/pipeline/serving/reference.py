@@ -1,22 +1,18 @@
 """Find the model to use: the workspace's, a file, a run, or a version in MLflow's registry."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pipeline.artifacts.workspace import Workspace, atomic
 from pipeline.errors import PipelineError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pipeline.config.schema import TrackingSection
-
 Part = Literal["model.onnx", "model.keras"]
 # The test accuracy, and the ends of its 95 % interval.
 Accuracy = tuple[float, float, float]
-_ACCURACY = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
 
 
 @dataclass(frozen=True)
@@ -31,12 +27,7 @@ class Resolved:
 
 
 def resolve(
-    ref: str | None,
-    workspace: Workspace,
-    tracking: "TrackingSection | None" = None,
-    part: Part = "model.onnx",
-    *,
-    with_card: bool = False,
+    ref: str | None, workspace: Workspace, part: Part = "model.onnx", *, with_card: bool = False
 ) -> Resolved:
     """Find the model that `ref` names, and download it if it is in MLflow.
 
@@ -44,7 +35,6 @@ def resolve(
         ref: A file; the name or id of a run in MLflow, or the beginning of either; NAME@ALIAS or NAME/VERSION
             in MLflow's registry; None for the workspace's model.
         workspace: The workspace whose model and MLflow store are used.
-        tracking: The settings of MLflow; None reads them from params.yaml if they are needed.
         part: Which of the model's two files to find.
         with_card: Whether to download the card, with its pictures, too.
 
@@ -62,11 +52,7 @@ def resolve(
         return Resolved(path, path.stem)
     if path.suffix == ".onnx":
         raise PipelineError(f"There is no model file {ref}.")
-    if tracking is None:
-        from pipeline.config.params import read_params
-
-        tracking = read_params(workspace.params).tracking
-    return _from_mlflow(ref, workspace, tracking, part, with_card)
+    return _from_mlflow(ref, workspace, part, with_card)
 
 
 def _from_workspace(workspace: Workspace, path: Path) -> Resolved:
@@ -74,28 +60,24 @@ def _from_workspace(workspace: Workspace, path: Path) -> Resolved:
         raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
     try:
         run = json.loads(workspace.run.read_text(encoding="utf-8"))
-        name = str(run["name"])
-        weights = run["result"]["weights_sha256"]
+        name, weights = run["name"], run["result"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return Resolved(path, "model")
-    try:
+    metrics: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
         metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
-        accuracy = tuple(float(metrics[key]) for key in _ACCURACY)
-    except (OSError, ValueError, KeyError, TypeError):
-        metrics = {}
     if metrics.get("weights_sha256") != weights:
         # The model has not been evaluated yet: the reports are about the previous one.
         return Resolved(path, name)
     card = workspace.model_card
-    low_to_high: Accuracy = (accuracy[0], accuracy[1], accuracy[2])
-    return Resolved(path, name, None, low_to_high, card if card.is_file() else None)
+    return Resolved(path, name, None, _accuracy(metrics), card if card.is_file() else None)
 
 
-def _from_mlflow(
-    ref: str, workspace: Workspace, tracking: "TrackingSection", part: Part, with_card: bool
-) -> Resolved:
+def _from_mlflow(ref: str, workspace: Workspace, part: Part, with_card: bool) -> Resolved:
+    from pipeline.config.params import read_params
     from pipeline.results.download import download_card, find_model
 
+    tracking = read_params(workspace.params).tracking
     found = find_model(ref, tracking, workspace)
     return Resolved(
         _download(found.location, found.model_id, workspace, part),
@@ -106,10 +88,10 @@ def _from_mlflow(
     )
 
 
-def _accuracy(metrics: "Mapping[str, float]") -> Accuracy | None:
-    if not set(_ACCURACY) <= metrics.keys():
+def _accuracy(metrics: Mapping[str, float]) -> Accuracy | None:
+    if "test_accuracy_low" not in metrics:
         return None
-    return metrics[_ACCURACY[0]], metrics[_ACCURACY[1]], metrics[_ACCURACY[2]]
+    return metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"]
 
 
 def _download(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:

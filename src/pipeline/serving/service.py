@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.reader import PictureError
-from pipeline.serving.batching import Batcher
+from pipeline.serving.batching import Batcher, OverloadedError
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.occlusion import occlusion
 from pipeline.serving.served import Answer, Served
@@ -61,10 +61,14 @@ class Service:
                 self.metrics.count("pictures_refused_total")
         return answers
 
-    async def explain(self, served: Served, answer: Answer) -> list[list[float]] | None:
-        """Return the occlusion map of an answer, as rows, or None if too many maps are pending."""
+    async def explain(self, served: Served, answer: Answer) -> list[list[float]]:
+        """Return the occlusion map of an answer, as rows.
+
+        Raises:
+            OverloadedError: If too many maps are being computed already.
+        """
         if self._explaining >= _EXPLAINED:
-            return None
+            raise OverloadedError("Too many maps are being computed: try again in a second.")
         self._explaining += 1
         try:
             label = served.classes.index(answer.label)
