@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from pipeline.errors import PipelineError
 from pipeline.serving.reference import resolve
 
 Format = Literal["onnx", "keras", "litert", "saved-model"]
-Probabilities = NDArray[np.float32]
 _SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "keras": ".keras", "litert": ".tflite", "saved-model": ""}
 _IMAGES = 200
 _LARGEST_DIFFERENCE = 1e-5
@@ -84,47 +83,33 @@ def _images(classifier: Classifier, workspace: Workspace) -> NDArray[np.uint8]:
     return np.ascontiguousarray(images[:_IMAGES]).reshape(-1, *dataset.image_shape)
 
 
-def _by_tensorflow(form: Format, source: Path, made: Path, images: NDArray[np.uint8]) -> Probabilities:
-    """Write the export to `made`, and return its probabilities for `images`."""
+def _by_tensorflow(form: Format, source: Path, made: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Write the export to `made`, and return the probabilities that it computes for `images`."""
     from pipeline.environment import import_keras, quiet_tensorflow
 
     with quiet_tensorflow():
         import_keras()
+        import tensorflow as tf
+
         from pipeline.artifacts import model_file
-    model = model_file.load(source)
-    # Keras refuses to export a model that was never called.
-    model(images[:1])
-    compute: Mapping[Format, Callable[[], Probabilities]] = {
-        "keras": lambda: _keras(source, made, images),
-        "saved-model": lambda: _saved_model(model, made, images),
-        "litert": lambda: _litert(model, made, images),
-    }
     with warnings.catch_warnings(), quiet_tensorflow():
         # TensorFlow warns that its interpreter will move to a separate package.
         warnings.simplefilter("ignore")
-        return compute[form]()
+        if form == "keras":
+            shutil.copyfile(source, made)
+            return np.asarray(model_file.load(made)(images))
+        model = model_file.load(source)
+        # Keras refuses to export a model that was never called.
+        model(images[:1])
+        if form == "saved-model":
+            model.export(made, format="tf_saved_model", verbose=False)
+            loaded = tf.saved_model.load(str(made))  # Its function alone would not keep its variables.
+            return np.asarray(loaded.serve(images))
+        model.export(made, format="litert", verbose=False)
+        return _by_litert(tf.lite.Interpreter(str(made), num_threads=1), images)
 
 
-def _keras(source: Path, made: Path, images: NDArray[np.uint8]) -> Probabilities:
-    from pipeline.artifacts import model_file
-
-    shutil.copyfile(source, made)
-    return np.asarray(model_file.load(made)(images))
-
-
-def _saved_model(model: Any, made: Path, images: NDArray[np.uint8]) -> Probabilities:
-    import tensorflow as tf
-
-    model.export(made, format="tf_saved_model", verbose=False)
-    loaded = tf.saved_model.load(str(made))
-    return np.asarray(loaded.serve(images))
-
-
-def _litert(model: Any, made: Path, images: NDArray[np.uint8]) -> Probabilities:
-    import tensorflow as tf
-
-    model.export(made, format="litert", verbose=False)
-    interpreter = tf.lite.Interpreter(str(made), num_threads=1)
+def _by_litert(interpreter: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     interpreter.allocate_tensors()
     [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []

@@ -23,6 +23,7 @@ from pipeline.serving.served import unlike
 
 Format = Literal["table", "jsonl", "csv"]
 _CHUNK = 128
+_JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` would make one for each line
 _FEW = 256  # items that are read sooner than other processes could start
 
 # The images that could be read, and the error of each item, empty if it could be read.
@@ -103,7 +104,7 @@ def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format
     classes = classifier.description.classes
     top = min(top, len(classes))
     found = items(paths, classifier.description.reader)
-    write = _JsonLines() if form == "jsonl" else _Csv(top) if form == "csv" else _Table(top, classes)
+    write = _write_json_line if form == "jsonl" else _Csv(top) if form == "csv" else _Table(top, classes)
     whole = True
     progress: AbstractContextManager[Any] = nullcontext()
     if sys.stderr.isatty() and not sys.stdout.isatty():
@@ -120,20 +121,16 @@ def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format
     return whole
 
 
-class _JsonLines:
-    def __init__(self) -> None:
-        self._encode = json.JSONEncoder(ensure_ascii=False).encode
-
-    def __call__(self, answer: Answer) -> None:
-        values: dict[str, Any] = {"file": answer.name}
-        if answer.error:
-            values["error"] = answer.error
-        else:
-            values["label"], values["probability"] = answer.best[0]
-            values["top"] = [{"label": label, "probability": value} for label, value in answer.best]
-            if answer.unlike is not None:
-                values["unlike"] = answer.unlike
-        print(self._encode(values))
+def _write_json_line(answer: Answer) -> None:
+    values: dict[str, Any] = {"file": answer.name}
+    if answer.error:
+        values["error"] = answer.error
+    else:
+        values["label"], values["probability"] = answer.best[0]
+        values["top"] = [{"label": label, "probability": value} for label, value in answer.best]
+        if answer.unlike is not None:
+            values["unlike"] = answer.unlike
+    print(_JSON.encode(values))
 
 
 class _Csv:
