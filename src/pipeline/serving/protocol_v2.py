@@ -103,15 +103,19 @@ def _requested_model(service: Service, request: Request) -> Served:
 
 
 def _metadata(served: Served) -> dict[str, Any]:
-    outputs = ({"name": name, "datatype": kind, "shape": [-1]} for name, kind in _DATATYPES.items())
-    probabilities, label = outputs
     return {
         "name": served.source.name,
         "versions": [served.source.version or "1"],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *served.image_shape]}],
-        "outputs": [probabilities | {"shape": [-1, len(served.classes)]}, label],
+        "outputs": [_described(name, -1, served) for name in _DATATYPES],
     }
+
+
+def _described(output: str, images: int, served: Served) -> dict[str, Any]:
+    """Describe an output for a number of images, or for any number, which the protocol writes as -1."""
+    shape = [images, len(served.classes)] if output == "probabilities" else [images]
+    return {"name": output, "datatype": _DATATYPES[output], "shape": shape}
 
 
 async def _infer(service: Service, request: Request) -> Response:
@@ -200,10 +204,7 @@ def _response(message: _InferRequest, served: Served, answers: Sequence[Answer])
     outputs: list[dict[str, Any]] = []
     for output in message.outputs or [_Output(name="probabilities"), _Output(name="label")]:
         binary = output.parameters.binary_data
-        shape = [len(answers)]
-        if output.name == "probabilities":
-            shape.append(len(served.classes))
-        described: dict[str, Any] = {"name": output.name, "datatype": _DATATYPES[output.name], "shape": shape}
+        described = _described(output.name, len(answers), served)
         if message.parameters.binary_data_output if binary is None else binary:
             tails.append(_bytes(output.name, answers))
             described["parameters"] = {"binary_data_size": len(tails[-1])}

@@ -84,7 +84,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
     Raises:
         PipelineError: If there is no such model, the port is in use, or others could connect without a token.
     """
-    access = settings.access()
+    settings.access()  # Refuses options that are not safe before anything is opened or loaded.
     listener = _listen(settings.host, settings.port)
     resolved = resolve(settings.model, workspace, with_card=True)
     served = Served.load(resolved)
@@ -95,7 +95,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
         if settings.workers > 1:
             with temporary_folder() as folder:
                 SharedModel(folder).put_copy(resolved)
-                start = functools.partial(_process, settings, access, workspace, folder, os.getpid())
+                start = functools.partial(_process, settings, workspace, folder, os.getpid())
                 processes = Multiprocess(configure(start, settings.workers), sockets=[listener])
                 _end_on_hang_up(hang_up)
                 processes.run()
@@ -104,7 +104,7 @@ def serve(settings: Settings, workspace: Workspace) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         _end_on_hang_up(hang_up)
-        start = functools.partial(_application, settings, access, workspace, served)
+        start = functools.partial(_application, settings, workspace, served)
         uvicorn.Server(configure(start)).run(sockets=[listener])
 
 
@@ -117,14 +117,11 @@ def _end_on_hang_up(hang_up: object) -> None:
     )
 
 
-def _process(
-    settings: Settings, access: Access, workspace: Workspace, folder: Path, parent: int
-) -> Starlette:
+def _process(settings: Settings, workspace: Workspace, folder: Path, parent: int) -> Starlette:
     """Load the model and create the application, in one of several processes.
 
     Args:
         settings: The options of the server.
-        access: The access limits from `settings`.
         workspace: The workspace whose models are used.
         folder: The folder that the processes share.
         parent: The id of the process that supervises this one.
@@ -137,12 +134,11 @@ def _process(
         sys.exit(1)  # The parent was killed before `die_with_parent` took effect.
     shared = SharedModel(folder)
     served = Served.load(shared.get())
-    return _application(settings, access, workspace, served, folder / "counts", shared.put)
+    return _application(settings, workspace, served, folder / "counts", shared.put)
 
 
 def _application(
     settings: Settings,
-    access: Access,
     workspace: Workspace,
     served: Served,
     counts: Path | None = None,
@@ -154,7 +150,7 @@ def _application(
     if settings.model and "@" in settings.model and not Path(settings.model).is_file():
         find = functools.partial(resolve, settings.model, workspace, with_card=True)
         background = functools.partial(watch, find=find, keep=keep)
-    return create_application(service, access, background)
+    return create_application(service, settings.access(), background)
 
 
 def configure(start: Callable[[], Starlette], workers: int = 1) -> uvicorn.Config:
