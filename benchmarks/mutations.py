@@ -35,7 +35,12 @@ MODULES: dict[str, list[str]] = {
     "evaluation/metrics": [],
     "evaluation/significance": [],
     "trials/run_cache": [],
-    "tracking/record": ["tracking/test_record.py", "tracking/test_run.py"],
+    "tracking/record": [
+        "tracking/test_record.py",
+        "tracking/test_run.py",
+        "tracking/test_run_failures.py",
+        "tracking/test_evaluation_runs.py",
+    ],
     "stages/compose": [],
     "config/params": [],
 }

@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import log_loss
-from stripes import (
-    HISTORY,
-    TEST_IMAGES,
-    composed,
-    record_test_split,
-    reports,
-    rows_of,
-    with_settings,
-)
+from stripes import HISTORY, TEST_IMAGES, composed, record_test_split, reports, rows_of, with_settings
 
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, write_split

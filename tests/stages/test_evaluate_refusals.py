@@ -5,14 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import (
-    CONF,
-    composed,
-    put_model,
-    put_scores,
-    record_test_split,
-    write_model,
-)
+from stripes import CONF, composed, put_model, put_scores, record_test_split, write_model
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump, view

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import promoting
 import pytest
 from harness import Server, client, dataset, lay_out
 
@@ -74,6 +75,14 @@ def workspace(tmp_path, model, empty_store):
     workspace = lay_out(Workspace(tmp_path / "work"), model)
     shutil.copy(empty_store, workspace.root / "mlflow.db")
     return workspace
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(memory, model, empty_store):
+    """A repository with the evaluated runs of promoting.py, to be copied."""
+    workspace = lay_out(Workspace(memory / "promoted"), model)
+    shutil.copy(empty_store, workspace.root / "mlflow.db")
+    return promoting.add_evaluated_runs(workspace)
 
 
 @pytest.fixture(scope="module")

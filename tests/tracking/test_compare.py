@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from harness import BEST, client, config, dataset, epochs, lay_out, report, runs, train
-from test_parent_run import SWEEP, plan
+from sweep_runs import SWEEP, plan
 
 from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from cutting import BREAKS, Proxy, die_at_commit, forked, holds
 from harness import config, evaluate, free_port, kept, lay_out, train
-from test_parent_run import SWEEP
+from sweep_runs import SWEEP
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError

@@ -1,6 +1,5 @@
 """MLflow shows a sweep as one parent run of its trials' runs, however often it is sent."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -8,86 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness import (
-    Server,
-    client,
-    config,
-    evaluate,
-    files,
-    free_port,
-    kept,
-    lay_out,
-    one_run,
-    runs,
-    train,
-)
+from harness import Server, client, config, evaluate, files, free_port, kept, one_run, runs, train
+from sweep_runs import PARENT, SWEEP, parents_and_children, plan, text, trial, within
 
-from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError, PrunedError
-from pipeline.processes.context import TrialContext
 from pipeline.tracking import session as tracking
-from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
+from pipeline.tracking.parent_run import SweepTrial, send
 from pipeline.tracking.record import now
 from pipeline.tracking.run import RunDeletedError
-
-PARENT = "mlflow.parentRunId"
-
-
-def draw(folder):
-    folder.mkdir(exist_ok=True)
-    (folder / "parallel_coordinates.png").write_bytes(b"a picture")
-
-
-SWEEP = SweepRun(
-    id="3f2a" * 4,
-    name="sweep-smoke-3f2a",
-    digest="first",
-    status="RUNNING",
-    start=1_700_000_000_000,
-    end=None,
-    params={"objectives": "val_accuracy", "space.train.learning_rate": "0.01, 0.003"},
-    metrics={"trials": 2, "best_val_accuracy": 0.9},
-    tags={"pipeline.command": "python -m pipeline -m seed=0,1"},
-    note="Best: **seed=0**",
-    tables={"leaderboard.csv": "val_accuracy,state\n0.9,done\n,failed\n"},
-    trials=[],
-    draw=draw,
-)
 
 
 @pytest.fixture
 def folder(workspace):
     """The folder of SWEEP in the repository, with its report."""
     return plan(workspace, SWEEP.id, {"seed": "0"}, {"seed": "1"})
-
-
-def within(monkeypatch, folder, **differs):
-    """Make the next training a trial of the sweep with these differing values."""
-    for variable, text in TrialContext(folder.name, differs).as_environment().items():
-        monkeypatch.setenv(variable, text)
-
-
-def plan(workspace, sweep, *trials):
-    folder = workspace.sweeps / sweep
-    folder.mkdir(parents=True)
-    report = {"id": sweep, "trials": [{"key": f"key{n}", "differs": each} for n, each in enumerate(trials)]}
-    (folder / "report.json").write_text(json.dumps(report))
-    return folder
-
-
-def trial(workspace, number):
-    return lay_out(Workspace(workspace.scratch / "trials" / f"key{number}"), workspace.model)
-
-
-def text(workspace, run, path):
-    return Path(client(workspace).download_artifacts(run.info.run_id, path)).read_text()
-
-
-def parents_and_children(workspace):
-    found = runs(workspace)
-    return [run for run in found if PARENT not in run.data.tags], [
-        run for run in found if PARENT in run.data.tags
-    ]
 
 
 def test_a_sweep_is_one_run_with_its_space_its_table_its_figures_and_its_best(workspace, folder):
@@ -260,7 +193,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from harness import config
-from test_parent_run import SWEEP
+from sweep_runs import SWEEP
 from pipeline.tracking.parent_run import send
 from pipeline.artifacts.workspace import Workspace
 folder, uri = Path(sys.argv[2]), sys.argv[3] or None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cutting import Proxy, together
 from harness import Server, client, config, lay_out
-from test_promotion import SETTINGS, git, run_of
+from promoting import SETTINGS, git, run_of
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError

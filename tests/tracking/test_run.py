@@ -1,6 +1,5 @@
-"""What MLflow shows of a run that went well, and of one that did not."""
+"""What MLflow shows of a run that went well."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from harness import (
     client,
     config,
     curve,
-    dataset,
     digests,
     epochs,
     evaluate,
@@ -23,17 +21,13 @@ from harness import (
     one_run,
     runs,
     train,
-    until,
 )
 
-from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import load
-from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.messages import validate
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
-from pipeline.tracking import session as tracking
 
 
 def git(workspace, *arguments):
@@ -181,100 +175,6 @@ def test_what_the_pipeline_writes_itself_does_not_make_the_code_dirty(workspace)
     assert "code/uncommitted.diff" not in files(workspace, run)
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "tag"),
-    [
-        (ValueError("the loss\nis lost"), "FAILED", "ValueError: the loss\nis lost"),
-        (ValueError("x" * 10_000), "FAILED", "ValueError: " + "x" * 5987 + "…"),
-        (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt: "),
-    ],
-    ids=["exception", "endless message", "interrupt"],
-)
-def test_a_training_that_ends_early_says_so_in_mlflow(workspace, error, status, tag):
-    def stop(epoch):
-        if epoch.epoch == 2:
-            raise error
-
-    with pytest.raises(type(error)):
-        train(config(), workspace, on_epoch=stop)
-    run = one_run(workspace)
-    assert (run.info.status, run.data.tags["pipeline.error"]) == (status, tag)
-    assert [step for step, _ in curve(workspace, run)] == [1, 2]
-    assert not workspace.run.exists()
-
-
-def test_a_failed_evaluation_is_noted_until_a_good_one_and_the_training_stays_finished(workspace):
-    train(config(), workspace)
-    end = one_run(workspace).info.end_time
-    statuses = []
-
-    def fail():
-        with tracking.evaluation(config(), workspace):
-            until(lambda: statuses.append(one_run(workspace).info.status) or len(statuses) > 2)
-            raise ValueError("no test images")
-
-    with pytest.raises(ValueError, match="no test images"):
-        fail()
-    run = one_run(workspace)
-    assert {run.info.status, *statuses} == {"FINISHED"}
-    assert run.data.tags["pipeline.error"] == "ValueError: no test images"
-    evaluate(config(), workspace)
-    run = one_run(workspace)
-    assert (run.info.status, run.info.end_time) == ("FINISHED", end)
-    assert "pipeline.error" not in run.data.tags
-
-
-def test_evaluating_again_with_the_same_settings_updates_the_run(workspace):
-    train(config(), workspace)
-    evaluate(config(), workspace)
-    # The metrics stay the same; only a figure changes.
-    evaluate(config(), workspace, figure="others")
-    run = one_run(workspace)
-    folder = client(workspace).download_artifacts(run.info.run_id, "figures")
-    assert (Path(folder) / "confusion.png").read_bytes() == b"others"
-    assert len(client(workspace).get_metric_history(run.info.run_id, "test_accuracy")) == 1
-    evaluate(config(), workspace, accuracy=0.5)
-    assert one_run(workspace).data.metrics["test_accuracy"] == 0.5
-
-
-def test_an_evaluation_with_other_settings_is_a_run_below_the_training_which_stays_as_it_was(workspace):
-    train(config(), workspace)
-    evaluate(config(), workspace)
-    before = one_run(workspace)
-    for _ in range(2):
-        evaluate(config(evaluate={"tta_shift": 1}), workspace, accuracy=0.5, figure="others")
-        tracking.sync(config().tracking, workspace)
-    [other] = [run for run in runs(workspace) if run.info.run_id != before.info.run_id]
-    [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
-    assert training.data.to_dictionary() == before.data.to_dictionary()
-    assert files(workspace, training) == files(workspace, before)
-    assert other.info.run_name == f"{before.info.run_name} evaluated with tta_shift=1"
-    assert (other.info.status, other.data.metrics["test_accuracy"]) == ("FINISHED", 0.5)
-    assert other.data.params["evaluate.tta_shift"] == "1"
-    assert other.data.tags["mlflow.parentRunId"] == before.info.run_id
-    assert other.data.tags["pipeline.id"] == before.data.tags["pipeline.id"]
-    assert {"figures/confusion.png", "metrics.json", "predictions.csv"} <= set(files(workspace, other))
-    # And the first settings are the training's again.
-    evaluate(config(), workspace, accuracy=0.75)
-    assert len(runs(workspace)) == 2
-    [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
-    assert training.data.metrics == before.data.metrics
-
-
-def test_an_evaluation_on_other_test_images_is_named_after_them(workspace):
-    """This happens when a label of a test image was corrected, which does not affect the training."""
-    train(config(), workspace)
-    evaluate(config(), workspace)
-    write_dataset(workspace, dataset(test="d"))
-    evaluate(config(), workspace, accuracy=0.5)
-    evaluate(config(evaluate={"tta_shift": 1}), workspace, accuracy=0.5)
-    [training] = [run for run in runs(workspace) if "mlflow.parentRunId" not in run.data.tags]
-    others = {run.info.run_name for run in runs(workspace)} - {training.info.run_name}
-    images = f"on test images {digests(workspace)['test'][:8]}"
-    name = training.info.run_name
-    assert others == {f"{name} evaluated {images}", f"{name} evaluated with tta_shift=1 {images}"}
-
-
 def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):
     names = [f"class-{number:03}-{'x' * 20}" for number in range(300)]
     train(config(data={"classes": names}), workspace)
@@ -282,32 +182,9 @@ def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):
     assert (len(shown), shown[-1]) == (6000, "…")
 
 
-def test_a_validation_loss_that_is_no_number_is_shown_and_stops_nothing(workspace):
-    with tracking.training(config(), workspace, {}) as run:
-        run.log_epoch(Epoch(1, 0.5, 0.5, float("nan"), 0.5, 0.1))
-        run.log_epoch(Epoch(2, 0.4, 0.5, float("inf"), 0.5, 0.1))
-    shown = one_run(workspace)
-    assert [step for step, _ in curve(workspace, shown)] == [1, 2]
-    assert [step for step, _ in curve(workspace, shown, "val_loss")] == [1, 2]
-
-
 def test_a_long_training_is_sent_in_a_few_requests(workspace):
     train(config(), workspace, number=400)
     assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(400)]
-
-
-def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(workspace):
-    def fill_the_disk(epoch):
-        if epoch.epoch == 2:
-            until(lambda: runs(workspace))
-            # Removing the record's folder has the same effect as a full disk: both raise OSError.
-            [record] = kept(workspace)
-            shutil.rmtree(record)
-            record.touch()
-
-    with pytest.raises(OSError):
-        train(config(), workspace, on_epoch=fill_the_disk)
-    assert one_run(workspace).info.status == "FAILED"
 
 
 def test_runs_that_follow_each_other_are_told_apart_by_colour(workspace):
