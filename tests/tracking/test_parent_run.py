@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError, PrunedError
 from pipeline.tracking import session as tracking
 from pipeline.tracking.parent_run import SweepTrial, send
 from pipeline.tracking.record import now
-from pipeline.tracking.run import RunDeletedError
+from pipeline.tracking.run import SettledError
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_sweep_that_was_deleted_in_mlflow_is_not_brought_back(workspace, folde
     run_id = send(SWEEP, folder, config().tracking, workspace)
     client(workspace).delete_run(run_id)
     assert send(SWEEP, folder, config().tracking, workspace) is None
-    with pytest.raises(RunDeletedError, match=f"mlflow runs restore --run-id {run_id}"):
+    with pytest.raises(SettledError, match=f"mlflow runs restore --run-id {run_id}"):
         send(replace(SWEEP, digest="second"), folder, config().tracking, workspace)
     assert runs(workspace) == []
 

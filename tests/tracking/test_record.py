@@ -98,7 +98,7 @@ def test_a_trial_is_named_by_what_differs_and_knows_its_sweep(workspace, monkeyp
 
 def test_a_run_is_called_what_the_configuration_says(workspace):
     record = Record.start(config(tracking={"run_name": "mine"}), workspace, {})
-    assert record.label == record.run_name == "mine"
+    assert record.label == "mine"
     record.release()
 
 

@@ -20,7 +20,7 @@ from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, v
 from pipeline.results.learning_curve import curves
 from pipeline.results.report import SIGN, Report, Trial, reports
 from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
-from pipeline.tracking.run import RunDeletedError
+from pipeline.tracking.run import SettledError
 from pipeline.tracking.store import answers
 
 
@@ -47,7 +47,7 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
         run_id = send(
             _sweep_run(report, _trained(folder)), folder, TrackingSection(**report.tracking), repository
         )
-    except RunDeletedError as error:
+    except SettledError as error:
         return str(error)
     return f"MLflow run {report.name} ({report.status}): {run_id}" if run_id else ""
 

@@ -10,14 +10,13 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import Config
-from pipeline.console import brief
 from pipeline.environment import device_tags
 from pipeline.tracking.lineage import Code, environment_tags
 
@@ -87,11 +86,6 @@ class Occasion:
         return cls(**values | {"code": Code(**values["code"])})
 
 
-def label_of(differs: Mapping[str, str]) -> str:
-    """Return the beginning of a run's name from the values that differ: "learning_rate=0.01,seed=1"."""
-    return ",".join(f"{key.rpartition('.')[2]}={brief(value)}" for key, value in differs.items())[:80]
-
-
 def keep(occasion: Occasion, run: str, workspace: Workspace) -> None:
     """Store an occasion that has ended with those of the repository."""
     write_text(_folder(workspace, run) / f"{occasion.id}.json", occasion.dump())
@@ -116,12 +110,6 @@ def explain_difference(one: Occasion, other: Occasion) -> str:
         if key.startswith(_EXPLAINING_TAGS) and one.tags.get(key) != other.tags.get(key)
     ]
     return "; ".join(differences) or "nothing that is recorded differs between the two"
-
-
-def first_if_different(occasion: Occasion, earlier: Sequence[Occasion]) -> Occasion | None:
-    """Return the first of the earlier occasions if it gave different weights, or None."""
-    ended = [other for other in earlier if other.weights_sha256 and other.id != occasion.id]
-    return ended[0] if ended and ended[0].weights_sha256 != occasion.weights_sha256 else None
 
 
 def _folder(workspace: Workspace, run: str) -> Path:

@@ -16,7 +16,7 @@ from pipeline.tracking.evaluation_run import EVALUATION_TAG
 from pipeline.tracking.mlflow_run import ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
 from pipeline.tracking.occasion import now
 from pipeline.tracking.record import Status, differs_text
-from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, RunDeletedError, parent_file
+from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, SettledError, parent_file
 from pipeline.tracking.store import Store, is_local, open_store, search, unreachable, uri_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
         The id of the sweep's run in MLflow; None if there was nothing to send.
 
     Raises:
-        RunDeletedError: If somebody deleted the sweep's run.
+        SettledError: If somebody deleted the sweep's run.
         PipelineError: If MLflow can't be reached or rejects a request.
     """
     # Only a hash is stored, because the address may contain a password.
@@ -112,13 +112,13 @@ class _Parent:
         """Find the run by its tag, or create it.
 
         Raises:
-            RunDeletedError: If the run was deleted in MLflow.
+            SettledError: If the run was deleted in MLflow.
         """
         self._sweep, self._folder, self._store, self._client = sweep, folder, store, store.client
         with store.creating():
             self._run = MlflowRun(store.client, store.find({SWEEP_TAG: sweep.id}) or self._create())
         if self._run.is_deleted:
-            raise RunDeletedError(
+            raise SettledError(
                 f"The run {sweep.name} of the sweep was deleted in MLflow: `mlflow runs restore --run-id "
                 f"{self._run.id}` brings it back."
             )

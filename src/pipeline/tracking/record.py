@@ -9,7 +9,7 @@ running training, from one that could not be sent, and from a workspace that DVC
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,10 @@ from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
 from pipeline.config.schema import Config
-from pipeline.console import say, warn
+from pipeline.console import brief, say, warn
 from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
+from pipeline.processes.lock import locked
 from pipeline.tracking.identity import (
     complete,
     evaluation_of,
@@ -33,7 +34,7 @@ from pipeline.tracking.identity import (
     write_run,
 )
 from pipeline.tracking.lineage import Code, code_of, environment_tags, read_code
-from pipeline.tracking.occasion import Occasion, keep, label_of, now, occasions_of
+from pipeline.tracking.occasion import Occasion, keep, now, occasions_of
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -97,8 +98,8 @@ class Record:
         files, lock = _claim(workspace, run["id"])
         context = TrialContext.current()
         origin = read_code(Path(context.origin)) if context.origin else code_of(workspace)
-        name = _label(label_of(context.differs) or config.name, run["id"])
-        occasion = Occasion.begin(config, origin, config.tracking.run_name or name)
+        name = config.tracking.run_name or _label(context.differs, config.name, run["id"])
+        occasion = Occasion.begin(config, origin, name)
         write_text(files.root / "occasion.json", occasion.dump())
         if not files.run.exists():
             write_run(files.run, run)
@@ -141,16 +142,9 @@ class Record:
         return inputs | {"modules": {key.removeprefix("modules."): inputs.pop(key) for key in digests}}
 
     @property
-    def experiment(self) -> str | None:
-        """The MLflow experiment that the run belongs to; None if it is not known."""
-        name: str | None = self.config.get("tracking", {}).get("experiment")
-        return name
-
-    @property
-    def run_name(self) -> str | None:
-        """The name that the configuration gives the run in MLflow; None if it gives none."""
-        name: str | None = self.config.get("tracking", {}).get("run_name")
-        return name
+    def tracking(self) -> dict[str, Any]:
+        """The section `tracking` of the configuration; empty if it is not known."""
+        return dict(self.config.get("tracking", {}))
 
     @property
     def origin(self) -> dict[str, str]:
@@ -167,7 +161,7 @@ class Record:
         """The name that the run gets when it is created in MLflow."""
         if self.occasions:
             return self.occasions[0].label
-        return _label(self.config.get("name", self.run["data"]["name"]), self.id)
+        return _label({}, self.config.get("name", self.run["data"]["name"]), self.id)
 
     def release(self) -> None:
         """Let other processes send or complete the record; this happens by itself if the process dies."""
@@ -208,14 +202,9 @@ class Record:
         remove(self.files.root.with_suffix(".lock"))
         self.release()
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
+    def sending(self) -> AbstractContextManager[None]:
         """Keep other processes of the repository from sending the same run at the same time."""
-        lock = self.files.scratch / "runs" / f"{self.id}.sending.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            yield
-            lock.unlink(missing_ok=True)
+        return locked(self.files.scratch / "runs" / f"{self.id}.sending.lock")
 
     def _read_evaluation(self) -> dict[str, Any] | None:
         path = self.files.root / "evaluation.json"
@@ -235,8 +224,10 @@ class Record:
         return self.files.root / "occasion.json"
 
 
-def _label(prefix: str, run_id: str) -> str:
-    return f"{prefix}-{run_id[:6]}"
+def _label(differs: Mapping[str, str], name: str, run_id: str) -> str:
+    """Return a run's name made of the values that differ or else of `name`: "learning_rate=0.01-3f2a9c"."""
+    values = ",".join(f"{key.rpartition('.')[2]}={brief(value)}" for key, value in differs.items())
+    return f"{values[:80] or name}-{run_id[:6]}"
 
 
 def differs_text(differs: Mapping[str, str]) -> str:
@@ -250,9 +241,11 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
     A run whose process died is marked as KILLED; a damaged record is skipped with a warning.
     """
     for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
+        files = Workspace(path.parents[1])
+        lock = _lock(files)
         try:
-            files, lock = _claim(workspace, path.parents[1].name, timeout=0)
-        except BusyError:
+            lock.acquire(0)
+        except Timeout:
             continue
         try:
             record = Record(files, lock)
@@ -267,24 +260,22 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
             lock.release()
 
 
-class BusyError(PipelineError):
-    """Another process is writing the record."""
-
-
-def _claim(workspace: Workspace, name: str, timeout: float | None = None) -> tuple[Workspace, FileLock]:
-    """Return the folder and the lock of a record; with `timeout` 0, raise `BusyError` and don't wait."""
+def _claim(workspace: Workspace, name: str) -> tuple[Workspace, FileLock]:
+    """Return the folder of a record and its lock, which this process now holds."""
     files = Workspace(workspace.scratch / "runs" / name)
     files.root.parent.mkdir(parents=True, exist_ok=True)
-    # The thread that sends the record releases the lock.
-    lock = FileLock(files.root.with_suffix(".lock"), thread_local=False)
+    lock = _lock(files)
     try:
         lock.acquire(0)
     except Timeout:
-        if timeout == 0:
-            raise BusyError("Another process is writing this run.") from None
         say("Waiting for another process that is training or evaluating the same run.")
         lock.acquire()
     return files, lock
+
+
+def _lock(files: Workspace) -> FileLock:
+    # The thread that sends the record releases the lock.
+    return FileLock(files.root.with_suffix(".lock"), thread_local=False)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

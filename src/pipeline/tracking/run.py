@@ -48,12 +48,8 @@ def parent_file(folder: Path) -> Path:
     return folder / "parent"
 
 
-class RunDeletedError(PipelineError):
-    """Somebody deleted the run in MLflow, so it is not created again."""
-
-
-class OtherWeightsError(PipelineError):
-    """The run in MLflow is of the same training but has different weights."""
+class SettledError(PipelineError):
+    """The run in MLflow stays as it is: somebody deleted it, or it has different weights."""
 
 
 def shown(record: Record) -> str | None:
@@ -67,8 +63,8 @@ def shown(record: Record) -> str | None:
     for occasion in record.occasions:
         if occasion.weights_sha256:
             tags[f"{OCCASION_TAG}.{occasion.id}"] = occasion.summary
-    if record.run_name:
-        tags[LABEL_TAG] = record.run_name
+    if name := record.tracking.get("run_name"):
+        tags[LABEL_TAG] = name
     run = find_run(record.files, tags)
     if run and record.files.metrics.exists():
         evaluated = {ID_TAG: record.id, REPORTS_TAG: Evaluation(record).digest}
@@ -84,30 +80,20 @@ class Projection:
         """Find the run in the store, or create it.
 
         Raises:
-            RunDeletedError: If the run was deleted in MLflow.
+            SettledError: If the run was deleted in MLflow.
             MlflowException: If the store can't be reached.
         """
         self._store, self._record, self._client = store, record, store.client
         with store.creating():
             found = store.find({ID_TAG: record.id}, without=EVALUATION_TAG) or self._create()
-        self._run = run = MlflowRun(store.client, found)
+        self.run = run = MlflowRun(store.client, found)
         if run.is_deleted:
-            raise RunDeletedError(
+            raise SettledError(
                 f"The run {record.name} was deleted in MLflow: `mlflow runs restore --run-id "
                 f"{run.id}` brings it back."
             )
         sent = self._client.get_metric_history(run.id, "learning_rate") if run.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
-
-    @property
-    def run_id(self) -> str:
-        """MLflow's id of the run."""
-        return self._run.id
-
-    @property
-    def status(self) -> str:
-        """MLflow's status of the run."""
-        return self._run.status
 
     def update(self) -> None:
         """Send what is in the record and not yet in MLflow.
@@ -115,7 +101,7 @@ class Projection:
         The final status of the training is sent even if its files can't be stored.
 
         Raises:
-            OtherWeightsError: If the run in MLflow has different weights.
+            SettledError: If the run in MLflow has different weights.
             MlflowException: If the store can't be reached.
             PipelineError: If an artifact is missing or damaged.
             OSError: If artifacts can't be stored.
@@ -124,7 +110,8 @@ class Projection:
         state, trained = self._record.state, "result" in self._record.run
         evaluated = self._record.files.metrics.exists()
         try:
-            self._log_occasions()
+            for occasion in self._record.occasions:
+                log_occasion(self.run, occasion)
             if trained:
                 self._refuse_other_weights()
             self._send(trained, evaluated)
@@ -140,12 +127,12 @@ class Projection:
         self._rename()
         if self._record.files.history.exists():
             self._log_epochs(trained)
-        model = log_model(self._store, self._run, self._record) if trained else None
+        model = log_model(self._store, self.run, self._record) if trained else None
         if evaluated:
-            Evaluation(self._record).show(self._store, self._run, model)
+            Evaluation(self._record).show(self._store, self.run, model)
         if model:
-            plain = {key: value for key, value in self._run.metrics.items() if not key.startswith("test_")}
-            self._run.describe(self._note(model, self._run.metrics), before=self._note(model, plain))
+            plain = {key: value for key, value in self.run.metrics.items() if not key.startswith("test_")}
+            self.run.describe(self._note(model, self.run.metrics), before=self._note(model, plain))
 
     def _note(self, model: str, metrics: Mapping[str, float]) -> str:
         """Return a description with the results of the training and how to load its model."""
@@ -166,23 +153,17 @@ class Projection:
 
     def _set_status(self, state: State | None, evaluated: bool) -> None:
         # A finished training stays finished, even if an evaluation or another occasion fails.
-        if self._run.status == "FINISHED" and MODEL_TAG in self._run.tags:
-            if state and state.error:
-                self._run.set_tags({ERROR_TAG: state.error})
-            elif state is None or state.status == "FINISHED":
-                self._run.delete_tag(ERROR_TAG)
+        is_final = self.run.status == "FINISHED" and MODEL_TAG in self.run.tags
+        # Without reports, artifacts are no reason to change the status of a run that failed.
+        if state is None and not (is_final or evaluated or self.run.status == "RUNNING"):
             return
-        if state is None:
-            # Without reports, artifacts are no reason to change the status of a run that failed.
-            if evaluated or self._run.status == "RUNNING":
-                self._run.delete_tag(ERROR_TAG)
-                self._run.set_status("FINISHED", now())
-            return
+        state = state or State("FINISHED", now(), now())
         if state.error:
-            self._run.set_tags({ERROR_TAG: state.error})
+            self.run.set_tags({ERROR_TAG: state.error})
         elif state.status == "FINISHED":
-            self._run.delete_tag(ERROR_TAG)
-        self._run.set_status(state.status, state.end)
+            self.run.delete_tag(ERROR_TAG)
+        if not is_final:
+            self.run.set_status(state.status, state.end)
 
     def _create(self) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags
@@ -223,45 +204,37 @@ class Projection:
         config = self._record.config
         # The settings of an evaluation are params of the run that shows it.
         params = {key: value for key, value in leaves(config) if not key.startswith("evaluate.")}
-        if params.keys() <= self._run.params.keys() and self._run.is_intact:
+        if params.keys() <= self.run.params.keys() and self.run.is_intact:
             return
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         files = {"config/params.yaml": text.encode()}
         if self._record.occasions and (patch := self._record.occasions[0].code.patch):
             files["code/uncommitted.diff"] = patch.encode("utf-8", "surrogateescape")
         for path, content in files.items():
-            self._run.log_bytes(content, *path.split("/"))
+            self.run.log_bytes(content, *path.split("/"))
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
-        self._run.set_tags(files_tag("inputs", digests))
-        self._run.log_data(self._record.run["data"]["name"], self._record.run["data"]["splits"])
+        self.run.set_tags(files_tag("inputs", digests))
+        self.run.log_data(self._record.run["data"]["name"], self._record.run["data"]["splits"])
         # Last, because the params mean that all of the above is there.
-        self._run.log_params(params)
+        self.run.log_params(params)
 
     def _rename(self) -> None:
         """Rename an existing run if the configuration has a new name; keep a name given in MLflow."""
-        name = self._record.run_name
-        if name and self._run.tags.get(LABEL_TAG) != name:
-            self._client.update_run(self._run.id, name=name)
+        name = self._record.tracking.get("run_name")
+        if name and self.run.tags.get(LABEL_TAG) != name:
+            self._client.update_run(self.run.id, name=name)
             # Last, because the tag means that the name is set.
-            self._run.set_tags({LABEL_TAG: name})
-
-    @property
-    def _weights(self) -> str:
-        return str(self._record.run["result"]["weights_sha256"])
+            self.run.set_tags({LABEL_TAG: name})
 
     def _refuse_other_weights(self) -> None:
-        if self._run.tags.get(MODEL_TAG, self._weights) != self._weights:
-            raise OtherWeightsError(
+        weights = self._record.run["result"]["weights_sha256"]
+        if self.run.tags.get(MODEL_TAG, weights) != weights:
+            raise SettledError(
                 f"The model in {self._record.files.model.parent} and the run {self._record.name} in MLflow "
-                f"({self._run.tags[MODEL_TAG][:12]}) have different weights: one of them was trained on "
+                f"({self.run.tags[MODEL_TAG][:12]}) have different weights: one of them was trained on "
                 "another machine or with other packages. The run stays as it is; `dvc repro --force` trains "
                 "the model again."
             )
-
-    def _log_occasions(self) -> None:
-        """Add the stored occasions that have ended to those that other machines have sent."""
-        for occasion in self._record.occasions:
-            log_occasion(self._run, occasion)
 
     def _log_epochs(self, trained: bool) -> None:
         from mlflow.entities import Metric
@@ -276,10 +249,10 @@ class Projection:
                 for key, value in vars(epoch).items()
                 if key != "epoch" and value is not None
             ]
-            self._client.log_batch(self._run.id, metrics)
+            self._client.log_batch(self.run.id, metrics)
             self._last_step = batch[-1].epoch
         if trained:
             # MLflow's tables show the last epoch, but the model has the weights of the best one.
             best = {f"best_{key}": getattr(history.best, key) for key in ("val_accuracy", "val_loss")}
             best["best_val_macro_f1"] = self._record.run["result"].get("val_macro_f1")
-            self._run.log_results({key: value for key, value in best.items() if value is not None}, moment)
+            self.run.log_results({key: value for key, value in best.items() if value is not None}, moment)

@@ -13,9 +13,10 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError, PrunedError
-from pipeline.tracking.occasion import explain_difference, first_if_different
+from pipeline.tracking.mlflow_run import MlflowRun
+from pipeline.tracking.occasion import explain_difference
 from pipeline.tracking.record import Record, Status, unsent
-from pipeline.tracking.run import OtherWeightsError, Projection, RunDeletedError, shown
+from pipeline.tracking.run import Projection, SettledError, shown
 from pipeline.tracking.store import (
     answers,
     import_mlflow,
@@ -130,7 +131,8 @@ class _Sender(threading.Thread):
             error = TimeoutError(f"it takes longer than tracking.timeout, {self._tracking.timeout:g} s")
             self._warn(_unreachable(error, self._tracking, self._workspace))
         elif self._projection and not self._failed:
-            say(f"MLflow run {self._record.label} ({self._projection.status}): {self._projection.run_id}")
+            run = self._projection.run
+            say(f"MLflow run {self._record.label} ({run.status}): {run.id}")
 
     def run(self) -> None:
         """Send what is new until everything is sent, then release the record."""
@@ -167,7 +169,7 @@ class _Sender(threading.Thread):
                     self._projection = _project(self._record, self._tracking, self._workspace, self._given_up)
                 self._projection.update()
             self._failed = False
-        except (RunDeletedError, OtherWeightsError) as error:
+        except SettledError as error:
             self._failed = False
             self._warn(str(error))
         except Exception as error:
@@ -230,13 +232,10 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
             record = Record(workspace)
             run_id = is_local(tracking, workspace) and shown(record)
             if not run_id:
-                with record.sending():
-                    projection = _project(record, tracking, workspace)
-                    projection.update()
-                run_id = projection.run_id
+                run_id = _send(record, tracking, workspace).id
             where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
             lines.append(f"The model {where} belongs to MLflow run {record.label}: {run_id}")
-    except (RunDeletedError, OtherWeightsError) as error:
+    except SettledError as error:
         lines.append(str(error))
     except PipelineError:
         raise
@@ -252,8 +251,22 @@ def _project(
     given_up: threading.Event | None = None,
 ) -> Projection:
     """Find or create the run of `record`, in the experiment that its own configuration names."""
-    named = {"experiment": record.experiment} if record.experiment else {}
-    return Projection(open_store(tracking.model_copy(update=named), workspace, given_up), record)
+    experiment = record.tracking.get("experiment", tracking.experiment)
+    named = tracking.model_copy(update={"experiment": experiment})
+    return Projection(open_store(named, workspace, given_up), record)
+
+
+def _send(
+    record: Record,
+    tracking: TrackingSection,
+    workspace: Workspace,
+    given_up: threading.Event | None = None,
+) -> MlflowRun:
+    """Send all of `record`, and return its run in MLflow."""
+    with record.sending():
+        projection = _project(record, tracking, workspace, given_up)
+        projection.update()
+    return projection.run
 
 
 def _send_kept(
@@ -263,11 +276,9 @@ def _send_kept(
     lines = []
     for record in unsent(workspace):
         try:
-            with record.sending():
-                projection = _project(record, tracking, workspace, given_up)
-                projection.update()
-            lines.append(f"Sent run {record.label} ({projection.status}): {projection.run_id}")
-        except (RunDeletedError, OtherWeightsError) as error:
+            run = _send(record, tracking, workspace, given_up)
+            lines.append(f"Sent run {record.label} ({run.status}): {run.id}")
+        except SettledError as error:
             lines.append(str(error))
         except Exception as error:
             if not answers(tracking, workspace):
@@ -290,7 +301,8 @@ def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspa
 def _warn_of_other_weights(record: Record) -> None:
     """Warn if the first occasion of this training gave different weights, and say what may explain it."""
     *earlier, occasion = record.occasions
-    if other := first_if_different(occasion, earlier):
+    other = next((other for other in earlier if other.weights_sha256), occasion)
+    if other.weights_sha256 != occasion.weights_sha256:
         warn(
             f"this training gave different weights from the first occasion of {record.name} "
             f"({other.summary}). They differ in: {explain_difference(other, occasion)}. The run in MLflow "
