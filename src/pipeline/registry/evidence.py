@@ -16,11 +16,10 @@ from pipeline.artifacts.processed import read_dataset, read_split, refuse_damage
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Predictions
-from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
+from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
-from pipeline.tracking.mlflow_run import ID_TAG, TEST_TAG
-from pipeline.tracking.occasion_tags import OCCASION_TAG
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, TEST_TAG
 from pipeline.tracking.store import search
 from pipeline.tracking.stored import Stored, fetch
 

@@ -11,8 +11,7 @@ from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.links import INPUTS, RESULTS, Link, compare
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import Recorded, recorded_here, recorded_in_mlflow
-from pipeline.tracking.occasion import Occasion, keep, occasions_of
-from pipeline.tracking.occasion_tags import show_occasion
+from pipeline.tracking.occasion import Occasion, keep, occasions_of, show_occasion
 
 EQUAL, DIFFERENT, WITHIN_TOLERANCE = 0, 1, 3  # exit codes
 

@@ -13,8 +13,8 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve
-from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, logged_model_of
+from pipeline.tracking.evaluation_run import REPORTS_TAG
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, PARENT_TAG, logged_model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,10 +15,10 @@ from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
+from pipeline.tracking.evaluation_run import REPORTS_TAG
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
 from pipeline.tracking.run import SWEEP_TAG
-from pipeline.tracking.store import open_store, search, unreachable
+from pipeline.tracking.store import open_store, search, telling_failures
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,12 +103,8 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
 @contextmanager
 def reading_store(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
     """Open a client of the store, and turn its failures into a PipelineError."""
-    try:
+    with telling_failures(tracking, workspace, "can't be read"):
         yield open_store(tracking, workspace).client
-    except PipelineError:
-        raise
-    except Exception as error:
-        raise PipelineError(unreachable(error, tracking, workspace, "can't be read")) from error
 
 
 def all_runs(client: "MlflowClient") -> "list[Run]":

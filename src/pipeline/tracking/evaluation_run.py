@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import sha256
 from pipeline.config.section import leaves
-from pipeline.tracking.mlflow_run import ID_TAG, PARENT_TAG, TEST_TAG, MlflowRun, named_data, shortened
+from pipeline.tracking.mlflow_run import (
+    EVALUATION_TAG,
+    ID_TAG,
+    PARENT_TAG,
+    TEST_TAG,
+    MlflowRun,
+    data_tags,
+    named_data,
+    shortened,
+)
 from pipeline.tracking.record import Record
 from pipeline.tracking.stored import digests_below, files_tag
 
@@ -17,8 +26,6 @@ if TYPE_CHECKING:
 
     from pipeline.tracking.store import Store
 
-# On a run that shows only an evaluation: the id of the evaluation, a digest of its settings and images.
-EVALUATION_TAG = "pipeline.evaluation"
 # Set once the reports are complete in MLflow.
 REPORTS_TAG = "pipeline.reports_sha256"
 
@@ -34,6 +41,11 @@ class Evaluation:
 
     def __init__(self, record: Record) -> None:
         self._record, self._files = record, record.files
+        # Empty if the workspace does not tell what the evaluation was made with.
+        known = record.evaluation or {"settings": {}}
+        self._settings = {key: shortened(value) for key, value in leaves({"evaluate": known["settings"]})}
+        self._data: dict[str, dict[str, Any]] = {"test": known["test"]} if "test" in known else {}
+        self._data_tags = data_tags(self._data)
 
     @cached_property
     def digest(self) -> str:
@@ -53,29 +65,6 @@ class Evaluation:
             files.model_card,
         )
 
-    @cached_property
-    def settings(self) -> dict[str, str]:
-        """The params evaluate.* as MLflow stores them; empty if they are not known."""
-        settings = self._record.evaluation["settings"] if self._record.evaluation else {}
-        return {key: shortened(value) for key, value in leaves({"evaluate": settings})}
-
-    @property
-    def _data(self) -> dict[str, dict[str, Any]]:
-        """The number of images and the digest of the test split, if they are known."""
-        return {"test": self._record.evaluation["test"]} if self._record.evaluation else {}
-
-    @property
-    def _data_tags(self) -> dict[str, str]:
-        tags: dict[str, str] = {}
-        for split, part in self._data.items():
-            tags |= {f"data.{split}": part["sha256"], f"data.{split}.images": str(part["images"])}
-        return tags
-
-    @cached_property
-    def results(self) -> dict[str, float]:
-        """The metrics of the evaluation, by name."""
-        return results_in(self._files.metrics)
-
     def show(self, store: "Store", training: MlflowRun, model: str | None) -> None:
         """Send the evaluation to MLflow, unless MLflow already shows it.
 
@@ -88,7 +77,7 @@ class Evaluation:
             MlflowException: If the store can't be reached.
         """
         has = {key: value for key, value in training.params.items() if key.startswith("evaluate.")}
-        same = has.items() <= self.settings.items() and all(
+        same = has.items() <= self._settings.items() and all(
             training.tags.get(tag, value) == value for tag, value in self._data_tags.items()
         )
         evaluation = self._record.evaluation
@@ -105,12 +94,12 @@ class Evaluation:
         if run.tags.get(REPORTS_TAG) == self.digest and run.is_intact:
             return
         # First, because these identify the evaluation that the run shows.
-        run.log_params(self.settings)
+        run.log_params(self._settings)
         run.set_tags(self._data_tags)
         name = self._record.run["data"]["name"]
         run.log_data(name, self._data)
         data = [named_data(name, split, part) for split, part in self._data.items()]
-        run.log_results(self.results, self._moment, model, *data)
+        run.log_results(results_in(self._files.metrics), self._moment, model, *data)
         run.client.log_artifacts(run.id, str(self._files.figures), "figures")
         for path in self._tables:
             run.client.log_artifact(run.id, str(path))
@@ -134,7 +123,7 @@ class Evaluation:
 
         changed = [
             f"{key.rpartition('.')[2]}={value}"
-            for key, value in self.settings.items()
+            for key, value in self._settings.items()
             if training.params.get(key) != value
         ]
         inherited = {

@@ -18,6 +18,9 @@ ID_TAG = "pipeline.id"
 NAME_TAG = "pipeline.name"  # the name in models/run.json
 LABEL_TAG = "pipeline.label"  # the run's first name in MLflow
 ERROR_TAG = "pipeline.error"
+OCCASION_TAG = "pipeline.occasion"  # begins the tag of an occasion, which ends with its id
+# On a run that shows only an evaluation: the id of the evaluation, a digest of its settings and images.
+EVALUATION_TAG = "pipeline.evaluation"
 TEST_TAG = "data.test"  # a digest of the images and labels that the run was evaluated on
 NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
@@ -158,6 +161,14 @@ def unless_missing(request: Callable[[], Item]) -> Item | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def data_tags(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tags of a run with the digest and the number of images of each split."""
+    tags: dict[str, str] = {}
+    for split, part in splits.items():
+        tags |= {f"data.{split}": part["sha256"], f"data.{split}.images": str(part["images"])}
+    return tags
 
 
 def named_data(name: str, split: str, part: Mapping[str, Any]) -> tuple[str, str]:

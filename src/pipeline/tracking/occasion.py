@@ -1,8 +1,8 @@
 """Occasions of a training: when, where and from which code it was executed.
 
 A run is identified by its inputs, so it can be trained on several occasions. They are stored in
-`.pipeline/occasions/RUN`, one file each, for as long as the run can be rebuilt, and MLflow shows all of them
-with the run.
+`.pipeline/occasions/RUN`, one file each, for as long as the run can be rebuilt. MLflow shows each as a tag of
+its run with a one-line summary, and a JSON artifact.
 """
 
 import json
@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.workspace import Workspace, write_text
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, TrackingSection
 from pipeline.environment import device_tags
 from pipeline.tracking.lineage import Code, environment_tags
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, MlflowRun
+from pipeline.tracking.store import open_store, telling_failures
 
-OCCASIONS = "occasions"  # the folder, in .pipeline and in a DVC remote
+OCCASIONS = "occasions"  # the folder, in .pipeline, in a DVC remote and among the artifacts of a run
 # Prefixes of the tags that may explain why two occasions gave different weights.
 _EXPLAINING_TAGS = ("processor", "device", "platform", "package.", "environment.")
 
@@ -100,6 +102,32 @@ def occasions_of(workspace: Workspace, run: str) -> list[Occasion]:
         except (ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda occasion: (occasion.start, occasion.id))
+
+
+def log_occasion(run: MlflowRun, occasion: Occasion) -> None:
+    """Add an occasion that has ended to its run in MLflow, unless it is already there."""
+    tag = f"{OCCASION_TAG}.{occasion.id}"
+    if occasion.weights_sha256 and (tag not in run.tags or not run.is_intact):
+        run.log_bytes(occasion.dump().encode(), OCCASIONS, f"{occasion.id}.json")
+        run.set_tags({tag: occasion.summary})
+
+
+def show_occasion(occasion: Occasion, run: str, tracking: TrackingSection, workspace: Workspace) -> None:
+    """Add one more occasion to a run in MLflow; do nothing if MLflow does not have the run.
+
+    Args:
+        occasion: An occasion that has ended.
+        run: The pipeline's id of the run.
+        tracking: The settings that say where MLflow is.
+        workspace: The workspace of the repository.
+
+    Raises:
+        PipelineError: If MLflow can't be reached.
+    """
+    with telling_failures(tracking, workspace):
+        store = open_store(tracking, workspace)
+        if found := store.find({ID_TAG: run}, without=EVALUATION_TAG):
+            log_occasion(MlflowRun(store.client, found), occasion)
 
 
 def explain_difference(one: Occasion, other: Occasion) -> str:

@@ -10,14 +10,12 @@ from filelock import FileLock
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
-from pipeline.errors import PipelineError
 from pipeline.tracking.database import find_run, lacks_tag
-from pipeline.tracking.evaluation_run import EVALUATION_TAG
-from pipeline.tracking.mlflow_run import ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
 from pipeline.tracking.occasion import now
 from pipeline.tracking.record import Status, differs_text
 from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, SettledError, parent_file
-from pipeline.tracking.store import Store, is_local, open_store, search, unreachable, uri_of
+from pipeline.tracking.store import Store, is_local, open_store, search, telling_failures, uri_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -88,20 +86,14 @@ def send(sweep: SweepRun, folder: Path, tracking: TrackingSection, workspace: Wo
         elif receipt.exists() and receipt.read_text(encoding="utf-8") == sent:
             return None
         sweep.draw(folder / "figures")
-        try:
+        hint = " The sweep is kept in .pipeline/sweeps; `pipeline sync` sends it."
+        with telling_failures(tracking, workspace, hint=hint):
             parent = _Parent(sweep, folder, open_store(tracking, workspace))
             pending = any((workspace.scratch / "runs" / trial).exists() for trial in parent.update())
             if not pending:
                 # Last, because these mean that everything is there.
                 parent.complete()
                 write_text(receipt, sent)
-        except PipelineError:
-            raise
-        except Exception as error:
-            raise PipelineError(
-                f"{unreachable(error, tracking, workspace)} The sweep is kept in .pipeline/sweeps; "
-                "`pipeline sync` sends it."
-            ) from error
     return parent.id
 
 

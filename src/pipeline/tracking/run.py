@@ -5,6 +5,7 @@ that was interrupted at any point and rebuilds one that was lost.
 """
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,25 +14,29 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pipeline.artifacts.history import read_history
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.schema import TrackingSection
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.tracking.database import find_run
-from pipeline.tracking.evaluation_run import EVALUATION_TAG, REPORTS_TAG, Evaluation
+from pipeline.tracking.evaluation_run import REPORTS_TAG, Evaluation
 from pipeline.tracking.logged_model import MODEL_TAG, log_model
 from pipeline.tracking.mlflow_run import (
     ERROR_TAG,
+    EVALUATION_TAG,
     ID_TAG,
     LABEL_TAG,
     NAME_TAG,
+    OCCASION_TAG,
     PARENT_TAG,
     MlflowRun,
     batches,
+    data_tags,
     shortened,
 )
-from pipeline.tracking.occasion import now
-from pipeline.tracking.occasion_tags import OCCASION_TAG, log_occasion
+from pipeline.tracking.occasion import log_occasion, now
 from pipeline.tracking.record import Record, State
-from pipeline.tracking.store import Store
+from pipeline.tracking.store import open_store
 from pipeline.tracking.stored import files_tag
 
 if TYPE_CHECKING:
@@ -76,13 +81,24 @@ def shown(record: Record) -> str | None:
 class Projection:
     """The MLflow run of one record."""
 
-    def __init__(self, store: Store, record: Record) -> None:
-        """Find the run in the store, or create it.
+    def __init__(
+        self,
+        record: Record,
+        tracking: TrackingSection,
+        workspace: Workspace,
+        given_up: threading.Event | None = None,
+    ) -> None:
+        """Find the run in the experiment that the record's own configuration names, or create it.
+
+        The arguments apart from `record` are those of `open_store`.
 
         Raises:
             SettledError: If the run was deleted in MLflow.
             MlflowException: If the store can't be reached.
         """
+        experiment = record.tracking.get("experiment", tracking.experiment)
+        named = tracking.model_copy(update={"experiment": experiment})
+        store = open_store(named, workspace, given_up)
         self._store, self._record, self._client = store, record, store.client
         with store.creating():
             found = store.find({ID_TAG: record.id}, without=EVALUATION_TAG) or self._create()
@@ -178,8 +194,7 @@ class Projection:
                 "mlflow.source.name": "pipeline",
                 "mlflow.source.git.commit": origin["git.commit"],
                 **origin,
-                **{f"data.{split}": part["sha256"] for split, part in splits.items()},
-                **{f"data.{split}.images": str(part["images"]) for split, part in splits.items()},
+                **data_tags(splits),
             }
         )
         state = self._record.state

@@ -23,12 +23,15 @@ from pipeline.tracking.store import (
     is_local,
     is_server,
     leave_deleted_folder,
-    open_store,
+    telling_failures,
     unreachable,
 )
 
 _SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_FOR_FIRST_EPOCH = 5.0
+_KEPT = (
+    " The run is kept in .pipeline/runs; `pipeline sync` or the next command that finds the server sends it."
+)
 
 
 class Training:
@@ -129,7 +132,7 @@ class _Sender(threading.Thread):
         if self.is_alive():
             self._given_up.set()
             error = TimeoutError(f"it takes longer than tracking.timeout, {self._tracking.timeout:g} s")
-            self._warn(_unreachable(error, self._tracking, self._workspace))
+            self._warn(unreachable(error, self._tracking, self._workspace) + _KEPT)
         elif self._projection and not self._failed:
             run = self._projection.run
             say(f"MLflow run {self._record.label} ({run.status}): {run.id}")
@@ -166,7 +169,9 @@ class _Sender(threading.Thread):
             leave_deleted_folder(self._workspace)
             with self._record.sending():
                 if self._projection is None:
-                    self._projection = _project(self._record, self._tracking, self._workspace, self._given_up)
+                    self._projection = Projection(
+                        self._record, self._tracking, self._workspace, self._given_up
+                    )
                 self._projection.update()
             self._failed = False
         except SettledError as error:
@@ -175,7 +180,7 @@ class _Sender(threading.Thread):
         except Exception as error:
             # Part of this update may have arrived: next time, ask MLflow what it has.
             self._projection = None
-            self._warn(_unreachable(error, self._tracking, self._workspace))
+            self._warn(unreachable(error, self._tracking, self._workspace) + _KEPT)
             self._failed = True
         if not self._failed and not self._sent_others:
             self._sent_others = True
@@ -197,7 +202,7 @@ def send_others(
         for line in _send_kept(tracking, workspace, given_up):
             say(line)
     except Exception as error:
-        warn(_unreachable(error, tracking, workspace))
+        warn(unreachable(error, tracking, workspace) + _KEPT)
 
 
 def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
@@ -226,34 +231,18 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     Raises:
         PipelineError: If MLflow can't be reached or rejects a request.
     """
-    try:
+    with telling_failures(tracking, workspace, hint=_KEPT):
         lines = _send_kept(tracking, workspace)
-        if workspace.run.exists():
-            record = Record(workspace)
+        if not workspace.run.exists():
+            return lines
+        record = Record(workspace)
+        try:
             run_id = is_local(tracking, workspace) and shown(record)
-            if not run_id:
-                run_id = _send(record, tracking, workspace).id
-            where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
-            lines.append(f"The model {where} belongs to MLflow run {record.label}: {run_id}")
-    except SettledError as error:
-        lines.append(str(error))
-    except PipelineError:
-        raise
-    except Exception as error:
-        raise PipelineError(_unreachable(error, tracking, workspace)) from error
-    return lines
-
-
-def _project(
-    record: Record,
-    tracking: TrackingSection,
-    workspace: Workspace,
-    given_up: threading.Event | None = None,
-) -> Projection:
-    """Find or create the run of `record`, in the experiment that its own configuration names."""
-    experiment = record.tracking.get("experiment", tracking.experiment)
-    named = tracking.model_copy(update={"experiment": experiment})
-    return Projection(open_store(named, workspace, given_up), record)
+            run_id = run_id or _send(record, tracking, workspace).id
+        except SettledError as error:
+            return [*lines, str(error)]
+    where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
+    return [*lines, f"The model {where} belongs to MLflow run {record.label}: {run_id}"]
 
 
 def _send(
@@ -264,7 +253,7 @@ def _send(
 ) -> MlflowRun:
     """Send all of `record`, and return its run in MLflow."""
     with record.sending():
-        projection = _project(record, tracking, workspace, given_up)
+        projection = Projection(record, tracking, workspace, given_up)
         projection.update()
     return projection.run
 
@@ -289,13 +278,6 @@ def _send_kept(
             continue
         record.discard()
     return lines
-
-
-def _unreachable(error: Exception, tracking: TrackingSection, workspace: Workspace) -> str:
-    return (
-        f"{unreachable(error, tracking, workspace)} The run is kept in .pipeline/runs; `pipeline sync` or "
-        "the next command that finds the server sends it."
-    )
 
 
 def _warn_of_other_weights(record: Record) -> None:

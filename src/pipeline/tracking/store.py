@@ -255,6 +255,22 @@ def unreachable(
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
+@contextmanager
+def telling_failures(
+    tracking: TrackingSection,
+    workspace: Workspace,
+    failed: str = "could not be brought up to date",
+    hint: str = "",
+) -> Iterator[None]:
+    """Turn what MLflow raises inside the `with` into a PipelineError: `unreachable`, and a hint after it."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise PipelineError(f"{unreachable(error, tracking, workspace, failed)}{hint}") from error
+
+
 def search(client: "MlflowClient", condition: str) -> "list[Run]":
     """Return the runs of all experiments that meet the condition, the oldest first."""
     experiments = [found.experiment_id for found in client.search_experiments()]
