@@ -118,8 +118,12 @@ def lacks_tag(workspace: Workspace, trainings: Iterable[str | None], tag: str) -
         return any(connection.execute(query, (one, tag)).fetchone() for one in trainings if one)
 
 
+def local_folder(address: str) -> Path | None:
+    """Return the folder on this machine that an address of artifacts stands for; None if it is elsewhere."""
+    return _path(address) if urlsplit(address).scheme in ("", "file") else None
+
+
 def has_files(address: str) -> bool:
     """Return whether there are artifacts at an address; True if it is not a folder on this machine."""
-    if urlsplit(address).scheme not in ("", "file"):
-        return True
-    return any(_path(address).glob("*"))
+    folder = local_folder(address)
+    return folder is None or any(folder.glob("*"))

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from pipeline.artifacts.workspace import sha256
+from pipeline.tracking.database import local_folder
 from pipeline.tracking.mlflow_run import logged_model_of
 
 if TYPE_CHECKING:
@@ -95,29 +95,38 @@ def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True)
     """
     name, run_id = run.info.run_name, run.info.run_id
     model = logged_model_of(client, run.info.experiment_id, run_id)
-    wanted: list[Broken] = []
-    files, model_folder = _local_folder(run.info.artifact_uri, folder / "run", remote), None
-    if files:
-        wanted += _wanted(files, run.info.artifact_uri, _digests(run.data.tags), f"of the run {name}", run_id)
+    address, tags = run.info.artifact_uri, run.data.tags
+    files, wanted = _artifacts(address, folder / "run", remote, tags, f"of the run {name}", run_id)
+    model_folder = None
     if model:
-        model_folder = _local_folder(model.artifact_location, folder / "model", remote)
-        # A run from before this tag existed has only the digest of the Keras model.
-        older = {"data/model.keras": run.data.tags.get("pipeline.model_sha256", "")}
-        if model_folder:
-            digests = _digests(model.tags) or older
-            uri, what = model.artifact_location, f"of the model of {name}"
-            wanted += _wanted(model_folder, uri, digests, what, str(model.model_id))
-    has_lost = not model and "pipeline.model_sha256" in run.data.tags
+        address, owner, what = model.artifact_location, str(model.model_id), f"of the model of {name}"
+        model_folder, more = _artifacts(address, folder / "model", remote, model.tags, what, owner)
+        wanted += more
+    has_lost = not model and "pipeline.model_sha256" in tags
     lost = f"MLflow has no model of the run {name}." if has_lost else ""
     return Stored(run, files or folder, model, model_folder, len(wanted), _broken(wanted), lost)
 
 
-def _wanted(folder: Path, uri: str, digests: Mapping[str, str], what: str, owner: str) -> list[Broken]:
+def _artifacts(
+    address: str, download: Path, remote: bool, tags: Mapping[str, str], what: str, owner: str
+) -> tuple[Path | None, list[Broken]]:
+    """Return a local folder with the artifacts at an address, and the files that it should have.
+
+    Without `remote`, artifacts that would have to be downloaded have no folder, and no files.
+    """
+    folder = local_folder(address)
     # Messages don't name the folder of a download, because it will be gone when somebody reads them.
-    place = str(folder) if _is_local(uri) else uri
-    return [
+    place = folder or address
+    if folder is None and remote:
+        from mlflow.artifacts import download_artifacts
+
+        download.mkdir(parents=True, exist_ok=True)
+        folder = Path(download_artifacts(artifact_uri=address, dst_path=str(download)))
+    if folder is None:
+        return None, []
+    return folder, [
         Broken(f"{path} {what}", folder / path, path, owner, digest, f"{place}/{path}")
-        for path, digest in digests.items()
+        for path, digest in _digests(tags).items()
     ]
 
 
@@ -138,19 +147,3 @@ def _digests(tags: Mapping[str, str]) -> dict[str, str]:
         if key.startswith(f"{FILES_TAG}."):
             found |= json.loads(value)
     return found
-
-
-def _local_folder(uri: str, folder: Path, remote: bool) -> Path | None:
-    """Return a local folder with the artifacts at `uri`; None if they would have to be downloaded."""
-    if _is_local(uri):
-        return Path(unquote(urlsplit(uri).path))
-    if not remote:
-        return None
-    from mlflow.artifacts import download_artifacts
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-
-
-def _is_local(uri: str) -> bool:
-    return urlsplit(uri).scheme in ("", "file")

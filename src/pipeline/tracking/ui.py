@@ -14,12 +14,12 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.processes.system import die_with_parent
-from pipeline.tracking.store import open_store, uri_of
+from pipeline.tracking.store import is_server, open_store, uri_of
+from pipeline.tracking.view import VIEW, VIEW_TAG
 
 HOST = "127.0.0.1"
 PORT = 5000
 _START_TIMEOUT = 120.0  # seconds until the server must answer
-_VIEW = "mlflow.sharedViewState."
 # Two processes and 0.5 GB instead of fifteen and 2.6 GB, no telemetry and no unpickling.
 _SETTINGS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -41,7 +41,7 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> 
         PipelineError: If the port can't be used or the server does not start.
     """
     uri = uri_of(tracking, workspace)
-    if uri.startswith(("http://", "https://")):
+    if is_server(tracking, workspace):
         say(f"The runs are at {_page(uri.rstrip('/'), tracking, workspace)}")
         return 0
     refuse_busy(port)
@@ -100,8 +100,7 @@ def _page(address: str, tracking: TrackingSection, workspace: Workspace) -> str:
     """Return the address of the page of the training runs, in the experiment's saved view if it has one."""
     store = open_store(tracking, workspace)
     tags = store.client.get_experiment(store.experiment).tags
-    views = sorted(key.removeprefix(_VIEW) for key in tags if key.startswith(_VIEW))
-    view = f"&viewStateShareKey={views[0]}" if views else ""
+    view = f"&viewStateShareKey={VIEW}" if VIEW_TAG in tags else ""
     return f"{address}/#/experiments/{store.experiment}/runs?workflowType=machine_learning{view}"
 
 

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_VIEW = "results"  # the key of the view
+VIEW = "results"  # the key of the view, which ends the name of its tag
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 _COLUMNS = (
     "attributes.`Duration`",
     "metrics.`test_accuracy`",
@@ -45,7 +46,7 @@ def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
     tags = {
         # Without this tag, the page opens on traces of language models.
         "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{_VIEW}": json.dumps(state),
+        VIEW_TAG: json.dumps(state),
     }
     for key, value in tags.items():
         if experiment.tags.get(key) != value:
