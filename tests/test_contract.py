@@ -5,18 +5,26 @@ are found in the code. The modules of the boundary (stages.__main__, tracking) d
 a later stage reads.
 """
 
-import ast
 import copy
 import dataclasses
 import functools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
+from declared import (
+    DIGESTS,
+    DOCSTRING_ONLY,
+    EVERYBODY,
+    REPOSITORY,
+    STAGES,
+    file_of,
+    files_of,
+    imported_by,
+    is_exempt,
+)
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.config.params import dump
@@ -26,28 +34,8 @@ from pipeline.stages import evaluate, fetch, preprocess, train
 
 use_threads(1)
 
-REPOSITORY = Path(__file__).parents[1]
-STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-EVERYBODY = {"src/pipeline/errors.py", "src/pipeline/console.py", "src/pipeline/artifacts/workspace.py"}
-MODULES = {"fetch": fetch, "preprocess": preprocess, "train": train, "evaluate": evaluate}
 
-# Modules and packages that a stage may import without declaring them.
-EXEMPT = {
-    "pipeline.config": "values arrive through params",
-    "pipeline.artifacts.workspace": "names paths, and writes bytes as they are given",
-    "pipeline.artifacts.integrity": "refuses, and changes nothing",
-    "pipeline.errors": "what people see of a failure",
-    "pipeline.processes.system": "has processes end with their parents",
-    "pipeline.console": "what people see of progress",
-}
-# Options are imported by name; the params contain a digest of those in use.
-DIGESTS = {
-    "modules.model": "pipeline.models",
-    "modules.backend": "pipeline.training.backends",
-    "modules.sources": "pipeline.data.sources",
-}
-# Packages of which all modules are imported, whatever the params.
-DISCOVERED = {"pipeline.plots.evaluation"}
+MODULES = {"fetch": fetch, "preprocess": preprocess, "train": train, "evaluate": evaluate}
 
 # Together, these cover every branch that reads a value.
 VARIANTS = [
@@ -83,9 +71,6 @@ VARIANTS = [
 IDX_FILES = [
     f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
-
-
-# --- what the stages read and import -----------------------------------------------------------
 
 
 def recorder(config, read: set[str]):
@@ -141,86 +126,6 @@ def ran(tmp_path_factory):
                 run = {"name": "of-this-test", "result": dataclasses.asdict(result)}
                 workspace.run.write_text(json.dumps(run))
     return workspace, read
-
-
-class _Imports(ast.NodeVisitor):
-    """Collect the modules of this package that a module imports, except those for type checkers only."""
-
-    def __init__(self):
-        self.found = set()
-
-    def visit_If(self, node):
-        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            self.generic_visit(node)
-
-    def visit_ImportFrom(self, node):
-        module = node.module or ""
-        inner = {f"{module}.{alias.name}" for alias in node.names}
-        self.found |= {name for name in {module, *inner} if name.startswith("pipeline.") and exists(name)}
-
-    def visit_Import(self, node):
-        self.found |= {alias.name for alias in node.names if alias.name.startswith("pipeline.")}
-
-
-def exists(module):
-    return (REPOSITORY / file_of(module)).is_file()
-
-
-@functools.cache
-def imported_by(stage):
-    """Return the modules that a stage imports, directly or indirectly, without following exempt ones."""
-    found, waiting = set(), [f"pipeline.stages.{stage}"]
-    while waiting:
-        module = waiting.pop()
-        if module in found:
-            continue
-        found.add(module)
-        if is_exempt(module) and not (stage == "compose" and module.startswith("pipeline.config")):
-            continue
-        visitor = _Imports()
-        visitor.visit(ast.parse((REPOSITORY / file_of(module)).read_text()))
-        waiting += visitor.found
-        if module == "pipeline.training.backends":
-            # Each module is an option, and what they share is a dependency.
-            for path in (REPOSITORY / file_of(module)).parent.glob("*.py"):
-                visitor.visit(ast.parse(path.read_text()))
-            waiting += [name for name in visitor.found if not name.startswith(f"{module}.")]
-        for package in DISCOVERED & visitor.found:
-            folder = (REPOSITORY / file_of(package)).parent
-            waiting += [f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"]
-    return found
-
-
-def is_exempt(module):
-    return any(module == name or module.startswith(f"{name}.") for name in EXEMPT)
-
-
-# --- compared with what dvc.yaml declares ------------------------------------------------------
-
-
-def file_of(module):
-    path = "src/" + module.replace(".", "/")
-    return f"{path}/__init__.py" if (REPOSITORY / path).is_dir() else f"{path}.py"
-
-
-def files_of(dep):
-    """Return the modules that a declared path stands for; for a folder, all but an empty __init__.py."""
-    path = REPOSITORY / dep
-    if path.is_file():
-        return {dep}
-    return {str(file.relative_to(REPOSITORY)) for file in path.rglob("*.py")} - DOCSTRING_ONLY
-
-
-def only_a_docstring(path):
-    body = ast.parse(path.read_text()).body
-    return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
-
-
-DOCSTRING_ONLY = {
-    str(path.relative_to(REPOSITORY))
-    for path in (REPOSITORY / "src" / "pipeline").rglob("__init__.py")
-    if only_a_docstring(path)
-}
 
 
 @functools.cache
@@ -308,51 +213,3 @@ def test_reading_one_more_value_would_be_noticed(ran, stage):
     more = ran[1][stage] | {"tracking.timeout"}
     found = mismatches(stage, STAGES[stage], more, imported_by(stage))
     assert found == ["params: tracking.timeout is read"]
-
-
-def test_what_is_exempt_is_used():
-    used = set().union(*map(imported_by, STAGES))
-    assert all(any(module == name or module.startswith(f"{name}.") for module in used) for name in EXEMPT)
-
-
-def test_what_a_backend_imports_is_declared_by_the_training_or_in_its_digest():
-    """The digest follows imports within `pipeline.training.backends`."""
-    declared = {file for dep in STAGES["train"]["deps"] if dep.startswith("src/") for file in files_of(dep)}
-    for path in (REPOSITORY / file_of("pipeline.training.backends")).parent.glob("*.py"):
-        visitor = _Imports()
-        visitor.visit(ast.parse(path.read_text()))
-        inside = {module for module in visitor.found if module.startswith("pipeline.training.backends.")}
-        files = {file_of(module) for module in visitor.found - inside if not is_exempt(module)}
-        assert files - DOCSTRING_ONLY <= declared, path
-
-
-@pytest.mark.parametrize("package", sorted(set(DIGESTS.values()) - {"pipeline.training.backends"}))
-def test_the_modules_of_options_import_nothing_that_neither_they_nor_a_digest_has(package):
-    """The digests follow imports within `pipeline.models` and `pipeline.data`."""
-    for path in (REPOSITORY / file_of(package)).parent.glob("*.py"):
-        visitor = _Imports()
-        visitor.visit(ast.parse(path.read_text()))
-        rooms = {module.split(".")[1] for module in visitor.found if not is_exempt(module)}
-        assert rooms <= {"models", "data"} | ({"artifacts"} if path.stem == "__init__" else set()), path
-
-
-def test_the_file_of_each_stage_is_named_after_it():
-    for stage, definition in STAGES.items():
-        assert (
-            definition["cmd"]
-            == f'PATH=".venv/bin:$PATH" PYTHONHASHSEED=0 PYTHONPATH=src python -m pipeline.stages {stage}'
-        )
-        assert f"src/pipeline/stages/{stage}.py" in definition["deps"]
-
-
-def test_what_dvc_writes_into_dvc_yaml_leaves_the_rest_as_it_is(tmp_path):
-    from dvc.utils.serialize import modify_yaml
-
-    copied = tmp_path / "dvc.yaml"
-    copied.write_bytes((REPOSITORY / "dvc.yaml").read_bytes())
-    for frozen in (True, False):  # as `dvc freeze` and `dvc unfreeze` do
-        with modify_yaml(str(copied)) as content:
-            content["stages"]["fetch"]["frozen"] = frozen
-    with modify_yaml(str(copied)) as content:
-        del content["stages"]["fetch"]["frozen"]
-    assert copied.read_text() == (REPOSITORY / "dvc.yaml").read_text()

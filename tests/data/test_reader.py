@@ -1,4 +1,5 @@
-import io
+"""Pictures of any format, size and mode are read as arrays of one shape, or refused."""
+
 import os
 import pickle
 import struct
@@ -9,37 +10,15 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from reading import encoded, settings
 
-from pipeline.config.section import ReaderSection
 from pipeline.data.reader import PictureError, read_picture, read_pixels
 
 RNG = np.random.default_rng(0)
 
-
-def settings(**changes) -> ReaderSection:
-    values = {
-        "image_size": (6, 8),
-        "colour": "rgb",
-        "resize": "pad",
-        "background": "black",
-        "prepare": "none",
-        "max_pixels": 1_000_000,
-    }
-    return ReaderSection(**values | changes)
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
 PIXELS = RNG.integers(0, 256, (6, 8, 3), np.uint8)
 PICTURE = Image.fromarray(PIXELS)
 GREY = Image.fromarray(PIXELS[:, :, 0])
-
-
-# --- formats, sizes and modes ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,9 +149,6 @@ def test_tiny_and_narrow_pictures_are_read(size, resize):
     assert (7, 8, 9) in {tuple(pixel) for row in found.tolist() for pixel in row}
 
 
-# --- refused ----------------------------------------------------------------------------------------
-
-
 def chunk(kind: bytes, content: bytes) -> bytes:
     crc = struct.pack(">I", zlib.crc32(kind + content))
     return struct.pack(">I", len(content)) + kind + content + crc
@@ -240,69 +216,6 @@ def test_importing_the_reader_is_cheap():
     command = "import sys, pipeline.data.reader; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert not {"PIL", "scipy", "tensorflow", "mlflow", "pandas", "hydra"} & set(loaded.stdout.split())
-
-
-# --- digits -----------------------------------------------------------------------------------------
-
-DIGIT = settings(image_size=(28, 28), colour="grey", prepare="digit")
-
-
-def seven() -> Image.Image:
-    """Return a 7 as in MNIST: light on black, 20 pixels high, centred by mass."""
-    image = Image.new("L", (112, 112))
-    ImageDraw.Draw(image).line([(32, 20), (80, 20), (52, 92)], fill=255, width=9, joint="curve")
-    return Image.fromarray(read_picture(encoded(image), DIGIT))
-
-
-def on_paper(digit: Image.Image, paper=225, ink=40, at=(150, 30), page=(400, 300)) -> np.ndarray:
-    """Return a photo of the digit: enlarged, anywhere on a page, in uneven light, with noise."""
-    large = np.asarray(digit.resize((200, 200), Image.Resampling.BICUBIC)) / 255
-    levels = np.full((page[1], page[0]), float(paper))
-    levels[at[1] : at[1] + 200, at[0] : at[0] + 200] += (ink - paper) * large
-    levels *= np.linspace(1, 0.85, page[0])
-    levels += np.random.default_rng(0).normal(0, 4, levels.shape)
-    return np.clip(levels, 0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize(("paper", "ink"), [(225, 40), (60, 250)])
-@pytest.mark.parametrize("at", [(0, 0), (150, 30), (200, 100)])
-def test_a_photo_of_a_digit_becomes_what_the_data_set_has(paper, ink, at):
-    digit = seven()
-    found = read_picture(encoded(Image.fromarray(on_paper(digit, paper, ink, at))), DIGIT)
-    assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
-
-
-def test_dirt_far_from_the_digit_is_left_out():
-    photo = on_paper(seven(), at=(0, 0))
-    clean = read_picture(encoded(Image.fromarray(photo)), DIGIT)
-    photo[290:293, 390:393] = 0
-    np.testing.assert_array_equal(read_picture(encoded(Image.fromarray(photo)), DIGIT), clean)
-
-
-def test_an_image_of_the_data_set_is_left_as_it_is():
-    digit = seven()
-    np.testing.assert_array_equal(read_picture(encoded(digit), DIGIT), np.asarray(digit))
-    moved = np.roll(np.asarray(digit), 3, axis=1)
-    found = read_picture(encoded(Image.fromarray(moved)), DIGIT)
-    assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
-
-
-def test_dark_ink_on_a_transparent_background_is_seen():
-    alpha = seven().resize((200, 200))
-    drawn = Image.merge("LA", (Image.new("L", alpha.size), alpha))
-    found = read_picture(encoded(drawn), DIGIT)
-    assert np.abs(found.astype(float) - np.asarray(seven())).mean() < 8
-
-
-@pytest.mark.parametrize("level", [0, 128, 255])
-def test_an_empty_page_is_refused(level):
-    with pytest.raises(PictureError, match="is blank"):
-        read_picture(encoded(Image.new("L", (50, 50), level)), DIGIT)
-
-
-def test_a_digit_in_colour_has_three_equal_channels():
-    found = read_picture(encoded(seven()), settings(image_size=(28, 28), prepare="digit"))
-    np.testing.assert_array_equal(found, np.repeat(np.asarray(seven())[:, :, None], 3, axis=2))
 
 
 def test_its_refusal_passes_between_processes():

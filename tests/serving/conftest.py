@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from in_thread import READER, running, write_onnx
+from in_thread import READER, running, until, write_onnx
 from PIL import Image
 
 from photos import png
 from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
+from pipeline.serving import connection, guard
 from pipeline.serving.reference import Resolved
 from pipeline.serving.served import Served
 
@@ -44,6 +45,22 @@ def onnx_file(digits, tmp_path_factory):
 @pytest.fixture(scope="session")
 def served(onnx_file):
     return Served.load(Resolved(onnx_file, "digits", "3", (0.96, 0.95, 0.97)))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The server waits for a slow client for less than the usual ten seconds and more."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+
+
+@pytest.fixture
+def still_answers(client, digits):
+    """Whatever happened, the next picture is answered, and nothing of the last request is kept."""
+    yield
+    until(lambda: client.get("/health").status == 200)
+    answer = client.post("/predict", png(digits[0][3]))
+    assert (answer.status, answer.json["label"]) == (200, str(digits[1][3]))
 
 
 @pytest.fixture(scope="module")

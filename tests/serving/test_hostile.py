@@ -1,63 +1,19 @@
-"""Clients that are slow, broken or hostile: each is ended, and the server answers the others."""
+"""Clients that are slow, broken or hostile: each is cut off, and the server answers the others."""
 
-import io
-import json
 import socket
 import struct
 import time
 import zlib
 from contextlib import suppress
 
-import numpy as np
 import pytest
 from in_thread import running, until
-from PIL import Image
+from raw_requests import drip, head, status, talk
 
 from photos import png
 from pipeline.serving import connection, guard, server
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """What takes ten seconds and more takes less here."""
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
-
-
-@pytest.fixture(autouse=True)
-def lives(client, digits):
-    """Whatever happened, the next picture is answered, and nothing of the last request is kept."""
-    yield
-    until(lambda: client.get("/health").status == 200)
-    answer = client.post("/predict", png(digits[0][3]))
-    assert (answer.status, answer.json["label"]) == (200, str(digits[1][3]))
-
-
-def talk(client, *parts: bytes, pause: float = 0.0, limit: float = 20.0) -> bytes:
-    """Send parts with pauses, and read until the server closes or `limit` seconds have passed."""
-    received = b""
-    place = ("127.0.0.1", client.port)
-    with suppress(ConnectionResetError, BrokenPipeError), socket.create_connection(place, limit) as raw:
-        for part in parts:
-            raw.sendall(part)
-            time.sleep(pause)
-        while more := raw.recv(65536):
-            received += more
-    return received
-
-
-def head(length: int | str, path: str = "/predict", **more: str) -> bytes:
-    lines = {"Host": "localhost", "Content-Length": str(length), **more}
-    return (
-        f"POST {path} HTTP/1.1\r\n".encode()
-        + "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in lines.items() if text).encode()
-        + b"\r\n"
-    )
-
-
-def status(received: bytes) -> int:
-    assert received.startswith(b"HTTP/1.1 "), received[:100]
-    return int(received[9:12])
+pytestmark = pytest.mark.usefixtures("impatient", "still_answers")
 
 
 def test_a_head_that_never_ends_is_cut_off(client):
@@ -73,22 +29,6 @@ def test_a_connection_that_says_nothing_is_closed(client):
 def test_so_is_one_that_begins_a_second_request_and_stops(client):
     received = talk(client, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /", pause=0.1)
     assert received.count(b"HTTP/1.1 200") == 1
-
-
-def drip(client, first: bytes, part: bytes) -> bytes:
-    """Send `first`, then `part` again and again; what was received before the server closed, soon."""
-    received, end = b"", time.monotonic() + 5
-    place = ("127.0.0.1", client.port)
-    with suppress(ConnectionResetError, BrokenPipeError), socket.create_connection(place, 0.1) as raw:
-        raw.sendall(first)
-        while time.monotonic() < end:
-            with suppress(TimeoutError):
-                if not (more := raw.recv(65536)):
-                    break
-                received += more
-            raw.sendall(part)
-    assert time.monotonic() < end, "the server goes on listening"
-    return received
 
 
 def test_so_is_one_that_sends_only_empty_lines_after_an_answer(client):
@@ -201,119 +141,6 @@ def test_heads_have_a_cap(client):
         received = talk(client, begin, lines)
         assert status(received) == 400
         assert b"too long" in received
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG file of a few bytes that says it has so many pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
-        + chunk(b"IEND", b"")
-    )
-
-
-PAYLOADS = {
-    "nothing": b"",
-    "text": b"this is a text",
-    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><rect width="9" height="9"/></svg>',
-    "html": b"<!doctype html><script>alert(1)</script>",
-    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
-    "bomb": bomb(100_000, 100_000),
-    "too large": bomb(1001, 1000),
-    "truncated": png(np.arange(784, dtype=np.uint8).reshape(28, 28))[:-30],
-    "npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
-    "one colour": png(np.zeros((28, 28), np.uint8)),
-}
-
-
-@pytest.mark.parametrize("name", PAYLOADS)
-@pytest.mark.parametrize("path", ["/predict", "/explain"])
-def test_what_is_no_picture_gets_a_sentence(client, name, path):
-    answer = client.post(path, PAYLOADS[name], Content_Type="image/png")
-    assert answer.status == 400
-    assert answer.json["error"].startswith("The picture ")
-    assert "Traceback" not in answer.json["error"]
-
-
-def test_what_a_photo_says_about_itself_goes_nowhere(client, digits):
-    exif = Image.Exif()
-    exif[0x010E] = exif[0x9286] = "<script>alert(1)</script>"
-    buffer = io.BytesIO()
-    Image.fromarray(digits[0][8]).save(buffer, "JPEG", exif=exif, comment=b"<script>alert(2)</script>")
-    answer = client.post("/predict?seen", buffer.getvalue())
-    assert (answer.status, answer.json["label"]) == (200, str(digits[1][8]))
-    assert b"script" not in answer.content
-
-
-INFER = "/v2/models/digits/infer"
-
-
-def tensor(data, shape=(1, 28, 28), datatype="UINT8", name="images") -> str:
-    return json.dumps({"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]})
-
-
-REFUSED = {
-    "not JSON": "{",
-    "deep": "[" * 100_000,
-    "deep data": '{"inputs": [{"name": "images", "shape": [1], "datatype": "UINT8", "data": ' + "[" * 50_000,
-    "no inputs": "{}",
-    "NaN": tensor([float("nan")] * 784),
-    "infinite": tensor([float("inf")] * 784),
-    "floats": tensor([0.5] * 784),
-    "pixels over 255": tensor([256] * 784),
-    "negative": tensor([-1] * 784),
-    "too large for any integer": tensor([10**30] * 784),
-    "texts": tensor(["1"] * 784),
-    "booleans": tensor([True] * 784),
-    "too few": tensor([0] * 783),
-    "ragged": tensor([[0, 1], [0]]),
-    "shape": tensor([0] * 784, (1, 784)),
-    "no shape": tensor([0] * 784, ()),
-    "negative shape": tensor([0] * 784, (-1, 28, 28)),
-    "huge shape": tensor([0], (2**62, 28, 28)),
-    "no images": tensor([], (0, 28, 28)),
-    "many images": tensor([0], (65, 28, 28)),
-    "float tensor": tensor([0.5] * 784, datatype="FP32"),
-    "another input": tensor([0] * 784, name="pixels"),
-    "null": tensor([None] * 784),
-    "two inputs": json.dumps({"inputs": json.loads(tensor([0] * 784))["inputs"] * 2}),
-    "duplicate output": json.dumps(
-        json.loads(tensor([0] * 784)) | {"outputs": [{"name": "secrets"}]},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_tensors_that_are_not_images_are_refused(client, name):
-    answer = client.post(INFER, REFUSED[name])
-    assert answer.status == 400, answer.content
-    assert len(answer.json["error"]) < 500
-
-
-def test_the_json_of_a_tensor_has_a_cap_of_its_own(served):
-    with running(served, body_mib=8) as client:
-        assert client.post(INFER, b" " * (5 * 2**20)).status == 413
-
-
-@pytest.mark.parametrize("length", ["-1", "1000000", "abc", "9" * 5000])
-def test_a_wrong_length_of_the_json_is_refused(client, length):
-    answer = client.post(INFER, b"{}" + b"\0" * 784, Inference_Header_Content_Length=length)
-    assert answer.status == 400
-
-
-def test_bytes_that_do_not_fit_the_shape_are_refused(client):
-    described = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8"}
-    for size, sent in ((784, 783), (783, 784), (783, 783), (10**12, 784)):
-        message = json.dumps({"inputs": [described | {"parameters": {"binary_data_size": size}}]}).encode()
-        answer = client.post(INFER, message + b"\0" * sent, Inference_Header_Content_Length=str(len(message)))
-        assert answer.status == 400
 
 
 @pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.slow)])
