@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import Arrays, Chosen
-from pipeline.data.batches import Batch, Listing, LocalSource, update_command
+from pipeline.data.batches import Batch, Listing, LocalSource, Split, update_command
 from pipeline.data.decode import DIGEST_BYTES, Rows, decode
 from pipeline.data.labels import without_points
 from pipeline.data.layout import arrange, natural_order
@@ -18,9 +19,10 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
-_SPLITS = ("train", "validation", "test")
+_SIDES: dict[Split | None, int] = {None: -1, "train": 0, "validation": 1, "test": 2}
 Source = TypeVar("Source", bound=LocalSource)
-Batches = Callable[[Listing], Iterator[Batch]]
+# Yields the images of a source, whose relative path is relative to the given folder.
+Batches = Callable[[Source, "DataSection", Path, Listing], Iterator[Batch]]
 
 
 @dataclass
@@ -42,14 +44,23 @@ class Collected:
     description: str
 
     @property
+    def words(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The two halves of each digest as numbers, (n,) each, which are in the order of the digests."""
+        words = self.digests.view(">u8")
+        return words[::2], words[1::2]
+
+    @property
     def chances(self) -> NDArray[np.float64]:
         """For each image a number in [0, 1) that depends only on its pixels."""
-        first = self.digests.view(">u8").reshape(len(self.digests), -1)[:, 0]
-        return (first >> np.uint64(11)).astype(np.float64) / 2.0**53
+        return (self.words[0] >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+    def labels_in(self, classes: Sequence[str]) -> NDArray[np.int32]:
+        """Return the labels as indices into `classes`, which must have all classes of the source."""
+        return np.array([classes.index(name) for name in self.classes], np.int32)[self.labels]
 
 
 def collect(
-    batches: Batches, source: LocalSource, data: "DataSection", *, total: int | None, fresh: bool = False
+    batches: Batches[Source], source: Source, data: "DataSection", home: Path, *, total: int | None
 ) -> Collected:
     """Read a whole source.
 
@@ -57,42 +68,39 @@ def collect(
         batches: Yields its images.
         source: Its settings.
         data: Has the reader, and the names of the classes.
+        home: The folder that a relative path is relative to.
         total: How many images there are, for the progress, unless the source counts them; None if unknown.
-        fresh: Whether the classes are not known yet.
 
     Raises:
         PipelineError: If a picture or a label can't be read, or the layout of the files is not supported.
     """
     listing = Listing(total=total)
-    rows = decode(batches(listing), data.reader, listing, skip=source.unreadable == "skip", what=source.path)
+    images = batches(source, data, home, listing)
+    rows = decode(images, data.reader, listing, skip=source.unreadable == "skip", what=source.path)
     skipped, description = rows.skipped, ""
-    splits = [-1 if split is None else _SPLITS.index(split) for split in rows.splits]
     is_set = bool(rows.labels) and rows.labels[0] is None
-    labels: Sequence[Any] = rows.labels if is_set else without_points(rows.labels, data.classes)
     if is_set:
         layout = arrange(rows.names, listing, data.classes)
-        description = layout.description
+        description, classes = layout.description, layout.classes
         skipped = skipped + list(layout.unplaced.items())
-        kept = [index for index, name in enumerate(rows.names) if name in layout.places]
-        rows.keep(np.array(kept, np.int64))
+        rows.keep([index for index, name in enumerate(rows.names) if name in layout.places])
         places = [layout.places[name] for name in rows.names]
-        labels = [place.label for place in places]
-        splits = [-1 if place.split is None else _SPLITS.index(place.split) for place in places]
-        classes: tuple[str, ...] = layout.classes
-    elif listing.classes is not None:
-        classes = listing.classes
+        labels: Sequence[Any] = [place.label for place in places]
+        splits = [place.split for place in places]
     else:
-        classes = natural_order({str(label) for label in labels})
+        labels, splits = without_points(rows.labels, data.classes), rows.splits
+        classes = listing.classes or natural_order(map(str, labels))
     used = {str(label) for label in labels}
     called = tuple(name for name in classes if name in used)
+    number = {name: index for index, name in enumerate(called)}
     is_numbered = bool(labels) and not isinstance(labels[0], str) and listing.classes is None
     return Collected(
         rows,
-        _named(called, source, data, is_numbered and not fresh),
+        _named(called, source, data, is_numbered),
         tuple(name for name in classes if name not in used),
         called if is_numbered else None,
-        _numbered(labels, called),
-        np.asarray(splits, np.int8),
+        np.array([number[str(label)] for label in labels], np.int32),
+        np.array([_SIDES[split] for split in splits], np.int8),
         np.frombuffer(rows.digests, f"V{DIGEST_BYTES}"),
         is_set,
         skipped,
@@ -113,108 +121,90 @@ def _named(
     return tuple(names.get(name, name) for name in called)
 
 
-def _numbered(labels: Sequence[Any], classes: Sequence[str]) -> NDArray[np.int32]:
-    """Return the index of each label in `classes`."""
-    number = {name: index for index, name in enumerate(classes)}
-    return np.array([number[str(label)] for label in labels], np.int32)
+def loader(batches: Batches[Source]) -> "Callable[[Source, DataSection, Path], Arrays]":
+    """Return the `load` of a source whose images are read by `batches`."""
+    return partial(_load, batches)
 
 
-def load(batches: Batches, source: LocalSource, data: "DataSection") -> Arrays:
+def _load(batches: Batches[Source], source: Source, data: "DataSection", home: Path) -> Arrays:
     """Return the raw arrays of a source, whose images stay in a temporary file.
 
     Args:
         batches: Yields its images.
         source: Its settings: `images` is pinned, `test_below` chooses the test images.
         data: Has the names of the classes, and the number of validation images that the source provides.
+        home: The folder that a relative path is relative to.
 
     Raises:
         PipelineError: As in `collect`, or if the images or classes of the source are not the pinned ones.
     """
-    collected = collect(batches, source, data, total=source.images)
+    collected = collect(batches, source, data, home, total=source.images)
     found = len(collected.labels)
     remedy = f"`{update_command(source.path, data.name)}` says what changed and pins it"
     if source.images is not None and found != source.images:
         raise PipelineError(
             f"{source.path} has {found:,} images now, but {source.images:,} are pinned: {remedy}"
         )
-    arrays = arranged(collected, data.classes, source.test_below, remedy)
+    if stray := [name for name in collected.classes if name not in data.classes]:
+        raise PipelineError(f"it has the class {stray[0]!r}, which is not in data.classes: {remedy}")
+    below = source.test_below
+    if below is not None and len(below) != len(data.classes):
+        raise PipelineError(f"test_below has {len(below)} numbers for {len(data.classes)} classes: {remedy}")
     given = int((collected.splits == 1).sum())
     if given != data.validation_images:
         raise PipelineError(
             f"{source.path} has {given:,} validation images, but data.validation_images is "
             f"{data.validation_images:,}: {remedy}"
         )
-    return arrays
+    labels = collected.labels_in(data.classes)
+    return arranged(collected, labels, sides_of(collected, labels, below))
 
 
-def loader(
-    batches: "Callable[[Source, DataSection, Path, Listing], Iterator[Batch]]",
-) -> "Callable[[Source, DataSection, Path], Arrays]":
-    """Return the `load` of a source whose images are read by `batches`."""
-    return lambda source, data, home: load(lambda listing: batches(source, data, home, listing), source, data)
-
-
-def arranged(
-    collected: Collected, classes: Sequence[str], test_below: Sequence[float] | None, remedy: str = ""
-) -> Arrays:
-    """Choose the training and the test images, and order them.
-
-    Validation images that the source provides come after the training images.
+def sides_of(
+    collected: Collected, labels: NDArray[np.int32], test_below: Sequence[float] | None
+) -> NDArray[np.int8]:
+    """Decide for each image whether it is for training (0), validation (1) or testing (2).
 
     Args:
         collected: What was read.
-        classes: The names of the classes, in the order of the labels.
-        test_below: For each class, the limit below which the digests of test images are. If None, the test
-            images are those that the source says.
-        remedy: What to do about a class that is not in `classes`, for the message.
-
-    Raises:
-        PipelineError: If the source has other classes, or `test_below` does not fit them.
+        labels: The labels of the images.
+        test_below: For each class, the limit below which the digests of test images are, so that an image is
+            chosen by its pixels and class alone, not by other images. If equal images have several classes,
+            the first class decides for all of them. If None, the test images are those that the source says.
     """
-    if stray := [name for name in collected.classes if name not in set(classes)]:
-        raise PipelineError(
-            f"it has the class {stray[0]!r}, which is not in data.classes: {remedy or 'add it there'}"
-        )
-    number = np.array([list(classes).index(name) for name in collected.classes], np.int32)
-    labels = number[collected.labels]
-    is_test = collected.splits == 2
+    sides = np.maximum(collected.splits, 0)
     if test_below is not None:
-        if len(test_below) != len(classes):
-            raise PipelineError(
-                f"test_below has {len(test_below)} numbers for {len(classes)} classes: {remedy}"
-            )
-        is_test |= (collected.splits != 1) & chosen_by_digest(collected, labels, test_below)
+        _, equal = np.unique(collected.digests, return_inverse=True)
+        first = np.full(equal.max(initial=-1) + 1, len(test_below), np.int64)
+        np.minimum.at(first, equal, labels)
+        sides[(sides == 0) & (collected.chances < np.asarray(test_below)[first[equal]])] = 2
+    return sides
+
+
+def arranged(collected: Collected, labels: NDArray[np.int32], sides: NDArray[np.int8]) -> Arrays:
+    """Return the raw arrays; validation images that the source provides come after the training images.
+
+    Args:
+        collected: What was read.
+        labels: The labels of the images, (n,).
+        sides: Whether they are for training, validation or testing, (n,); see `sides_of`.
+    """
     order = np.arange(len(labels))
     if collected.is_set:
         # By content, since names and order of files have no meaning; so the last tenth is a random one.
-        order = np.lexsort((labels, *np.flip(collected.digests.view(">u8").reshape(len(labels), -1).T, 0)))
-    is_last = collected.splits[order] == 1
-    train = np.concatenate([order[~is_test[order] & ~is_last], order[~is_test[order] & is_last]])
+        high, low = collected.words
+        order = np.lexsort((labels, low, high))
+    train, validation, test = (order[sides[order] == side] for side in range(3))
     offsets = np.asarray(collected.rows.offsets, np.int64)
     names, sizes = collected.rows.names, np.asarray(collected.rows.sizes, np.int32).reshape(-1, 2)
     arrays: dict[str, Any] = {}
-    for split, indices in (("train", train), ("test", order[is_test[order]])):
+    for split, indices in (("train", np.concatenate([train, validation])), ("test", test)):
         arrays[f"{split}_images"] = Chosen(collected.rows.file, collected.rows.shape, offsets[indices])
         arrays[f"{split}_labels"] = labels[indices]
         if collected.is_set:
             arrays[f"{split}_names"] = [names[index] for index in indices]
             arrays[f"{split}_sizes"] = sizes[indices]
     return arrays
-
-
-def chosen_by_digest(
-    collected: Collected, labels: NDArray[np.int32], below: Sequence[float]
-) -> NDArray[np.bool_]:
-    """Decide for each image whether it is for testing, by its pixels and class alone, not by other images.
-
-    If equal images have several classes, the first class decides for all of them.
-    """
-    limits = np.asarray(below)[labels]
-    _, equal = np.unique(collected.digests, return_inverse=True)
-    first = np.full(equal.max(initial=-1) + 1, len(below), np.int64)
-    np.minimum.at(first, equal, labels)
-    limits = np.asarray(below)[first[equal]] if len(labels) else limits
-    return np.asarray(collected.chances < limits)
 
 
 def limits_for(collected: Collected, labels: NDArray[np.int32], classes: int, fraction: float) -> list[float]:

@@ -43,7 +43,7 @@ class Rows:
     offsets: "array[int]" = field(default_factory=lambda: array("q"))  # the row in the file
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
-    def keep(self, indices: NDArray[np.int64]) -> None:
+    def keep(self, indices: Sequence[int]) -> None:
         """Keep only the images with these indices."""
         self.names = [self.names[index] for index in indices]
         self.labels = [self.labels[index] for index in indices]
@@ -113,7 +113,7 @@ def _note(
     progress.advance(len(outcomes))
 
 
-def digest_of(pixels: NDArray[np.uint8]) -> bytes:
+def _digest_of(pixels: NDArray[np.uint8]) -> bytes:
     """Return a digest that is the same only for equal images."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=DIGEST_BYTES).digest()
 
@@ -130,7 +130,7 @@ def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
         )
     images = np.ascontiguousarray(images)
     _write_at(rows.file.fileno(), images.data.cast("B"), start * prod(rows.shape))
-    return [(digest_of(image), None) for image in images]
+    return [(_digest_of(image), None) for image in images]
 
 
 def _write_at(file: int, content: memoryview | bytes, offset: int) -> None:
@@ -152,5 +152,5 @@ def _read(file: int, settings: ReaderSection, piece: tuple[Sequence[bytes | str]
             outcomes.append(error.reason)
             continue
         _write_at(file, pixels.tobytes(), row * pixels.nbytes)
-        outcomes.append((digest_of(pixels), size))
+        outcomes.append((_digest_of(pixels), size))
     return outcomes

@@ -45,29 +45,29 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     name = name_for(path) if options.name is None else options.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
-    reader_options = reader_of(options)
     before = _existing(conf, path, options)
-    kind = before["sources"][0]["kind"] if before else detect(path, workspace.home)
-    values = before or _defaults(name, kind, path)
+    values = before or _defaults(name, detect(path, workspace.home), path)
+    source = values["sources"][0]
+    kind = source["kind"]
     if before is None and kind == "idx" and any((workspace.home / path).glob("emnist*")):
-        values["sources"][0]["transpose"] = True
+        source["transpose"] = True
     settings = settings_of(options, values)
-    values = values | {"sources": [values["sources"][0] | settings, *values["sources"][1:]]}
+    values = values | {"sources": [source | settings, *values["sources"][1:]]}
     module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
     index_file = workspace.scratch / "data" / f"{name}.json"
     index = read_index(index_file) if before else None
     files = _stamps(path, workspace.home, kind)
     is_known = before and index and index.state == _state(before)
-    has_options = reader_options or settings or options.test_fraction is not None
+    has_options = reader_of(options) or settings or options.test_fraction is not None
     if before and is_known and files and index and index.files == files and not has_options:
         yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
         return
 
     found = look(options, values, module, workspace, index, fresh=before is None)
     yield from found.lines(path)
-    after = Index(_state(found.values), files, found.index)
-    if before and _state(before) == _state(found.values):
+    after = Index(_state(found.data.model_dump(mode="json")), files, found.index)
+    if before and _state(before) == after.state:
         write_index(index_file, after)
         yield f"Everything is as pinned in conf/data/{name}.yaml."
         return
@@ -137,7 +137,7 @@ def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | No
 def _defaults(name: str, kind: str, path: str) -> dict[str, Any]:
     return {
         "name": name,
-        "classes": ["0", "1"],
+        "classes": ["0", "1"],  # until the source was read
         "sources": [{"kind": kind, "path": path, "unreadable": "skip"}],
         "reader": {
             "image_size": [1, 1],
@@ -177,4 +177,4 @@ def _state(values: dict[str, Any]) -> str:
 
 def _total(values: dict[str, Any]) -> str:
     """Return the pinned number of images in words."""
-    return f"{count(values['sources'][0]['images'] or 0, 'image')}"
+    return count(values["sources"][0]["images"] or 0, "image")

@@ -17,8 +17,8 @@ from pipeline.data.adding.space import refuse_if_too_large
 from pipeline.data.adding.survey import survey
 from pipeline.data.adding.unlabelled import refuse_without_classes
 from pipeline.data.arrays import canonical
-from pipeline.data.batches import Batch, Listing, LocalSource
-from pipeline.data.collect import Collected, arranged, chosen_by_digest, collect, limits_for
+from pipeline.data.batches import Listing, LocalSource
+from pipeline.data.collect import Collected, arranged, collect, limits_for, sides_of
 from pipeline.data.formats.npy import write_npy
 from pipeline.errors import PipelineError
 
@@ -31,7 +31,6 @@ class Found:
     """What was found in a source."""
 
     data: DataSection
-    values: dict[str, Any]
     collected: Collected
     labels: NDArray[np.int32]
     sides: NDArray[np.int8]  # 0: training, 1: validation, 2: test
@@ -52,12 +51,9 @@ class Found:
     @property
     def what(self) -> str:
         """A short description."""
-        kind, classes = (
-            self.data.sources[0].kind,
-            count(len(self.data.classes), "class").replace("sss", "sses"),
-        )
+        kind, classes = self.data.sources[0].kind, len(self.data.classes)
         described = f", {self.collected.description}" if self.collected.description else ""
-        return f"{count(len(self.labels), 'image')} in {classes} ({kind}{described})"
+        return f"{count(len(self.labels), 'image')} in {classes:,} classes ({kind}{described})"
 
     def lines(self, path: str) -> Iterator[str]:
         """Yield the lines of a human-readable description."""
@@ -92,21 +88,17 @@ def look(
     Raises:
         PipelineError: If the source can't be read, or no classifier could be trained on it.
     """
-    data = DataSection.model_validate(values)
-    [source] = (source for source in data.sources[:1] if isinstance(source, LocalSource))
-
-    def batches(listing: Listing) -> Iterator[Batch]:
-        yield from module.batches(source, data, workspace.home, listing)
-
+    data, home, listing = DataSection.model_validate(values), workspace.home, Listing()
+    source = data.sources[0]
+    assert isinstance(source, LocalSource)
     try:
-        listing = Listing()
-        seen = survey(batches(listing), listing, data.reader)
+        seen = survey(module.batches(source, data, home, listing), listing, data.reader)
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
         values = values | {"reader": values["reader"] | found | reader_of(options)}
         data = DataSection.model_validate(values)
         if fresh or options.image_size:
-            refuse_if_too_large(seen.sizes.total(), data.reader, workspace.home)
-        collected = collect(batches, source, data, total=seen.total, fresh=fresh)
+            refuse_if_too_large(seen.sizes.total(), data.reader, home)
+        collected = collect(module.batches, source, data, home, total=seen.total)
         return _pinned(options, values, collected, seen.lines(), index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None
@@ -129,8 +121,7 @@ def _pinned(
         refuse_without_classes(collected, classes)
     if len(classes) > _MOST_CLASSES:
         raise PipelineError(f"it has {len(classes):,} classes, more than {_MOST_CLASSES:,}")
-    number = np.array([classes.index(name) for name in collected.classes], np.int32)
-    labels = number[collected.labels]
+    labels = collected.labels_in(classes)
     below: list[float] | None = None
     if not (collected.splits == 2).any():
         fraction = _TEST_FRACTION if options.test_fraction is None else options.test_fraction
@@ -139,13 +130,9 @@ def _pinned(
             # Adding images must not move any other image from training to test or back.
             before = dict(zip(known, source["test_below"], strict=True))
             below = [before.get(name, limit) for name, limit in zip(classes, below, strict=True)]
-    arrays = arranged(collected, classes, below)
-    sides = np.where(collected.splits == 1, 1, 0).astype(np.int8)
-    sides[collected.splits == 2] = 2
-    if below is not None:
-        sides[chosen_by_digest(collected, labels, below) & (sides == 0)] = 2
+    sides = sides_of(collected, labels, below)
     _refuse_without_images(classes, labels, sides)
-    pinned = canonical(arrays, classes, DataSection.model_validate(values).reader.image_shape)
+    pinned = canonical(arranged(collected, labels, sides), classes, collected.rows.shape)
     first = source | {"images": len(labels), "test_below": below}
     if collected.numbers is not None:
         numbers = dict(zip(collected.classes, collected.numbers, strict=True))
@@ -156,8 +143,7 @@ def _pinned(
         "validation_images": int((sides == 1).sum()),
         "sha256": {name: write_npy(pinned[name]) for name in RAW_ARRAYS},
     }
-    data = DataSection.model_validate(values)
-    return Found(data, data.model_dump(mode="json"), collected, labels, sides, sizes)
+    return Found(DataSection.model_validate(values), collected, labels, sides, sizes)
 
 
 def _are_known(collected: Collected, index: Index | None) -> bool:
