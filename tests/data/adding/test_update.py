@@ -111,6 +111,18 @@ def test_a_reader_edited_by_hand_is_pinned_by_update(clone, pets):
     assert clone.fetch("pets")["train_images"].shape == (24, 9, 9)
 
 
+def test_classes_edited_by_hand_are_pinned_by_update_with_limits_of_their_own(clone, pets):
+    clone.add(pets)
+    path = clone.workspace.root / "conf" / "data" / "pets.yaml"
+    path.write_text(path.read_text().replace('["cat", "dog", "owl"]', '["cat", "owl"]'))
+    with pytest.raises(PipelineError, match=r"the class 'dog', which is not in data\.classes: `.*--update`"):
+        clone.fetch("pets")
+    clone.add(pets, update=True)
+    conf = clone.conf("pets")
+    assert (conf["classes"], len(conf["sources"][0]["test_below"])) == (["cat", "owl", "dog"], 3)
+    clone.fetch("pets")
+
+
 def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path):
     with pytest.raises(PipelineError, match=r"conf/data/mnist\.yaml exists and describes other data"):
         clone.add(pets, name="mnist")

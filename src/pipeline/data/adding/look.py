@@ -126,10 +126,12 @@ def _pinned(
     if not (collected.splits == 2).any():
         fraction = _TEST_FRACTION if options.test_fraction is None else options.test_fraction
         below = limits_for(collected, labels, len(classes), fraction)
-        if options.test_fraction is None and source.get("test_below") and _are_known(collected, index):
+        before = source.get("test_below") or []
+        # If a person edited the classes, it is not known which limit is whose.
+        if options.test_fraction is None and len(before) == len(known) and _are_known(collected, index):
             # Adding images must not move any other image from training to test or back.
-            before = dict(zip(known, source["test_below"], strict=True))
-            below = [before.get(name, limit) for name, limit in zip(classes, below, strict=True)]
+            limits = dict(zip(known, before, strict=True))
+            below = [limits.get(name, limit) for name, limit in zip(classes, below, strict=True)]
     sides = sides_of(collected, labels, below)
     _refuse_without_images(classes, labels, sides)
     pinned = canonical(arranged(collected, labels, sides), classes, collected.rows.shape)
