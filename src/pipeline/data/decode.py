@@ -129,7 +129,7 @@ def _write(images: NDArray[Any], rows: Rows, start: int) -> list[Outcome]:
             "image_size and colour in data.reader to what the arrays have"
         )
     images = np.ascontiguousarray(images)
-    _write_at(rows.file.fileno(), images.data.cast("B"), start * prod(rows.shape))
+    _write_at(rows.file.fileno(), images.ravel().data, start * prod(rows.shape))
     return [(_digest_of(image), None) for image in images]
 
 

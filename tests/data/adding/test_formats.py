@@ -179,6 +179,18 @@ def test_idx_as_emnist_has_it_transposed_and_with_labels_from_one(clone, tmp_pat
     assert conf["sources"][0]["labels"] == [str(first + digit) for digit in range(10)]
 
 
+def test_idx_that_got_more_images_than_labels_is_refused(clone, tmp_path):
+    images, labels = digits()
+    for split, part in (("train", TRAIN), ("test", TEST)):
+        (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(idx_file(images[part]))
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(idx_file(labels[part]))
+    clone.add(tmp_path, name="mine")
+    # They are read in two pieces, and there are no labels for the second one.
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_file(np.zeros((2**16 + 1, 8, 8), np.uint8)))
+    with pytest.raises(PipelineError, match="train_images has 65537 images, but train_labels has 300 labels"):
+        clone.fetch("mine")
+
+
 def test_classes_may_be_renamed_where_the_source_has_numbers(clone, tmp_path):
     np.savez(tmp_path / "keras.npz", **both_splits())
     clone.add(tmp_path / "keras.npz", name="mine")
