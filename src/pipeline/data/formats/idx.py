@@ -48,40 +48,26 @@ def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
         PipelineError: If the magic number is wrong, its header claims more bytes than `max_bytes` or than
             there are, bytes follow the last value, or the gzip stream is damaged.
     """
-    if not name.endswith(".gz"):
-        return _read(file, name, max_bytes)
-    try:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            return _read(unpacked, name, max_bytes)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PipelineError(f"{name} is not a complete gzip file: {error}") from None
+    [values] = pieces(file, name, max_bytes, whole=True)
+    return values
 
 
-def pieces(file: IO[bytes], name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
-    """Read one IDX file as `read` does, a few megabytes along the first axis at a time."""
+def pieces(file: IO[bytes], name: str, max_bytes: int, *, whole: bool = False) -> Iterator[NDArray[Any]]:
+    """Read one IDX file as `read` does, a few megabytes along the first axis at a time, or as a whole."""
     try:
         with gzip.GzipFile(fileobj=file) if name.endswith(".gz") else nullcontext(file) as unpacked:
             shape, dtype = _header(unpacked, name, max_bytes)
             row = math.prod(shape[1:]) * dtype.itemsize
-            step = max(1, PIECE_BYTES // max(row, 1))
-            for start in range(0, shape[0], step):
+            step = max(1, shape[0] if whole else PIECE_BYTES // max(row, 1))
+            for start in range(0, step if whole else shape[0], step):
                 count = min(step, shape[0] - start)
                 yield read_exactly(unpacked, count * row, name).view(dtype).reshape(count, *shape[1:])
-            _refuse_more(unpacked, name, shape[0])
+            if unpacked.read(1):
+                raise PipelineError(
+                    f"{name} has trailing bytes after the {shape[0]} items that its header claims"
+                )
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise PipelineError(f"{name} is not a complete gzip file: {error}") from None
-
-
-def _read(file: Readable, name: str, max_bytes: int) -> NDArray[Any]:
-    shape, dtype = _header(file, name, max_bytes)
-    values = read_exactly(file, math.prod(shape) * dtype.itemsize, name).view(dtype)
-    _refuse_more(file, name, shape[0])
-    return values.reshape(shape)
-
-
-def _refuse_more(file: Readable, name: str, items: int) -> None:
-    if file.read(1):
-        raise PipelineError(f"{name} has trailing bytes after the {items} items that its header claims")
 
 
 def _header(file: Readable, name: str, max_bytes: int) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -33,9 +33,7 @@ def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing
     for split in _SPLITS:
         path = found[f"{split}_labels"]
         with path.open("rb") as file:
-            labels = np.concatenate(
-                list(idx.pieces(file, path.name, data.max_bytes)) or [np.empty(0, np.uint8)]
-            )
+            labels = idx.read(file, path.name, data.max_bytes)
         most = np.iinfo(labels.dtype).max + 1
         if len(data.classes) > most:
             raise PipelineError(
