@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
 _IMAGES = 1000  # in a batch
+# What SciPy raises for a damaged file, in addition to its own MatReadError.
+_DAMAGED = (ValueError, TypeError, KeyError, OSError, zlib.error, struct.error, EOFError)
 
 
 class MatSource(LocalSource):
@@ -36,16 +38,7 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
                 values = loadmat(file, struct_as_record=False, squeeze_me=False)
         except NotImplementedError:
             raise PipelineError(f"{name} is a .mat file of version 7.3: save it as version 7") from None
-        except (
-            MatReadError,
-            ValueError,
-            TypeError,
-            KeyError,
-            OSError,
-            zlib.error,
-            struct.error,
-            EOFError,
-        ) as error:
+        except (MatReadError, *_DAMAGED) as error:
             raise PipelineError(f"{name} is not a complete MATLAB file: {error}") from None
         if "dataset" in values:
             yield from _emnist(values["dataset"], name, listing)
@@ -93,7 +86,7 @@ def _emnist(dataset: Any, name: str, listing: Listing) -> Iterator[Batch]:
     try:
         whole = dataset[0, 0]
         mapping = {int(row[0]): "".join(chr(code) for code in row[1:] if code) for row in whole.mapping}
-        parts = {"train": whole.train[0, 0], "test": whole.test[0, 0]}
+        parts: dict[Split, Any] = {"train": whole.train[0, 0], "test": whole.test[0, 0]}
         arrays = {split: (part.images, np.ravel(part.labels)) for split, part in parts.items()}
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise PipelineError(f"{name} does not have the structure of EMNIST: {error}") from None
@@ -108,9 +101,4 @@ def _emnist(dataset: Any, name: str, listing: Listing) -> Iterator[Batch]:
             piece = as_levels(images[start : start + _IMAGES], name).reshape(-1, side, side)
             called = [f"{name} {split}[{index}]" for index in range(start, start + len(piece))]
             names = [mapping[int(label)] for label in labels[start : start + len(piece)]]
-            yield Batch(
-                called,
-                np.ascontiguousarray(piece.swapaxes(1, 2)),
-                names,
-                "train" if split == "train" else "test",
-            )
+            yield Batch(called, np.ascontiguousarray(piece.swapaxes(1, 2)), names, split)

@@ -3,8 +3,10 @@
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -89,36 +91,34 @@ def _label_numbers(labels: NDArray[Any], name: str) -> NDArray[Any]:
     return labels
 
 
+@dataclass(frozen=True)
 class _Member:
     """An array that is not read until it is needed."""
 
-    def __init__(self, name: str, opened_file: "Any", size: int) -> None:
-        self.name, self._open, self._size = name, opened_file, size
+    name: str
+    open: Callable[[], Any]
+    size: int
 
     def pieces(self, max_bytes: int) -> Iterator[NDArray[Any]]:
-        with self._open() as file:
-            yield from npy_pieces(file, self._size, self.name, max_bytes)
+        with self.open() as file:
+            yield from npy_pieces(file, self.size, self.name, max_bytes)
 
 
 def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:
-    if not is_address(source.path) and local_path(source.path, home).is_dir():
-        found: dict[str, _Member] = {}
-        several: dict[str, _Member] = {}
-        for path in sorted(local_path(source.path, home).iterdir()):
-            if path.suffix == ".npy":
-                found[path.stem] = _Member(path.name, _opener(path), path.stat().st_size)
-            elif path.suffix == ".npz":
-                inner = _zipped(stack.enter_context(path.open("rb")), path.name, stack)
-                if len(inner) == 1:
-                    [found[path.stem]] = inner.values()
-                else:
-                    several |= {f"{path.stem}_{name}": member for name, member in inner.items()}
-        return found or several
-    return _zipped(stack.enter_context(opened(source.path, data, home)), source.path, stack)
-
-
-def _opener(path: Path) -> Any:
-    return lambda: path.open("rb")
+    if is_address(source.path) or not local_path(source.path, home).is_dir():
+        return _zipped(stack.enter_context(opened(source.path, data, home)), source.path, stack)
+    found: dict[str, _Member] = {}
+    several: dict[str, _Member] = {}
+    for path in sorted(local_path(source.path, home).iterdir()):
+        if path.suffix == ".npy":
+            found[path.stem] = _Member(path.name, partial(path.open, "rb"), path.stat().st_size)
+        elif path.suffix == ".npz":
+            inner = _zipped(stack.enter_context(path.open("rb")), path.name, stack)
+            if len(inner) == 1:
+                [found[path.stem]] = inner.values()
+            else:
+                several |= {f"{path.stem}_{name}": member for name, member in inner.items()}
+    return found or several
 
 
 def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
@@ -126,12 +126,10 @@ def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
         archive = stack.enter_context(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, zlib.error) as error:
         raise PipelineError(f"{name} is not a complete .npz file: {error}") from None
-
-    def opener(member: zipfile.ZipInfo) -> Any:
-        return lambda: archive.open(member)
-
     return {
-        member.filename.removesuffix(".npy"): _Member(member.filename, opener(member), member.file_size)
+        member.filename.removesuffix(".npy"): _Member(
+            member.filename, partial(archive.open, member), member.file_size
+        )
         for member in archive.infolist()
         if member.filename.endswith(".npy")
     }
