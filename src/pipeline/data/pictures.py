@@ -23,7 +23,7 @@ class Pictures:
         self._named: set[str] = set()
         self._was_searched = False
 
-    def find(self, name: str, split: Split | None = None) -> str | None:
+    def find(self, name: str, split: Split | None) -> str | None:
         """Find a picture.
 
         Args:

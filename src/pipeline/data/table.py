@@ -99,12 +99,11 @@ class Table:
         return marked[0] if marked else ""
 
 
-def table_of(lines: Lines, name: str, chosen: str | None = None, *, is_alone: bool = False) -> Table:
+def table_of(lines: Lines, chosen: str | None, *, is_alone: bool) -> Table:
     """Determine what the columns of a table are.
 
     Args:
         lines: The lines of the file, from the first one on.
-        name: What to call the file in a message.
         chosen: The name of the column with the class. If None, it is found by the names of the columns.
         is_alone: Whether no other table has the classes. If so, and it is a table of file names, a single
             column of unknown meaning is the class, and several with 0 and 1 are one for each class.
@@ -112,21 +111,19 @@ def table_of(lines: Lines, name: str, chosen: str | None = None, *, is_alone: bo
     Raises:
         PipelineError: If it has no header.
     """
-    header, separator = header_of(lines, name)
+    header, separator = header_of(lines)
     label = _label_column(header, chosen, is_alone=is_alone)
-    files = _column(header, _FILES)
-    if label is not None and len(header) >= _FEWEST_PIXELS:
-        files = None
-    if files is None:
-        return Table(name, lines, header, separator, [] if label is None else [label], None, [])
-    first = list(islice(csv.reader(iter(lines), delimiter=separator), _FIRST if is_alone else 0))
     labels = [] if label is None else [label]
-    if label is None and chosen is None and is_alone:
+    files = _column(header, _FILES)
+    if files is None or (labels and len(header) >= _FEWEST_PIXELS):
+        return Table(lines.name, lines, header, separator, labels, None, [])
+    first = list(islice(csv.reader(iter(lines), delimiter=separator), _FIRST if is_alone else 0))
+    if not labels and chosen is None and is_alone:
         others = _others(header)
         values = {row[at].strip() for row in first if len(row) == len(header) for at in others}
         if len(others) > 1 and values and values <= _MARKS.keys():
             labels = others
-    return Table(name, lines, header, separator, labels, files, first)
+    return Table(lines.name, lines, header, separator, labels, files, first)
 
 
 def is_example(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Detect the kind of a source by the content of its files."""
 
-import gzip
 import sys
 import tarfile
 import zipfile
@@ -10,25 +9,21 @@ from pathlib import Path
 
 from pipeline.data.batches import is_address
 from pipeline.data.formats import idx
-from pipeline.data.formats.delimited import ENDINGS, SEPARATORS, TAB_ENDINGS
+from pipeline.data.formats.delimited import ENDINGS, SEPARATORS, TAB_ENDINGS, unzipped
 from pipeline.data.formats.zip import members
 from pipeline.data.layout import TABLES
 from pipeline.data.sources import csv
 from pipeline.errors import PipelineError
 
-_NO_DATA = {
-    b"\x80\x02": "is a pickle, which could run code when it is read",
-    b"\x80\x03": "is a pickle, which could run code when it is read",
-    b"\x80\x04": "is a pickle, which could run code when it is read",
-    b"\x80\x05": "is a pickle, which could run code when it is read",
-    b"\x89HDF": "is an HDF5 file (or a .mat file of version 7.3, which is one)",
-    b"Rar!": "is a RAR archive",
-    b"7z\xbc\xaf": "is a 7z archive",
-    b"\x89PNG": "is one picture",
-    b"\xff\xd8\xff": "is one picture",
+_NO_DATA: dict[tuple[bytes, ...], str] = {
+    (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"): "is a pickle, which could run code when it is read",
+    (b"\x89HDF",): "is an HDF5 file (or a .mat file of version 7.3, which is one)",
+    (b"Rar!",): "is a RAR archive",
+    (b"7z\xbc\xaf",): "is a 7z archive",
+    (b"\x89PNG", b"\xff\xd8\xff"): "is one picture",
 }
 if sys.version_info < (3, 14):
-    _NO_DATA[b"\x28\xb5\x2f\xfd"] = "is compressed with zstd, which needs Python 3.14 or later"
+    _NO_DATA[(b"\x28\xb5\x2f\xfd",)] = "is compressed with zstd, which needs Python 3.14 or later"
 _MEMBERS = 1000  # members of a zip that are looked at to detect its kind
 _ENDINGS = {
     "parquet": (".parquet",),
@@ -60,8 +55,8 @@ def detect(given: str, home: Path) -> str:
         raise PipelineError(f"{path} is neither a file nor a folder.")
     with path.open("rb") as file:
         begin = file.read(8)
-    for magic, reason in _NO_DATA.items():
-        if begin.startswith(magic):
+    for magics, reason in _NO_DATA.items():
+        if begin.startswith(magics):
             raise PipelineError(f"{path} {reason}: give a folder of pictures, an archive or a table.")
     if begin.startswith(b"PAR1"):
         return "parquet"
@@ -133,10 +128,8 @@ def _by_name(address: str) -> str:
 def _is_table(path: Path) -> bool:
     """Check whether the first line has several names or numbers with a separator between them."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
         try:
-            begin = (gzip.GzipFile(fileobj=file) if packed else file).read(100_000)
+            begin = unzipped(file).read(100_000)
             first = begin.decode("utf-8-sig", "ignore").partition("\n")[0]
         except (OSError, EOFError, zlib.error):
             return False

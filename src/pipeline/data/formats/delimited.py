@@ -23,14 +23,15 @@ class Lines:
     """The lines of a text without the empty ones, with an error if there are more than `max_bytes`."""
 
     def __init__(self, text: io.TextIOWrapper, name: str, max_bytes: int) -> None:
-        self._text, self._name, self._left = text, name, max_bytes
+        self.name = name
+        self._text, self._left = text, max_bytes
 
     def __iter__(self) -> Iterator[str]:
         while line := self._text.readline(_LONGEST_LINE):
             self._left -= len(line)
             if self._left < 0 or len(line) == _LONGEST_LINE:
                 raise PipelineError(
-                    f"{self._name} unpacks to more than data.max_bytes, or has an endless line"
+                    f"{self.name} unpacks to more than data.max_bytes, or has an endless line"
                 )
             if line.strip():
                 yield line
@@ -51,9 +52,7 @@ def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
     # A row may have a whole image in one field.
     csv.field_size_limit(_LONGEST_LINE)
     try:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        with gzip.GzipFile(fileobj=file) if packed else file as unpacked:
+        with unzipped(file) as unpacked:
             text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline=None)
             yield Lines(text, name, max_bytes)
             text.detach()
@@ -65,13 +64,24 @@ def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
         raise PipelineError(f"{name} is not a table: {error}") from None
 
 
+def unzipped(file: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
+    """Return a file whose content is unzipped if it is gzipped.
+
+    Args:
+        file: The file, at its start and seekable.
+    """
+    is_packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if is_packed else file
+
+
 def separator_of(line: str) -> str:
     """Return the separator of the columns: a comma if the first line has one, else a semicolon or a tab."""
     bare = re.sub(r'"[^"]*"', "", line)
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
-def header_of(lines: Lines, name: str) -> tuple[list[str], str]:
+def header_of(lines: Lines) -> tuple[list[str], str]:
     """Read the names of the columns from the first line, and return them with the separator.
 
     Raises:
@@ -82,12 +92,14 @@ def header_of(lines: Lines, name: str) -> tuple[list[str], str]:
         try:
             header = [column.strip() for column in next(csv.reader([line], delimiter=separator))]
         except csv.Error as error:
-            raise PipelineError(f"{name}: its first line is not a row of a table: {error}") from None
+            raise PipelineError(f"{lines.name}: its first line is not a row of a table: {error}") from None
         if len(header) > _MOST_COLUMNS:
-            raise PipelineError(f"{name} has {len(header):,} columns, more than an image may have pixels")
+            raise PipelineError(
+                f"{lines.name} has {len(header):,} columns, more than an image may have pixels"
+            )
         if all(re.fullmatch(r"[-\d.]+", column) for column in header):
             raise PipelineError(
-                f"{name} has no column names in its first line: add a line label,pixel0,pixel1,..."
+                f"{lines.name} has no column names in its first line: add a line label,pixel0,pixel1,..."
             )
         return header, separator
-    raise PipelineError(f"{name} is empty")
+    raise PipelineError(f"{lines.name} is empty")

@@ -49,7 +49,7 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             listing.skipped.append((name, "is a sample submission, whose labels mean nothing"))
             continue
         with opened_file as file, lines_of(file, name, data.max_bytes) as lines:
-            table = table_of(lines, name, source.label_column, is_alone=is_alone)
+            table = table_of(lines, source.label_column, is_alone=is_alone)
             if path is None and not table.labels:
                 raise PipelineError(table.without_labels)
             split = _split_by_name(name, is_alone=is_alone) if path else None
@@ -99,7 +99,7 @@ def labels_pictures(folder: Path) -> bool:
 def _opened(path: Path, chosen: str | None = None, *, is_alone: bool = False) -> Table:
     """Open a table, reading only its first lines."""
     with path.open("rb") as file, lines_of(file, path.name, 10**9) as lines:
-        table = table_of(lines, path.name, chosen, is_alone=is_alone)
+        table = table_of(lines, chosen, is_alone=is_alone)
     return replace(table, labels=[]) if is_example(path.name) else table
 
 
