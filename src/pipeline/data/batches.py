@@ -104,10 +104,8 @@ class Listing:
 
 def split_of(name: str) -> Split | None:
     """Return the split named in a file or folder name, such as `train-00000-of-2.parquet` or `x_test`."""
-    found = [SPLIT_NAMES[word] for word in re.split(r"[\W_\d]+", name.lower()) if word in SPLIT_NAMES]
-    if "t10k" in re.split(r"[\W_]+", name.lower()):
-        return "test"
-    return found[0] if found else None
+    words = re.findall(r"t10k|[^\W\d_]+", name.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 def is_hidden(path: str) -> bool:

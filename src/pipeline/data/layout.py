@@ -61,43 +61,40 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
         rows = _from_tables(listing.tables)
         rows = dict(zip(rows, map(str, without_points(list(rows.values()), known)), strict=True))
         label_source = ", ".join(sorted(listing.tables))
-    folder_of = {folder: _parts(folder) for folder in {file.rpartition("/")[0] for file in files}}
+    folder_of = {path: _parts(path) for path in {file.rpartition("/")[0] for file in files}}
     folders = {_parts(folder) for folder in listing.folders}
     folders |= {folder[:depth] for folder in folder_of.values() for depth in range(1, len(folder) + 1)}
     depth = _wrapping(folders, folder_of.values())
-    top = {folder[depth] for folder in folders if len(folder) == depth + 1}
-    by_split = bool(top) and all(name.lower() in SPLIT_NAMES for name in top)
-    inner = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
+    top, inner = _names(folders, depth), _names(folders, depth + 1)
     # Two folders called train and test with images directly in them are classes, not splits.
-    by_split = by_split and (bool(inner) or bool(rows))
+    by_split = bool(top and (inner or rows)) and all(name.lower() in SPLIT_NAMES for name in top)
     where = depth + by_split
+    class_of = {path: folder[where] for path, folder in folder_of.items() if len(folder) > where}
+    reason = "is not in a class folder"
+    if rows:
+        reason = "has no class in its name" if listing.pattern else f"is not in {label_source}"
 
     places: dict[str, Place] = {}
     unplaced: dict[str, str] = {}
     place = functools.cache(Place)  # shared by all files of a class, since there may be a million
     for file in files:
-        folder = folder_of[file.rpartition("/")[0]]
+        path = file.rpartition("/")[0]
+        folder = folder_of[path]
         split = SPLIT_NAMES[folder[depth].lower()] if by_split and len(folder) > depth else None
-        label = rows.get(file) if rows else None
-        if label is None and not rows and len(folder) > where:
-            label = folder[where]
-        if label is not None:
-            places[file] = place(_normal(label), split)
-        elif rows:
-            unplaced[file] = "has no class in its name" if listing.pattern else f"is not in {label_source}"
+        label = rows.get(file) if rows else class_of.get(path)
+        if label is None:
+            unplaced[file] = reason
         else:
-            unplaced[file] = "is not in a class folder"
-    if missing := [name for name in rows if name not in places]:
-        unplaced |= dict.fromkeys(missing, "is named in a table, but does not exist")
+            places[file] = place(_normal(label), split)
+    missing = [name for name in rows if name not in places]
+    unplaced |= dict.fromkeys(missing, "is named in a table, but does not exist")
     named = {place.label for place in places.values()}
     if not rows:
-        names = {folder[where] for folder in folders if len(folder) == where + 1}
-        named |= _apart(names)
-    splits = ", ".join(sorted(top)) if by_split else ""
-    described = f"labelled by {label_source}" if rows else "one folder for each class"
-    return Layout(
-        places, unplaced, natural_order(named), f"{described}{f', below {splits}' if splits else ''}"
-    )
+        named |= _apart(_names(folders, where))
+    description = f"labelled by {label_source}" if rows else "one folder for each class"
+    if by_split:
+        description += f", below {', '.join(sorted(top))}"
+    return Layout(places, unplaced, natural_order(named), description)
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -133,17 +130,20 @@ def _parts(folder: str) -> Parts:
     return tuple(folder.split("/")) if folder else ()
 
 
+def _names(folders: set[Parts], depth: int) -> set[str]:
+    """Return the names of the folders at a depth."""
+    return {folder[depth] for folder in folders if len(folder) == depth + 1}
+
+
 def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
     """Return the number of nested folders that contain everything else; archives often have one."""
     depth = 0
-    while True:
-        here = {folder[depth] for folder in folders if len(folder) == depth + 1}
-        below = {folder[depth + 1] for folder in folders if len(folder) == depth + 2}
-        if len(here) != 1 or not below or any(len(folder) <= depth + 1 for folder in with_files):
-            return depth
-        if next(iter(here)).lower() in SPLIT_NAMES:
-            return depth
+    while len(here := _names(folders, depth)) == 1 and _names(folders, depth + 1):
+        [name] = here
+        if name.lower() in SPLIT_NAMES or any(len(folder) <= depth + 1 for folder in with_files):
+            break
         depth += 1
+    return depth
 
 
 def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
