@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from pipeline.evaluation.metrics import Ints, Predictions
 from pipeline.plots.evaluated import Evaluated
 from pipeline.plots.rows import in_rows
-from pipeline.plots.style import GREY, titled
 from pipeline.plots.text import shortened
 
 
@@ -36,13 +35,6 @@ def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: st
         gap=0.08,
         size=9,
     )
-
-
-def empty(title: str, subtitle: str, text: str) -> Figure:
-    """Draw a figure that says that there is nothing to show."""
-    figure = titled(2.4, title, subtitle)
-    figure.text(0.5, 0.4, text, ha="center", color=GREY, size=13)
-    return figure
 
 
 def _captions(predictions: Predictions, chosen: Ints, values: Sequence[str], characters: int) -> list[str]:

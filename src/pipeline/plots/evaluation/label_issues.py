@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 
 from pipeline.plots.evaluated import Evaluated
-from pipeline.plots.gallery import empty, gallery
+from pipeline.plots.gallery import gallery
+from pipeline.plots.style import GREY, titled
 from pipeline.plots.text import accuracy_text
 
 
@@ -13,7 +14,9 @@ def draw(evaluated: Evaluated) -> Figure | None:
     if issues is None:
         return None
     if not len(issues):
-        return empty("Label issues", "No label looks wrong", "There are no label issues to show.")
+        figure = titled(2.4, "Label issues", "No label looks wrong")
+        figure.text(0.5, 0.4, "There are no label issues to show.", ha="center", color=GREY, size=13)
+        return figure
     shown = issues[: evaluated.settings.label_issues]
     title = f"The {len(shown):,} least probable of {len(issues):,} labels that look wrong"
     if len(shown) == len(issues):
