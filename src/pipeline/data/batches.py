@@ -2,9 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -158,38 +158,32 @@ def local_path(path: str, home: Path) -> Path:
     return found
 
 
-@contextmanager
-def opened(path: str, data: "DataSection", home: Path) -> Iterator[IO[bytes]]:
+def opened(path: str, data: "DataSection", home: Path) -> IO[bytes]:
     """Open a local file, or download it within the limits of `data`; the result is seekable.
 
     Raises:
         PipelineError: If it is not a file, or the download fails.
     """
     if is_address(path):
-        with download(path, data) as file:
-            yield file
-        return
+        return download(path, data)
     found = local_path(path, home)
     if not found.is_file():
         raise PipelineError(f"{found} is not a file")
-    with found.open("rb") as file:
-        yield file
+    return found.open("rb")
 
 
 def tables(
     path: str, data: "DataSection", home: Path, endings: tuple[str, ...]
-) -> Iterator[tuple[Path | None, str, AbstractContextManager[IO[bytes]]]]:
+) -> Iterator[tuple[Path | None, str, Callable[[], IO[bytes]]]]:
     """Yield the files of a source that may be one file or a folder of several.
 
     Yields:
-        The path, or None if the source is one file; what to call the file; and a context manager that opens
-        it.
+        The path, or None if the source is one file; what to call the file; and a function that opens it.
     """
-    if is_address(path) or not local_path(path, home).is_dir():
-        yield None, path.rpartition("/")[2], opened(path, data, home)
+    if is_address(path) or not (folder := local_path(path, home)).is_dir():
+        yield None, path.rpartition("/")[2], partial(opened, path, data, home)
         return
-    folder = local_path(path, home)
     for found in sorted(folder.rglob("*")):
         inner = found.relative_to(folder)
         if found.name.lower().endswith(endings) and not is_hidden(inner.as_posix()):
-            yield found, inner.as_posix(), opened(str(found), data, home)
+            yield found, inner.as_posix(), partial(opened, str(found), data, home)

@@ -40,7 +40,6 @@ class Collected:
     digests: NDArray[np.void]
     # Whether the source is a set of files, whose order has no meaning.
     is_set: bool
-    skipped: list[tuple[str, str]]
     description: str
 
     @property
@@ -75,14 +74,14 @@ def collect(
         PipelineError: If a picture or a label can't be read, or the layout of the files is not supported.
     """
     listing = Listing(total=total)
-    images = batches(source, data, home, listing)
-    rows = decode(images, data.reader, listing, skip=source.unreadable == "skip", what=source.path)
-    skipped, description = rows.skipped, ""
+    images, skip = batches(source, data, home, listing), source.unreadable == "skip"
+    rows = decode(images, data.reader, listing, skip=skip, what=source.path)
+    description = ""
     is_set = bool(rows.labels) and rows.labels[0] is None
     if is_set:
         layout = arrange(rows.names, listing, data.classes)
         description, classes = layout.description, layout.classes
-        skipped = skipped + list(layout.unplaced.items())
+        rows.skipped += layout.unplaced.items()
         rows.keep([index for index, name in enumerate(rows.names) if name in layout.places])
         places = [layout.places[name] for name in rows.names]
         labels: Sequence[Any] = [place.label for place in places]
@@ -103,7 +102,6 @@ def collect(
         np.array([_SIDES[split] for split in splits], np.int8),
         np.frombuffer(rows.digests, f"V{DIGEST_BYTES}"),
         is_set,
-        skipped,
         description,
     )
 

@@ -75,13 +75,13 @@ def decode(
     first = list(islice(batches, 1))  # Only then does the source know how many images it has.
     with track(listing.total, f"Reading {what}") as progress:
 
-        def pictures() -> Iterator[tuple[tuple[Batch, int], tuple[list[bytes | str], int], int]]:
+        def pictures() -> Iterator[tuple[tuple[Batch, int], tuple[Sequence[bytes | str], int], int]]:
             start = 0
             for batch in chain(first, batches):
                 if isinstance(batch.content, np.ndarray):
                     _note(batch, start, _write(batch.content, rows, start), rows, skip, progress)
                 else:
-                    yield (batch, start), (list(batch.content), start), len(batch.names)
+                    yield (batch, start), (batch.content, start), len(batch.names)
                 start += len(batch.names)
 
         read = functools.partial(_read, rows.file.fileno(), reader)

@@ -38,8 +38,7 @@ def read_index(path: Path) -> Index | None:
 
 def write_index(path: Path, index: Index) -> None:
     """Write the index to a file."""
-    values = {"version": _VERSION, "state": index.state, "files": index.files, "images": index.images}
-    write_text(path, json.dumps(values))
+    write_text(path, json.dumps({"version": _VERSION, **vars(index)}))
 
 
 def changes(before: Index, after: Index) -> list[str]:

@@ -34,7 +34,7 @@ class Found:
     collected: Collected
     labels: NDArray[np.int32]
     sides: NDArray[np.int8]  # 0: training, 1: validation, 2: test
-    sizes: list[str]
+    sizes: str
 
     @property
     def index(self) -> dict[str, list[str]]:
@@ -59,7 +59,7 @@ class Found:
         """Yield the lines of a human-readable description."""
         yield f"{path}: {self.what}."
         yield from report.split_table(self.data.classes, self.labels, self.sides)
-        yield from self.sizes
+        yield self.sizes
         reader = self.data.reader
         height, width = reader.image_size
         yield f"They become images of {height}×{width} pixels, {reader.colour} ({reader.resize})."
@@ -99,13 +99,13 @@ def look(
         if fresh or options.image_size:
             refuse_if_too_large(seen.sizes.total(), data.reader, home)
         collected = collect(module.batches, source, data, home, total=seen.total)
-        return _pinned(options, values, collected, seen.lines(), index)
+        return _pinned(options, values, collected, seen.description, index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None
 
 
 def _pinned(
-    options: AddOptions, values: dict[str, Any], collected: Collected, sizes: list[str], index: Index | None
+    options: AddOptions, values: dict[str, Any], collected: Collected, sizes: str, index: Index | None
 ) -> Found:
     """Pin the order of the classes, the rule for test images, and the digests of the raw arrays.
 

@@ -37,12 +37,12 @@ def skipped(collected: Collected) -> Iterator[str]:
     """Yield lines about what is left out, and why."""
     for name in collected.empty[:_NAMED]:
         yield f"The class {name!r} has no images and is left out."
-    if collected.skipped:
-        yield f"Skipped: {count(len(collected.skipped), 'file')}."
-        for name, reason in collected.skipped[:_NAMED]:
+    if left_out := collected.rows.skipped:
+        yield f"Skipped: {count(len(left_out), 'file')}."
+        for name, reason in left_out[:_NAMED]:
             yield f"  {name if name.isprintable() else repr(name)} {reason}"
-        if len(collected.skipped) > _NAMED:
-            yield f"  and {len(collected.skipped) - _NAMED:,} more"
+        if len(left_out) > _NAMED:
+            yield f"  and {len(left_out) - _NAMED:,} more"
 
 
 def duplicates(

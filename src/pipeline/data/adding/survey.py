@@ -43,10 +43,9 @@ class Survey:
         """Grey if all pictures are grey, else rgb."""
         return "grey" if all(mode in _GREY for mode in self.modes) else "rgb"
 
-    def lines(self) -> list[str]:
-        """Describe the sizes and modes in human-readable lines."""
-        if not self.sizes:
-            return []
+    @property
+    def description(self) -> str:
+        """The sizes and modes as a human-readable line."""
         (size, most), *others = self.sizes.most_common()
         heights, widths = zip(*self.sizes, strict=True)
         text = f"all {_size(size)} pixels"
@@ -56,7 +55,7 @@ class Survey:
                 f"most often {_size(size)} ({most:,})"
             )
         modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.most_common())
-        return [f"Sizes: {text}. Modes: {modes}."]
+        return f"Sizes: {text}. Modes: {modes}."
 
 
 def _size(size: tuple[int, int]) -> str:

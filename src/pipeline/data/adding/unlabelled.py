@@ -40,7 +40,7 @@ def refuse_without_classes(collected: Collected, classes: Sequence[str]) -> None
 
 def _hints(collected: Collected) -> Iterator[str]:
     """Yield sentences about tables and file names that may contain the classes."""
-    names = [*collected.rows.names, *(name for name, _ in collected.skipped)]
+    names = [*collected.rows.names, *(name for name, _ in collected.rows.skipped)]
     if found := [name for name in names if name.endswith(ENDINGS) and not is_example(name)]:
         tables = " or ".join(sorted(found)[:3])
         yield f". If {tables} has the classes, give its folder, unpacked, or the file itself as the path"

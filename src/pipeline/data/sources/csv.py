@@ -44,11 +44,11 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
     # If one table of a folder has a column called label, the others may be about anything.
     is_alone = not any(path and _opened(path, source.label_column).labels for path, _, _ in files)
     found = 0
-    for path, name, opened_file in files:
+    for path, name, open_file in files:
         if path and is_example(name):
             listing.skipped.append((name, "is a sample submission, whose labels mean nothing"))
             continue
-        with opened_file as file, lines_of(file, name, data.max_bytes) as lines:
+        with open_file() as file, lines_of(file, name, data.max_bytes) as lines:
             table = table_of(lines, source.label_column, is_alone=is_alone)
             if path is None and not table.labels:
                 raise PipelineError(table.without_labels)

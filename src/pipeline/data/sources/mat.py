@@ -32,9 +32,9 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    for path, name, opened_file in tables(source.path, data, home, (".mat",)):
+    for path, name, open_file in tables(source.path, data, home, (".mat",)):
         try:
-            with opened_file as file:
+            with open_file() as file:
                 values = loadmat(file, struct_as_record=False, squeeze_me=False)
         except NotImplementedError:
             raise PipelineError(f"{name} is a .mat file of version 7.3: save it as version 7") from None

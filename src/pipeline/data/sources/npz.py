@@ -105,11 +105,11 @@ class _Member:
 
 
 def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:
-    if is_address(source.path) or not local_path(source.path, home).is_dir():
+    if is_address(source.path) or not (folder := local_path(source.path, home)).is_dir():
         return _zipped(stack.enter_context(opened(source.path, data, home)), source.path, stack)
     found: dict[str, _Member] = {}
     several: dict[str, _Member] = {}
-    for path in sorted(local_path(source.path, home).iterdir()):
+    for path in sorted(folder.iterdir()):
         if path.suffix == ".npy":
             found[path.stem] = _Member(path.name, partial(path.open, "rb"), path.stat().st_size)
         elif path.suffix == ".npz":

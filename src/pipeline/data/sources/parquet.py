@@ -33,10 +33,10 @@ def batches(source: ParquetSource, data: "DataSection", home: Path, listing: Lis
     import pyarrow.parquet
 
     found = 0
-    for _, name, opened_file in tables(source.path, data, home, (".parquet",)):
+    for _, name, open_file in tables(source.path, data, home, (".parquet",)):
         split = split_of(PurePosixPath(name).stem) or split_of(PurePosixPath(name).parent.name)
         try:
-            with opened_file as file:
+            with open_file() as file:
                 table = pyarrow.parquet.ParquetFile(file)
                 image, label = _columns(table.schema_arrow, source.label_column, name)
                 names = _class_names(table.schema_arrow, label)
