@@ -51,8 +51,9 @@ def run(config: Config, workspace: Workspace) -> None:
         return
     raise PipelineError(
         "\n".join([f"No source of {data.name} gave the data pinned in conf/data:", *reasons])
-        + "\nFix one of them, or add one that can be reached to data.sources. If the data was changed on "
-        "purpose, set data.sha256 to null: the next run prints the digests to pin."
+        + "\nFix one of them, or add one that can be reached to data.sources. `pipeline pull` fetches the "
+        "data if another clone sent them to a DVC remote. If they were changed on purpose, set data.sha256 "
+        "to null: the next run prints the digests to pin."
     )
 
 

@@ -45,6 +45,7 @@ def test_when_no_source_serves_each_is_named_with_its_reason(tmp_path, workspace
     assert f"idx: there is no {workspace.root / 'nowhere'}" in text
     assert "idx: its test_labels has the SHA-256" in text
     assert "data.sources" in text
+    assert "`pipeline pull`" in text
     assert_nothing_written(workspace)
 
 
