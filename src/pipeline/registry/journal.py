@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,18 +90,6 @@ def parse(lines: Sequence[str], where: str) -> list[Entry]:
     return entries
 
 
-def longer_copy(on_disk: Sequence[str], in_mlflow: Sequence[str], where: str) -> list[str]:
-    """Return the longer of two copies of a journal, after checking that it begins with the shorter one.
-
-    Raises:
-        BrokenError: If the copies differ.
-    """
-    for number, (one, other) in enumerate(zip(on_disk, in_mlflow, strict=False), 1):
-        if one != other:
-            raise BrokenError(f"Line {number} of {where} differs from the copy in MLflow.")
-    return list(on_disk if len(on_disk) > len(in_mlflow) else in_mlflow)
-
-
 class Journal:
     """The journal of one registered model, with its copies in MLflow and on disk."""
 
@@ -116,13 +105,14 @@ class Journal:
             BrokenError: If a copy is damaged, or the copies differ.
         """
         self._store, self._path, self.name = store, path, name
-        self._run = find_run(store, name)
-        on_disk, in_mlflow = read_lines(path), lines_of(self._run)
-        parse(in_mlflow, f"the journal of {name} in MLflow")
-        self.entries = parse(on_disk, str(path))
-        self._lines = longer_copy(on_disk, in_mlflow, str(path))
+        self._run = _find_run(store, name)
+        on_disk, in_mlflow = _read_copies(path, self._run, name)
+        self._lines = max(on_disk, in_mlflow, key=len)
         self.entries = parse(self._lines, str(path))
-        self._complete(len(on_disk), len(in_mlflow))
+        for number, line in enumerate(self._lines[len(in_mlflow) :], len(in_mlflow) + 1):
+            self._send(number, line)
+        if len(on_disk) < len(self._lines):
+            self._write()
 
     def last(self, alias: str) -> Entry | None:
         """Return the latest entry of an alias, or None if there is none."""
@@ -131,8 +121,6 @@ class Journal:
     @property
     def next_fields(self) -> dict[str, Any]:
         """The fields `number`, `time` and `previous` of the next entry."""
-        from datetime import UTC, datetime
-
         previous = hashlib.sha256(self._lines[-1].encode()).hexdigest() if self._lines else _FIRST
         time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         return {"number": len(self._lines) + 1, "time": time, "previous": previous}
@@ -154,12 +142,6 @@ class Journal:
         self.entries.append(entry)
         self._write()
 
-    def _complete(self, on_disk: int, in_mlflow: int) -> None:
-        for number in range(in_mlflow + 1, len(self._lines) + 1):
-            self._send(number, self._lines[number - 1])
-        if on_disk < len(self._lines):
-            self._write()
-
     def _send(self, number: int, line: str) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -167,7 +149,7 @@ class Journal:
             self.ensure_run()
         assert self._run
         try:
-            self._store.client.log_param(self._run.info.run_id, _key(number), line)
+            self._store.client.log_param(self._run.info.run_id, f"{number:06d}", line)
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
@@ -185,7 +167,7 @@ class Journal:
         from mlflow.exceptions import MlflowException
 
         client = self._store.client
-        is_there = registered_model(client, self.name) is not None
+        is_there = _registered_model(client, self.name) is not None
         if self._run and is_there:
             return
         made = self._run or self._create()
@@ -195,7 +177,7 @@ class Journal:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-        self._run = find_run(self._store, self.name) or made
+        self._run = _find_run(self._store, self.name) or made
         if self._run.info.run_id != made.info.run_id and not made.data.params:
             client.delete_run(made.info.run_id)
 
@@ -219,56 +201,55 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), workspace)
     path = path_of(tracking, workspace, name)
-    on_disk, in_mlflow = read_lines(path), lines_of(_named_run(store, name))
-    parse(on_disk, str(path))
-    entries = parse(in_mlflow, f"the journal of {name} in MLflow")
+    on_disk, in_mlflow = _read_copies(path, _named_run(store, name), name)
     # It is not an error if the copy on disk lacks lines: other clones may have written them.
-    if len(longer_copy(on_disk, in_mlflow, str(path))) > len(in_mlflow):
+    if len(on_disk) > len(in_mlflow):
         lost = len(on_disk) - len(in_mlflow)
         raise BrokenError(
             f"The journal of {name} in MLflow lacks the last {lost} lines of {path}: `pipeline history "
             f"--name {name!r}` restores them."
         )
-    return entries
+    return parse(in_mlflow, str(path))
 
 
-def find_run(store: Store, name: str) -> "Run | None":
+def _read_copies(path: Path, run: "Run | None", name: str) -> tuple[list[str], list[str]]:
+    """Return the lines on disk and in MLflow, after checking that both are whole and one begins the other."""
+    try:
+        on_disk = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        on_disk = []
+    except UnicodeDecodeError:
+        raise BrokenError(f"{path} is damaged: it is not UTF-8 text.") from None
+    params = run.data.params if run else {}
+    in_mlflow = [params[key] for key in sorted(params)]
+    parse(in_mlflow, f"the journal of {name} in MLflow")
+    parse(on_disk, str(path))
+    for number, (one, other) in enumerate(zip(on_disk, in_mlflow, strict=False), 1):
+        if one != other:
+            raise BrokenError(f"Line {number} of {path} differs from the copy in MLflow.")
+    return on_disk, in_mlflow
+
+
+def _find_run(store: Store, name: str) -> "Run | None":
     """Find the run in MLflow that holds the journal; if it was deleted, restore it."""
     run = _named_run(store, name)
-    if run and run.info.lifecycle_stage == "deleted" and run.data.params:
+    if run and run.info.lifecycle_stage == "deleted":
+        if not run.data.params:
+            return None
         store.client.restore_run(run.info.run_id)
-    elif run and run.info.lifecycle_stage == "deleted":
-        return None
     return run
 
 
-def registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
-    """Return the registered model with this name, or None if there is none."""
+def _registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
     return unless_missing(lambda: client.get_registered_model(name))
 
 
 def _named_run(store: Store, name: str) -> "Run | None":
     """Find the run that the registered model names, or else the first run with its journal."""
-    model = registered_model(store.client, name)
+    model = _registered_model(store.client, name)
     named = model.tags.get(JOURNAL_TAG) if model else None
     run = unless_missing(lambda: store.client.get_run(named)) if named else None
     return run or store.find({JOURNAL_TAG: name})
-
-
-def lines_of(run: "Run | None") -> list[str]:
-    """Return the lines in a run of MLflow, in order."""
-    params = run.data.params if run else {}
-    return [params[key] for key in sorted(params)]
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines in the file at `path`; none if it does not exist."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except UnicodeDecodeError:
-        raise BrokenError(f"{path} is damaged: it is not UTF-8 text.") from None
 
 
 def path_of(tracking: TrackingSection, workspace: Workspace, name: str) -> Path:
@@ -281,7 +262,3 @@ def folder_of(tracking: TrackingSection, workspace: Workspace) -> Path:
     uri = re.sub(r"://[^/@\s]+@", "://", uri_of(tracking, workspace))
     store = "local" if is_local(tracking, workspace) else hashlib.sha256(uri.encode()).hexdigest()[:12]
     return workspace.scratch / "promotions" / store
-
-
-def _key(number: int) -> str:
-    return f"{number:06d}"
