@@ -222,8 +222,6 @@ def test_what_was_rolled_back_from_is_passed_over():
 
 
 def test_names_that_mlflow_or_a_file_can_not_take_are_refused(repository):
-    from pipeline.registry.verbs import rollback as verb
-
     for name, alias in (
         ("../x", "champion"),
         ("a/b", "champion"),
@@ -232,4 +230,4 @@ def test_names_that_mlflow_or_a_file_can_not_take_are_refused(repository):
         (None, "a b"),
     ):
         with pytest.raises(PipelineError, match=r"--name|--as"):
-            verb(repository, name, alias, None, "")
+            rollback(name, alias, None, TRACKING, repository)

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import app, repository
+from pipeline.cli.app import app, repository, tracking_of
+from pipeline.console import say
+from pipeline.errors import PipelineError
 
 Alias = Annotated[str, typer.Option("--as", help="The alias that users follow.")]
 Registered = Annotated[str | None, typer.Option(help="The registered model; by default the data set's name.")]
@@ -26,9 +28,24 @@ def promote(
     reason: Reason = "",
 ) -> None:
     """Give a run's model to the users if it passes the checks of conf/promotion. Exit code 3: it does not."""
-    from pipeline.registry.verbs import promote
+    from pipeline.config.compose import compose_each
+    from pipeline.registry.history import checks_table
+    from pipeline.registry.promotion import promote
 
-    raise typer.Exit(promote(repository(), run, name, alias, dry_run=dry_run, force=force, reason=reason))
+    if force and not reason.strip():
+        raise PipelineError("--force needs --reason TEXT, which is recorded in the journal.")
+    workspace = repository()
+    settings = next(compose_each(workspace.root / "conf", [[]])).promotion
+    tracking = tracking_of(workspace)
+    result = promote(
+        run, name, alias, settings, tracking, workspace, dry_run=dry_run, force=force, reason=reason
+    )
+    if result.checks:
+        for line in (*checks_table(result.checks), ""):
+            say(line)
+    say(result.message)
+    if not result.is_open and result.version is None:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -39,14 +56,17 @@ def rollback(
     reason: Reason = "",
 ) -> None:
     """Give an earlier version back to the users."""
-    from pipeline.registry.verbs import rollback
+    from pipeline.registry.promotion import rollback
 
-    rollback(repository(), name, alias, to, reason)
+    workspace = repository()
+    say(rollback(name, alias, to, tracking_of(workspace), workspace, reason))
 
 
 @app.command()
 def history(name: Registered = None) -> None:
     """Show every promotion and rollback: who, when, from, to, how, why."""
-    from pipeline.registry.verbs import history
+    from pipeline.registry.history import history
 
-    history(repository(), name)
+    workspace = repository()
+    for line in history(name, tracking_of(workspace), workspace):
+        say(line)

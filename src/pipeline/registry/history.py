@@ -8,7 +8,7 @@ from pipeline.console import table
 from pipeline.registry.gate import Check
 from pipeline.registry.journal import Entry
 from pipeline.registry.promotion import translate_mlflow_errors
-from pipeline.registry.registered import open_journal
+from pipeline.registry.registered import open_journal, refuse_names
 from pipeline.registry.versions import Versions
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.store import open_store
@@ -25,8 +25,9 @@ def history(name: str | None, tracking: TrackingSection, repository: Workspace) 
         repository: The repository, which has the store if that is local.
 
     Raises:
-        PipelineError: If the journal is damaged, or MLflow can't be reached.
+        PipelineError: If the name is not valid, the journal is damaged, or MLflow can't be reached.
     """
+    refuse_names(name)
     name = name or read_run(repository.run)["data"]["name"]
     with translate_mlflow_errors(tracking, repository):
         journal = open_journal(name, tracking, repository)

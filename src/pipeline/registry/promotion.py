@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import Entry
-from pipeline.registry.registered import registered
+from pipeline.registry.registered import refuse_names, registered
 from pipeline.results.lookup import training_id
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.session import sync
@@ -64,9 +64,10 @@ def promote(
         reason: The reason, for the journal.
 
     Raises:
-        PipelineError: If MLflow can't be reached, or something that is needed is missing.
+        PipelineError: If a name is not valid, MLflow can't be reached, or something is missing.
         TakenError: If another promotion was recorded in the meantime.
     """
+    refuse_names(name, alias)
     with translate_mlflow_errors(tracking, repository), tempfile.TemporaryDirectory() as temporary:
         client = open_store(tracking, repository).client
         candidate = find(_identity(run, tracking, repository), client, Path(temporary) / "candidate")
@@ -128,9 +129,11 @@ def rollback(
         A line that says which version has the alias now.
 
     Raises:
-        PipelineError: If there is no such version, it is damaged, or MLflow can't be reached.
+        PipelineError: If a name is not valid, there is no such version, it is damaged, or MLflow can't be
+            reached.
         TakenError: If another promotion was recorded in the meantime.
     """
+    refuse_names(name, alias)
     name = name or read_run(repository.run)["data"]["name"]
     with (
         translate_mlflow_errors(tracking, repository),

@@ -1,6 +1,7 @@
 """A registered model: its versions, its journal, and its aliases, which are set to what the journal says."""
 
 import getpass
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.console import warn
+from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked
 from pipeline.registry.journal import EXPERIMENT, Entry, Journal, path_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
@@ -20,6 +22,7 @@ from pipeline.tracking.store import open_store
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+_NAME = re.compile(r"[A-Za-z0-9_][\w .,=+-]{0,99}")
 _ATTEMPTS = 5  # to set an alias while others do
 
 
@@ -122,6 +125,21 @@ def open_journal(name: str, tracking: TrackingSection, repository: Workspace) ->
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
     return Journal(store, path_of(tracking, repository, name), name)
+
+
+def refuse_names(name: str | None, alias: str = "champion") -> None:
+    """Refuse names that can't be used in MLflow or in the name of the journal's file.
+
+    Raises:
+        PipelineError: If the name of the registered model, unless it is None, or the alias is not valid.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise PipelineError(f"--name {name!r} is not valid: use up to 100 letters, digits, spaces and _.,=+-")
+    # MLflow reserves latest, and v1 and so on.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,49}", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
+        raise PipelineError(
+            f"--as {alias!r} is not valid: use letters, digits, _ and -, a letter first, not latest or v1."
+        )
 
 
 def _who(repository: Workspace) -> str:
