@@ -227,6 +227,16 @@ def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository,
     assert "an object that nothing here refers to" in said
 
 
+def test_a_damaged_list_of_a_folder_that_dvc_lock_does_not_name_is_removed(repository, capsys):
+    stray = Cache(repository).place(md5(b"[]") + ".dir")
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"[")
+    code, said = verified(repository, capsys, everything=True, repair=True)
+    assert code == 0, said
+    assert f"{stray}: removed: that result is made again when it is needed" in said
+    assert not stray.exists()
+
+
 def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
     found = [
         repository.root / "models" / ".model.keras.999999999.tmp",

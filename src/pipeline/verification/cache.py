@@ -34,27 +34,29 @@ class Cache:
         """Return the path of the object with this MD5, which ends in .dir if it is a folder."""
         return self.objects / digest[:2] / digest[2:]
 
-    def locked(self) -> dict[str, list[Output]]:
-        """Return the cached outputs in dvc.lock by their digests; those of folders end in .dir.
+    def locked(self) -> list[Output]:
+        """Return the cached outputs in dvc.lock; the digests of folders end in .dir.
 
         Raises:
             PipelineError: If dvc.lock or dvc.yaml can't be read.
         """
-        found: dict[str, list[Output]] = {}
         stages = _read(self.workspace.dvc_lock).get("stages", {})
         uncached = set(_uncached(_read(self.workspace.dvc_yaml).get("stages", {})))
-        for stage, content in stages.items():
-            for out in content.get("outs", ()):
-                if out["path"] not in uncached:
-                    found.setdefault(out["md5"], []).append(Output(out["path"], out["md5"], stage))
-        return found
+        return [
+            Output(out["path"], out["md5"], stage)
+            for stage, content in stages.items()
+            for out in content.get("outs", ())
+            if out["path"] not in uncached
+        ]
 
     def stages(self) -> list[str]:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
         return list(_read(self.workspace.dvc_yaml).get("stages", {}))
 
     def listed(self, digest: str) -> list[tuple[str, str]]:
-        """Return (path, MD5) for each file in a folder; none if its list is missing or damaged."""
+        """Return (path, MD5) for each file in a folder; none if this is no folder, or its list is damaged."""
+        if not digest.endswith(".dir"):
+            return []
         try:
             content = json.loads(self.place(digest).read_text(encoding="utf-8"))
             return [(file["relpath"], file["md5"]) for file in content]
@@ -64,15 +66,11 @@ class Cache:
     def files(self) -> list[Output]:
         """Return all files that dvc.lock names, including each file in a folder."""
         found = []
-        for outputs in self.locked().values():
-            for output in outputs:
-                if output.md5.endswith(".dir"):
-                    found += [
-                        Output(f"{output.path}/{inner}", md5, output.stage)
-                        for inner, md5 in self.listed(output.md5)
-                    ]
-                else:
-                    found.append(output)
+        for output in self.locked():
+            if not output.md5.endswith(".dir"):
+                found.append(output)
+            for inner, md5 in self.listed(output.md5):
+                found.append(Output(f"{output.path}/{inner}", md5, output.stage))
         return found
 
     def entries(self) -> Iterator[tuple[str, str, str]]:
@@ -94,32 +92,36 @@ def check_cache(cache: Cache, everything: bool) -> list[Problem]:
         cache: The cache.
         everything: Whether to check also the objects that neither dvc.lock nor a past result names.
     """
-    named: dict[str, str] = {}
-    stage_of: dict[str, str] = {}
-    for digest, outputs in cache.locked().items():
-        named[digest] = f"{outputs[0].path}, an output of {outputs[0].stage}"
-        stage_of[digest] = outputs[0].stage
-        for inner, md5 in cache.listed(digest) if digest.endswith(".dir") else ():
-            named.setdefault(md5, f"{outputs[0].path}/{inner}, an output of {outputs[0].stage}")
-            stage_of.setdefault(md5, outputs[0].stage)
-    for digest, path, entry in cache.entries():
-        named.setdefault(digest, f"{path} of the past result {entry}")
-        for inner, md5 in cache.listed(digest) if digest.endswith(".dir") else ():
-            named.setdefault(md5, f"{path}/{inner} of the past result {entry}")
-    if everything:
-        for found in cache.objects.glob("??/*"):
-            named.setdefault(found.parent.name + found.name, "an object that nothing here refers to")
+    named: dict[str, tuple[str, str]] = {}
+    for digest, what, stage in _named(cache, everything):
+        named.setdefault(digest, (what, stage))
     places = {cache.place(digest): digest for digest in named}
     problems = []
     for place, hashed in digests(places, "md5", "Hashed objects of the cache:").items():
         digest = places[place]
+        what, stage = named[digest]
         # Objects that only past results name may be missing: they are made again when needed.
-        if hashed == digest.removesuffix(".dir") or (hashed is None and digest not in stage_of):
+        if hashed == digest.removesuffix(".dir") or (hashed is None and not stage):
             continue
-        text = f"{place} is {'missing' if hashed is None else 'damaged'}: {named[digest]}."
-        stage = stage_of.get(digest, "")
+        text = f"{place} is {'missing' if hashed is None else 'damaged'}: {what}."
         problems.append(Problem("cache", text, place, digest, digest=digest, stage=stage))
     return problems
+
+
+def _named(cache: Cache, everything: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (digest, what it is, stage) for each object; the stage is empty if dvc.lock does not name it."""
+    for output in cache.locked():
+        made_by = f"an output of {output.stage}"
+        yield output.md5, f"{output.path}, {made_by}", output.stage
+        for inner, md5 in cache.listed(output.md5):
+            yield md5, f"{output.path}/{inner}, {made_by}", output.stage
+    for digest, path, entry in cache.entries():
+        yield digest, f"{path} of the past result {entry}", ""
+        for inner, md5 in cache.listed(digest):
+            yield md5, f"{path}/{inner} of the past result {entry}", ""
+    if everything:
+        for found in cache.objects.glob("??/*"):
+            yield found.parent.name + found.name, "an object that nothing here refers to", ""
 
 
 def check_workspace(cache: Cache) -> list[Problem]:
@@ -141,16 +143,15 @@ def check_workspace(cache: Cache) -> list[Problem]:
 def _unlisted(cache: Cache) -> list[Problem]:
     """Find files in the folders of dvc.lock that it does not list."""
     problems = []
-    for outputs in cache.locked().values():
-        for output in outputs:
-            if not output.md5.endswith(".dir") or not cache.listed(output.md5):
-                continue
-            folder = cache.workspace.root / output.path
-            known = {inner for inner, _ in cache.listed(output.md5)}
-            for path in sorted(found for found in folder.rglob("*") if found.is_file()):
-                if (inner := path.relative_to(folder).as_posix()) not in known:
-                    text = f"{output.path}/{inner} is not among the outputs of {output.stage} in dvc.lock."
-                    problems.append(Problem("workspace", text, path, f"{output.path}/{inner}"))
+    for output in cache.locked():
+        known = {inner for inner, _ in cache.listed(output.md5)}
+        if not known:
+            continue
+        folder = cache.workspace.root / output.path
+        for path in sorted(found for found in folder.rglob("*") if found.is_file()):
+            if (inner := path.relative_to(folder).as_posix()) not in known:
+                text = f"{output.path}/{inner} is not among the outputs of {output.stage} in dvc.lock."
+                problems.append(Problem("workspace", text, path, f"{output.path}/{inner}"))
     return problems
 
 

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from pipeline.artifacts.workspace import Workspace, is_alive, remove
 from pipeline.trials.trial import remove_abandoned
 
+_HALF, _TRIAL = "half-written file", "workspace of a dead trial"
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
 
 
@@ -24,9 +25,6 @@ def clean(workspace: Workspace, found: list[tuple[str, Path]]) -> None:
         if what == _HALF:
             remove(path)
     remove_abandoned(workspace.scratch / "trials")
-
-
-_HALF, _TRIAL = "half-written file", "workspace of a dead trial"
 
 
 def _temporary(workspace: Workspace) -> Iterator[tuple[str, Path]]:

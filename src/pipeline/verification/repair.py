@@ -36,30 +36,27 @@ def repair(
         tracking: The settings of MLflow.
         downloaded: The folder with the artifacts that were downloaded from MLflow.
     """
-    lines = []
-    known = _by_md5(
-        [
-            *cache.workspace.root.glob("models/*"),
-            *cache.workspace.root.glob("reports/*"),
-            *(
-                path
-                for folder in (cache.workspace.home / "mlruns", downloaded)
-                for path in folder.rglob("*")
-                if path.is_file()
-            ),
-            *(cache.workspace.root / output.path for output in cache.files()),
-        ]
-    )
-    lost = []
-    for problem in {problem.digest: problem for problem in problems if problem.area == "cache"}.values():
-        how = _restore_object(problem, cache, known)
-        lines += [f"{problem.path}: {how}"] if how else []
-        lost += [] if how else [problem]
+    lines, lost = [], []
+    copies = [
+        *cache.workspace.root.glob("models/*"),
+        *cache.workspace.root.glob("reports/*"),
+        *(cache.workspace.home / "mlruns").rglob("*"),
+        *downloaded.rglob("*"),
+        *(cache.workspace.root / output.path for output in cache.files()),
+    ]
+    known = {digest: path for path, digest in digests(copies, "md5", "Hashed copies:").items() if digest}
+    for problem in problems:
+        if problem.area == "cache":
+            if how := _restore_object(problem, cache, known):
+                lines.append(f"{problem.path}: {how}")
+            else:
+                lost.append(problem)
     for problem in problems:
         if problem.area == "workspace" and problem.digest:
-            how = _restore_file(problem, cache)
-            lines += [f"{problem.name}: {how}"] if how else []
-            lost += [] if how else [problem]
+            if how := _restore_file(problem, cache):
+                lines.append(f"{problem.name}: {how}")
+            else:
+                lost.append(problem)
     lines += run_again(lost, cache)
     lines += _restore_artifacts(
         [problem for problem in problems if problem.area == "mlflow" and problem.digest],
@@ -73,15 +70,6 @@ def repair(
             how = _restore_journal(problem.name, cache.workspace, tracking)
             lines.append(f"journal of {problem.name}: {how}")
     return lines
-
-
-def _by_md5(paths: Sequence[Path]) -> dict[str, Path]:
-    found = {}
-    for path in paths:
-        if path.is_file():
-            with path.open("rb") as file:
-                found[hashlib.file_digest(file, "md5").hexdigest()] = path
-    return found
 
 
 def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -> str:
@@ -103,8 +91,8 @@ def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -
 
 def _list_of_folder(digest: str, cache: Cache) -> bytes | None:
     """Return DVC's list of a folder, made from the workspace, or None if its files have changed."""
-    for output in cache.locked()[digest]:
-        folder = cache.workspace.root / output.path
+    root = cache.workspace.root
+    for folder in (root / output.path for output in cache.locked() if output.md5 == digest):
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = [
             {"md5": md5, "relpath": path.relative_to(folder).as_posix()}
@@ -202,10 +190,8 @@ def _outputs(cache: Cache) -> Iterator[Path]:
     yield from results_in(cache.workspace)
     for digest, path, _ in cache.entries():
         if path.startswith(("models/", "reports/")):
-            if digest.endswith(".dir"):
-                yield from (cache.place(md5) for _, md5 in cache.listed(digest))
-            else:
-                yield cache.place(digest)
+            for md5 in (digest, *(inner for _, inner in cache.listed(digest))):
+                yield cache.place(md5)
 
 
 def _restore_journal(name: str, workspace: Workspace, tracking: TrackingSection) -> str:

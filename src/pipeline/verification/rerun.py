@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace, remove, sha256
@@ -22,8 +22,11 @@ def run_again(lost: Sequence[Problem], cache: Cache) -> list[str]:
 
     A stage whose inputs differ from dvc.lock would make something else, so it is not run.
     """
-    stages = [stage for stage in cache.stages() if stage in {problem.stage for problem in lost}]
-    return [line for stage in stages for line in _run(stage, _of_stage(lost, stage), cache)]
+    lines: list[str] = []
+    for stage in cache.stages():
+        if of_stage := [problem for problem in lost if problem.stage == stage]:
+            lines += _run(stage, of_stage, cache)
+    return lines
 
 
 def rebuild(
@@ -65,10 +68,6 @@ def results_in(workspace: Workspace) -> Iterator[Path]:
     """Yield the files of models/ and reports/."""
     for folder in (workspace.model.parent, workspace.metrics.parent):
         yield from (path for path in folder.rglob("*") if path.is_file())
-
-
-def _of_stage(lost: Iterable[Problem], stage: str) -> list[Problem]:
-    return [problem for problem in lost if problem.stage == stage]
 
 
 def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:

@@ -112,8 +112,8 @@ def _metrics_shown(stored: Stored) -> Iterator[Problem]:
         shown = run.data.metrics.get(key)
         if shown is None or not math.isclose(shown, value, rel_tol=1e-9):
             said = "missing" if shown is None else f"{shown:g}"
-            text = f"{key} of the run {run.info.run_name} is {said} in MLflow, "
-            text += f"but {value:g} in its metrics.json."
+            what = f"{key} of the run {run.info.run_name}"
+            text = f"{what} is {said} in MLflow, but {value:g} in its metrics.json."
             yield Problem("mlflow", text, name=key, run=run.info.run_id, value=value)
 
 
@@ -141,8 +141,8 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
                 where = f"version {found.version}" if found else "no version"
                 text = (
                     f"{alias} of {name} is {where}, but the journal says version {entry.version}: the next "
+                    "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
                 )
-                text += "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
                 # Without a name, which would tell `repair` to restore the journal: that is not damaged.
                 problems.append(Problem("registry", text))
             run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
