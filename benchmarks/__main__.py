@@ -9,48 +9,35 @@ to this file, unless only a part was measured.
 
 import argparse
 import json
-import os
-import platform
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
+from benchmarks.common import (
+    HERE,
+    REPOSITORY,
+    Ratio,
+    Run,
+    inside,
+    measure,
+    note,
+    prepare_repository,
+    render,
+    run,
+    save,
+    save_npz,
+    summarise,
+)
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace, sha256
 from pipeline.config.compose import compose
 from pipeline.config.params import dump
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
 TRUE_PIPELINE = "stages:\n" + "".join(
     f"  stage{number}:\n    cmd: 'true'\n    deps: [input{number}]\n" for number in range(1, 5)
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A process tree: wall time and CPU time in seconds, and peak memory in megabytes; None if unknown."""
-
-    wall: float
-    cpu: float | None = None
-    peak: float | None = None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A comparison of `subject` with `peer` by wall time, CPU time and memory."""
-
-    what: str
-    subject: str
-    peer: str
 
 
 RATIOS = (
@@ -85,12 +72,12 @@ def main() -> None:
             runs |= measure_baseline(Path(folder), fetched, options.repeats)
         if options.only != "baseline":
             runs |= measure_size(Path(folder), fetched, options.repeats)
-    results = summarise(runs, options.repeats)
+    results = summarise(runs, options.repeats, RATIOS)
     table = render(results)
-    if not options.only:
-        (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (HERE / "results.md").write_text(table, encoding="utf-8")
-    print(table)
+    if options.only:
+        print(table)
+    else:
+        save("results", results, table)
 
 
 def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Run]]:
@@ -98,7 +85,7 @@ def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, lis
     stages = prepare_true_stages(folder / "true")
     npz = save_npz(folder / "mnist.npz", fetched)
     runs: dict[str, list[Run]] = {}
-    for repeat in range(repeats):
+    for _ in range(repeats):
         workspace = folder / "workspace"
         shutil.copytree(fetched, workspace, symlinks=True)
         for name, command, place in (
@@ -114,15 +101,11 @@ def measure_baseline(folder: Path, fetched: Path, repeats: int) -> dict[str, lis
             ),
             ("train, inside", inside("train", workspace), REPOSITORY),
         ):
-            whole, printed = timed(command, place)
-            runs.setdefault(name, []).append(
-                Run(**json.loads(printed)) if "benchmarks.inside" in command else whole
-            )
+            printed = measure(runs, name, command, place)
             if name == "script":
-                fit = json.loads(printed)["seconds"]["fit"]
+                fit, whole = json.loads(printed)["seconds"]["fit"], runs[name][-1]
                 # The script reports only the wall time of its parts. Nearly all of its CPU time is the fit.
-                runs.setdefault("script, fit", []).append(Run(fit, whole.cpu * fit / whole.wall))
-            print(f"{repeat + 1} of {repeats}: {name}: {runs[name][-1].wall:.2f} s", flush=True)
+                note(runs, "script, fit", Run(fit, whole.cpu * fit / whole.wall))
         shutil.rmtree(workspace)
     return runs
 
@@ -133,13 +116,10 @@ def measure_size(folder: Path, fetched: Path, repeats: int) -> dict[str, list[Ru
     for place, times in zip(places.values(), (1, TIMES), strict=True):
         prepare_multiple(place, Workspace(fetched), times)
     runs: dict[str, list[Run]] = {}
-    for repeat in range(repeats):
+    for _ in range(repeats):
         for stage, named in (("preprocess", "preprocess"), ("train", "train one epoch")):
             for suffix, place in places.items():
-                name = named + suffix
-                printed = run(inside(stage, place), REPOSITORY)
-                runs.setdefault(name, []).append(Run(**json.loads(printed)))
-                print(f"{repeat + 1} of {repeats}: {name}: {runs[name][-1].wall:.2f} s", flush=True)
+                measure(runs, named + suffix, inside(stage, place), REPOSITORY)
     return runs
 
 
@@ -164,31 +144,6 @@ def prepare_multiple(place: Path, fetched: Workspace, times: int) -> None:
     workspace.params.write_text(dump(config), encoding="utf-8")
 
 
-def prepare_repository(place: Path) -> Path:
-    """Copy the working tree of this repository to `place`, with only the raw data in its cache."""
-    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], REPOSITORY).split("\0")
-    for name in filter(None, listed):
-        if (REPOSITORY / name).is_file():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, place / name)
-    run(["git", "init", "-q"], place)
-    run(["dvc", "repro", "fetch"], place)
-    return place
-
-
-def save_npz(npz: Path, fetched: Path) -> Path:
-    """Write the raw data in the form that the script reads."""
-    raw = {path.stem: np.load(path) for path in (fetched / "data" / "raw").glob("*.npy")}
-    np.savez(
-        npz,
-        x_train=raw["train_images"],
-        y_train=raw["train_labels"].astype(np.uint8),
-        x_test=raw["test_images"],
-        y_test=raw["test_labels"].astype(np.uint8),
-    )
-    return npz
-
-
 def prepare_true_stages(place: Path) -> Path:
     """Make a DVC pipeline whose stages do nothing, which shows DVC's own cost."""
     place.mkdir()
@@ -200,87 +155,6 @@ def prepare_true_stages(place: Path) -> Path:
     run(["dvc", "config", "core.analytics", "false"], place)
     run(["dvc", "repro"], place)
     return place
-
-
-def inside(what: str, place: Path) -> list[str]:
-    """Return a command that measures the seconds inside a process, without its imports."""
-    return [sys.executable, "-m", "benchmarks.inside", what, str(place)]
-
-
-def timed(command: list[str], place: Path) -> tuple[Run, str]:
-    """Time `command` and its children in `place`; return the times and the output."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    printed = run(command, place)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Run(wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime), printed
-
-
-def run(command: list[str], place: Path) -> str:
-    """Run `command` with this environment's programs and return its output; end the benchmark if it fails."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "DVC"))
-    }
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
-
-
-def summarise(
-    runs: dict[str, list[Run]], repeats: int, ratios: Sequence[Ratio] = RATIOS
-) -> dict[str, object]:
-    """Return the medians of each command, and the medians of the ratios of runs that were side by side."""
-
-    def kinds(name: str) -> list[str]:
-        return [kind for kind in ("wall", "cpu", "peak") if getattr(runs[name][0], kind) is not None]
-
-    return {
-        "machine": {"processors": os.cpu_count(), "python": platform.python_version()},
-        "repeats": repeats,
-        "measured": {
-            name: {kind: median(getattr(run, kind) for run in of) for kind in kinds(name)}
-            for name, of in runs.items()
-        },
-        "ratios": {
-            ratio.what: {
-                kind: median(
-                    getattr(subject, kind) / getattr(peer, kind)
-                    for subject, peer in zip(runs[ratio.subject], runs[ratio.peer], strict=True)
-                )
-                for kind in kinds(ratio.subject)
-                if kind in kinds(ratio.peer)
-            }
-            for ratio in ratios
-            if ratio.subject in runs
-        },
-    }
-
-
-def render(results: dict) -> str:
-    """Render the results as Markdown."""
-    processors = results["machine"]["processors"]
-    return "\n".join(
-        [
-            f"Medians of {results['repeats']} runs in turn on {processors} processors; written by "
-            "`make bench`.",
-            "",
-            *_table("what", results["measured"], "{:.2f} s", "{:.2f} s", "{:.0f} MB"),
-            "",
-            *_table("ratio", results["ratios"], "{:.3g}", "{:.3g}", "{:.3g}"),
-            "",
-        ]
-    )
-
-
-def _table(title: str, rows: dict[str, dict[str, float]], *forms: str) -> list[str]:
-    """Return the lines of a table, with the columns for which at least one row has a value."""
-    columns = ("wall", "CPU", "memory")[: max(map(len, rows.values()))]
-    lines = [[title, *columns], ["---"] * (1 + len(columns))]
-    for name, values in rows.items():
-        cells = [form.format(value) for form, value in zip(forms, values.values(), strict=False)]
-        lines.append([name, *cells, *[""] * (len(columns) - len(cells))])
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 if __name__ == "__main__":

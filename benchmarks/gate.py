@@ -8,21 +8,18 @@ core. A test compares the tables of docs/trust.md with gate.json.
 """
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import REPOSITORY, save
 from pipeline.config.compose import compose_each
 from pipeline.config.schema import PromotionSection
 from pipeline.evaluation.significance import mcnemar
 from pipeline.registry.gate import Champion, Facts, Predictions, check
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parent
 CLASSES = tuple("0123456789")
 FACTS = Facts("FINISHED", "0" * 40, True, "false", False, 1, (), 1, 1.0, 1.0)
 # Models of the same kind find the same images difficult. If the probability of classifying an image correctly
@@ -108,7 +105,7 @@ def shares(of: TestSet, truth: Truth, settings: PromotionSection, pairs: int) ->
     return {name: count / pairs for name, count in counts.items()}
 
 
-def render(rows: dict[tuple[str, str], dict[str, float]], pairs: int, settings: PromotionSection) -> str:
+def render(rows: dict[str, dict[str, dict[str, float]]], pairs: int, settings: PromotionSection) -> str:
     """Render the page."""
     lines = [
         f"{pairs:,} pairs of simulated models for each line; written by `make bench ONLY=gate`. "
@@ -126,10 +123,9 @@ def render(rows: dict[tuple[str, str], dict[str, float]], pairs: int, settings: 
             "| passes `require: better` |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
-        for truth in TRUTHS:
-            found = rows[of.name, truth.name]
+        for truth, found in rows[of.name].items():
             cells = " | ".join(f"{100 * value:.1f} %" for value in found.values())
-            lines.append(f"| {truth.name} | {cells} |")
+            lines.append(f"| {truth} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,19 +137,13 @@ def main() -> None:
     settings = next(compose_each(REPOSITORY / "conf", [[]])).promotion
     asked = [(of, truth) for of in SETS for truth in TRUTHS]
     with ProcessPoolExecutor() as processes:
-        found = processes.map(partial(_shares, settings=settings, pairs=pairs), asked)
-        rows = {}
+        found = processes.map(partial(shares, settings=settings, pairs=pairs), *zip(*asked, strict=True))
+        rows: dict[str, dict[str, dict[str, float]]] = {}
         for (of, truth), row in zip(asked, found, strict=True):
-            rows[of.name, truth.name] = row
+            rows.setdefault(of.name, {})[truth.name] = row
             print(f"{of.name}; {truth.name}: {row}", flush=True)
-    sets = {of.name: {truth.name: rows[of.name, truth.name] for truth in TRUTHS} for of in SETS}
-    results = {"pairs": pairs, "shares": sets}
-    (HERE / "gate.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "gate.md").write_text(render(rows, pairs, settings), encoding="utf-8")
-
-
-def _shares(asked: tuple[TestSet, Truth], settings: PromotionSection, pairs: int) -> dict[str, float]:
-    return shares(*asked, settings, pairs)
+    results = {"pairs": pairs, "shares": rows}
+    save("gate", results, render(rows, pairs, settings))
 
 
 if __name__ == "__main__":

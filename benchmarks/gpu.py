@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import HERE, REPOSITORY, put_between
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
 from pipeline.config.params import dump, read_params
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
 KEPT, PAGE = HERE / "gpu.json", REPOSITORY / "docs" / "gpu.md"
 RECIPES = ("baseline", "cnn_fast", "cnn_best", "fashion_cnn", "fashion_best")
 SEEDS = [0, 1, 2, 3, 4]
@@ -97,11 +96,8 @@ def main() -> None:
                 prepare(Path(folder) / "prepared")
             measure(options, options.prepared or Path(folder) / "prepared", Path(folder) / "work")
     if options.out == KEPT:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
         table = render(json.loads(KEPT.read_text(encoding="utf-8")))
-        PAGE.write_text(f"{before}{BEGIN}{table}{END}{after}", encoding="utf-8")
+        put_between(BEGIN, END, table, PAGE)
         print(table)
 
 

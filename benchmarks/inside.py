@@ -4,16 +4,22 @@
     epoch-loop DATA.npz [OVERRIDE ...]   a steady epoch of the pipeline's loop, by default of the baseline
     preprocess WORKSPACE                 the stage as `dvc repro` runs it, after its imports
     train WORKSPACE                      the same: data, compilation, epochs, validation, files, tracking
+    fetch DATA                           the stage with `data=DATA`, in the clone in this directory
+    pillow FOLDER                        a bare loop of Pillow over folders of pictures
 
-Prints one JSON line, {"wall": seconds, "cpu": seconds}, and for a stage also "peak", the memory in megabytes.
+Prints one JSON line, {"wall": seconds, "cpu": seconds}, and except for an epoch also "peak", the memory in
+megabytes.
 """
 
 import importlib
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -100,12 +106,39 @@ def stage(name: str, place: str) -> dict[str, float]:
     from pipeline.artifacts.workspace import Workspace
     from pipeline.stages.__main__ import run
 
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout, shown = nowhere, sys.stdout
+    return whole(partial(run, name, Workspace(Path(place))))
+
+
+def fetch(data: str) -> dict[str, float]:
+    """Measure the stage fetch with `data=DATA` in this directory, with the processes that decode pictures."""
+    from pipeline.artifacts.workspace import Workspace
+    from pipeline.config.compose import compose
+    from pipeline.stages.fetch import run
+
+    found = whole(partial(run, compose(Path("conf"), [f"data={data}"]), Workspace(Path.cwd())))
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found["cpu"] += of_children.ru_utime + of_children.ru_stime
+    return found | {"peak": max(found["peak"], of_children.ru_maxrss / 1024)}
+
+
+def pillow(folder: str) -> dict[str, float]:
+    """Measure a bare loop of Pillow over the grey pictures in the folders below `folder`."""
+    from PIL import Image
+
+    def read() -> None:
+        paths = [path for below in sorted(Path(folder).iterdir()) for path in sorted(below.iterdir())]
+        np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
+
+    return whole(read)
+
+
+def whole(function: Callable[[], object]) -> dict[str, float]:
+    """Call a function without showing its output, and measure it."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         wall, cpu = now()
-        run(name, Workspace(Path(place)))
+        function()
         ended = now()
-        sys.stdout = shown
+    # Not ru_maxrss, which starts with the value of the parent process.
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
     return {"wall": ended[0] - wall, "cpu": ended[1] - cpu, "peak": int(peak.split()[1]) / 1024}
 
@@ -116,5 +149,7 @@ if __name__ == "__main__":
         "epoch-loop": epoch_loop,
         "preprocess": partial(stage, "preprocess"),
         "train": partial(stage, "train"),
+        "fetch": fetch,
+        "pillow": pillow,
     }
     print(json.dumps(functions[sys.argv[1]](*sys.argv[2:])))

@@ -7,22 +7,22 @@ jax.json and jax.md next to this file. `python -m benchmarks.gpu` measures a GPU
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks.__main__ import (
-    HERE,
+from benchmarks.common import (
     REPOSITORY,
     Ratio,
     Run,
     inside,
+    measure,
     prepare_repository,
     render,
+    save,
     save_npz,
+    set_local,
     summarise,
-    timed,
 )
 
 BACKENDS = ("tensorflow", "jax")
@@ -44,20 +44,14 @@ def main() -> None:
         for _ in range(repeats):
             for backend in BACKENDS:
                 epoch = [*inside("epoch-loop", npz), f"train.backend={backend}"]
-                runs.setdefault(f"epoch, {backend}", []).append(
-                    Run(**json.loads(timed(epoch, REPOSITORY)[1]))
-                )
+                measure(runs, f"epoch, {backend}", epoch, REPOSITORY)
                 workspace = Path(folder) / "workspace"
                 shutil.copytree(fetched, workspace, symlinks=True)
-                conf = workspace / "conf" / "train" / "default.yaml"
-                conf.write_text(conf.read_text().replace("backend: tensorflow", f"backend: {backend}"))
-                runs.setdefault(f"dvc repro, {backend}", []).append(timed(["dvc", "repro"], workspace)[0])
+                set_local(workspace, f"train:\n  backend: {backend}\n")
+                measure(runs, f"dvc repro, {backend}", ["dvc", "repro"], workspace)
                 shutil.rmtree(workspace)
     results = summarise(runs, repeats, RATIOS)
-    table = render(results)
-    (HERE / "jax.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "jax.md").write_text(table, encoding="utf-8")
-    print(table)
+    save("jax", results, render(results))
 
 
 if __name__ == "__main__":

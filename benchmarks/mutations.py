@@ -9,15 +9,14 @@ import argparse
 import hashlib
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.common import copy_working_tree
 from benchmarks.mutants import REPOSITORY, mutants
 
 PAGE = REPOSITORY / "docs" / "mutations.md"
@@ -97,7 +96,7 @@ def main() -> None:
     scores, survivors = _read_page()
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "copy"
-        _copy(copied)
+        copy_working_tree(copied)
         os.chdir(copied)
         sys.dont_write_bytecode = True  # Bytecode of the same second would be taken as current.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -118,16 +117,6 @@ def main() -> None:
             survivors = {row: reason for row, reason in survivors.items() if row not in reasons}
             survivors |= {mutant.row: reasons.get(mutant.row, "") for mutant in alive}
             PAGE.write_text(render(scores, survivors), encoding="utf-8")
-
-
-def _copy(root: Path) -> None:
-    """Copy the files of the working tree that git does not ignore."""
-    command = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, root / name)
 
 
 def _preload() -> None:

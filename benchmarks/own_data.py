@@ -7,9 +7,7 @@ Writes own_data.json and own_data.md next to this file, unless the number of ima
 
 import argparse
 import io
-import json
 import os
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -17,7 +15,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, summarise, timed
+from benchmarks.common import (
+    Ratio,
+    Run,
+    inside,
+    measure,
+    prepare_repository,
+    render,
+    run,
+    save,
+    set_local,
+    summarise,
+)
 
 IMAGES, TIMES, FEW = 60_000, 10, 600
 LOOP = "a bare loop of Pillow over the PNG files"
@@ -34,38 +43,6 @@ RATIOS = (
     Ratio("ten times the images, in a zip", TENFOLD, FETCH["archive"]),
     Ratio(f"`dvc repro` with nothing to do: all the files against {FEW}", NO_OP, NO_OP_FEW),
 )
-INSIDE = """
-import json, resource, sys, time
-from pathlib import Path
-from pipeline.artifacts.workspace import Workspace
-from pipeline.config.compose import compose
-from pipeline.stages import fetch
-
-workspace = Workspace(Path.cwd())
-config = compose(workspace.root / "conf", sys.argv[1:])
-start = time.perf_counter(), time.process_time()
-fetch.run(config, workspace)
-wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
-# Not ru_maxrss, which starts with the value of the parent process.
-[peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
-cpu += of_children.ru_utime + of_children.ru_stime
-print(json.dumps({"wall": wall, "cpu": cpu, "peak": max(peak, of_children.ru_maxrss) / 1024}))
-"""
-LOOP_CODE = """
-import json, sys, time
-from pathlib import Path
-import numpy
-from PIL import Image
-
-start = time.perf_counter(), time.process_time()
-paths = [path for folder in sorted(Path(sys.argv[1]).iterdir()) for path in sorted(folder.iterdir())]
-images = numpy.stack([numpy.asarray(Image.open(path).convert("L")) for path in paths])
-wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-[peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
-peak /= 1024
-print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak}))
-"""
 
 
 def main() -> None:
@@ -79,43 +56,30 @@ def main() -> None:
         place = prepare_repository(Path(folder) / "repository")
         sources = write_sources(Path(folder) / "sources", place / "data" / "raw", options.images)
         for name, source in sources.items():
-            run(add_data(source, name), place)
-        runs = measure(place, sources, options.repeats)
+            run(["pipeline", "add-data", str(source), "--name", name], place)
+        runs = measure_all(place, sources, options.repeats)
     results = summarise(runs, options.repeats, RATIOS)
     table = render(results)
     if options.images == IMAGES:
-        (HERE / "own_data.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (HERE / "own_data.md").write_text(table, encoding="utf-8")
-    print(table)
+        save("own_data", results, table)
+    else:
+        print(table)
 
 
-def add_data(source: Path, name: str) -> list[str]:
-    """Return the command that adds `source`."""
-    verb = "from pipeline.cli import main; main()"
-    return [sys.executable, "-c", verb, "add-data", str(source), "--name", name]
-
-
-def measure(place: Path, sources: dict[str, Path], repeats: int) -> dict[str, list[Run]]:
+def measure_all(place: Path, sources: dict[str, Path], repeats: int) -> dict[str, list[Run]]:
     """Measure everything in turn; `dvc repro` with nothing to do comes last, since it needs a result."""
     runs: dict[str, list[Run]] = {}
-
-    def note(name: str, of: Run) -> None:
-        runs.setdefault(name, []).append(of)
-        print(f"{name}: {of.wall:.2f} s", flush=True)
-
     for _ in range(repeats):
-        note(LOOP, Run(**json.loads(run([sys.executable, "-c", LOOP_CODE, str(sources["folder"])], place))))
+        measure(runs, LOOP, inside("pillow", sources["folder"]), place)
         for kind, what in {**FETCH, "tenfold": TENFOLD}.items():
-            printed = run([sys.executable, "-c", INSIDE, f"data={kind}"], place)
-            note(what, Run(**json.loads(printed.splitlines()[-1])))
-        note(AGAIN, timed(add_data(sources["folder"], "folder"), place)[0])
+            measure(runs, what, inside("fetch", kind), place)
+        add_again = ["pipeline", "add-data", str(sources["folder"]), "--name", "folder"]
+        measure(runs, AGAIN, add_again, place)
     for name, what in (("folder", NO_OP), ("few", NO_OP_FEW)):
-        local = place / "conf" / "local" / "default.yaml"
-        local.parent.mkdir(exist_ok=True)
-        local.write_text(f"# @package _global_\ndefaults:\n  - override /data: {name}\ntrain:\n  epochs: 1\n")
+        set_local(place, f"defaults:\n  - override /data: {name}\ntrain:\n  epochs: 1\n")
         run(["dvc", "repro"], place)
         for _ in range(repeats):
-            note(what, timed(["dvc", "repro"], place)[0])
+            measure(runs, what, ["dvc", "repro"], place)
     return runs
 
 

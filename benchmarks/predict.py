@@ -6,18 +6,15 @@ The model is the baseline's, trained for one epoch. Writes predict.json and pred
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, summarise
+from benchmarks.common import Ratio, Run, note, prepare_repository, render, run, save, summarise, timed
 
 SCRIPT = """
 import sys
@@ -40,10 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
-        place = prepare_repository(Path(folder) / "repository")
-        local = place / "conf" / "local" / "default.yaml"
-        local.parent.mkdir(exist_ok=True)
-        local.write_text("# @package _global_\ntrain:\n  epochs: 1\n")
+        place = prepare_repository(Path(folder) / "repository", "train:\n  epochs: 1\n")
         run(["dvc", "repro"], place)
         pictures = Path(folder) / "pictures"
         pictures.mkdir()
@@ -51,7 +45,7 @@ def main() -> None:
         for number, image in enumerate(images):
             Image.fromarray(np.array(image)).save(pictures / f"{number}.png")
         first = str(pictures / "0.png")
-        predict = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict"]
+        predict = ["pipeline", "predict"]
         runs: dict[str, list[Run]] = {}
         for _ in range(options.repeats):
             for name, command in (
@@ -59,28 +53,11 @@ def main() -> None:
                 (PEER, [sys.executable, "-c", SCRIPT, first]),
                 (MANY, [*predict, str(pictures)]),
             ):
-                runs.setdefault(name, []).append(measured(command, place))
+                note(runs, name, timed(command, place, memory=True)[0])
     results = summarise(runs, options.repeats, RATIOS)
     many = results["measured"][MANY]["wall"]  # type: ignore[index]
-    table = f"{render(results)}\n{PICTURES / many:,.0f} pictures a second from the folder.\n"
-    (HERE / "predict.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "predict.md").write_text(table, encoding="utf-8")
-    print(table)
-
-
-def measured(command: list[str], place: Path) -> Run:
-    """Time `command` in `place`; end the benchmark if it fails."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
-        # Unlike the subprocess module, wait4 reports the memory of this process alone.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode()}")
-    wall = time.perf_counter() - start
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    rate = f"{PICTURES / many:,.0f} pictures a second from the folder."
+    save("predict", results, f"{render(results)}\n{rate}\n")
 
 
 if __name__ == "__main__":

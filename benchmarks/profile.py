@@ -11,13 +11,14 @@ import shutil
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.__main__ import REPOSITORY, inside, prepare_repository, run, timed
+from benchmarks.common import REPOSITORY, Run, inside, measure, prepare_repository, put_between, run
 
 PAGE = REPOSITORY / "docs" / "performance.md"
 SETTINGS = [(model, threads, xla) for model in ("mlp", "cnn") for threads in (1, 2) for xla in (False, True)]
@@ -53,14 +54,10 @@ def main() -> None:
             "limit": limit_table(files["mlp"]),
             "settings": settings_table(files),
         }
-    page = PAGE.read_text(encoding="utf-8")
     for name, lines in tables.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = "\n".join([before + begin, "", *lines, "", end + after])
-    PAGE.write_text(page, encoding="utf-8")
-    print(page)
+        text = "\n".join(["", "", *lines, "", ""])
+        put_between(f"<!-- {name} -->", f"<!-- end of {name} -->", text, PAGE)
+    print(PAGE.read_text(encoding="utf-8"))
 
 
 # --- a cold dvc repro --------------------------------------------------------------------------
@@ -68,20 +65,15 @@ def main() -> None:
 
 def repro_table(fetched: Path, folder: Path) -> list[str]:
     """Measure each stage as DVC runs it, with only the raw data present; DVC's own part is what remains."""
-    runs: dict[str, list[tuple[float, float]]] = {}
-
-    def measure(name: str, command: list[str], place: Path) -> None:
-        found, _ = timed(command, place)
-        runs.setdefault(name, []).append((found.wall, found.cpu))
-
+    runs: dict[str, list[Run]] = {}
     for number in range(REPEATS):
         stages = shutil.copytree(fetched, folder / f"stages{number}", symlinks=True)
         for stage in STAGES:
-            measure(f"– its imports, {stage}", [sys.executable, "-c", IMPORTS, stage], stages)
-            measure(stage, [sys.executable, "-m", "pipeline.stages", stage], stages)
+            measure(runs, f"– its imports, {stage}", [sys.executable, "-c", IMPORTS, stage], stages)
+            measure(runs, stage, [sys.executable, "-m", "pipeline.stages", stage], stages)
         workspace = shutil.copytree(fetched, folder / f"workspace{number}", symlinks=True)
-        measure("whole", ["dvc", "repro"], workspace)
-    medians = {name: np.median(seconds, axis=0) for name, seconds in runs.items()}
+        measure(runs, "whole", ["dvc", "repro"], workspace)
+    medians = {name: np.median([(run.wall, run.cpu) for run in of], axis=0) for name, of in runs.items()}
     of_dvc = medians["whole"] - sum(medians[stage] for stage in STAGES)
     lines = []
     for stage in STAGES:
@@ -138,14 +130,9 @@ def measure_limit() -> dict[str, float]:
     steps = images // batch
     rng = np.random.default_rng(0)
 
-    def best(function: Callable[[], object], repeats: int = 5) -> float:
+    def best(function: Callable[[], object]) -> float:
         function()
-        times = []
-        for _ in range(repeats):
-            start = time.process_time()
-            function()
-            times.append(time.process_time() - start)
-        return min(times)
+        return min(timeit.repeat(function, time.process_time, repeat=5, number=1))
 
     def random(*shape: int) -> NDArray[np.float32]:
         return rng.normal(size=shape).astype(np.float32)

@@ -25,7 +25,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.__main__ import HERE, REPOSITORY, save_npz, timed
+from benchmarks.common import HERE, REPOSITORY, save_npz, timed
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import compose

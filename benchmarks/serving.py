@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,17 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from benchmarks.__main__ import HERE, REPOSITORY, Ratio, Run, prepare_repository, run, summarise
+from benchmarks.common import (
+    REPOSITORY,
+    Ratio,
+    Run,
+    environment,
+    note,
+    prepare_repository,
+    run,
+    save,
+    summarise,
+)
 from benchmarks.page import drawing_line, drawn
 
 EXPERIMENT = "cnn_fast"
@@ -66,20 +77,12 @@ def main() -> None:
     results = summarise(runs, options.repeats, RATIOS)
     results |= {"load": loads, "drawing": drawing, "mixed": mixed}
     lines = [*page(results), *load_lines(loads), "", drawing_line(drawing), "", *mixed_lines(mixed), ""]
-    table = "\n".join(lines)
-    (HERE / "serving.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "serving.md").write_text(table, encoding="utf-8")
-    print(table)
+    save("serving", results, "\n".join(lines))
 
 
 def prepare_model(place: Path) -> Path:
     """Copy the repository, train a model, and register two versions of it in MLflow."""
-    prepare_repository(place)
-    config = place / "conf" / "config.yaml"
-    config.write_text(config.read_text().replace("experiment: null", f"experiment: {EXPERIMENT}"))
-    local = place / "conf" / "local" / "default.yaml"
-    local.parent.mkdir(exist_ok=True)
-    local.write_text("# @package _global_\ntrain:\n  epochs: 1\n")
+    prepare_repository(place, f"defaults:\n  - override /experiment: {EXPERIMENT}\ntrain:\n  epochs: 1\n")
     run(["dvc", "repro"], place)
     client = registry(place)
     client.create_registered_model(NAME)
@@ -161,24 +164,22 @@ def compare(place: Path, files: list[Path], runs: dict[str, list[Run]]) -> None:
         with served(command, place, ping, store) as (port, seconds, _):
             one = median(ask(port, path, content, kind))
         for what, measured in ((READY, seconds), (ONE, one)):
-            runs.setdefault(f"{name}: {what}", []).append(Run(measured))
-        print(f"{name}: ready in {seconds:.2f} s, one request {1000 * one:.2f} ms", flush=True)
+            note(runs, f"{name}: {what}", Run(measured))
 
 
 @contextmanager
 def served(
-    command: list[str], place: Path, ping: str, environment: dict[str, str]
+    command: list[str], place: Path, ping: str, settings: dict[str, str]
 ) -> Iterator[tuple[int, float, int]]:
     """Run a server; yield its port, the seconds until it was ready, and its process id."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     began = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
             cwd=place,
-            env=os.environ | environment | {"PATH": paths},
+            env=environment() | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -253,10 +254,7 @@ def mixed_load(place: Path, files: list[Path], seconds: float) -> dict[str, obje
             connection.request("GET", "/metrics")
             metrics = connection.getresponse().read().decode().splitlines()
     [switches] = [line.split()[1] for line in metrics if line.startswith("pipeline_model_switches_total ")]
-    statuses: dict[str, int] = {}
-    for part in parts:
-        for status, number in part["statuses"].items():
-            statuses[status] = statuses.get(status, 0) + number
+    statuses = sum((Counter(part["statuses"]) for part in parts), Counter())
     return {"seconds": seconds, "memory": memory, "statuses": statuses, "switches": int(switches)}
 
 

@@ -7,7 +7,6 @@ this file.
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, save_npz, summarise, timed
+from benchmarks.common import (
+    HERE,
+    Ratio,
+    Run,
+    environment,
+    note,
+    prepare_repository,
+    render,
+    run,
+    save,
+    save_npz,
+    summarise,
+    timed,
+)
 
 RATES = (0.0003, 0.001, 0.003, 0.01)
 RATIOS = (
@@ -54,10 +66,7 @@ def write(runs: dict[str, list[Run]], repeats: int, trials: int) -> None:
     """Write the results so far."""
     results = summarise(runs, repeats, RATIOS)
     results["trials"] = trials
-    table = f"{trials} trials of the baseline. {render(results)}"
-    (HERE / "sweeps.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "sweeps.md").write_text(table, encoding="utf-8")
-    print(table)
+    save("sweeps", results, f"{trials} trials of the baseline. {render(results)}")
 
 
 def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[dict[str, list[Run]]]:
@@ -72,10 +81,9 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
     sweep.append(f"seed={','.join(map(str, seeds))}")
     runs: dict[str, list[Run]] = {}
 
-    def note(name: str, measured: Run) -> None:
+    def note_wall(name: str, measured: Run) -> None:
         # The CPU time is unknown, because forks and the queue's workers are not children of this process.
-        runs.setdefault(name, []).append(Run(measured.wall))
-        print(f"{len(runs[name])} of {repeats}: {name}: {measured.wall:.1f} s", flush=True)
+        note(runs, name, Run(measured.wall))
 
     # Warm up, since otherwise the first one would have to load files from disk.
     timed(script, folder)
@@ -83,14 +91,14 @@ def measure(folder: Path, fetched: Path, repeats: int, trials: int) -> Iterator[
         both, one, queue = (folder / name for name in ("both", "one", "queue"))
         for place in (both, one, queue):
             shutil.copytree(fetched, place, symlinks=True)
-        note("sweep, 2 workers", timed([*sweep, "hydra.launcher.n_jobs=2"], both)[0])
-        note("sweep, known", known(sweep, both, trials))
-        note("sweep, 1 worker", timed([*sweep, "hydra.launcher.n_jobs=1"], one)[0])
-        note("queue, 2 workers", queued(queue, seeds))
-        note("2 scripts at once", at_once(script, folder))
+        note_wall("sweep, 2 workers", timed([*sweep, "hydra.launcher.n_jobs=2"], both)[0])
+        note_wall("sweep, known", known(sweep, both, trials))
+        note_wall("sweep, 1 worker", timed([*sweep, "hydra.launcher.n_jobs=1"], one)[0])
+        note_wall("queue, 2 workers", queued(queue, seeds))
+        note_wall("2 scripts at once", at_once(script, folder))
         scripts = [timed([*script, "--seed", str(seed)], folder)[0] for _, seed in product(RATES, seeds)]
-        note("2 scripts", Run(sum(each.wall for each in scripts[:2])))
-        note("scripts", Run(sum(each.wall for each in scripts)))
+        note_wall("2 scripts", Run(sum(each.wall for each in scripts[:2])))
+        note_wall("scripts", Run(sum(each.wall for each in scripts)))
         for place in (both, one, queue):
             shutil.rmtree(place)
         yield runs
@@ -136,19 +144,11 @@ def queued(place: Path, seeds: range) -> Run:
 def measure_known(place: Path, fetched: Path, trials: int) -> dict[str, list[Run]]:
     """Time a sweep of many small trials that are all known, until its plan is printed and until its end."""
     shutil.copytree(fetched, place, symlinks=True)
-    sweep = [
-        sys.executable,
-        "-m",
-        "pipeline",
-        "-m",
-        "experiment=smoke",
-        "train.epochs=1",
-        f"seed=range({trials})",
-    ]
+    sweep = [sys.executable, "-m", "pipeline", "-m", "experiment=smoke", "train.epochs=1"]
+    sweep.append(f"seed=range({trials})")
     run(sweep, place)
     start = time.perf_counter()
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with subprocess.Popen(sweep, cwd=place, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(sweep, cwd=place, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         plan = process.stdout.readline()
         planned = time.perf_counter() - start

@@ -8,17 +8,15 @@ difference gives the speed of the check. Writes verify.json and verify.md next t
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from benchmarks.__main__ import HERE, Ratio, Run, prepare_repository, render, run, summarise, timed
+from benchmarks.common import Ratio, Run, measure, prepare_repository, render, run, save, summarise
 
 OBJECTS, MEGABYTES = 256, 4  # of each object
 SMALL, LARGE = "pipeline verify --all, a small cache", "pipeline verify --all, a gigabyte more"
@@ -33,27 +31,23 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
-        place = prepare_repository(Path(folder) / "repository")
-        config = place / "conf" / "config.yaml"
-        config.write_text(config.read_text().replace("experiment: null", "experiment: smoke"))
+        smoke = "defaults:\n  - override /experiment: smoke\n"
+        place = prepare_repository(Path(folder) / "repository", smoke)
         run(["dvc", "repro"], place)
         large = Path(folder) / "large"
         shutil.copytree(place, large, symlinks=True)
         objects = large / ".dvc" / "cache" / "files" / "md5"
         fill(objects)
-        verify = [sys.executable, "-c", "from pipeline.cli import main; main()", "verify", "--all"]
+        verify = ["pipeline", "verify", "--all"]
         peer = ["find", str(objects), "-type", "f", "-exec", "md5sum", "{}", "+"]
         runs: dict[str, list[Run]] = {}
         for _ in range(repeats):
             for name, command, where in ((SMALL, verify, place), (LARGE, verify, large), (PEER, peer, large)):
-                runs.setdefault(name, []).append(timed(command, where)[0])
+                measure(runs, name, command, where)
     more = median(one.wall - other.wall for one, other in zip(runs[LARGE], runs[SMALL], strict=True))
     rate = OBJECTS * MEGABYTES / more
     results = summarise(runs, repeats, RATIOS) | {"megabytes_per_second": rate}
-    table = f"{render(results)}\n{rate:,.0f} MB a second.\n"
-    (HERE / "verify.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (HERE / "verify.md").write_text(table, encoding="utf-8")
-    print(table)
+    save("verify", results, f"{render(results)}\n{rate:,.0f} MB a second.\n")
 
 
 def fill(objects: Path) -> None:

@@ -1,8 +1,6 @@
 """The verbs that run the pipeline and bring MLflow up to date."""
 
 import os
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.cli.app import app, repository, tracking_of
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
+from pipeline.processes.system import path_of_this_python
 
 
 @app.command()
@@ -22,7 +21,7 @@ def repro() -> None:
     workspace = repository()
     os.chdir(workspace.root)
     # Run the stages with this Python, even if its environment is not activated.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PATH"] = path_of_this_python()
     if code := repro():
         raise typer.Exit(code)
     _sync(workspace)

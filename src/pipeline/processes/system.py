@@ -1,6 +1,7 @@
-"""Set properties of the current process through the operating system."""
+"""Properties of the current process, which the operating system keeps, and of those that it starts."""
 
 import ctypes
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,3 +18,8 @@ def name_process(name: str) -> None:
     """Set the name of this process in `top` and `ps -o comm`, because all forks have the same command."""
     if sys.platform == "linux":
         Path("/proc/self/comm").write_text(name)
+
+
+def path_of_this_python() -> str:
+    """Return a PATH with the programs of this Python first, even if its environment is not activated."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

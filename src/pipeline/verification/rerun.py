@@ -10,6 +10,7 @@ from pipeline.artifacts.workspace import Workspace, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
+from pipeline.processes.system import path_of_this_python
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import origin_in_mlflow
@@ -101,10 +102,10 @@ def _changed_inputs(stage: str, cache: Cache) -> str:
 
 def _repro(stage: str, cache: Cache) -> str:
     """Run the stage, and return an error message; empty if it succeeded."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
-    code = subprocess.run(command, cwd=cache.workspace.root, env=os.environ | {"PATH": path}).returncode
-    return "could not be made again: the reason is above" if code else ""
+    environment = os.environ | {"PATH": path_of_this_python()}
+    done = subprocess.run(command, cwd=cache.workspace.root, env=environment)
+    return "could not be made again: the reason is above" if done.returncode else ""
 
 
 def _compare(stage: str, lost: Sequence[Problem]) -> str:
