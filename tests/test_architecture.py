@@ -98,11 +98,11 @@ def test_the_diagram_has_every_room_once_and_no_cycle():
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("from pipeline.sweeps.plan import Plan", ["sweeps"]),
-        ("import pipeline.sweeps.plan", ["sweeps"]),
+        ("from pipeline.sweeps.grid import Grid", ["sweeps"]),
+        ("import pipeline.sweeps.grid", ["sweeps"]),
         ("from pipeline import sweeps", ["sweeps"]),
-        ("if TYPE_CHECKING:\n    from pipeline.sweeps import plan", ["sweeps"]),
-        ("def f():\n    from pipeline.sweeps import plan", ["sweeps"]),
+        ("if TYPE_CHECKING:\n    from pipeline.sweeps import grid", ["sweeps"]),
+        ("def f():\n    from pipeline.sweeps import grid", ["sweeps"]),
         ("import numpy", []),
     ],
 )

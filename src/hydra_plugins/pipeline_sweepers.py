@@ -1,6 +1,5 @@
 """The sweepers `hydra/sweeper=grid` and `optuna`. Hydra finds plugins by their package."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -28,13 +27,6 @@ class GridSweeper(Sweeper):  # type: ignore[misc] # mypy does not follow Hydra's
         return run(Grid, arguments, self.hydra_context, self.config)
 
 
-@dataclass
-class GridConfig:
-    """The settings of `hydra/sweeper=grid`."""
-
-    _target_: str = f"{__name__}.GridSweeper"
-
-
 class OptunaSweeper(GridSweeper):
     """Run trials that Optuna suggests based on the previous ones."""
 
@@ -50,12 +42,7 @@ class OptunaSweeper(GridSweeper):
         return run(Search, arguments, self.hydra_context, self.config)
 
 
-@dataclass
-class OptunaConfig:
-    """The settings of `hydra/sweeper=optuna`, which has none of its own: they are in conf/sweep."""
-
-    _target_: str = f"{__name__}.OptunaSweeper"
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridConfig, provider="pipeline")
-ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig, provider="pipeline")
+# The sweepers have no settings of their own: they are in conf/sweep.
+for name, sweeper in (("grid", GridSweeper), ("optuna", OptunaSweeper)):
+    node = {"_target_": f"{__name__}.{sweeper.__name__}"}
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="pipeline")

@@ -6,7 +6,7 @@ from composing import CONF, refused
 from pipeline.config.compose import compose, compose_sweep, unresolved
 from pipeline.config.overrides import first_values, parse
 from pipeline.errors import PipelineError
-from pipeline.sweeps.plan import grid
+from pipeline.sweeps.grid import grid
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from pipeline.config.compose import compose, compose_each
 from pipeline.errors import PipelineError
 from pipeline.results.report import Report, Trial
-from pipeline.sweeps.plan import grid, parse
+from pipeline.sweeps.command import parse
+from pipeline.sweeps.grid import grid
 from pipeline.sweeps.sweep import plan_of
 
 CONF = Path(__file__).parents[2] / "conf"

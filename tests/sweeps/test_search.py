@@ -12,8 +12,8 @@ import pytest
 from pipeline.artifacts.history import Epoch
 from pipeline.config.compose import compose_each
 from pipeline.results.report import Trial
+from pipeline.sweeps.command import parse
 from pipeline.sweeps.folder import NO_MORE, Folder
-from pipeline.sweeps.plan import parse
 from pipeline.sweeps.search import SearchJob, begin_study
 from pipeline.sweeps.space import space_of
 from pipeline.training.pruning import WHY_PRUNED, open_study

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from pipeline.config.compose import compose_each
 from pipeline.errors import PipelineError
-from pipeline.sweeps.plan import parse
+from pipeline.sweeps.command import parse
 from pipeline.sweeps.space import combination, combinations, space_of, validate_space
 
 CONF = Path(__file__).parents[2] / "conf"

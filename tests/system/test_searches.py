@@ -8,7 +8,7 @@ import pytest
 from clones import until
 
 from pipeline.config.compose import compose_each
-from pipeline.sweeps.plan import parse
+from pipeline.sweeps.command import parse
 from pipeline.sweeps.space import combination, space_of
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -46,7 +46,7 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACK
         yield from_hydra(composed, package, overridden)
 
 
-def compose_sweep(conf: Path, overrides: Sequence[str]) -> Composed:
+def compose_sweep(conf: Path, overrides: Sequence[str]) -> SweepConfig:
     """Compose and validate only what concerns a sweep as a whole: `name`, `tracking` and `sweep`.
 
     Args:
@@ -59,8 +59,7 @@ def compose_sweep(conf: Path, overrides: Sequence[str]) -> Composed:
     """
     values = _plain(unresolved(conf, overrides))
     kept = {key: values[key] for key in SweepConfig.model_fields if key in values}
-    found = validate(kept, SweepConfig, overridden={part.key_or_group for part in parse(overrides)})
-    return Composed.model_construct(**{key: getattr(found, key) for key in SweepConfig.model_fields})
+    return validate(kept, SweepConfig, overridden={part.key_or_group for part in parse(overrides)})
 
 
 def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":

@@ -1,16 +1,18 @@
 """The command line of a sweep, and the configuration that it composes to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.artifacts.workspace import Workspace, here
 from pipeline.config.compose import compose_sweep
-from pipeline.config.schema import Composed
-from pipeline.sweeps.plan import parse
+from pipeline.config.overrides import parse as parse_overrides
+from pipeline.config.schema import SweepConfig
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from hydra.types import HydraContext
     from omegaconf import DictConfig
@@ -28,7 +30,7 @@ class Command:
     hydra: "DictConfig"  # what Hydra composed for the sweep as a whole
     repository: Workspace
     overrides: tuple["Override", ...]  # those of the command line and of sweep.params in conf/
-    composed: Composed  # the configuration without the swept keys
+    composed: SweepConfig  # the configuration of the sweep as a whole
 
     @classmethod
     def read(cls, arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig") -> Self:
@@ -96,3 +98,30 @@ class Command:
             is_ours = str(element.path).removeprefix("file://") == str(self.conf.resolve())
             search_path.append(element.provider, f"file://{conf}" if is_ours else element.path)
         return HydraContext(ConfigLoaderImpl(search_path), self.hydra_context.callbacks)
+
+
+def parse(
+    arguments: Sequence[str], params: Mapping[str, object], loader: "ConfigLoader | None" = None
+) -> list["Override"]:
+    """Parse the overrides of the command line, and those of `params` whose keys it does not set itself.
+
+    Args:
+        arguments: The overrides of the command line.
+        params: By key, the values or the text that names them.
+        loader: Hydra's loader; see `pipeline.config.overrides.parse`.
+
+    Raises:
+        PipelineError: If an override is malformed, or sweeps over a key that does not change the training.
+    """
+    given = parse_overrides(arguments, loader)
+    keys = {override.key_or_group for override in given}
+    more = [f"{key}={value}" for key, value in params.items() if key not in keys]
+    overrides = [*given, *parse_overrides(more, loader)]
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override() and (key == "name" or key.partition(".")[0] == "tracking"):
+            raise PipelineError(
+                f"{override.input_line} sweeps over {key}, which does not change the training: all trials "
+                "would be one run. Sweep over another key, or set this one to a single value."
+            )
+    return overrides

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -81,12 +80,8 @@ class Sweep(ABC):
     def job(self, server: str) -> Job:
         """Return what the launcher calls for each trial; `server` is the address of a fork server."""
         repository, folder = self.command.repository.root, self.folder.root
-        return Job(repository, folder, self.waiting(), os.getpid(), self.stops_at_failure, server)
-
-    @property
-    def stops_at_failure(self) -> bool:
-        """Whether no further trial starts after one has failed."""
-        return self.command.composed.sweep.on_failure == "stop"
+        stop_at_failure = self.command.composed.sweep.on_failure == "stop"
+        return Job(repository, folder, self.waiting(), os.getpid(), stop_at_failure, server)
 
     def report(self) -> Report:
         """Return a report of the current state of the sweep."""
@@ -142,11 +137,7 @@ def _opened(sweep: Sweep) -> Iterator[ForkServer]:
         with locked(folder.root.with_suffix(".lock"), timeout=0), own_temporary_folder():
             try:
                 remove(folder.stop)
-                snapshot(repository, folder.code.root, sweep.config)
-                for path in sources(repository, sweep.command.conf):
-                    target = folder.code.root / path.relative_to(repository.root)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, target)
+                snapshot(repository, folder.code.root, sweep.config, "conf")
                 with start_fork_server(folder.code, sweep.config.train.backend) as server:
                     sweep.begin(folder)
                     yield server

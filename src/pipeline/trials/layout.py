@@ -15,14 +15,15 @@ from pipeline.stages.__main__ import STAGES
 from pipeline.tracking.lineage import code_of, write_code
 
 
-def snapshot(repository: Workspace, root: Path, config: Config) -> Workspace:
-    """Copy the code as it is now, and the stages except compose, as a template for trials."""
+def snapshot(repository: Workspace, root: Path, config: Config, *more: str) -> Workspace:
+    """Copy the code as it is now, the stages except compose, and the folders `more`, as a template."""
     remove(root)
     copied = Workspace(root)
-    for path in sources(repository, repository.root / "src"):
-        target = root / path.relative_to(repository.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    for folder in ("src", *more):
+        for path in sources(repository, repository.root / folder):
+            target = root / path.relative_to(repository.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
     stages = {name: stage for name, stage in _stages(repository).items() if name in STAGES[1:]}
     write_text(copied.dvc_yaml, yaml.safe_dump({"stages": stages}, sort_keys=False))
     write_code(origin_of(copied), code_of(repository))
