@@ -123,7 +123,8 @@ def ran(tmp_path_factory):
                 patch.setattr(Section, "__getattribute__", recorder(config, read[stage]))
                 result = module.run(config, workspace)
             if stage == "train":  # Written by tracking, not by the stage.
-                run = {"name": "of-this-test", "result": dataclasses.asdict(result)}
+                values = config.model_dump(mode="json")
+                run = {"name": "of-this-test", "config": values, "result": dataclasses.asdict(result)}
                 workspace.run.write_text(json.dumps(run))
     return workspace, read
 

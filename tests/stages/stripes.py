@@ -64,8 +64,10 @@ def put_model(workspace, *arguments, **changes):
 
 
 def put_run(workspace):
-    result = {"onnx_sha256": sha256(workspace.onnx)}
-    workspace.run.write_text(json.dumps({"name": "stripes-1", "result": result}))
+    values = composed().model_dump(mode="json")
+    config = {key: values[key] for key in ("seed", "model", "train")}
+    result = {"onnx_sha256": sha256(workspace.onnx), "parameters": 60, "epochs": 3}
+    workspace.run.write_text(json.dumps({"name": "stripes-1", "config": config, "result": result}))
 
 
 def write_model(path, weight=4.0, classes=3, image_shape=(4, 5)):

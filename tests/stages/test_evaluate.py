@@ -70,7 +70,7 @@ def test_what_is_written_is_consistent(evaluated):
     assert metrics["weights_sha256"] == load(workspace.onnx).description.weights_sha256
 
 
-def test_the_card_says_what_is_known_and_leaves_out_what_is_not(evaluated):
+def test_the_card_describes_the_training_and_leaves_out_what_it_did_not_use(evaluated):
     card = evaluated.model_card.read_text()
     metrics = json.loads(evaluated.metrics.read_text())
     _, front, text = card.split("---\n", 2)
@@ -87,7 +87,10 @@ def test_the_card_says_what_is_known_and_leaves_out_what_is_not(evaluated):
         assert (evaluated.model_card.parent / picture).is_file()
     none = re.search(r"^\| none \| (\S+)% \| (\S+)% to (\S+)% \|", text, re.MULTILINE)
     assert float(none[1]) == pytest.approx(100 * metrics["test_accuracy"], abs=3)
-    assert "parameters" not in text
+    assert "| architecture | mlp |\n| parameters | 60 |" in text
+    assert "| epochs, of which the best is kept | 3 |\n| best epoch | 2 |" in text
+    assert "| seed | 0 |" in text
+    assert "augmentation" not in text
     assert "None" not in text
 
 
@@ -99,7 +102,7 @@ def test_the_card_of_a_model_of_jax_says_what_computed_it_and_what_its_reproduct
     assert "computed with" not in plain
     train = config.train.model_copy(update={"backend": "jax", "devices": 2, "precision": "bfloat16"})
     described = json.loads(workspace.run.read_text())
-    described["config"] = {"train": train.model_dump(mode="json")}
+    described["config"]["train"] = train.model_dump(mode="json")
     workspace.run.write_text(json.dumps(described))
     run(config, workspace)
     card = workspace.model_card.read_text()

@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.artifacts.workspace import Workspace, object_in, sha256
 from pipeline.errors import PipelineError
 
 
@@ -44,21 +43,18 @@ def _cached(workspace: Workspace, path: Path) -> Path | None:
     """Return the cached object of `path`, an output in dvc.lock or a file in one; None if there is none."""
     import yaml
 
-    cache = workspace.dvc_cache() / "files" / "md5"
+    cache = workspace.dvc_cache()
     try:
         lock = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
-        outputs: list[dict[str, Any]] = [
-            output for stage in lock["stages"].values() for output in stage.get("outs", [])
-        ]
-        for output in outputs:
-            whole, digest = workspace.root / output["path"], output["md5"]
+        for output in [output for stage in lock["stages"].values() for output in stage.get("outs", [])]:
+            whole, cached = workspace.root / output["path"], object_in(cache, output["md5"])
             if path == whole:
-                return Path(cache, digest[:2], digest[2:])
+                return cached
             if path.is_relative_to(whole):
-                files = json.loads((cache / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
                 inner = path.relative_to(whole).as_posix()
+                files = json.loads(cached.read_text(encoding="utf-8"))
                 [digest] = [file["md5"] for file in files if file["relpath"] == inner]
-                return Path(cache, digest[:2], digest[2:])
+                return object_in(cache, digest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return None
     return None

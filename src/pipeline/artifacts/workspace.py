@@ -158,6 +158,11 @@ class Workspace:
                 return
 
 
+def object_in(cache: Path, md5: str) -> Path:
+    """Return the file of an object in DVC's cache; the MD5 of a folder's list of files ends in .dir."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
 def here() -> Workspace:
     """Return the workspace that this package belongs to, whatever the current directory."""
     return Workspace(Path(__file__).resolve().parents[3])

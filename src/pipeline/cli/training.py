@@ -1,6 +1,7 @@
 """The verbs that run the pipeline and bring MLflow up to date."""
 
 import os
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -53,18 +54,13 @@ def _sync(workspace: Workspace) -> None:
     from pipeline.results.publish import publish_all
     from pipeline.tracking import session as tracking
 
-    settings = tracking_of(workspace)
-    errors = []
+    settings, errors = tracking_of(workspace), []
     # A run that cannot be sent must not hold up the sweeps.
-    try:
-        for line in tracking.sync(settings, workspace):
-            say(line)
-    except PipelineError as error:
-        errors.append(str(error))
-    try:
-        for line in publish_all(workspace):
-            say(line)
-    except PipelineError as error:
-        errors.append(str(error))
+    for send in (partial(tracking.sync, settings), publish_all):
+        try:
+            for line in send(workspace):
+                say(line)
+        except PipelineError as error:
+            errors.append(str(error))
     if errors:
         raise PipelineError("\nerror: ".join(dict.fromkeys(errors)))

@@ -69,3 +69,10 @@ def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def value_at(values: Any, key: str) -> Any:
+    """Return the value under a dotted key of nested mappings."""
+    for part in key.split("."):
+        values = values[part]
+    return values

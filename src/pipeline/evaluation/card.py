@@ -9,6 +9,7 @@ import yaml
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import Description
 from pipeline.artifacts.processed import Dataset, findings_text
+from pipeline.console import count
 from pipeline.evaluation.metrics import ClassMetrics, Predictions
 from pipeline.evaluation.robustness import Robustness
 
@@ -104,11 +105,10 @@ class Card:
 
     def _data(self) -> str:
         rows = []
-        for split, count in self.dataset.counts.items():
-            if count.total:
-                rows.append(
-                    (split, f"{count.total:,}", f"{min(count.per_class):,}", f"{max(count.per_class):,}")
-                )
+        for split, images in self.dataset.counts.items():
+            if images.total:
+                fewest, most = min(images.per_class), max(images.per_class)
+                rows.append((split, f"{images.total:,}", f"{fewest:,}", f"{most:,}"))
         equal = {pair: number for pair, number in self.dataset.duplicates.items() if number}
         said = (
             "Images that occur more than once: "
@@ -123,27 +123,23 @@ class Card:
         return f"## Data\n\nThe data set is {self.dataset.name}.\n\n{table}\n\n{said}"
 
     def _training(self) -> str:
-        config = self.run.get("config", {})
-        result = self.run.get("result", {})
-        rows = [("architecture", config["model"]["name"])] if "model" in config else []
-        if "parameters" in result:
-            rows.append(("parameters", f"{result['parameters']:,}"))
-        rows.append(("epochs, of which the best is kept", f"{result.get('epochs', self.best.epoch)}"))
-        rows.append(("best epoch", str(self.best.epoch)))
-        train = config.get("train", {})
-        rows += [
-            (name.replace("_", " "), str(train[name]))
-            for name in ("optimizer", "learning_rate", "schedule", "batch_size")
-            if name in train
+        config, result = self.run["config"], self.run["result"]
+        train = config["train"]
+        changed = [f"{name} {value:g}" for name, value in train["augment"].items() if value]
+        rows = [
+            ("architecture", config["model"]["name"]),
+            ("parameters", f"{result['parameters']:,}"),
+            ("epochs, of which the best is kept", str(result["epochs"])),
+            ("best epoch", str(self.best.epoch)),
+            *(
+                (name.replace("_", " "), str(train[name]))
+                for name in ("optimizer", "learning_rate", "schedule", "batch_size")
+            ),
+            ("computed with", _computed_with(train)),
+            ("augmentation", ", ".join(changed)),
+            ("seed", str(config["seed"])),
         ]
-        if (computed := _computed_with(train)) is not None:
-            rows.append(("computed with", computed))
-        changed = [f"{name} {value:g}" for name, value in train.get("augment", {}).items() if value]
-        if changed:
-            rows.append(("augmentation", ", ".join(changed)))
-        if "seed" in config:
-            rows.append(("seed", str(config["seed"])))
-        return f"## Training\n\n{_table(('what', 'value'), rows)}"
+        return f"## Training\n\n{_table(('what', 'value'), [row for row in rows if row[1]])}"
 
     def _results(self) -> str:
         metrics = self.metrics
@@ -232,7 +228,7 @@ class Card:
 
     def _reproduction(self) -> str:
         weights = self.description.weights_sha256
-        computed = _computed_with(self.run.get("config", {}).get("train", {}))
+        computed = _computed_with(self.run["config"]["train"])
         needs = f" That takes {computed}: see docs/gpu.md." if computed else ""
         return (
             f"## Reproduce\n\n```console\n$ pipeline reproduce {self.run['name']}\n```\n\n"
@@ -240,14 +236,12 @@ class Card:
         )
 
 
-def _computed_with(train: Mapping[str, Any]) -> str | None:
-    """Return what a training computed with, such as "JAX on 1 GPU"; None with TensorFlow."""
-    if train.get("backend", "tensorflow") == "tensorflow":
-        return None
-    devices = train["devices"]
+def _computed_with(train: Mapping[str, Any]) -> str:
+    """Return what a training computed with, such as "JAX on 1 GPU"; "" with TensorFlow."""
+    if train["backend"] == "tensorflow":
+        return ""
     precision = "" if train["precision"] == "float32" else f", in {train['precision']}"
-    name, device = train["backend"].upper(), train["device"].upper()
-    return f"{name} on {devices} {device}{'s' if devices > 1 else ''}{precision}"
+    return f"{train['backend'].upper()} on {count(train['devices'], train['device'].upper())}{precision}"
 
 
 def _interval(name: str, metrics: Mapping[str, float]) -> str:

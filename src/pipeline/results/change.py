@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.artifacts.computed import computed_when
 from pipeline.artifacts.history import Epoch, read_history
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, object_in
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.stages.__main__ import STAGES
@@ -121,11 +121,11 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
         raise PipelineError(f"The commit {revision} has no params.yaml and dvc.lock to compare with.")
     stages, files = _yaml(lock).get("stages", {}), Workspace(folder)
     digests = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
-    cache = workspace.dvc_cache() / "files" / "md5"
+    cache = workspace.dvc_cache()
     for name in _ARTIFACTS:
         target: Path = getattr(files, name)
         digest = digests.get(str(target.relative_to(folder)))
-        if digest and (cached := cache / digest[:2] / digest[2:]).is_file():
+        if digest and (cached := object_in(cache, digest)).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached, target)
     label = revision if commit.startswith(revision) else f"{revision} ({commit[:8]})"

@@ -13,7 +13,7 @@ from pipeline.config.params import dump, experiment_of, unedited_values
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.config.unsafe_yaml import refuse_unsafe_yaml, yaml_files
-from pipeline.console import say
+from pipeline.console import count, say
 from pipeline.errors import PipelineError
 
 _SHORTEST_SECRET = 6
@@ -71,7 +71,7 @@ def _device(config: Config) -> str:
     train = config.train
     if train.backend == "tensorflow":
         return ""
-    return f" JAX computes with {train.devices} {train.device}{'s' if train.devices > 1 else ''}."
+    return f" JAX computes with {count(train.devices, train.device)}."
 
 
 def _refuse_loss(params: Path, config: Config) -> None:

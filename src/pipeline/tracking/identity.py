@@ -11,6 +11,7 @@ from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import Dataset, read_dataset
 from pipeline.artifacts.workspace import Workspace, sha256, write_text
 from pipeline.config.schema import Config
+from pipeline.config.section import value_at
 from pipeline.errors import PipelineError
 
 # The params of the stage train, as in dvc.yaml.
@@ -33,7 +34,7 @@ def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
     dataset = read_dataset(workspace)
     values = config.model_dump(mode="json")
     inputs = {
-        "config": {key: _at(values, key) for key in TRAIN_PARAMS},
+        "config": {key: value_at(values, key) for key in TRAIN_PARAMS},
         "data": {
             "name": dataset.name,
             "classes": list(dataset.classes),
@@ -118,9 +119,3 @@ def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
 def _digest(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values

@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace, atomic
+from pipeline.artifacts.workspace import Workspace, atomic, object_in
+from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.occasion import OCCASIONS
 
@@ -49,13 +49,13 @@ def pull(workspace: Workspace, remote: str | None = None) -> str:
     with _opened(workspace) as repo:
         repo.stage_cache.pull(remote)
         _fetch_occasions(workspace, repo.cloud.get_remote(remote))
-        count = 0
+        number = 0
         # The first pass fetches the lists of files in folders, the second one those files.
         for _ in range(2):
             fetched = repo.cloud.pull(_outputs(workspace, cached=False), remote=remote)
             _refuse_failed(fetched.failed)
-            count += len(fetched.transferred)
-        return f"Fetched {_files(count)}; the remote's trainings can now be restored here."
+            number += len(fetched.transferred)
+        return f"Fetched {_files(number)}; the remote's trainings can now be restored here."
 
 
 def _send_occasions(workspace: Workspace, remote: Any) -> None:
@@ -107,13 +107,10 @@ def _outputs(workspace: Workspace, cached: bool) -> "set[HashInfo]":
     for path in (cache / "runs").glob("*/*/*"):
         entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         digests |= {out["md5"] for out in entry["outs"]}
-
-    def place(digest: str) -> Path:
-        return cache / "files" / "md5" / digest[:2] / digest[2:]
-
-    for folder in [digest for digest in digests if digest.endswith(".dir") and place(digest).exists()]:
-        digests |= {file["md5"] for file in json.loads(place(folder).read_text(encoding="utf-8"))}
-    return {HashInfo("md5", digest) for digest in digests if place(digest).exists() == cached}
+    for folder in [object_in(cache, digest) for digest in digests if digest.endswith(".dir")]:
+        if folder.exists():
+            digests |= {file["md5"] for file in json.loads(folder.read_text(encoding="utf-8"))}
+    return {HashInfo("md5", digest) for digest in digests if object_in(cache, digest).exists() == cached}
 
 
 def _refuse_failed(failed: "set[HashInfo]") -> None:
@@ -124,5 +121,5 @@ def _refuse_failed(failed: "set[HashInfo]") -> None:
         )
 
 
-def _files(count: int) -> str:
-    return f"{count:,} file{'s' if count != 1 else ''} of the cache"
+def _files(number: int) -> str:
+    return f"{count(number, 'file')} of the cache"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace, remove
 from pipeline.config.schema import Config
+from pipeline.config.section import value_at
 from pipeline.console import warn
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RunCache:
         missing = {}
         read = hashlib.sha256()
         for stage in self._stages:
-            read.update(json.dumps([_at(values, key) for key in _params(stage)]).encode())
+            read.update(json.dumps([value_at(values, key) for key in _params(stage)]).encode())
             entry = self._entry(stage, values, outputs)
             if entry is None:
                 missing[stage.name] = read.hexdigest()[:16]
@@ -75,7 +76,7 @@ class RunCache:
 
         for dependency in stage.deps:
             if isinstance(dependency, ParamsDependency):
-                dependency.fill_values({key: _at(values, key) for key in dependency.params})
+                dependency.fill_values({key: value_at(values, key) for key in dependency.params})
             elif not dependency.def_path.startswith("src/"):
                 if dependency.def_path not in outputs:
                     return None
@@ -132,9 +133,3 @@ def _discard(path: Path) -> None:
 
 def _params(stage: "Stage") -> list[str]:
     return [key for dependency in stage.deps for key in getattr(dependency, "params", ())]
-
-
-def _at(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, object_in
 from pipeline.errors import PipelineError
 from pipeline.verification.problems import Problem, digests
 
@@ -32,7 +32,7 @@ class Cache:
 
     def place(self, digest: str) -> Path:
         """Return the path of the object with this MD5, which ends in .dir if it is a folder."""
-        return self.objects / digest[:2] / digest[2:]
+        return object_in(self.root, digest)
 
     def locked(self) -> list[Output]:
         """Return the cached outputs in dvc.lock; the digests of folders end in .dir.
