@@ -120,22 +120,12 @@ def _named(
 
 
 def loader(batches: Batches[Source]) -> "Callable[[Source, DataSection, Path], Arrays]":
-    """Return the `load` of a source whose images are read by `batches`."""
+    """Return the `load` of a source whose images, read by `batches`, stay in a temporary file."""
     return partial(_load, batches)
 
 
 def _load(batches: Batches[Source], source: Source, data: "DataSection", home: Path) -> Arrays:
-    """Return the raw arrays of a source, whose images stay in a temporary file.
-
-    Args:
-        batches: Yields its images.
-        source: Its settings: `images` is pinned, `test_below` chooses the test images.
-        data: Has the names of the classes, and the number of validation images that the source provides.
-        home: The folder that a relative path is relative to.
-
-    Raises:
-        PipelineError: As in `collect`, or if the images or classes of the source are not the pinned ones.
-    """
+    """Return the raw arrays of a source, or refuse it if its images or classes are not the pinned ones."""
     collected = collect(batches, source, data, home, total=source.images)
     found = len(collected.labels)
     remedy = f"`{update_command(source.path, data.name)}` says what changed and pins it"

@@ -1,7 +1,6 @@
 """`pipeline add-data`: read everything at a path, describe it, and pin it in conf/data."""
 
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -53,18 +52,18 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
         source["transpose"] = True
     settings = settings_of(options, values)
     values = values | {"sources": [source | settings, *values["sources"][1:]]}
-    module = importlib.import_module(f"pipeline.data.sources.{kind}")
 
     index_file = workspace.scratch / "data" / f"{name}.json"
     index = read_index(index_file) if before else None
+    # It is out of date if a person has edited the file since, or the file comes from another clone.
+    known = index if before and index and index.state == _state(before) else None
     files = _stamps(path, workspace.home, kind)
-    is_known = before and index and index.state == _state(before)
     has_options = reader_of(options) or settings or options.test_fraction is not None
-    if before and is_known and files and index and index.files == files and not has_options:
+    if before and known and files and known.files == files and not has_options:
         yield f"{path} has not changed since conf/data/{name}.yaml was written: {_total(before)}."
         return
 
-    found = look(options, values, module, workspace, index, fresh=before is None)
+    found = look(options, values, workspace, index, fresh=before is None)
     yield from found.lines(path)
     after = Index(_state(found.data.model_dump(mode="json")), files, found.index)
     if before and _state(before) == after.state:
@@ -73,7 +72,7 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
         return
     if before:
         yield f"Since conf/data/{name}.yaml was written:"
-        listed = changes(index, after) if is_known and index and index.images else []
+        listed = changes(known, after) if known and known.images else []
         yield from listed or [
             f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; it is not "
             "known which ones changed, since they were not pinned in this clone"

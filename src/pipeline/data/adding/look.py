@@ -1,5 +1,6 @@
 """Read a whole source: what it contains, and what is to be pinned of it."""
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -68,19 +69,13 @@ class Found:
 
 
 def look(
-    options: AddOptions,
-    values: dict[str, Any],
-    module: Any,
-    workspace: Workspace,
-    index: Index | None,
-    fresh: bool,
+    options: AddOptions, values: dict[str, Any], workspace: Workspace, index: Index | None, *, fresh: bool
 ) -> Found:
     """Read the whole source, and determine what is to be pinned.
 
     Args:
         options: The options of the command.
         values: The values of the file in conf/data so far.
-        module: The module of the source, in `data/sources`.
         workspace: The repository.
         index: The source when it was pinned, if that is known.
         fresh: Whether no earlier file in conf/data is being updated.
@@ -91,14 +86,15 @@ def look(
     data, home, listing = DataSection.model_validate(values), workspace.home, Listing()
     source = data.sources[0]
     assert isinstance(source, LocalSource)
+    batches = importlib.import_module(f"pipeline.data.sources.{source.kind}").batches
     try:
-        seen = survey(module.batches(source, data, home, listing), listing, data.reader)
+        seen = survey(batches(source, data, home, listing), listing, data.reader)
         found = {"image_size": list(seen.image_size), "colour": seen.colour} if fresh else {}
         values = values | {"reader": values["reader"] | found | reader_of(options)}
         data = DataSection.model_validate(values)
         if fresh or options.image_size:
             refuse_if_too_large(seen.sizes.total(), data.reader, home)
-        collected = collect(module.batches, source, data, home, total=seen.total)
+        collected = collect(batches, source, data, home, total=seen.total)
         return _pinned(options, values, collected, seen.description, index)
     except PipelineError as error:
         raise PipelineError(f"{source.path}: {error}") from None

@@ -16,17 +16,17 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
     """Yield a table of the number of training, validation and test images of each class."""
     counts = np.zeros((len(classes), 3), np.int64)
     np.add.at(counts, (labels, sides), 1)
-    shown = [index for index, side in enumerate(("train", "validation", "test")) if counts[:, index].any()]
+    columns = zip(("train", "validation", "test"), counts.T, strict=True)
+    shown = [(side, column) for side, column in columns if column.any()]
     names = [_short(repr(name) if not name.isprintable() else name) for name in classes[:_CLASSES]]
     width = max(len(name) for name in (*names, "total"))
-    header = "".join(f"{side:>12}" for side in np.array(["train", "validation", "test"])[shown])
-    yield f"  {'class':<{width}}{header}"
-    for name, row in zip(names, counts, strict=False):
-        yield f"  {name:<{width}}" + "".join(f"{row[index]:>12,}" for index in shown)
+    yield f"  {'class':<{width}}" + "".join(f"{side:>12}" for side, _ in shown)
+    for at, name in enumerate(names):
+        yield f"  {name:<{width}}" + "".join(f"{column[at]:>12,}" for _, column in shown)
     if len(classes) > _CLASSES:
         rest = counts[_CLASSES:].sum(axis=1)
         yield f"  and {len(rest):,} more classes of {rest.min():,} to {rest.max():,} images"
-    yield f"  {'total':<{width}}" + "".join(f"{counts[:, index].sum():>12,}" for index in shown)
+    yield f"  {'total':<{width}}" + "".join(f"{column.sum():>12,}" for _, column in shown)
 
 
 def _short(name: str) -> str:

@@ -52,7 +52,10 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             table = table_of(lines, source.label_column, is_alone=is_alone)
             if path is None and not table.labels:
                 raise PipelineError(table.without_labels)
-            split = _split_by_name(name, is_alone=is_alone) if path else None
+            split: Split | None = None
+            if path:
+                inner = PurePosixPath(name)
+                split = split_of(inner.stem) or (split_of(inner.parent.name) if is_alone else None)
             is_other = path and is_alone and table.files is not None
             if not table.labels or (is_other and not table.names_one_of(pictures, split)):
                 listing.skipped.append((name, "has no label column"))
@@ -101,11 +104,6 @@ def _opened(path: Path, chosen: str | None = None, *, is_alone: bool = False) ->
     with path.open("rb") as file, lines_of(file, path.name, 10**9) as lines:
         table = table_of(lines, chosen, is_alone=is_alone)
     return replace(table, labels=[]) if is_example(path.name) else table
-
-
-def _split_by_name(name: str, *, is_alone: bool) -> Split | None:
-    path = PurePosixPath(name)
-    return split_of(path.stem) or (split_of(path.parent.name) if is_alone else None)
 
 
 # --- pixels -----------------------------------------------------------------------------------------

@@ -84,9 +84,7 @@ def _label_numbers(labels: NDArray[Any], name: str) -> NDArray[Any]:
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
         raise PipelineError(f"{name} has shape {labels.shape}: an image must have one label, not several")
-    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "iuU":
+    if labels.dtype.kind not in "iufU":
         raise PipelineError(f"{name} has the type {labels.dtype}: labels must be whole numbers or texts")
     return labels
 
