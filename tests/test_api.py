@@ -43,7 +43,7 @@ def test_an_unknown_stage_is_refused_in_a_sentence(tmp_path):
         run_stage("evalute", compose("experiment=smoke"), tmp_path)
 
 
-def test_a_stage_does_not_write_behind_the_back_of_dvc(tmp_path):
+def test_a_stage_refuses_to_write_where_dvc_runs_it(tmp_path):
     (tmp_path / "dvc.yaml").touch()
     with pytest.raises(PipelineError, match="dvc repro"):
         run_stage("fetch", compose("experiment=smoke"), tmp_path)

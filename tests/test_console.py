@@ -10,7 +10,7 @@ from pipeline.console import Every, say, track, track_epochs
 from servers import PATIENCE
 
 
-def test_off_a_terminal_progress_is_a_line_for_each_tenth(capsys):
+def test_without_a_terminal_progress_is_a_line_for_each_tenth(capsys):
     with track(1000, "Working") as progress:
         for step in range(1000):
             progress.advance(1, note=f"step {step + 1}")
@@ -27,7 +27,7 @@ def test_progress_without_a_total_is_quiet_when_quick(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_at_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
+def test_in_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with track(2, "Working [on] it") as progress:
         progress.advance(2, note="loss [0.1]")
@@ -38,12 +38,12 @@ def test_at_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold]", "x" * 500])
-def test_text_is_said_as_it_is(capsys, text):
+def test_text_is_printed_unchanged(capsys, text):
     say(text)
     assert capsys.readouterr().out == text + "\n"
 
 
-def test_off_a_terminal_an_epoch_is_one_line_however_long_it_takes(capsys):
+def test_without_a_terminal_an_epoch_is_one_line_however_long_it_takes(capsys):
     with track_epochs(2, steps=100) as progress:
         for epoch in (1, 2):
             for _ in range(100):
@@ -52,7 +52,7 @@ def test_off_a_terminal_an_epoch_is_one_line_however_long_it_takes(capsys):
     assert capsys.readouterr().out == "Epoch 1 of 2: loss 0.5\nEpoch 2 of 2: loss 0.5\n"
 
 
-def test_at_a_terminal_the_bar_moves_within_an_epoch(capsys, monkeypatch):
+def test_in_a_terminal_the_bar_moves_within_an_epoch(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with track_epochs(4, steps=10) as progress:
         progress.end_epoch(1, "loss 0.5")
@@ -64,7 +64,7 @@ def test_at_a_terminal_the_bar_moves_within_an_epoch(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_output_that_nobody_reads_any_more_is_discarded(stream):
+def test_output_after_the_reader_is_gone_is_discarded(stream):
     code = (
         "import sys; from pipeline.console import outlive_readers; outlive_readers(); outlive_readers()\n"
         f"for _ in range(10000): print('x' * 100, file=sys.{stream})\n"
@@ -75,7 +75,7 @@ def test_output_that_nobody_reads_any_more_is_discarded(stream):
     assert process.wait(PATIENCE) == 0
 
 
-def test_what_the_encoding_lacks_is_replaced():
+def test_characters_that_the_encoding_lacks_are_replaced():
     code = "from pipeline.console import outlive_readers, say; outlive_readers(); say('97 % ± 1')"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -95,7 +95,7 @@ def test_a_timer_is_due_after_its_seconds(monkeypatch):
 
 
 @pytest.mark.parametrize("bar", ["track(10, 'Reading')", "track_epochs(2, 5)"])
-def test_what_goes_to_a_file_goes_there_while_a_bar_is_shown(tmp_path, bar):
+def test_redirected_errors_reach_their_file_while_a_bar_is_shown(tmp_path, bar):
     code = (
         "import sys; from pipeline.console import track, track_epochs\n"
         f"with {bar} as progress: progress.advance(1); print('a warning', file=sys.stderr)"

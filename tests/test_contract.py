@@ -183,7 +183,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("stage", "part", "value"), CHANGES)
-def test_a_declaration_that_is_taken_away_is_missed(ran, stage, part, value):
+def test_a_missing_declaration_is_noticed(ran, stage, part, value):
     definition = copy.deepcopy(STAGES[stage])
     definition[part].remove(value)
     found = mismatches(stage, definition, ran[1].get(stage, set()), imported_by(stage))

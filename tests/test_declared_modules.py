@@ -18,12 +18,12 @@ from declared import (
 )
 
 
-def test_what_is_exempt_is_used():
+def test_every_exempt_module_is_used():
     used = set().union(*map(imported_by, STAGES))
     assert all(any(module == name or module.startswith(f"{name}.") for module in used) for name in EXEMPT)
 
 
-def test_what_a_backend_imports_is_declared_by_the_training_or_in_its_digest():
+def test_the_imports_of_a_backend_are_declared_by_train_or_in_its_digest():
     """The digest follows imports within `pipeline.training.backends`."""
     declared = {file for dep in STAGES["train"]["deps"] if dep.startswith("src/") for file in files_of(dep)}
     for path in (REPOSITORY / file_of("pipeline.training.backends")).parent.glob("*.py"):
@@ -35,7 +35,7 @@ def test_what_a_backend_imports_is_declared_by_the_training_or_in_its_digest():
 
 
 @pytest.mark.parametrize("package", sorted(set(DIGESTS.values()) - {"pipeline.training.backends"}))
-def test_the_modules_of_options_import_nothing_that_neither_they_nor_a_digest_has(package):
+def test_the_modules_of_options_import_only_what_a_digest_covers(package):
     """The digests follow imports within `pipeline.models` and `pipeline.data`."""
     for path in (REPOSITORY / file_of(package)).parent.glob("*.py"):
         visitor = Imports()
@@ -53,7 +53,7 @@ def test_the_file_of_each_stage_is_named_after_it():
         assert f"src/pipeline/stages/{stage}.py" in definition["deps"]
 
 
-def test_what_dvc_writes_into_dvc_yaml_leaves_the_rest_as_it_is(tmp_path):
+def test_changes_by_dvc_to_dvc_yaml_leave_the_rest_unchanged(tmp_path):
     from dvc.utils.serialize import modify_yaml
 
     copied = tmp_path / "dvc.yaml"

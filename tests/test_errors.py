@@ -27,7 +27,7 @@ def ends(body, imports="", **environment):
     return done.returncode, done.stderr
 
 
-def test_a_failure_that_a_person_can_fix_is_one_sentence():
+def test_a_failure_that_the_user_can_fix_is_one_sentence():
     assert ends("raise PipelineError('Fix it.')") == (1, "error: Fix it.\n")
 
 
@@ -78,7 +78,7 @@ def test_a_signal_that_comes_twice_at_once_does_not_interrupt_the_end():
         ("", "raise ValueError('lost') from OSError(errno.ENOSPC, 'no', 'x')"),
     ],
 )
-def test_a_full_disk_is_one_sentence_whichever_library_says_it(imports, body):
+def test_a_full_disk_is_one_sentence_whichever_library_reports_it(imports, body):
     code, said = ends(body, imports=imports)
     assert code == 1
     assert said.startswith("error: The disk is full")

@@ -27,7 +27,7 @@ def heavy_in(*arguments):
     [["-c", "import pipeline"], ["-m", "pipeline", "--help"], ["-m", "pipeline", "--cfg", "job"]],
     ids=" ".join,
 )
-def test_the_package_and_its_help_import_nothing_heavy(arguments):
+def test_the_package_and_its_help_import_no_large_library(arguments):
     assert heavy_in(*arguments) == set()
 
 

@@ -22,7 +22,7 @@ def versions(name):
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_all_pythons_get_one_version_of_a_package_which_is_the_one_that_is_tested(name):
+def test_all_python_versions_get_the_tested_version_of_a_package(name):
     counts = Counter(package.split("==")[0] for package in locked(name))
 
     assert [package for package, times in counts.items() if times > 1] == []

@@ -50,7 +50,7 @@ def test_each_mutant_has_one_change_to_what_the_code_does(toy):
         assert "say(f'{x < 3}')" in mutant.source
 
 
-def test_mutants_that_look_alike_are_told_apart(toy, tmp_path):
+def test_mutants_of_equal_lines_have_different_names(toy, tmp_path):
     (tmp_path / "src" / "pipeline" / "toy.py").write_text("first(1)\nsecond(2)\nfirst(1)\n")
     rows = [mutant.row for mutant in mutants("toy") if "pass" in mutant.row]
     assert rows == [
@@ -63,7 +63,7 @@ def test_mutants_that_look_alike_are_told_apart(toy, tmp_path):
     assert dict(mutations._SURVIVOR.findall(page)) == dict.fromkeys(rows, "Same: it does nothing.")
 
 
-def test_the_page_counts_what_can_be_noticed_and_is_read_again(tmp_path, monkeypatch):
+def test_the_page_counts_the_noticeable_mutants_and_can_be_read_again(tmp_path, monkeypatch):
     same, weak = "`a/b` | `y = x \\| 1` | `x \\| 1` → `x & 1`", "`a/b` | `y = 1` | `1` → `2`"
     page = render({"a/b": (20, 12, 2)}, {same: "Same: x is 1.", weak: "No test."})
     assert "| `a/b` | 20 | 12 | 2 | 1 | 91% |" in page

@@ -81,7 +81,7 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in ("_exit", "_")
 
 
-def test_no_others_are_used():
+def test_no_other_private_names_are_used():
     for path in (REPOSITORY / "src").rglob("*.py"):
         for name in foreign_private_names(path) - {"_trial_id"}:
             assert any(

@@ -58,7 +58,7 @@ def test_the_picture_has_each_experiment_by_error_and_cost():
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_what_an_experiment_promises_is_what_its_page_has(name):
+def test_the_accuracy_that_an_experiment_states_is_that_of_its_page(name):
     text = (REPOSITORY / "conf" / "experiment" / f"{name}.yaml").read_text()
     promise = re.search(
         r"([\d.]+) % (?:\(± ([\d.]+)\) )?on the test images( with test-time augmentation)?", text
@@ -75,7 +75,7 @@ def test_each_row_is_an_experiment():
     assert set(SEEDS) <= {path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml")}
 
 
-def test_a_training_is_kept_as_long_as_its_values_and_its_code_stay_as_they_are(tmp_path, monkeypatch):
+def test_a_training_is_kept_until_its_values_or_its_code_change(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "TRAINED", tmp_path)
     monkeypatch.setattr(results, "_code", lambda: "some code")
     (kept,) = made_up("baseline", [0.973], 8.0)

@@ -23,7 +23,7 @@ def test_a_history_without_validation_has_none_for_it(tmp_path: Path):
     assert read_history(tmp_path / "history.csv").best.val_loss is None
 
 
-def test_a_training_that_goes_on_has_no_best_epoch(tmp_path: Path):
+def test_a_training_in_progress_has_no_best_epoch(tmp_path: Path):
     write_history(tmp_path / "history.csv", History([Epoch(1, 0.5, 0.8, None, None, 0.1)], best_epoch=0))
     with pytest.raises(PipelineError, match="names no best epoch"):
         _ = read_history(tmp_path / "history.csv").best

@@ -59,13 +59,13 @@ def test_saving_twice_gives_the_same_bytes_whatever_was_built_in_between(tmp_pat
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_models_that_were_built_before_change_no_byte(tmp_path, saved):
+def test_models_built_earlier_do_not_change_the_bytes(tmp_path, saved):
     a_model(units=3)
     save(a_model(), tmp_path / "other.keras")
     assert sha(tmp_path / "other.keras") == sha(saved)
 
 
-def test_an_archive_has_no_dates_and_no_addresses(saved):
+def test_an_archive_contains_no_dates_and_no_memory_addresses(saved):
     with zipfile.ZipFile(saved) as archive:
         assert {part.date_time for part in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert json.loads(archive.read("metadata.json")) == {"keras_version": keras.__version__}
@@ -82,7 +82,7 @@ def test_other_weights_give_other_bytes(tmp_path, saved):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_what_is_saved_is_what_is_loaded(tmp_path, dropout):
+def test_a_loaded_model_equals_the_saved_one(tmp_path, dropout):
     model = a_model(dropout=dropout)
     save(model, tmp_path / "model.keras")
     loaded = load(tmp_path / "model.keras")
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused_as_such(tmp_path, saved, share):
+def test_a_truncated_file_is_refused_as_truncated(tmp_path, saved, share):
     content = saved.read_bytes()
     (tmp_path / "model.keras").write_bytes(content[: int(len(content) * share)])
     assert "is not a whole .keras file" in refused(tmp_path / "model.keras")

@@ -40,7 +40,7 @@ def path(tmp_path):
     return path
 
 
-def test_what_is_written_is_read_and_computes(path):
+def test_a_written_model_is_read_and_computes(path):
     classifier = load(path)
     assert classifier.description == DESCRIPTION
     images = np.zeros((2500, 2, 3), np.uint8)
@@ -52,7 +52,7 @@ def test_what_is_written_is_read_and_computes(path):
     assert classifier.probabilities(images[:0]).shape == (0, 2)
 
 
-def test_neither_tensorflow_nor_mlflow_is_imported_for_it_and_nothing_is_left_or_sent(path, tmp_path):
+def test_inference_needs_neither_tensorflow_nor_mlflow_and_leaves_and_sends_nothing(path, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     script = (
@@ -108,7 +108,7 @@ def test_a_missing_file_is_refused_with_the_remedy(tmp_path):
     assert "`dvc repro` trains one" in refused(tmp_path / "model.onnx")
 
 
-def test_an_onnx_file_from_elsewhere_is_refused(path):
+def test_an_onnx_file_of_another_program_is_refused(path):
     onnx.save(model(), path)
     assert "not a model of this pipeline" in refused(path)
 
@@ -145,13 +145,13 @@ def test_weights_in_other_files_are_not_read(path, tmp_path):
     ],
     ids=["shape", "classes", "dtype"],
 )
-def test_a_graph_that_is_not_what_the_metadata_say_is_refused(path, other):
+def test_a_graph_that_contradicts_the_metadata_is_refused(path, other):
     write(path, model(**other), DESCRIPTION)
     assert "as its metadata say" in refused(path)
 
 
 @pytest.mark.parametrize("operation", ["ConstantOfShape", "Expand", "Tile"])
-def test_an_array_that_no_image_needs_is_refused_before_it_is_allocated(path, operation):
+def test_an_array_larger_than_any_image_needs_is_refused_before_it_is_allocated(path, operation):
     size = numpy_helper.from_array(np.array([200_000, 200_000]), "size")
     one = numpy_helper.from_array(np.ones((1, 1), np.float32), "one")
     nodes = [
@@ -168,7 +168,7 @@ def test_an_array_that_no_image_needs_is_refused_before_it_is_allocated(path, op
     assert "an array of 40,000,000,000 numbers" in refused(path)
 
 
-def test_what_fails_while_it_computes_is_a_sentence(path):
+def test_a_failure_during_inference_is_reported_in_a_sentence(path):
     index = numpy_helper.from_array(np.array([7]), "index")
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -182,7 +182,7 @@ def test_what_fails_while_it_computes_is_a_sentence(path):
         load(path).probabilities(np.full((1, 2, 3), 200, np.uint8))
 
 
-def test_an_operation_that_the_runtime_does_not_have_is_refused(path):
+def test_an_operation_that_the_runtime_lacks_is_refused(path):
     node = helper.make_node("Shell", ["images"], ["probabilities"], domain="evil")
     strange = model([node])
     strange.opset_import.append(helper.make_opsetid("evil", 1))

@@ -55,7 +55,7 @@ def test_a_missing_or_damaged_dataset_is_refused(workspace, text):
         read_dataset(workspace)
 
 
-def test_a_split_is_mapped_as_it_was_written_in_pieces(workspace):
+def test_a_split_written_in_pieces_is_memory_mapped_unchanged(workspace):
     digests = write_split(workspace, "train", iter([IMAGES[:1], IMAGES[1:]]), (3, 6), LABELS)
     images, labels = read_split(workspace, "train")
     assert isinstance(images, np.memmap)
@@ -79,7 +79,7 @@ def test_an_empty_split_is_read(workspace):
     assert (images.shape, labels.shape) == ((0, 6), (0,))
 
 
-def test_a_write_that_fails_leaves_the_old_split_whole(workspace):
+def test_a_failed_write_leaves_the_old_split_intact(workspace):
     def failing():
         yield IMAGES[:1]
         raise OSError(28, "No space left on device")

@@ -22,7 +22,7 @@ def names(folder):
 # --- atomic ------------------------------------------------------------------------------------
 
 
-def test_a_file_has_its_final_name_only_once_it_is_whole(tmp_path):
+def test_a_file_gets_its_final_name_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with atomic(path) as temporary:
         temporary.write_text("half")
@@ -33,7 +33,7 @@ def test_a_file_has_its_final_name_only_once_it_is_whole(tmp_path):
     assert names(path.parent) == ["file.txt"]
 
 
-def test_a_file_takes_the_place_of_the_old_one(tmp_path):
+def test_a_file_replaces_the_old_one(tmp_path):
     path = tmp_path / "file.txt"
     for text in ("old", "new"):
         write_text(path, text)
@@ -41,7 +41,7 @@ def test_a_file_takes_the_place_of_the_old_one(tmp_path):
     assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_folder_takes_the_place_of_the_old_one_with_all_it_held(tmp_path):
+def test_a_folder_replaces_the_old_one_and_all_its_contents(tmp_path):
     path = tmp_path / "folder"
     for name in ("old", "new"):
         with atomic(path) as temporary:
@@ -51,7 +51,7 @@ def test_a_folder_takes_the_place_of_the_old_one_with_all_it_held(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_link_to_a_folder_is_replaced_and_the_folder_left_alone(tmp_path):
+def test_a_link_to_a_folder_is_replaced_and_the_folder_is_unchanged(tmp_path):
     target, path = tmp_path / "target", tmp_path / "link"
     target.mkdir()
     (target / "kept").touch()
@@ -65,7 +65,7 @@ def test_a_link_to_a_folder_is_replaced_and_the_folder_left_alone(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_on_an_exception_the_old_content_stays_and_nothing_of_the_new(tmp_path, kind, error):
+def test_after_an_exception_only_the_old_content_is_left(tmp_path, kind, error):
     path = tmp_path / "artifact"
 
     def write(place, content):
@@ -89,7 +89,7 @@ def test_on_an_exception_the_old_content_stays_and_nothing_of_the_new(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_writer_left_is_cleared_and_never_has_the_final_name(tmp_path, kind):
+def test_files_of_a_killed_writer_are_removed_and_never_have_the_final_name(tmp_path, kind):
     path = tmp_path / "artifact"
     script = f"""
 import sys, time
@@ -115,7 +115,7 @@ with atomic(Path({str(path)!r})) as temporary:
     assert path.read_text() == "whole"
 
 
-def test_a_folder_that_cant_be_written_to_leaves_what_is_there(tmp_path):
+def test_a_read_only_folder_keeps_its_contents(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(OSError):
@@ -126,7 +126,7 @@ def test_a_folder_that_cant_be_written_to_leaves_what_is_there(tmp_path):
 # --- remove and sha256 -------------------------------------------------------------------------
 
 
-def test_remove_takes_files_folders_links_and_nothing(tmp_path):
+def test_remove_accepts_files_folders_links_and_missing_paths(tmp_path):
     kept = tmp_path / "kept"
     (kept / "inside").mkdir(parents=True)
     (tmp_path / "link").symlink_to(kept)
@@ -139,7 +139,7 @@ def test_remove_takes_files_folders_links_and_nothing(tmp_path):
     assert names(kept) == ["inside"]
 
 
-def test_sha256_is_what_sha256sum_prints(tmp_path):
+def test_sha256_equals_the_output_of_sha256sum(tmp_path):
     (tmp_path / "file").write_bytes(os.urandom(3_000_000))
     printed = subprocess.run(["sha256sum", tmp_path / "file"], capture_output=True, text=True, check=True)
     assert sha256(tmp_path / "file") == printed.stdout.split()[0]
@@ -170,7 +170,7 @@ def test_a_relative_workspace_has_an_absolute_home(tmp_path, monkeypatch):
     assert Workspace(Path()).home == tmp_path
 
 
-def test_every_output_in_dvc_yaml_is_a_place_of_the_workspace():
+def test_every_output_in_dvc_yaml_is_a_path_of_the_workspace():
     import yaml
 
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -191,12 +191,12 @@ def test_this_package_belongs_to_this_repository():
 
 
 @pytest.mark.parametrize("place", ["", "conf", "src/pipeline"])
-def test_inside_its_own_clone_and_outside_of_any_it_acts(tmp_path, place):
+def test_inside_its_own_clone_and_outside_of_any_clone_it_runs(tmp_path, place):
     here().refuse_foreign_environment(REPOSITORY / place)
     here().refuse_foreign_environment(tmp_path)
 
 
-def test_inside_another_clone_it_refuses_and_says_what_to_do(tmp_path):
+def test_inside_another_clone_it_refuses_with_the_remedy(tmp_path):
     other = tmp_path / "clone"
     (other / "src/pipeline/artifacts").mkdir(parents=True)
     (other / "docs" / "deep").mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_inside_another_clone_it_refuses_and_says_what_to_do(tmp_path):
             here().refuse_foreign_environment(place)
 
 
-def test_a_link_to_the_own_clone_is_the_own_clone(tmp_path):
+def test_a_link_to_its_own_clone_counts_as_its_own_clone(tmp_path):
     (tmp_path / "link").symlink_to(REPOSITORY)
     here().refuse_foreign_environment(tmp_path / "link" / "src")
 

@@ -51,7 +51,7 @@ def test_every_value_has_a_comment_where_it_is_set():
                 assert "# " in line or above or speaks_for_itself.match(key[1]), f"{path}: {line}"
 
 
-def test_the_defaults_are_the_baseline_but_for_the_head():
+def test_the_defaults_are_the_baseline_except_for_the_head():
     baseline, default = (dict(leaves(compose(CONF, o).model_dump())) for o in (["experiment=baseline"], []))
     different = {key for key in default if baseline[key] != default[key]}
     assert different == {"name", "model.head"}
@@ -134,7 +134,7 @@ def test_a_missing_group_and_a_missing_conf_are_refused(conf):
     assert "There is no" in refused(conf)
 
 
-def test_a_key_that_was_deleted_from_the_config_is_to_be_put_back(conf):
+def test_a_key_that_was_deleted_from_conf_is_reported(conf):
     rewrite(conf / "config.yaml", "seed: 0", "# seed: 0")
     assert "seed: the key is missing" in refused(conf)
     assert "seed: conf/config.yaml lacks the key" in refused(conf, "seed=1")

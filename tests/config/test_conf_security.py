@@ -99,7 +99,7 @@ def test_a_value_from_the_environment_in_an_override_is_refused_and_not_shown(mo
     assert "hunter2" not in refused(CONF, f"tracking.run_name='{value}'")
 
 
-def test_hydra_may_not_smuggle_the_environment_into_the_config(conf, monkeypatch):
+def test_hydra_settings_cannot_bring_the_environment_into_the_config(conf, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     rewrite(conf / "config.yaml", "  run:\n", "  job:\n    name: ${oc.env:SECRET}\n  run:\n")
     rewrite(conf / "config.yaml", "${data.name}-${model.name}", "${hydra.job.name}")
@@ -118,7 +118,7 @@ def test_the_config_that_hydra_gives_to_the_application_is_checked_by_the_same_r
             from_hydra(OmegaConf.create(values | {"name": name}))
 
 
-def test_a_value_from_the_environment_is_refused_also_where_nothing_chooses_the_file(conf):
+def test_a_value_from_the_environment_is_refused_even_in_an_unused_file(conf):
     (conf / "model" / "mine.yaml").write_text("name: ${oc.env:SECRET}\n")
     with pytest.raises(PipelineError, match=re.escape("name is ${oc.env:SECRET}")):
         refuse_unsafe_yaml(conf)

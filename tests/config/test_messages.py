@@ -51,7 +51,7 @@ def test_the_heading_names_where_the_value_was_set(conf):
     assert refused(conf, "seed=1").startswith("The configuration in conf/ is invalid.\n")
 
 
-def test_values_that_do_not_go_together_are_not_blamed_on_conf_alone(conf):
+def test_incompatible_values_are_not_blamed_on_conf_alone(conf):
     said = refused(conf, "train.backend=jax", "train.devices=64")
     assert said.startswith(
         "The configuration in conf/ with the values of the command line is invalid.\ntrain: "
@@ -94,14 +94,14 @@ def test_an_option_whose_name_reads_as_a_number_can_be_chosen_in_quotes(conf, na
         ("train: {xla: on}", "on reads as True"),
     ],
 )
-def test_what_yaml_versions_read_differently_is_refused(conf, text, said):
+def test_text_that_yaml_versions_read_differently_is_refused(conf, text, said):
     path = conf / "experiment" / "mine.yaml"
     path.write_text(f"# @package _global_\n{text}\n")
     found = refused(conf, "experiment=mine")
     assert f"mine.yaml, line 2: {said} in YAML 1.1: write that, or put quotes" in found
 
 
-def test_plain_numbers_and_quoted_texts_are_fine(conf):
+def test_plain_numbers_and_quoted_texts_are_accepted(conf):
     (conf / "experiment" / "mine.yaml").write_text(
         "# @package _global_\nseed: 1_0\ndata: {timeout: 1e1, classes: ['no', \"010\"]}\ntrain: {xla: True}\n"
     )
@@ -131,7 +131,7 @@ def test_a_default_that_reads_as_a_boolean_is_refused(conf):
         (["sweep.objectives=[val_loss,val_loss]"], "objectives has a name twice"),
     ],
 )
-def test_values_that_do_not_go_together_or_touch_a_bound_are_refused(overrides, says):
+def test_incompatible_values_and_excluded_bounds_are_refused(overrides, says):
     with pytest.raises(PipelineError, match=says):
         compose(CONF, overrides)
 
@@ -149,7 +149,7 @@ def test_a_refused_address_is_shown_without_its_password(address):
 # --- sweeps ------------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_checked_by_the_first_value_of_each_list_and_by_no_interval():
+def test_a_sweep_is_checked_with_the_first_value_of_each_list_and_without_intervals():
     overrides = parse(
         ["seed=3,4", "train.epochs=range(2,5)", "train.learning_rate=interval(0,1)", "model=glob(*)"]
     )
@@ -164,14 +164,14 @@ def test_names_of_a_sweep_are_checked_even_if_its_first_values_make_no_valid_tri
         unresolved(CONF, ["train.weight_decay=0.1", "train.epoch=3"])
 
 
-def test_a_sweep_as_a_whole_is_not_refused_for_values_that_no_trial_has():
+def test_a_sweep_is_not_refused_for_values_that_no_trial_has():
     composed = compose_sweep(CONF, ["train.weight_decay=0.1", "train.epochs=${seed}", "sweep.n_trials=3"])
     assert (composed.sweep.n_trials, composed.name, composed.tracking.timeout) == (3, "mnist-mlp", 5.0)
     with pytest.raises(PipelineError, match=r"The command line is invalid\.\nsweep\.n_trials is 0"):
         compose_sweep(CONF, ["sweep.n_trials=0"])
 
 
-def test_trials_of_a_sweep_are_validated_as_they_will_be():
+def test_trials_of_a_sweep_are_validated_with_their_own_values():
     overrides = parse(
         ["experiment=mlp_best,cnn_fast", "train.weight_decay=0.01", "data=digits", "train.epochs=1"]
     )

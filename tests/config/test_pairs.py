@@ -68,6 +68,6 @@ def test_an_experiment_sets_only_keys_that_all_models_have():
         }
 
 
-def test_values_for_another_model_than_the_chosen_one_are_refused_with_the_way_to_write_them():
+def test_values_for_another_model_than_the_chosen_one_are_refused_with_the_remedy():
     with pytest.raises(PipelineError, match=r"into a file of conf/model that the experiment chooses"):
         compose(CONF, ["experiment=smoke", "model=cnn", "+model.hidden_units=[3]"])

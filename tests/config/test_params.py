@@ -42,7 +42,7 @@ def written(config, tmp_path):
     return path
 
 
-def test_params_say_of_which_dvc_experiment_they_are(tmp_path):
+def test_params_name_their_dvc_experiment(tmp_path):
     path = tmp_path / "params.yaml"
     for name in ("light-tune", None):
         path.write_text(dump(compose(CONF, []), name))
@@ -50,7 +50,7 @@ def test_params_say_of_which_dvc_experiment_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("value", FLOATS)
-def test_what_is_dumped_is_read_back_equal(tmp_path, value):
+def test_dumped_values_are_read_back_equal(tmp_path, value):
     assert read_params(written(with_rate(value), tmp_path)) == with_rate(value)
 
 
@@ -75,7 +75,7 @@ def test_every_yaml_reader_reads_floats_as_floats(tmp_path, value):
 
 
 @pytest.mark.parametrize("version", [(1, 1), (1, 2)])
-def test_texts_that_look_like_something_else_are_texts_to_every_yaml_reader(tmp_path, version):
+def test_texts_that_look_like_other_values_are_texts_to_every_yaml_reader(tmp_path, version):
     from ruamel.yaml import YAML
 
     classes = (
@@ -153,7 +153,7 @@ def test_params_are_written_exactly_as_before_so_that_git_and_dvc_see_no_change(
         ("name: mnist-mlp", "name: [mnist-mlp"),
     ],
 )
-def test_a_hand_edit_is_refused_with_both_ways_to_do_it_right(tmp_path, old, new):
+def test_an_edit_by_hand_is_refused_with_the_alternatives(tmp_path, old, new):
     path = written(compose(CONF), tmp_path)
     rewrite(path, old, new)
     with pytest.raises(PipelineError, match="edited by hand") as error:

@@ -29,7 +29,7 @@ def package(tmp_path, monkeypatch):
     return folder.name, folder
 
 
-def test_each_module_is_an_option_but_for_those_that_begin_with_an_underscore(package):
+def test_each_module_is_an_option_unless_its_name_begins_with_an_underscore(package):
     name, folder = package
     for model in ("one", "two"):
         (folder / f"{model}.py").write_text(MODEL.format(name=model))
@@ -65,7 +65,7 @@ def code(tmp_path):
 USED = {"model": {"name": "mlp"}, "data": {"sources": [{"kind": "idx"}]}}
 
 
-def test_the_digests_follow_the_modules_in_use_and_what_they_import_and_no_others(code: Path):
+def test_the_digests_cover_the_modules_in_use_and_their_imports_and_no_others(code: Path):
     before = modules_in_use(USED, code)
     (code / "models" / "new.py").write_text("# another model")
     (code / "models" / "notes.md").write_text("notes")
