@@ -156,7 +156,7 @@ def test_an_absent_array_is_named():
         read_npz(npz(x=np.zeros(1)), "a.npz", {"a": "y"}, MAX_BYTES)
 
 
-def test_a_mapped_array_is_the_saved_one(tmp_path):
+def test_a_memory_mapped_array_equals_the_saved_one(tmp_path):
     for array in (np.arange(6, dtype=np.int32).reshape(2, 3), np.empty((0, 5), np.uint8)):
         np.save(tmp_path / "a.npy", array)
         mapped = open_npy(tmp_path / "a.npy")

@@ -29,20 +29,20 @@ def on_paper(digit: Image.Image, paper=225, ink=40, at=(150, 30), page=(400, 300
 
 @pytest.mark.parametrize(("paper", "ink"), [(225, 40), (60, 250)])
 @pytest.mark.parametrize("at", [(0, 0), (150, 30), (200, 100)])
-def test_a_photo_of_a_digit_becomes_what_the_data_set_has(paper, ink, at):
+def test_a_photo_of_a_digit_becomes_an_image_as_in_the_data_set(paper, ink, at):
     digit = seven()
     found = read_picture(encoded(Image.fromarray(on_paper(digit, paper, ink, at))), DIGIT)
     assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
 
 
-def test_dirt_far_from_the_digit_is_left_out():
+def test_dirt_far_from_the_digit_is_ignored():
     photo = on_paper(seven(), at=(0, 0))
     clean = read_picture(encoded(Image.fromarray(photo)), DIGIT)
     photo[290:293, 390:393] = 0
     np.testing.assert_array_equal(read_picture(encoded(Image.fromarray(photo)), DIGIT), clean)
 
 
-def test_an_image_of_the_data_set_is_left_as_it_is():
+def test_an_image_of_the_data_set_is_not_changed():
     digit = seven()
     np.testing.assert_array_equal(read_picture(encoded(digit), DIGIT), np.asarray(digit))
     moved = np.roll(np.asarray(digit), 3, axis=1)
@@ -50,7 +50,7 @@ def test_an_image_of_the_data_set_is_left_as_it_is():
     assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
 
 
-def test_dark_ink_on_a_transparent_background_is_seen():
+def test_dark_ink_on_a_transparent_background_is_read():
     alpha = seven().resize((200, 200))
     drawn = Image.merge("LA", (Image.new("L", alpha.size), alpha))
     found = read_picture(encoded(drawn), DIGIT)

@@ -97,7 +97,7 @@ def test_a_near_duplicate_in_the_test_set_is_named_with_the_training_image(made,
 
 
 @pytest.mark.parametrize("duplicates", ["keep", "drop"])
-def test_equal_images_are_listed_by_file_and_conflicts_told_apart(made, capsys, duplicates):
+def test_equal_images_are_listed_by_file_and_conflicts_are_marked(made, capsys, duplicates):
     def change(train, test):
         train[0][20] = train[0][4]
         test[0][1] = train[0][5]
@@ -128,7 +128,7 @@ def test_unusual_images_are_listed_with_what_is_unusual(made):
     assert sum(dataset.findings.values()) == 4
 
 
-def test_sizes_that_vary_by_nature_are_not_unusual():
+def test_sizes_within_a_wide_spread_are_not_unusual():
     rng = np.random.default_rng(0)
     sizes = {split: rng.integers(40, 130, (200, 2)).astype(np.int32) for split in SPLITS}
     assert list(unusual_sizes(sizes)) == []

@@ -29,7 +29,7 @@ def test_a_picture_of_the_right_size_is_read_as_it_is(format, options):
     np.testing.assert_array_equal(read_picture(encoded(PICTURE, format, **options), settings()), PIXELS)
 
 
-def test_a_file_is_read_by_its_content_whatever_its_ending(tmp_path):
+def test_a_file_is_read_by_its_content_whatever_its_extension(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(encoded(PICTURE))
     np.testing.assert_array_equal(read_picture(path, settings()), PIXELS)
@@ -39,7 +39,7 @@ def test_a_file_is_read_by_its_content_whatever_its_ending(tmp_path):
     assert np.abs(read_picture(path, settings()).astype(int) - np.asarray(smooth)).max() < 8
 
 
-def test_of_an_animation_the_first_frame_is_read():
+def test_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("P", (8, 6), number) for number in (0, 1)]
     for frame in frames:
         frame.putpalette([250, 10, 10, 10, 250, 10])
@@ -47,7 +47,7 @@ def test_of_an_animation_the_first_frame_is_read():
     assert read_picture(content, settings())[0, 0].tolist() == [250, 10, 10]
 
 
-def test_sixteen_bits_become_eight():
+def test_sixteen_bit_pictures_become_eight_bit():
     levels = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     for format in ("PNG", "TIFF"):
         found = read_picture(encoded(Image.fromarray(levels), format), settings(colour="grey"))
@@ -61,7 +61,7 @@ def test_cmyk_becomes_rgb():
 
 @pytest.mark.parametrize(("background", "level"), [("black", 0), ("white", 255)])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
-def test_what_is_transparent_shows_the_background(mode, background, level):
+def test_transparent_pixels_show_the_background(mode, background, level):
     options = {}
     if mode == "P":
         image = Image.new("P", (8, 6), 1)
@@ -133,7 +133,7 @@ def test_a_fine_pattern_becomes_grey_not_stripes():
     assert found.max() < 145
 
 
-def test_a_large_jpeg_is_read_as_its_pixels_are():
+def test_a_large_jpeg_is_read_like_its_lossless_copy():
     smooth = Image.fromarray(RNG.integers(0, 256, (4, 5, 3), np.uint8)).resize((1000, 750), 3)
     found = read_picture(encoded(smooth, "JPEG", quality=95), settings(image_size=(48, 64)))
     exact = read_picture(encoded(smooth), settings(image_size=(48, 64)))
@@ -185,7 +185,7 @@ def test_incomplete_pictures_and_other_files_are_refused_with_the_reason(content
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_a_picture_with_any_byte_wrong_is_read_or_refused(format):
+def test_a_picture_with_a_wrong_byte_is_read_or_refused(format):
     content = encoded(PICTURE, format)
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -205,19 +205,19 @@ def test_a_path_that_is_not_a_file_is_refused_at_once(tmp_path):
             read_picture(tmp_path / name, settings())
 
 
-def test_arrays_pass_through_untouched_or_are_refused():
+def test_arrays_are_returned_unchanged_or_refused():
     assert read_pixels(PIXELS, settings()) is PIXELS
     for wrong in (PIXELS.astype(np.float32), PIXELS[:, :, 0], PIXELS[:5]):
         with pytest.raises(PictureError, match=r"it must be uint8 \(6, 8, 3\)"):
             read_pixels(wrong, settings())
 
 
-def test_importing_the_reader_is_cheap():
+def test_importing_the_reader_imports_no_large_library():
     command = "import sys, pipeline.data.reader; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert not {"PIL", "scipy", "tensorflow", "mlflow", "pandas", "hydra"} & set(loaded.stdout.split())
 
 
-def test_its_refusal_passes_between_processes():
+def test_a_picture_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(PictureError("a.png", "is empty")))
     assert (type(error), str(error), error.reason) == (PictureError, "a.png is empty", "is empty")

@@ -56,7 +56,7 @@ def test_idx_files_are_found_anywhere_in_an_archive():
         (member("package/x", tarfile.FIFOTYPE), "a link or a device"),
     ],
 )
-def test_one_unsafe_member_refuses_the_whole_archive(bad, reason, tmp_path, monkeypatch):
+def test_an_archive_with_one_unsafe_member_is_refused(bad, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     archive = archived(member("package/train-labels-idx1-ubyte", content=CONTENT), bad)
     with pytest.raises(PipelineError, match=f"some package .*{reason}: refused"):

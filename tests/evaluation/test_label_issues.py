@@ -22,7 +22,7 @@ def predictions(labels, classes=3):
 
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 @pytest.mark.parametrize("classes", [3, 5], ids=["all-classes-occur", "two-classes-never-occur"])
-def test_planted_wrong_labels_are_found_the_least_probable_first(classes):
+def test_wrong_labels_are_found_with_the_least_probable_first(classes):
     labels = np.arange(300) % 3
     planted = np.arange(0, 60, 6)
     labels[planted] = (labels[planted] + 1) % 3
@@ -34,15 +34,15 @@ def test_planted_wrong_labels_are_found_the_least_probable_first(classes):
     assert (np.diff(given) > 0).all()
 
 
-def test_where_all_labels_are_right_none_is_found():
+def test_if_all_labels_are_right_none_is_found():
     assert label_issues(predictions(np.arange(300) % 3)).tolist() == []
 
 
-def test_where_all_labels_are_of_one_class_none_is_found():
+def test_if_all_labels_are_of_one_class_none_is_found():
     assert label_issues(predictions([1, 1, 1])).tolist() == []
 
 
-def test_without_cleanlab_the_option_is_refused_before_any_work_with_what_installs_it(monkeypatch):
+def test_without_cleanlab_the_option_is_refused_before_any_work_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     assert compose(CONF).evaluate.label_issues == 0
     refused = r"evaluate: label_issues is 24, which needs cleanlab.* `make setup EXTRAS=labels`"

@@ -62,7 +62,7 @@ def test_a_perfect_model_has_perfect_metrics():
     assert measure_classes(perfect)[1] == ClassMetrics("b", precision=1, recall=1, f1=1, support=2)
 
 
-def test_a_constant_model_is_right_on_its_class_only():
+def test_a_constant_model_is_right_only_about_its_class():
     constant = predictions([0, 0, 1, 2], [[0.5, 0.3, 0.2]] * 4)
     metrics = measure(constant, bins=10)
     assert metrics["accuracy"] == 0.5
@@ -75,7 +75,7 @@ def test_a_constant_model_is_right_on_its_class_only():
     assert last == ClassMetrics("c", precision=0, recall=0, f1=0, support=1)
 
 
-def test_the_calibration_error_weighs_each_bins_gap_by_its_images():
+def test_the_calibration_error_weights_the_gap_of_each_bin_by_its_images():
     # Bins of width 0.2: (0.4, 0.6] holds 0.5 and 0.55, one right; (0.8, 1.0] holds 0.9 and 1.0, both right.
     scores = [[0.5, 0.3, 0.2], [0.55, 0.45, 0.0], [0.9, 0.1, 0.0], [1.0, 0.0, 0.0]]
     calibration = calibrate(predictions([0, 1, 0, 0], scores), bins=5)
@@ -85,7 +85,7 @@ def test_the_calibration_error_weighs_each_bins_gap_by_its_images():
     assert calibration.error == pytest.approx(0.5 * 0.025 + 0.5 * 0.05, rel=1e-6)
 
 
-def test_a_bin_has_its_upper_edge_and_not_its_lower_one():
+def test_a_bin_includes_its_upper_edge_and_not_its_lower_one():
     assert calibrate(predictions([0], [[0.5, 0.25, 0.25]]), bins=2).counts.tolist() == [1, 0]
 
 
@@ -95,7 +95,7 @@ def test_a_class_of_one_image_counts():
     assert astuple(found[1]) == ("b", 1, 0.5, pytest.approx(2 / 3), 2)
 
 
-def test_certainty_falls_into_the_last_bin_whatever_the_number_of_bins():
+def test_a_probability_of_one_is_in_the_last_bin_whatever_their_number():
     for bins in (1, 3, 15, 1000):
         assert calibrate(predictions([0], [[1, 0, 0]]), bins).counts.tolist() == [0] * (bins - 1) + [1]
 
@@ -108,7 +108,7 @@ def test_classes_that_never_occur_count_as_zero_and_not_as_nan():
     json.dumps(metrics, allow_nan=False)
 
 
-def test_a_true_class_without_any_probability_has_a_finite_likelihood():
+def test_a_true_class_of_probability_zero_has_a_finite_likelihood():
     assert math.isfinite(measure(predictions([1], [[1, 0, 0]]), bins=15)["nll"])
 
 
@@ -131,7 +131,7 @@ def test_classes_are_unbalanced_if_one_has_more_than_twice_the_images_of_another
     assert is_unbalanced([5, 11, 7])
 
 
-def test_the_confusion_has_true_classes_down_and_predicted_ones_across():
+def test_the_confusion_matrix_has_a_row_for_each_true_class():
     assert predictions([0, 0, 2], one_hot([0, 1, 1])).confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
@@ -140,7 +140,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_the_numbers_are_those_of_scikit_learn():
+def test_the_metrics_equal_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     classes = tuple("abcdefg")
     # The last two classes are no labels, and the last is never predicted.

@@ -31,7 +31,7 @@ def test_each_change_is_measured_on_the_same_images(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3)], ids=["grey", "rgb"])
-def test_turning_and_blurring_are_those_of_scipy(shape):
+def test_rotation_and_blur_equal_those_of_scipy(shape):
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
     # Rounding apart; SciPy takes pixels beside the edge for outside.
     turned = robustness._turned(images, 0, 20)

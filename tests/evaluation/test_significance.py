@@ -30,7 +30,7 @@ def disagreeing(only_first, only_second, both=50, neither=3):
         (59, 6, 2 * sum(math.comb(65, heads) for heads in range(7)) / 2**65),
     ],
 )
-def test_p_is_the_chance_that_a_fair_coin_falls_so_unevenly(only_first, only_second, p):
+def test_p_is_that_of_the_exact_binomial_test(only_first, only_second, p):
     found = mcnemar(*disagreeing(only_first, only_second))
     assert (found.only_first, found.only_second) == (only_first, only_second)
     assert found.p == pytest.approx(p, rel=1e-9)
@@ -45,13 +45,13 @@ def test_models_that_never_disagree_are_equal():
     assert mcnemar(*disagreeing(0, 0)) == McNemar(0, 0, 1.0)
 
 
-def test_a_p_is_shown_with_two_digits_as_long_as_it_can_be_read():
+def test_a_p_is_shown_with_two_digits_or_as_below_a_limit():
     assert [show_p(p) for p in (1.0, 0.01234, 1e-99, 9e-100, 0.0)] == [
         *("p = 1", "p = 0.012", "p = 1e-99", "p < 1e-99", "p < 1e-99"),
     ]
 
 
-def test_equal_models_are_told_apart_no_more_often_than_the_level_says():
+def test_equal_models_differ_significantly_no_more_often_than_the_level_says():
     rng = np.random.default_rng(0)
     found = [mcnemar(*(rng.random((2, 300)) < 0.9)).p for _ in range(400)]
     assert np.mean(np.array(found) < 0.05) < 0.07
@@ -90,7 +90,7 @@ def test_it_passes_exactly_if_the_bound_is_above_the_margin(images):
             assert (found.p < 0.05) == (found.lower > -margin), (gained, lost, margin, found)
 
 
-def test_few_images_show_nothing_even_of_equal_models():
+def test_few_images_cannot_show_that_equal_models_are_equal():
     equal = np.ones(100, bool)
     assert non_inferiority(equal, equal, 0.01, 0.05).p > 0.05
     # That none of 360 is lost if one in a hundred is has a chance of 0.99**360.
@@ -99,13 +99,13 @@ def test_few_images_show_nothing_even_of_equal_models():
 
 
 @pytest.mark.parametrize("gained", [0, 5])
-def test_extremes_have_an_answer(gained):
+def test_extreme_counts_have_a_result(gained):
     found = non_inferiority(*disagreeing(gained, 5 - gained, both=0, neither=0), 0.1, 0.05)
     assert -1 <= found.lower < found.difference or found.lower == found.difference == -1
     assert 0 <= found.p <= 1
 
 
-def test_a_fall_is_one_sided():
+def test_the_test_of_a_fall_is_one_sided():
     new, old = disagreeing(0, 5)
     assert fall(new, old) == pytest.approx(1 / 2**5)
     assert fall(old, new) == 1.0

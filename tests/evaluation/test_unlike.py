@@ -16,7 +16,7 @@ def blobs(number, rng, shape=(12, 10)):
 
 
 @pytest.mark.parametrize("shape", [(12, 10), (12, 10, 3)], ids=["grey", "rgb"])
-def test_a_hundredth_of_like_images_is_called_unlike_and_of_others_most(tmp_path, shape):
+def test_one_percent_of_similar_images_and_most_other_images_are_called_unlike(tmp_path, shape):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(int(np.prod(shape)), 3))
     classifier = load(linear_model(tmp_path / "model.onnx", kernel, image_shape=shape))
@@ -37,7 +37,7 @@ def test_a_hundredth_of_like_images_is_called_unlike_and_of_others_most(tmp_path
 
 
 @pytest.mark.parametrize(("number", "rate"), [(36, 1 / 37), (98, 1 / 99), (99, 0.01), (400, 0.01)])
-def test_the_rate_that_is_stated_is_one_that_so_few_images_can_tell(tmp_path, number, rate):
+def test_the_stated_rate_is_one_that_few_images_can_show(tmp_path, number, rate):
     rng = np.random.default_rng(1)
     classifier = load(linear_model(tmp_path / "model.onnx", rng.normal(size=(120, 3)), image_shape=(12, 10)))
     held_out = blobs(number, rng)

@@ -24,7 +24,7 @@ def network(shape=(28, 28), classes=10, **changed):
     return build(composed().model.model_copy(update=changed), shape, classes)
 
 
-def test_the_baseline_has_its_79_510_parameters():
+def test_the_baseline_has_79_510_parameters():
     net = network()
     assert (net.input_shape, net.output_shape) == ((None, 784), (None, 10))
     assert net.count_params() == 784 * 100 + 100 + 100 * 10 + 10 == 79_510
@@ -93,7 +93,7 @@ def convolutional(shape=(28, 28), classes=10, **changed):
     return build(compose(CONF, ["model=cnn"]).model.model_copy(update=changed), shape, classes)
 
 
-def test_the_convolutional_network_has_the_parameters_its_stages_make():
+def test_the_convolutional_network_has_the_parameters_of_its_stages():
     convolutions = 25 * 32 + 9 * 32 * 32 + 9 * 32 * 64 + 9 * 64 * 64
     normalisations = 4 * (32 + 32 + 64 + 64)
     assert convolutional().count_params() == convolutions + normalisations + 7 * 7 * 64 * 10 + 10
@@ -112,7 +112,7 @@ def test_without_normalisation_the_convolutions_have_a_bias_instead():
     assert sum("convolution" in name and "bias" in name for name in names) == 4
 
 
-def test_the_recipe_for_own_pictures_has_settled_statistics_after_the_steps_of_few_pictures():
+def test_the_recipe_for_own_pictures_has_stable_statistics_after_few_steps():
     keras.utils.set_random_seed(0)
     network = build(compose(CONF, ["experiment=folder"]).model, (32, 32, 3), 3)
     features = keras.Model(network.input, network.get_layer("features").output)
@@ -139,7 +139,7 @@ def test_the_dense_layer_of_a_cnn_does_not_grow_with_large_images(side, features
         assert chosen.get_layer("logits").kernel.shape == (expected, 5)
 
 
-def test_a_residual_cnn_adds_the_beginning_of_a_stage_to_its_end():
+def test_a_residual_cnn_adds_the_input_of_a_stage_to_its_output():
     config = compose(CONF, ["model=cnn"]).model
     plain, residual = (build(config.model_copy(update={"residual": on}), (8, 8), 3) for on in (False, True))
     assert [layer.name for layer in residual.layers if layer not in plain.layers and "sum" in layer.name] == [

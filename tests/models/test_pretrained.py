@@ -92,7 +92,7 @@ def test_a_file_that_is_missing_or_holds_no_weights_is_refused(tmp_path, content
         build(section(weights=str(path)), SHAPE, 3)
 
 
-def test_imagenet_weights_come_through_keras_and_its_cache(made, tmp_path, monkeypatch):
+def test_imagenet_weights_come_from_keras_and_its_cache(made, tmp_path, monkeypatch):
     path, digest = made
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path), raising=True)
     # Nothing listens there, as without a network.
@@ -110,7 +110,7 @@ def test_imagenet_weights_come_through_keras_and_its_cache(made, tmp_path, monke
     assert backbone_digest(build(section(weights="imagenet", sha256=digest), SHAPE, 3)) == digest
 
 
-def test_the_backbone_is_frozen_until_it_is_thawed_and_its_normalisation_stays_so():
+def test_the_backbone_is_frozen_until_thawed_and_its_normalisation_stays_frozen():
     network = build(section(), SHAPE, 3)
     assert [variable.path for variable in network.trainable_variables] == ["logits/kernel", "logits/bias"]
     thaw(section())(network)
@@ -126,19 +126,19 @@ def test_the_backbone_is_frozen_until_it_is_thawed_and_its_normalisation_stays_s
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (20, 50, 3)])
-def test_small_and_grey_images_are_enlarged_and_coloured(shape):
+def test_small_and_grey_images_are_enlarged_and_get_three_channels(shape):
     network = build(section(), shape, 4)
     assert network(np.zeros((2, int(np.prod(shape))), np.float32)).shape == (2, 4)
 
 
-def test_weights_that_are_not_used_can_not_be_pinned():
+def test_unused_weights_cannot_be_pinned():
     with pytest.raises(PipelineError, match="sha256 pins weights, and weights is null"):
         compose(CONF, ["model=pretrained", "model.weights=null", f"model.sha256={'0' * 64}"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["MobileNetV3Small", "EfficientNetV2B0", "ConvNeXtTiny"])
-def test_a_backbone_is_saved_loaded_and_exported_as_it_is_the_same_way_each_time(tmp_path, backbone):
+def test_a_backbone_is_saved_loaded_and_exported_reproducibly(tmp_path, backbone):
     digests = []
     for name in ("a.keras", "b.keras"):
         keras.utils.set_random_seed(0)

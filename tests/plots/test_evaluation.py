@@ -74,7 +74,7 @@ def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, cl
         assert picture.std() > 0.01, f"{path.name} is blank"
 
 
-def test_the_same_predictions_give_the_same_bytes_whatever_a_users_matplotlib_settings(tmp_path: Path):
+def test_the_same_predictions_give_the_same_bytes_with_any_matplotlib_settings(tmp_path: Path):
     plain = draw_all(tmp_path / "plain", guesses(("a", "b"), 20))
     with matplotlib.rc_context({"font.size": 30, "savefig.transparent": True, "axes.facecolor": "red"}):
         styled = draw_all(tmp_path / "styled", guesses(("a", "b"), 20))
@@ -83,7 +83,7 @@ def test_the_same_predictions_give_the_same_bytes_whatever_a_users_matplotlib_se
     assert b"Software" not in plain["reliability"].read_bytes()
 
 
-def test_a_matrix_has_its_numbers_in_the_cells_or_where_they_do_not_fit_a_scale_of_colours():
+def test_a_matrix_has_numbers_in_its_cells_or_a_colour_scale_if_they_do_not_fit():
     few, many = guesses(("a", "b"), 20, noise=2), guesses(tuple(map(str, range(60))), 500)
     assert captions(confusion_counts.draw(evaluated(few))) == [
         str(count) for count in few.confusion.flat if count
@@ -98,7 +98,7 @@ def of_no_and_yes():
     return Predictions(("no", "yes"), np.zeros(4, np.int32), scores)
 
 
-def test_the_highest_losses_come_first_and_no_more_than_asked():
+def test_the_highest_losses_come_first_and_only_as_many_as_configured():
     figure = top_losses.draw(evaluated(of_no_and_yes(), highest=2))
     assert captions(figure) == ["no → yes   2.30", "no → yes   1.61"], "-log 0.1, -log 0.2"
     assert "The 2 highest losses" in texts(figure)
@@ -124,7 +124,7 @@ def test_label_issues_are_shown_in_their_order_with_the_probability_of_the_label
     assert "The 2 least probable of 3 labels that look wrong" in texts(figure)
 
 
-def test_where_no_label_looks_wrong_the_figure_says_so():
+def test_if_no_label_looks_wrong_the_figure_says_so():
     nothing = label_issues.draw(evaluated(guesses(("a", "b"), 4), issues=np.array([], int)))
     assert "There are no label issues to show." in texts(nothing)
 

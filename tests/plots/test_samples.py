@@ -23,6 +23,6 @@ def test_each_class_gets_a_row_of_its_first_ten_images(shape):
     )
 
 
-def test_a_thousand_classes_make_no_endless_figure():
+def test_the_figure_of_a_thousand_classes_has_a_limited_height():
     figure = draw(np.zeros((1000, 4), np.uint8), np.arange(1000, dtype=np.int32), (2, 2), ["x"] * 1000)
     assert figure.get_size_inches()[1] < 40

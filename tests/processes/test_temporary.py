@@ -44,7 +44,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_and_not_what_a_living_one_has(system, waiting):
+def test_the_next_process_removes_folders_of_killed_but_not_of_running_processes(system, waiting):
     [of_other] = names(system)
     with temporary_folder() as own:
         assert names(system) == sorted([of_other, own.name])
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_not_what_a_living
 @pytest.mark.parametrize(
     "name", ["pipeline-test", "pipeline-training", "pipeline~", "pipeline~old", "pipeline~abcd1234.bak"]
 )
-def test_what_a_person_calls_pipeline_something_is_left_alone(system, name):
+def test_a_users_folder_named_pipeline_something_is_not_removed(system, name):
     """Users may have a clone or notes in /tmp, next to the folders of this package."""
     (system / name).mkdir()
     (system / name / "README.md").touch()
@@ -73,7 +73,7 @@ def test_what_a_person_calls_pipeline_something_is_left_alone(system, name):
     assert (system / name / "README.md").exists()
 
 
-def test_a_new_folder_that_another_process_took_for_a_left_over_is_made_once_more(system, monkeypatch):
+def test_a_new_folder_that_another_process_removed_is_created_again(system, monkeypatch):
     made, make = [], tempfile.mkdtemp
 
     def taken(**arguments):
@@ -88,14 +88,14 @@ def test_a_new_folder_that_another_process_took_for_a_left_over_is_made_once_mor
         assert folder.exists()
 
 
-def test_temporary_files_are_in_their_own_folder_inside_and_where_they_were_after(system):
+def test_temporary_files_are_in_an_own_folder_only_within_the_context(system):
     with own_temporary_folder():
         assert str(Path(tempfile.mkdtemp()).parent) == os.environ["TMPDIR"] != str(system)
     assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(system)
     assert names(system) == []
 
 
-def test_that_there_is_no_place_for_temporary_files_is_a_sentence(monkeypatch):
+def test_a_missing_place_for_temporary_files_is_reported_in_a_sentence(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
     with pytest.raises(PipelineError, match="TMPDIR"), temporary_folder():

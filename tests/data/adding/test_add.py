@@ -48,7 +48,7 @@ def test_only_the_file_in_conf_is_written(clone, pets):
     assert files(pets) == there
 
 
-def test_the_same_pictures_give_the_same_arrays_wherever_they_are_and_however_they_are_listed(
+def test_the_arrays_depend_neither_on_the_folder_nor_on_the_order_of_its_files(
     clone, pets, tmp_path, monkeypatch
 ):
     first = clone.added(pets)
@@ -77,7 +77,7 @@ def test_the_same_pictures_give_the_same_arrays_wherever_they_are_and_however_th
         np.testing.assert_array_equal(array, first[name])
 
 
-def test_decoding_in_processes_gives_the_same(clone, tmp_path):
+def test_decoding_in_several_processes_gives_the_same_arrays(clone, tmp_path):
     for number in range(400):
         save(tmp_path / "many" / "ab"[number % 2] / f"{number}.png", number)
     arrays = clone.added(tmp_path / "many")
@@ -106,7 +106,7 @@ def test_folders_called_train_val_and_test_are_the_splits(clone, tmp_path, names
 
 
 @pytest.mark.parametrize("wrap", ["", "data", "data/images"])
-def test_folders_around_all_others_mean_nothing(clone, pets, tmp_path, wrap):
+def test_folders_around_the_class_folders_are_ignored(clone, pets, tmp_path, wrap):
     (tmp_path / "outer" / wrap).mkdir(parents=True)
     (tmp_path / "outer" / "README.txt").write_text("about")
     for folder in pets.iterdir():
@@ -116,7 +116,7 @@ def test_folders_around_all_others_mean_nothing(clone, pets, tmp_path, wrap):
 
 
 @pytest.mark.parametrize("table", ["id,description\n1,old", "class,count\ncat,10", "1,2"])
-def test_a_table_of_something_else_does_not_hide_the_folders_of_classes(clone, pets, table):
+def test_an_unrelated_table_does_not_hide_the_class_folders(clone, pets, table):
     (pets / "notes.csv").write_text(table)
     clone.add(pets)
     assert clone.conf("pets")["sources"][0]["kind"] == "folder"
@@ -136,7 +136,7 @@ def test_a_long_name_does_not_widen_the_table(clone, pets):
     assert max(len(line) for line in lines[1:6]) <= 80
 
 
-def test_a_file_name_with_bytes_that_can_not_be_decoded_is_fetched(clone, pets):
+def test_a_file_name_with_bytes_that_cannot_be_decoded_is_fetched(clone, pets):
     (pets / "cat" / "0.png").rename(pets / "cat" / os.fsdecode(b"\xff.png"))
     assert len(clone.added(pets)["train_labels"]) == 24
 
@@ -179,7 +179,7 @@ def test_a_table_names_the_classes_of_a_flat_folder(clone, tmp_path, kind):
         assert label == int(name.removesuffix(".png")) % 2
 
 
-def test_options_set_what_the_pictures_become(clone, pets):
+def test_options_set_the_size_the_colours_and_the_test_fraction(clone, pets):
     clone.add(pets, image_size="12x10", colour="grey", resize="crop", test_fraction=0.5)
     arrays = clone.fetch("pets")
     assert arrays["train_images"].shape == (15, 12, 10)
@@ -192,6 +192,6 @@ def test_options_set_what_the_pictures_become(clone, pets):
             clone.add(pets, name="other", **wrong)
 
 
-def test_a_class_with_one_image_trains(clone, pets):
+def test_the_only_image_of_a_class_is_for_training(clone, pets):
     save(pets / "emu" / "1.png", 77)
     assert 3 in clone.added(pets)["train_labels"]

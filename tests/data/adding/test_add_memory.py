@@ -21,7 +21,7 @@ def pack(archive, name, content):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [tarfile.open, zipfile.ZipFile], ids=["tar", "zip"])
-def test_of_a_small_picture_only_its_name_and_digest_stay_in_memory(clone, tmp_path, kind):
+def test_only_the_name_and_the_digest_of_a_small_picture_stay_in_memory(clone, tmp_path, kind):
     rng = np.random.default_rng(0)
     peaks = []
     for count in (5_000, 65_000):  # 4 and 51 MB as arrays

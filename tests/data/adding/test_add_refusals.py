@@ -66,7 +66,7 @@ def test_classes_of_any_name_are_kept_apart(clone, tmp_path, names):
     assert [name.split("/")[0] for name in found] == [classes[label] for label in arrays["test_labels"]]
 
 
-def test_numbers_are_in_their_order(clone, tmp_path):
+def test_classes_named_by_numbers_are_sorted_as_numbers(clone, tmp_path):
     for name in ("10", "9", "1"):
         for copy in range(5):
             save(tmp_path / "odd" / name / f"{copy}.png", 10 * int(name) + copy)
@@ -74,7 +74,7 @@ def test_numbers_are_in_their_order(clone, tmp_path):
     assert clone.conf("odd")["classes"] == ["1", "9", "10"]
 
 
-def test_two_normal_forms_of_one_name_are_refused(clone, pets):
+def test_two_unicode_forms_of_one_class_name_are_refused(clone, pets):
     for form in ("NFC", "NFD"):
         save(pets / unicodedata.normalize(form, "Hündin") / "1.png", 7)
     with pytest.raises(PipelineError, match="two folders are both called 'Hündin'"):
@@ -112,7 +112,7 @@ def test_a_thousand_classes_are_added_and_one_more_is_refused(clone, tmp_path):
         ),
     ],
 )
-def test_what_no_classifier_can_be_trained_on_is_refused(clone, tmp_path, make, reason):
+def test_data_that_cannot_train_a_classifier_are_refused(clone, tmp_path, make, reason):
     make(tmp_path)
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "empty", name="mine")
@@ -125,7 +125,7 @@ def test_an_invalid_name_is_refused(clone, pets, name):
         clone.add(pets, name=name)
 
 
-def test_a_class_that_reads_as_a_reference_is_refused(clone, pets):
+def test_a_class_name_that_looks_like_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
     with pytest.raises(PipelineError, match="can't be used in conf/"):
         clone.add(pets)

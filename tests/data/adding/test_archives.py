@@ -29,7 +29,7 @@ def archived(pets, path, members=None, **options) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
-def test_an_archive_gives_what_its_folder_gives(clone, pets, tmp_path, name):
+def test_an_archive_gives_the_same_arrays_as_its_folder(clone, pets, tmp_path, name):
     clone.add(pets)
     mode = {"gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(name.rpartition(".")[2], "w")
     archived(pets, tmp_path / name, mode=mode)
@@ -39,7 +39,7 @@ def test_an_archive_gives_what_its_folder_gives(clone, pets, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["pets", "pets.zip"])
-def test_the_progress_says_how_many_there_are(clone, pets, tmp_path, name, capsys):
+def test_the_progress_shows_the_total(clone, pets, tmp_path, name, capsys):
     shutil.make_archive(str(tmp_path / "pets"), "zip", pets)
     (pets / ".hidden.png").touch()
     path = pets if name == "pets" else tmp_path / name
@@ -49,7 +49,7 @@ def test_the_progress_says_how_many_there_are(clone, pets, tmp_path, name, capsy
     assert f"Reading {path} 30 of 30" in capsys.readouterr().out
 
 
-def test_the_order_of_the_members_means_nothing(clone, tmp_path):
+def test_the_order_of_the_members_does_not_matter(clone, tmp_path):
     pictures = {
         f"{label}/{number}.png": png(np.full((4, 4), 20 * label + number, np.uint8))
         for label in (1, 2)
@@ -134,7 +134,7 @@ def test_an_archive_that_is_unsafe_or_damaged_is_refused(clone, tmp_path, conten
 
 
 @pytest.mark.parametrize("damage", ["cut between members", "cut in a header", "a bit flipped in a header"])
-def test_a_tar_whose_rest_is_lost_is_refused(clone, pets, tmp_path, damage):
+def test_a_tar_that_breaks_off_or_is_damaged_is_refused(clone, pets, tmp_path, damage):
     archived(pets, tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar") as archive:
         header = archive.getmembers()[-2].offset

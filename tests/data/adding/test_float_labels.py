@@ -37,7 +37,7 @@ KINDS = ["pixels", "names", "metadata", "parquet", "npz"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_that_are_whole_floats_are_whole_numbers(clone, tmp_path, kind):
+def test_labels_that_are_whole_floats_become_integers(clone, tmp_path, kind):
     wanted = [at % 11 for at in range(66)]
     clone.add(source_with(wanted, kind, tmp_path / "whole"), name="whole")
     clone.add(source_with([float(label) for label in wanted], kind, tmp_path / "floats"), name="floats")
@@ -48,23 +48,21 @@ def test_labels_that_are_whole_floats_are_whole_numbers(clone, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("odd", [0.5, float("nan")])
-def test_labels_that_are_other_floats_are_refused(clone, tmp_path, kind, odd):
+def test_labels_that_are_fractions_are_refused(clone, tmp_path, kind, odd):
     labels = [float(at % 3) for at in range(30)]
     labels[7] = odd
     with pytest.raises(PipelineError, match=r"not all whole, such as (0\.5|nan)|must be whole"):
         clone.add(source_with(labels, kind, tmp_path / "odd"), name="mine")
 
 
-def test_texts_with_points_among_others_are_texts(clone, tmp_path):
+def test_numbers_with_decimal_points_among_texts_are_texts(clone, tmp_path):
     clone.add(source_with(["1.0", "x"] * 10, "names", tmp_path / "mixed"), name="mine")
     assert clone.conf("mine")["classes"] == ["1.0", "x"]
 
 
 @pytest.mark.parametrize("labels", [["0.0", "1.0", "10.0"] * 10, ["0.5", "1.5", "2.0"] * 10])
 @pytest.mark.parametrize("kind", ["pixels", "names", "metadata"])
-def test_a_source_with_floats_for_texts_that_an_earlier_version_pinned_is_still_read(
-    clone, tmp_path, kind, labels
-):
+def test_float_labels_that_an_earlier_version_pinned_as_texts_are_still_read(clone, tmp_path, kind, labels):
     path = source_with(
         [{"0": "a", "1": "b", "2": "c"}[str(at % 3)] for at in range(30)], kind, tmp_path / "old"
     )

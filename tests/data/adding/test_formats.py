@@ -15,12 +15,12 @@ from photos import png
 from pipeline.errors import PipelineError
 
 
-def test_npz_as_keras_has_it(clone, tmp_path):
+def test_npz_as_in_keras(clone, tmp_path):
     np.savez_compressed(tmp_path / "keras.npz", **both_splits())
     assert_original(clone.added(tmp_path / "keras.npz"))
 
 
-def test_npz_as_medmnist_has_it_with_its_validation_images(clone, tmp_path):
+def test_npz_as_in_medmnist_with_validation_images(clone, tmp_path):
     images, labels = digits()
     column = labels.reshape(-1, 1)
     np.savez(
@@ -45,7 +45,7 @@ def test_npz_of_floats_of_one_channel_and_one_hot_labels(clone, tmp_path):
     assert_original(clone.added(tmp_path / "floats.npz"))
 
 
-def test_one_array_per_file_as_kmnist_has_it(clone, tmp_path):
+def test_one_array_per_file_as_in_kmnist(clone, tmp_path):
     (tmp_path / "kmnist").mkdir()
     for name, array in both_splits().items():
         kind, split = name.split("_")
@@ -53,7 +53,7 @@ def test_one_array_per_file_as_kmnist_has_it(clone, tmp_path):
     assert_original(clone.added(tmp_path / "kmnist"))
 
 
-def test_npy_files_by_names_that_conf_gives(clone, tmp_path):
+def test_npy_files_are_found_by_the_names_in_conf(clone, tmp_path):
     (tmp_path / "odd").mkdir()
     for name, array in both_splits().items():
         np.save(tmp_path / "odd" / f"{name}.npy", np.asfortranarray(array))
@@ -70,7 +70,7 @@ def test_npy_files_by_names_that_conf_gives(clone, tmp_path):
     assert_original(clone.added(tmp_path / "odd", settings=(f"arrays={names}",)))
 
 
-def test_a_folder_may_hold_one_npz_of_all_arrays(clone, tmp_path):
+def test_a_folder_may_contain_one_npz_of_all_arrays(clone, tmp_path):
     (tmp_path / "medmnist").mkdir()
     np.savez(tmp_path / "medmnist" / "digits.npz", **both_splits())
     assert_original(clone.added(tmp_path / "medmnist"))
@@ -107,7 +107,7 @@ def test_a_setting_that_the_source_does_not_have_is_refused(clone, tmp_path, typ
         ({"x_train": np.zeros((300, 8, 8, 5), np.uint8)}, "have 5 channels, but must be grey or have three"),
     ],
 )
-def test_an_npz_that_holds_no_images_is_refused(clone, tmp_path, change, reason):
+def test_an_npz_without_images_is_refused(clone, tmp_path, change, reason):
     np.savez(tmp_path / "bad.npz", **(both_splits() | change))
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "bad.npz")
@@ -122,7 +122,7 @@ def hugging_face(part: slice, **changes) -> pyarrow.Table:
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def test_parquet_as_hugging_face_has_it_in_several_files(clone, tmp_path):
+def test_parquet_as_on_hugging_face_in_several_files(clone, tmp_path):
     folder = tmp_path / "hf" / "data"
     folder.mkdir(parents=True)
     for name, part in (
@@ -165,7 +165,7 @@ def idx_file(array: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_idx_as_emnist_has_it_transposed_and_with_labels_from_one(clone, tmp_path, first):
+def test_idx_as_in_emnist_transposed_and_with_labels_from_one(clone, tmp_path, first):
     images, labels = digits()
     (tmp_path / "emnist").mkdir()
     for split, part in (("train", TRAIN), ("test", TEST)):
@@ -202,7 +202,7 @@ def test_classes_may_be_renamed_where_the_source_has_numbers(clone, tmp_path):
     assert_original(clone.fetch("mine"))
 
 
-def test_mat_as_svhn_has_it(clone, tmp_path):
+def test_mat_as_in_svhn(clone, tmp_path):
     images, labels = digits()
     (tmp_path / "svhn").mkdir()
     for split, part in (("train", TRAIN), ("test", TEST)):
@@ -214,7 +214,7 @@ def test_mat_as_svhn_has_it(clone, tmp_path):
     assert_original({name: array[..., 0] if array.ndim == 4 else array for name, array in arrays.items()})
 
 
-def test_mat_as_emnist_has_it(clone, tmp_path):
+def test_mat_as_in_emnist(clone, tmp_path):
     images, labels = digits()
 
     def part(of: slice) -> dict:

@@ -32,7 +32,7 @@ def assert_holds(arrays, pictures: dict[Path, int]) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "labels.csv"])
-def test_names_without_an_ending_find_their_pictures_and_others_are_counted(clone, tmp_path, given):
+def test_names_without_an_extension_find_their_pictures_and_others_are_counted(clone, tmp_path, given):
     labelled = dog_breeds(tmp_path / "dogs")
     lines = clone.add(tmp_path / "dogs" / given, name="mine")
     assert clone.conf("mine")["classes"] == ["boxer", "pug"]
@@ -42,7 +42,7 @@ def test_names_without_an_ending_find_their_pictures_and_others_are_counted(clon
 
 
 @pytest.mark.parametrize("given", ["", "trainLabels.csv"])
-def test_a_number_that_names_a_training_and_a_test_picture_means_the_training_one(clone, tmp_path, given):
+def test_a_number_of_both_a_training_and_a_test_picture_means_the_training_picture(clone, tmp_path, given):
     rows, labelled = [["id", "label"]], {}
     for number in range(1, 21):
         save(tmp_path / "cifar" / "train" / f"{number}.png", number)
@@ -60,7 +60,7 @@ def test_a_number_that_names_a_training_and_a_test_picture_means_the_training_on
     assert_holds(clone.fetch("mine"), labelled)
 
 
-def test_the_folder_above_a_picture_that_was_found_says_its_split(clone, tmp_path):
+def test_the_folder_of_a_picture_sets_its_split(clone, tmp_path):
     rows = [["image", "label"]]
     for number in range(20):
         name = f"{'test' if number > 12 else 'train'}_images/s{number}.png"
@@ -79,7 +79,7 @@ def test_a_picture_that_is_named_by_its_path_is_not_reported_as_unnamed(clone, t
     assert lines[lines.index("Skipped: 1 file.") + 1] == "  a/s11.png is not named in any table"
 
 
-def test_a_name_that_may_be_either_of_two_pictures_is_refused(clone, tmp_path):
+def test_an_ambiguous_picture_name_is_refused(clone, tmp_path):
     rows = [["file", "label"]]
     for number in range(10):
         for folder in ("left", "right"):
@@ -92,7 +92,7 @@ def test_a_name_that_may_be_either_of_two_pictures_is_refused(clone, tmp_path):
     assert len(clone.added(named)["train_labels"]) == 8
 
 
-def test_a_picture_that_is_not_there_is_skipped_and_one_outside_is_refused(clone, tmp_path):
+def test_a_missing_picture_is_skipped_and_one_outside_the_folder_is_refused(clone, tmp_path):
     labelled = dog_breeds(tmp_path / "dogs")
     gone = next(iter(labelled))
     gone.rename(tmp_path / "elsewhere.png")
@@ -164,7 +164,7 @@ def faces(order, usages=("Training",) * 20 + ("PublicTest",) * 5 + ("PrivateTest
         (("pixels", "emotion", "Usage"), ";"),
     ],
 )
-def test_pixels_in_one_column_as_fer2013_has_them(clone, tmp_path, order, separator):
+def test_pixels_in_one_column_as_in_fer2013(clone, tmp_path, order, separator):
     rows, images = faces(order)
     path = tmp_path / "fer2013.csv"
     path.write_text("\n".join(separator.join(row) for row in rows) + "\n")
@@ -176,7 +176,7 @@ def test_pixels_in_one_column_as_fer2013_has_them(clone, tmp_path, order, separa
     np.testing.assert_array_equal(arrays["test_labels"], np.arange(25, 32) % 3)
 
 
-def test_fer2013_next_to_its_test_file_of_one_column_and_without_usage(clone, tmp_path):
+def test_fer2013_without_usage_and_with_a_test_file_of_one_column(clone, tmp_path):
     rows, images = faces(("emotion", "pixels"))
     write(
         tmp_path / "fer" / "train.csv",
@@ -260,7 +260,7 @@ def test_a_comma_in_the_header_is_the_separator_and_a_csv_hides_tables_with_tabs
 
 
 @pytest.mark.parametrize("folder", ["data/{}-0.parquet", "default/{}/0000.parquet"])
-def test_a_clone_of_a_repository_of_hugging_face(clone, tmp_path, folder):
+def test_a_clone_of_a_hugging_face_repository_is_read(clone, tmp_path, folder):
     for file in (".git/HEAD", "README.md"):
         (tmp_path / "hub" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "hub" / file).write_text("about")

@@ -56,7 +56,7 @@ def test_folders_of_splits_are_not_classes_and_a_table_in_an_archive_is_named(cl
         clone.add(path, name="mine")
 
 
-def test_a_workbook_is_refused_with_what_to_do(clone, tmp_path):
+def test_a_workbook_is_refused_with_the_remedy(clone, tmp_path):
     with zipfile.ZipFile(tmp_path / "table.xlsx", "w") as file:
         file.writestr("[Content_Types].xml", "")
     with pytest.raises(PipelineError, match="is an Excel workbook: save its table as CSV"):

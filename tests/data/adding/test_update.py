@@ -9,14 +9,14 @@ from pictures import save
 from pipeline.errors import PipelineError
 
 
-def test_an_unchanged_folder_is_known_without_reading_it(clone, pets, monkeypatch):
+def test_an_unchanged_folder_is_recognised_without_reading_it(clone, pets, monkeypatch):
     clone.add(pets)
     monkeypatch.setattr("pipeline.data.adding.add.look", None)
     [line] = clone.add(pets)
     assert line.endswith("has not changed since conf/data/pets.yaml was written: 30 images.")
 
 
-def test_a_file_with_another_time_and_the_same_content_is_no_change(clone, pets):
+def test_a_new_modification_time_alone_is_no_change(clone, pets):
     clone.add(pets)
     before = clone.conf("pets")
     os.utime(pets / "cat" / "1.png")
@@ -24,7 +24,7 @@ def test_a_file_with_another_time_and_the_same_content_is_no_change(clone, pets)
     assert clone.conf("pets") == before
 
 
-def test_what_changed_is_said_and_update_pins_it(clone, pets):
+def test_changes_are_reported_and_update_pins_them(clone, pets):
     clone.add(pets)
     before = clone.conf("pets")
     save(pets / "cat" / "new.png", 999)
@@ -50,7 +50,7 @@ def test_what_changed_is_said_and_update_pins_it(clone, pets):
     clone.fetch("pets")
 
 
-def test_an_update_keeps_the_comments_of_the_user_and_says_so_if_it_can_not(clone, pets):
+def test_an_update_keeps_the_comments_of_the_user_or_says_that_it_cannot(clone, pets):
     clone.add(pets)
     file = clone.workspace.root / "conf" / "data" / "pets.yaml"
     text = file.read_text()
@@ -83,7 +83,7 @@ def test_an_update_keeps_the_comments_of_the_user_and_says_so_if_it_can_not(clon
     clone.fetch("pets")
 
 
-def test_a_folder_that_changed_is_refused_with_both_counts_and_the_remedy(clone, pets):
+def test_a_changed_folder_is_refused_with_both_counts_and_the_remedy(clone, pets):
     clone.add(pets)
     save(pets / "cat" / "new.png", 999)
     with pytest.raises(PipelineError) as refusal:
@@ -93,7 +93,7 @@ def test_a_folder_that_changed_is_refused_with_both_counts_and_the_remedy(clone,
     assert not clone.workspace.raw.exists()
 
 
-def test_in_a_clone_that_did_not_pin_them_the_counts_are_said(clone, pets):
+def test_a_clone_that_did_not_pin_the_images_reports_only_their_numbers(clone, pets):
     clone.add(pets)
     shutil.rmtree(clone.workspace.scratch)
     save(pets / "cat" / "new.png", 999)

@@ -44,7 +44,7 @@ def test_colour_images_are_read():
         ("train-images-idx3-ubyte.bak", None),
     ],
 )
-def test_published_names_tell_what_a_file_holds(file_name, raw_name):
+def test_published_names_say_what_a_file_contains(file_name, raw_name):
     assert idx.raw_name(file_name) == raw_name
 
 
@@ -67,7 +67,7 @@ def test_a_bad_file_is_refused_by_name(content, reason):
     assert "train-images-idx3-ubyte" in str(refusal.value)
 
 
-def test_a_claim_of_terabytes_allocates_nothing():
+def test_a_header_that_claims_terabytes_allocates_nothing():
     tracemalloc.start()
     with pytest.raises(PipelineError, match="max_bytes"):
         read(b"\0\0\x08\x03" + struct.pack(">3I", 2**20, 2**10, 2**10))
