@@ -49,30 +49,30 @@ def closed(candidate, champion=CHAMPION, facts=FACTS, slices=None, **settings):
     return [one.name for one in found if not one.passed]
 
 
-def test_a_model_that_is_equal_but_for_chance_passes():
+def test_a_model_that_differs_only_by_chance_passes():
     assert closed(predictions(2), margin=0.02) == []
 
 
-def test_but_it_is_not_better():
+def test_a_model_that_differs_only_by_chance_is_not_better():
     assert closed(predictions(2), require="better") == ["accuracy"]
 
 
-def test_a_model_that_is_better_is():
+def test_a_better_model_is_better():
     # The champion loses what this one keeps.
     worse = Champion("3", predictions(1, "champion", spoil=slice(0, 400)))
     assert closed(predictions(2), worse, require="better") == []
 
 
-def test_a_worse_model_is_kept_out():
+def test_a_worse_model_is_refused():
     candidate = predictions(2, spoil=slice(0, 150))
     assert closed(candidate, max_calibration_rise=1.0, max_recall_fall=0.2) == ["accuracy"]
 
 
-def test_a_model_that_says_too_much_is_kept_out():
+def test_a_badly_calibrated_model_is_refused():
     assert closed(predictions(2, confidence=0.06), margin=0.02) == ["calibration error"]
 
 
-def test_a_model_that_loses_one_class_is_kept_out():
+def test_a_model_that_loses_one_class_is_refused():
     lost = np.flatnonzero(LABELS == 7)[:60]
     candidate = predictions(2, spoil=lost)
     assert closed(candidate, margin=0.05, max_calibration_rise=1.0) == ["recall of classes"]
@@ -82,7 +82,7 @@ def test_a_model_that_loses_one_class_is_kept_out():
     assert recall.found.startswith("7: ")
 
 
-def test_a_class_that_falls_by_chance_is_no_reason():
+def test_a_class_whose_recall_falls_by_chance_does_not_close_the_gate():
     few = np.arange(IMAGES) < 200  # 20 images of each class
     models = [
         replace(
@@ -99,14 +99,14 @@ def test_a_class_that_falls_by_chance_is_no_reason():
     assert "recall of classes" not in closed(models[1], Champion("3", models[0]))
 
 
-def test_a_slice_that_suffers_is_named():
+def test_a_slice_that_gets_worse_is_named():
     dark = np.zeros(IMAGES, bool)
     dark[:300] = True
     assert closed(predictions(2, spoil=slice(0, 60)), slices={"dark": dark}, margin=0.05) == ["slice dark"]
     assert closed(predictions(2), slices={"dark": dark}, margin=0.05) == []
 
 
-def test_a_margin_that_the_images_can_not_show_says_so():
+def test_a_margin_that_so_few_images_cannot_show_is_reported():
     small = {key: getattr(CHAMPION.predictions, key)[:50] for key in ("labels", "predicted", "confidence")}
     champion = replace(CHAMPION.predictions, **small)
     [accuracy] = [
@@ -123,7 +123,7 @@ def test_the_first_champion_must_be_better_than_the_most_frequent_class():
     assert closed(constant, None) == ["accuracy"]
 
 
-def test_a_champion_that_can_not_be_asked_closes_the_gate():
+def test_a_champion_without_predictions_closes_the_gate():
     assert closed(predictions(1), Champion("3", None, "others")) == ["test images"]
 
 
@@ -142,7 +142,7 @@ def test_a_champion_that_can_not_be_asked_closes_the_gate():
         ({"occasions": 1}, {"reproduced": True}, "reproduced"),
     ],
 )
-def test_what_else_is_asked_for(change, settings, name):
+def test_a_missing_requirement_closes_the_gate(change, settings, name):
     assert closed(predictions(1), facts=replace(FACTS, **change), **settings) == [name]
 
 
@@ -154,11 +154,11 @@ def test_what_else_is_asked_for(change, settings, name):
         ({"occasions": 2}, {"reproduced": True}),
     ],
 )
-def test_what_is_not(change, settings):
+def test_facts_that_are_no_requirement_do_not_close_the_gate(change, settings):
     assert closed(predictions(1), facts=replace(FACTS, **change), **settings) == []
 
 
-def test_the_page_has_the_shares_that_were_measured():
+def test_the_page_has_the_measured_shares():
     root = Path(__file__).parents[2]
     measured = json.loads((root / "benchmarks" / "gate.json").read_text())
     page = (root / "docs" / "trust.md").read_text()

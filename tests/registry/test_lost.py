@@ -31,7 +31,7 @@ def repository(tmp_path):
     return workspace
 
 
-def test_a_version_that_is_lost_is_no_champion_to_go_back_to_and_its_journal_stays(repository):
+def test_rollback_to_a_lost_version_is_refused_and_the_journal_is_kept(repository):
     for to in ("1", None):
         with pytest.raises(PipelineError) as refused:
             rollback("letters", "champion", to, TRACKING, repository)
@@ -48,7 +48,7 @@ def test_a_version_that_is_lost_is_no_champion_to_go_back_to_and_its_journal_sta
     assert not journal.with_suffix(".damaged").exists()
 
 
-def test_a_journal_that_is_damaged_is_restored_from_the_copy_in_mlflow(repository):
+def test_a_damaged_journal_is_restored_from_the_copy_in_mlflow(repository):
     journal = path_of(TRACKING, repository, "letters")
     before = journal.read_text()
     journal.write_text(before.replace('"who":"me"', '"who":"you"'))

@@ -54,7 +54,7 @@ def differing(old, new):
     return {link.name: link for link in compare(old, new, TOLERANCE) if link.state != "same"}
 
 
-def test_a_run_and_itself_are_the_same_in_every_link(old, new):
+def test_a_run_equals_itself_in_every_link(old, new):
     assert [(link.name, link.state) for link in compare(old, new, TOLERANCE)] == [
         (name, "same") for name in LINKS
     ]
@@ -100,14 +100,14 @@ def test_packages_and_processor_are_named_and_may_be_unknown(old, new):
     assert {link.state for link in differing(replace(old, tags={}), new).values()} == {"not recorded"}
 
 
-def test_a_model_file_that_was_changed_is_not_the_runs(old, new):
+def test_a_changed_model_file_is_not_that_of_the_run(old, new):
     old.files.model.write_bytes(b"weighty")
     [link] = differing(old, new).values()
     assert (link.name, link.state) == ("weights", "damaged")
 
 
 @pytest.mark.parametrize(("nudge", "state"), [(0.0005, "within tolerance"), (0.01, "different")])
-def test_predictions_and_metrics_may_be_within_the_tolerance(old, tmp_path, nudge, state):
+def test_predictions_and_metrics_may_differ_within_the_tolerance(old, tmp_path, nudge, state):
     found = differing(old, recorded(tmp_path / "nudged", nudge))
     assert {name: link.state for name, link in found.items()} == {"predictions": state, "metrics": state}
     assert "0 of 2 answers differ" in found["predictions"].detail

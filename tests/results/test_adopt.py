@@ -66,7 +66,7 @@ def test_an_experiment_composes_to_the_trials_configuration(repository, override
     assert said[2].endswith("python -m pipeline experiment=mine")
 
 
-def test_it_is_short_says_where_it_came_from_and_builds_on_the_experiment_of_the_sweep(repository):
+def test_an_adopted_experiment_is_short_and_names_its_origin_and_its_base(repository):
     swept(repository, "experiment=cnn_fast", "data=digits", "model.dropout=0.1", "seed=0")
     adopt("smoke-1", repository, "mine")
     text = experiment(repository)
@@ -84,7 +84,7 @@ def test_it_is_short_says_where_it_came_from_and_builds_on_the_experiment_of_the
     }
 
 
-def test_the_experiment_that_config_yaml_names_is_built_on_as_well(repository):
+def test_the_experiment_in_config_yaml_is_a_base_too(repository):
     file = repository.root / "conf" / "config.yaml"
     file.write_text(file.read_text().replace("experiment: null", "experiment: smoke"))
     config = swept(repository, "seed=4")
@@ -161,7 +161,7 @@ def test_a_run_is_found_by_its_name_its_id_and_their_beginnings(repository, run)
     assert "seed: 1" in experiment(repository)
 
 
-def test_a_run_that_is_in_two_sweeps_is_one(repository):
+def test_a_run_in_two_sweeps_counts_once(repository):
     swept(repository, "experiment=smoke", "seed=1", id="a" * 16)
     swept(repository, "experiment=smoke", "seed=1", id="b" * 16, name="later", start=9**15)
     adopt("smoke-1", repository, "mine")
@@ -186,7 +186,7 @@ def test_a_name_of_no_trial_or_of_several_is_refused_in_a_sentence(repository):
     assert untouched(repository) == before
 
 
-def test_what_would_not_be_the_trials_configuration_is_refused(repository):
+def test_an_experiment_that_would_differ_from_the_trial_is_refused(repository):
     conf, before = repository.root / "conf", untouched(repository)
     swept(repository, "experiment=smoke", "seed=1")
     with pytest.raises(PipelineError, match=r"based on the experiment smoke: choose another --name"):
@@ -221,7 +221,7 @@ def test_a_run_outside_any_sweep_is_adopted_with_the_closest_options(repository,
     assert all(f"override /{option.replace('=', ': ')}\n" in experiment(repository) for option in chosen)
 
 
-def test_a_trial_is_adopted_as_such_by_the_name_that_mlflow_shows(repository, monkeypatch):
+def test_a_trial_is_adopted_by_the_name_that_mlflow_shows(repository, monkeypatch):
     config = swept(repository, "experiment=smoke", "seed=1")
     as_mlflow_has_it(monkeypatch, "seed=1-0000", config, f"{1:032x}")
     adopt("seed=1", repository, "mine")

@@ -93,7 +93,7 @@ def workspace(tmp_path):
     return workspace
 
 
-def test_an_unchanged_workspace_is_reported_as_such(workspace):
+def test_an_unchanged_workspace_is_reported_as_unchanged(workspace):
     text = report("HEAD", workspace)
     assert text.startswith("# What changed since HEAD (")
     for says in (
@@ -159,7 +159,7 @@ def test_a_worse_model_is_distinguished_from_one_that_differs_by_chance(workspac
     assert "neither is shown to be better" in report("HEAD", workspace)
 
 
-def test_different_images_are_reported_and_not_tested(workspace):
+def test_different_test_images_are_reported_without_a_significance_test(workspace):
     state(workspace, images=101, classes="abcde")
     text = report("HEAD", workspace)
     assert "| test | 100 (images 00000000, labels 00000000) | 101 (" in text
@@ -175,7 +175,7 @@ def test_a_report_of_many_differences_stays_small(workspace):
     assert "&lt;0.3\\|0>" in text
 
 
-def test_what_is_not_in_the_cache_is_named_with_its_remedy(workspace):
+def test_files_missing_from_the_cache_are_named_with_the_remedy(workspace):
     for cached in (workspace.root / ".dvc" / "cache").rglob("*"):
         if cached.is_file():
             cached.unlink()
@@ -186,7 +186,7 @@ def test_what_is_not_in_the_cache_is_named_with_its_remedy(workspace):
     assert "Missing for now: models/history.csv (`dvc repro` makes it)." in text
 
 
-def test_a_commit_that_can_not_be_compared_with_is_refused(workspace):
+def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
     with pytest.raises(PipelineError, match="'nothing' is not a commit"):
         report("nothing", workspace)
     git(workspace, "rm", "--quiet", "--cached", "dvc.lock")

@@ -60,7 +60,7 @@ def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path, report):
         assert picture.std() > 0.01, f"{path.name} is blank"
 
 
-def test_the_same_results_give_the_same_bytes_whatever_a_users_matplotlib_settings(tmp_path):
+def test_the_same_results_give_the_same_bytes_with_any_matplotlib_settings(tmp_path):
     draw(tmp_path / "plain", SWEEPS["a-grid"])
     with matplotlib.rc_context({"font.size": 30, "savefig.transparent": True, "axes.facecolor": "red"}):
         draw(tmp_path / "styled", SWEEPS["a-grid"])
@@ -94,7 +94,7 @@ def test_the_best_setting_is_the_orange_line_on_top():
     assert result == 1
 
 
-def test_few_values_are_a_step_apart_in_their_order_and_names_in_that_of_the_space():
+def test_few_values_are_evenly_spaced_and_names_keep_the_order_of_the_space():
     trials = [trial(rate=rate, name=name) for rate, name in zip(["0.01", "1e-5", "8"], "bca", strict=True)]
     _, texts = lines_of(sweep(trials, space={"name": ["c", "b", "a"]}))
     for names in (("1e-5", "0.01", "8"), ("c", "b", "a")):
@@ -117,14 +117,14 @@ def test_accuracies_near_one_are_placed_by_the_ratio_of_their_errors():
     assert [line.get_ydata()[1] for line in lines] == pytest.approx([0, 0.5, 1])
 
 
-def test_less_loss_is_darker_and_lower():
+def test_a_lower_loss_is_darker_and_lower():
     trials = [trial({"val_loss": loss}, n=str(loss)) for loss in (0.3, 0.2, 0.1)]
     (worst, middle, best), _ = lines_of(sweep(trials, objectives=("val_loss",)))
     assert [line.get_ydata()[1] for line in (worst, middle, best)] == pytest.approx([1, 0.5, 0])
     assert sum(middle.get_color()[:3]) < sum(worst.get_color()[:3])
 
 
-def test_what_has_no_result_is_dotted_and_what_is_not_set_says_so():
+def test_trials_without_a_result_are_dotted_and_unset_values_are_labelled():
     lines, texts = lines_of(
         sweep([trial(a="1", b="2"), trial({}, "failed", a="1"), trial({}, "waiting", a="3")])
     )
@@ -133,7 +133,7 @@ def test_what_has_no_result_is_dotted_and_what_is_not_set_says_so():
     assert lines[0].get_ydata()[1] == texts["not set"][1]
 
 
-def test_lines_that_share_a_value_lie_side_by_side_the_better_ones_higher():
+def test_lines_that_share_a_value_are_side_by_side_with_the_better_ones_higher():
     trials = [trial({"val_accuracy": 0.5 + n / 100}, a="x" if n < 4 else "y", b=str(n)) for n in range(5)]
     lines, texts = lines_of(sweep(trials))
     at_x = [line.get_ydata()[0] for line in lines[:4]]

@@ -15,7 +15,7 @@ def seeds(accuracies, **differs):
     ]
 
 
-def test_settings_are_ranked_by_the_mean_over_their_seeds_not_by_a_lucky_one():
+def test_settings_are_ranked_by_the_mean_over_their_seeds_not_by_the_best_seed():
     board = rank(sweep(seeds([0.99, 0.80, 0.80], rate="0.1"), seeds([0.91, 0.93, 0.92], rate="0.01")))
     assert [setting.differs for setting in board.settings] == [{"rate": "0.01"}, {"rate": "0.1"}]
     best = board.best
@@ -31,7 +31,7 @@ def test_one_seed_has_no_spread_and_a_trial_that_was_requested_twice_counts_once
     assert setting.sd("val_accuracy") is None
 
 
-def test_trials_that_failed_were_pruned_or_wait_are_not_ranked_and_lower_no_mean():
+def test_failed_pruned_and_waiting_trials_are_neither_ranked_nor_averaged():
     failed = trial(values={}, state="failed", error="The loss is NaN.", rate="0.1", seed="1")
     pruned = trial(values={"val_accuracy": 0.2}, state="pruned", rate="0.1", seed="2")
     waiting = trial(values={}, state="waiting", rate="9")
@@ -45,7 +45,7 @@ def test_trials_that_failed_were_pruned_or_wait_are_not_ranked_and_lower_no_mean
     ]
 
 
-def test_less_loss_is_better_and_the_next_objective_decides_among_equals():
+def test_a_lower_loss_is_better_and_the_next_objective_breaks_ties():
     trials = [
         trial(values={"val_loss": loss, "parameters": size}, n=name)
         for name, loss, size in [("a", 0.2, 1), ("b", 0.1, 30), ("c", 0.1, 20)]
@@ -89,7 +89,7 @@ def test_values_are_formatted_for_reading():
     assert "val_accuracy 98.50 %, val_loss 0.1000, parameters 24,100 [Pareto]" in line
 
 
-def test_off_a_terminal_each_setting_is_a_line(capsys):
+def test_without_a_terminal_each_setting_is_a_line(capsys):
     trials = [trial(values={"val_accuracy": n / 100}, **{"train.learning_rate": f"{n}"}) for n in range(90)]
     show(rank(sweep(trials)))
     shown = capsys.readouterr().out.splitlines()
@@ -111,7 +111,7 @@ def test_the_next_steps_are_commands_that_use_the_best_setting():
     assert next_steps(rank(sweep([trial({}, "failed")]))) == []
 
 
-def test_at_a_terminal_it_is_a_table(capsys, monkeypatch):
+def test_in_a_terminal_the_leaderboard_is_a_table(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     failed = trial(values={}, state="failed", error="Out of [memory].", **{"train.learning_rate": "7"})

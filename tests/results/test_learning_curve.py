@@ -28,7 +28,7 @@ def found(*groups, objective="val_accuracy"):
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss", "val_macro_f1"])
-def test_the_law_is_found_again_and_says_what_twice_the_images_bring(objective):
+def test_the_power_law_is_recovered_and_predicts_the_error_of_twice_the_images(objective):
     [curve] = found(trials(lambda share: 0.1 * share**-0.5, objective, spread=0.01), objective=objective)
     assert curve.exponent == pytest.approx(-0.5)
     assert curve.expected(2.0) == pytest.approx(0.1 / 2**0.5)
@@ -42,7 +42,7 @@ def test_the_law_is_found_again_and_says_what_twice_the_images_bring(objective):
     )
 
 
-def test_three_shares_of_some_images_are_enough_for_a_law():
+def test_three_shares_of_the_images_are_enough_for_a_power_law():
     [curve] = found(trials(lambda share: 0.1 * share**-0.5, shares=SHARES[:3]))
     assert curve.text.startswith(
         "Twice the images: val_accuracy 90.00 % is expected, after 85.86 % with a share of 0.5;"
@@ -63,13 +63,13 @@ def test_each_choice_of_the_other_values_has_its_own_curve():
     assert exponents == {"model=mlp": pytest.approx(-0.1), "model=cnn": pytest.approx(-0.4)}
 
 
-def test_more_images_that_did_not_help_are_not_said_to_help():
+def test_more_images_that_did_not_help_are_not_recommended():
     [curve] = found(trials(lambda share: 0.1 + 0.05 * share))
     assert curve.text == "Twice the images: no better val_accuracy is expected than 85.00 % with all images."
 
 
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
-def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_path):
+def test_results_that_vary_more_than_images_help_have_no_forecast(tmp_path):
     # By the law through them, twice the images would bring 42.33 %: less than all of them reached already.
     reached = {0.125: 0.3208, 0.25: 0.2765, 0.5: 0.2522, 1.0: 0.4504}
     group = list(trials(lambda share: 1 - reached[share], "val_macro_f1"))
@@ -91,7 +91,7 @@ def test_results_that_vary_by_more_than_the_images_bring_have_no_forecast(tmp_pa
         ),
     ],
 )
-def test_of_two_shares_or_without_an_error_there_is_no_law(tmp_path, group, says):
+def test_two_shares_or_results_without_errors_give_no_power_law(tmp_path, group, says):
     report = sweep(group)
     [curve] = curves(rank(report))
     assert (curve.exponent, curve.expected(2), curve.text) == (None, None, says)
@@ -109,6 +109,6 @@ def test_the_figure_is_drawn_for_such_sweeps_only(tmp_path):
     assert not (tmp_path / "parameters" / "learning_curve.png").exists()
 
 
-def test_the_law_does_not_import_matplotlib():
+def test_the_power_law_does_not_import_matplotlib():
     code = "import pipeline.results.learning_curve, sys; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -154,7 +154,7 @@ def test_sync_sends_what_mlflow_lacks_and_ends_killed_sweeps_but_not_running_one
     assert publish_all(repository)[:-1] == []
 
 
-def test_what_can_not_be_sent_stays_on_disk(tmp_path, monkeypatch):
+def test_a_sweep_that_cannot_be_sent_stays_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     repository, report = Workspace(tmp_path), ended(5, SEEDS)
     report.write(repository.sweeps / report.id)

@@ -13,7 +13,7 @@ from pipeline.serving.server import serve
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
-def test_names_that_the_server_does_not_know_are_refused(client):
+def test_unknown_host_names_are_refused(client):
     """So that a page of another site can't reach it under a name of its own (DNS rebinding)."""
     for name in ("localhost", "127.0.0.1", f"127.0.0.1:{client.port}", "LOCALHOST:1", "[::1]:80"):
         assert client.get("/health", Host=name).status == 200
@@ -23,7 +23,7 @@ def test_names_that_the_server_does_not_know_are_refused(client):
         assert "--allowed-hosts" in answer.json["error"]
 
 
-def test_pages_of_other_sites_may_not_ask(client, digits):
+def test_requests_from_other_sites_are_refused(client, digits):
     picture = png(digits[0][0])
     answer = client.post("/predict", picture, Origin="https://example.org")
     assert answer.status == 403
@@ -33,7 +33,7 @@ def test_pages_of_other_sites_may_not_ask(client, digits):
     assert "access-control-allow-origin" not in own.headers
 
 
-def test_a_site_that_was_named_may_ask(served, digits):
+def test_requests_from_an_allowed_site_are_answered(served, digits):
     with running(served, origins=("https://example.org",)) as client:
         answer = client.post("/predict", png(digits[0][0]), Origin="https://example.org")
         assert answer.status == 200
@@ -51,7 +51,7 @@ def test_a_site_that_was_named_may_ask(served, digits):
         assert client.post("/predict", png(digits[0][0]), Origin="https://example.com").status == 403
 
 
-def test_with_a_token_only_the_page_and_the_health_are_open(served, digits):
+def test_with_a_token_only_the_page_and_the_health_are_public(served, digits):
     with running(served, token=TOKEN) as client:
         for path in ("/", "/health", "/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status == 200
@@ -67,7 +67,7 @@ def test_with_a_token_only_the_page_and_the_health_are_open(served, digits):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_other_machines_may_ask_only_by_name_and_with_a_token(host):
+def test_other_machines_need_an_allowed_name_and_the_token(host):
     for given in ({}, {"hosts": ("example.org",)}, {"token": TOKEN}):
         with pytest.raises(PipelineError, match=r"--allowed-hosts NAME.*PIPELINE_TOKEN"):
             settings(host=host, **given).access()
@@ -76,7 +76,7 @@ def test_other_machines_may_ask_only_by_name_and_with_a_token(host):
     assert "example.org" in settings(host=host, hosts=("Example.org",), token=TOKEN).access().hosts
 
 
-def test_names_are_understood_or_refused_and_never_let_nobody_in():
+def test_host_names_are_normalised_or_refused_and_never_block_everybody():
     """What a Host or an Origin header never says would keep everybody out without a word."""
     names = settings(hosts=("Example.org", "fd00::1", "[fd00::2]", "192.0.2.1"), host="::1").access().hosts
     assert {"example.org", "[fd00::1]", "[fd00::2]", "192.0.2.1", "[::1]", "localhost"} <= names
@@ -103,7 +103,7 @@ def test_names_are_understood_or_refused_and_never_let_nobody_in():
 
 
 @pytest.mark.parametrize("host", ["no.such.host.example.invalid", "192.0.2.1"])
-def test_an_address_of_another_machine_is_not_mended_by_another_port(host, tmp_path):
+def test_for_an_address_of_another_machine_no_other_port_is_suggested(host, tmp_path):
     with pytest.raises(PipelineError, match=rf"--host {host} is not an address of this machine") as refusal:
         serve(settings(host=host, hosts=("example.org",), token=TOKEN), Workspace(tmp_path))
     assert "--port" not in str(refusal.value)
@@ -123,7 +123,7 @@ def test_the_page_runs_its_own_script_only(client):
     assert "https://" not in text
 
 
-def test_answers_are_neither_guessed_at_nor_kept(client, digits):
+def test_answers_forbid_browsers_to_guess_their_type_and_to_cache_them(client, digits):
     for answer in (client.post("/predict", png(digits[0][0])), client.get("/nowhere"), client.get("/")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
@@ -135,18 +135,18 @@ def test_answers_are_neither_guessed_at_nor_kept(client, digits):
     "path",
     ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page.html", "/v2/models/..%2f..%2fetc", "//etc"],
 )
-def test_no_file_can_be_named(client, path):
+def test_no_path_leads_to_a_file(client, path):
     assert client.get(path).status == 404
 
 
-def test_methods_that_mean_nothing_are_refused(client):
+def test_unsupported_methods_are_refused(client):
     answer = client.get("/predict")
     assert answer.status == 405
     assert answer.json["error"] == "/predict takes POST, not GET."
     assert client.ask("DELETE", "/model").status == 405
 
 
-def test_the_log_has_nothing_of_what_was_sent(served, capfd):
+def test_the_log_contains_nothing_of_a_request(served, capfd):
     with running(served) as client:
         client.post("/predict", b"SECRET-IMAGE")
         client.get("/health", Host="SECRET-HOST")

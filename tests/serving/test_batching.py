@@ -58,7 +58,7 @@ def run(model, pictures, *, seconds, waiting=100):
     return asyncio.run(ask())
 
 
-def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
+def test_waiting_pictures_are_computed_together_and_each_gets_its_own_answer():
     model = Slow(0.005)
     answers, _ = run(model, [b"x" * number for number in range(1, 11)], seconds=5)
     assert [answer.label for answer in answers] == [str(number) for number in range(1, 11)]
@@ -66,7 +66,7 @@ def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
     assert max(model.sizes) > 5
 
 
-def test_none_waits_longer_for_the_others_than_the_bound():
+def test_no_picture_waits_longer_for_others_than_the_limit():
     model = Slow(0.02)
     run(model, [b"x"] * 12, seconds=0.05)
     assert max(model.sizes) <= 3
@@ -75,7 +75,7 @@ def test_none_waits_longer_for_the_others_than_the_bound():
     assert model.sizes == [1] * 12
 
 
-def test_one_that_comes_alone_is_computed_at_once():
+def test_a_single_picture_is_computed_at_once():
     model = Slow(0)
     began = time.monotonic()
     run(model, [b"x"], seconds=30)
@@ -83,13 +83,13 @@ def test_one_that_comes_alone_is_computed_at_once():
     assert model.sizes == [1]
 
 
-def test_a_picture_that_can_not_be_read_fails_alone():
+def test_an_unreadable_picture_does_not_affect_others():
     model = Slow(0.001)
     answers, _ = run(model, [b"x", b"bad", b"broken", b"xx"], seconds=5)
     assert [type(answer) for answer in answers] == [Answer, PictureError, ZeroDivisionError, Answer]
 
 
-def test_the_event_loop_goes_on_meanwhile():
+def test_the_event_loop_is_not_blocked():
     _, pause = run(Slow(0.8), [b"x"] * 2, seconds=0)
     assert pause < 0.6
 
@@ -127,7 +127,7 @@ def test_a_small_file_of_many_pixels_is_not_read_as_a_small_picture(served):
     assert served.read(png(pixels[:500, :500]), small=True).shape == (28, 28)
 
 
-def test_what_waits_when_it_is_closed_is_answered():
+def test_waiting_pictures_are_answered_at_shutdown():
     class LargeForOne(Slow):
         def read(self, picture, small=False):
             time.sleep(0.1)
@@ -146,7 +146,7 @@ def test_what_waits_when_it_is_closed_is_answered():
     assert asyncio.run(ask()) == "1"
 
 
-def test_more_than_can_wait_is_refused_at_once():
+def test_pictures_beyond_the_length_of_the_queue_are_refused_at_once():
     answers, _ = run(Slow(0.01), [b"x"] * 10, seconds=0, waiting=6)
     assert [isinstance(answer, OverloadedError) for answer in answers].count(True) == 4
 
@@ -182,7 +182,7 @@ def test_the_processes_of_a_server_count_together_and_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.003, 0.2, 60.0])
-def test_the_histogram_has_each_request_once(seconds):
+def test_the_histogram_counts_each_request_once(seconds):
     metrics = Metrics(["a"])
     metrics.request("predict", 200, seconds)
     lines = metrics.text({}).splitlines()

@@ -37,7 +37,7 @@ def page(served, tmp_path):
         yield client.get("/card")
 
 
-def test_it_is_shown_with_its_tables_and_pictures(page):
+def test_the_card_is_shown_with_its_tables_and_pictures(page):
     text = page.content.decode()
     assert page.status == 200
     assert "<h1>Digits</h1>" in text
@@ -46,7 +46,7 @@ def test_it_is_shown_with_its_tables_and_pictures(page):
     assert "front-matter" not in text
 
 
-def test_nothing_in_it_runs_and_no_other_file_is_shown(page):
+def test_the_card_runs_no_script_and_shows_no_other_file(page):
     text = page.content.decode()
     assert "<script>" not in text
     assert 'href="javascript:' not in text
@@ -64,7 +64,7 @@ def test_the_card_of_the_next_model_is_not_shown_as_that_of_this_one(served, tmp
     assert "another model" in answer.json["error"]
 
 
-def test_a_model_without_one_says_so(client):
+def test_a_model_without_a_card_says_so(client):
     answer = client.get("/card")
     assert answer.status == 404
     assert "has no card" in answer.json["error"]

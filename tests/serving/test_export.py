@@ -30,7 +30,7 @@ def workspace(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["onnx", "keras", "litert", "saved-model"])
-def test_each_format_is_written_and_was_checked(workspace, tmp_path, form):
+def test_each_format_is_written_and_checked(workspace, tmp_path, form):
     path = tmp_path / "exported"
     line = export(None, form, path, workspace)
     assert line.startswith(f"Wrote {path}: on 200 images, no probability differs by more than")
@@ -42,7 +42,7 @@ def test_each_format_is_written_and_was_checked(workspace, tmp_path, form):
         np.testing.assert_array_equal(found, load(workspace.onnx).probabilities(images))
 
 
-def test_an_export_that_computes_something_else_gets_no_name(workspace, tmp_path, monkeypatch):
+def test_an_export_that_computes_something_else_is_not_kept(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(
         exporting, "_by_tensorflow", lambda form, source, made, images: np.full((200, 10), 0.1)
     )
@@ -51,7 +51,7 @@ def test_an_export_that_computes_something_else_gets_no_name(workspace, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_not_written_over(workspace, tmp_path):
+def test_an_existing_file_is_not_overwritten(workspace, tmp_path):
     (tmp_path / "exported").write_text("mine")
     with pytest.raises(PipelineError, match="something at"):
         export(None, "onnx", tmp_path / "exported", workspace)

@@ -16,7 +16,7 @@ from pipeline.serving import connection, guard, server
 pytestmark = pytest.mark.usefixtures("impatient", "still_answers")
 
 
-def test_a_head_that_never_ends_is_cut_off(client):
+def test_an_endless_head_is_cut_off(client):
     began = time.monotonic()
     assert talk(client, *(b"POST /predict HTTP/1.1\r\n", b"Host: localhost\r\n") * 10, pause=0.1) == b""
     assert time.monotonic() - began < 5
@@ -26,17 +26,17 @@ def test_a_connection_that_says_nothing_is_closed(client):
     assert talk(client) == b""
 
 
-def test_so_is_one_that_begins_a_second_request_and_stops(client):
+def test_a_connection_that_stops_within_a_second_request_is_closed(client):
     received = talk(client, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /", pause=0.1)
     assert received.count(b"HTTP/1.1 200") == 1
 
 
-def test_so_is_one_that_sends_only_empty_lines_after_an_answer(client):
+def test_a_connection_that_sends_only_empty_lines_after_an_answer_is_closed(client):
     received = drip(client, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n")
     assert received.count(b"HTTP/1.1 200") == 1
 
 
-def test_requests_that_are_sent_together_are_answered_in_turn_and_each_has_its_time(client, monkeypatch):
+def test_requests_sent_together_are_answered_in_order_each_with_its_own_time_limit(client, monkeypatch):
     monkeypatch.setattr(connection, "EXCHANGE_SECONDS", 0.5)
     monkeypatch.setattr(guard, "BODY_SECONDS", 20.0)
     began = time.monotonic()
@@ -46,7 +46,7 @@ def test_requests_that_are_sent_together_are_answered_in_turn_and_each_has_its_t
     assert time.monotonic() - began < 5
 
 
-def test_the_rest_of_a_refused_body_is_not_waited_for(client):
+def test_the_server_does_not_wait_for_the_rest_of_a_refused_body(client):
     assert status(drip(client, head(2**21), b"x")) == 413
 
 
@@ -60,7 +60,7 @@ def test_a_longer_length_than_what_follows_is_refused(client):
     assert status(talk(client, head(1000) + b"short")) == 408
 
 
-def test_what_follows_a_body_that_is_longer_than_its_length_is_no_request(client):
+def test_bytes_beyond_the_declared_length_are_not_a_request(client):
     received = talk(client, head(3) + b"abc" + b"<script>not a request</script>\r\n\r\n")
     # A body of three letters has its own refusal, then what follows has one.
     assert received.count(b"HTTP/1.1 400 ") == 2
@@ -78,11 +78,11 @@ def test_requests_before_a_broken_one_are_answered(client, digits):
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "0x10"])
-def test_lengths_that_are_none_are_refused(client, length):
+def test_invalid_lengths_are_refused(client, length):
     assert status(talk(client, head(length))) in (400, 413)
 
 
-def test_an_upload_that_is_given_up_leaves_nothing(client):
+def test_an_aborted_upload_leaves_nothing(client):
     before = client.get("/metrics").content.decode()
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", client.port)) as raw:
@@ -98,7 +98,7 @@ def test_an_upload_that_is_given_up_leaves_nothing(client):
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_body_over_the_cap_is_refused(client, declared):
+def test_a_body_over_the_limit_is_refused(client, declared):
     content = b"x" * (2**20 + 1)
     if declared:
         received = talk(client, head(len(content)))
@@ -109,7 +109,7 @@ def test_a_body_over_the_cap_is_refused(client, declared):
     assert b"larger than 1 MiB" in received
 
 
-def test_all_bodies_together_have_a_cap(client, monkeypatch, served, digits):
+def test_all_bodies_together_have_a_size_limit(client, monkeypatch, served, digits):
     monkeypatch.setattr(guard, "BODY_SECONDS", 20.0)
     with running(served) as other:
         begun = []
@@ -135,7 +135,7 @@ def test_compressed_bodies_are_not_unpacked(client):
     assert client.post("/v2/models/digits/infer", b"", Content_Encoding="gzip").status == 415
 
 
-def test_heads_have_a_cap(client):
+def test_heads_have_a_size_limit(client):
     begin = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
     for lines in (b"X: " + b"x" * 400_000, b"X: x\r\n" * 80_000):
         received = talk(client, begin, lines)
@@ -150,7 +150,7 @@ def test_thousands_of_connections_come_and_go(client, number):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_more_connections_than_are_answered_are_told_so_and_forgotten(served, monkeypatch):
+def test_connections_over_the_limit_are_refused_and_closed(served, monkeypatch):
     monkeypatch.setattr(server, "_CONNECTIONS", 50)
     with running(served) as client:
         held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(50)]

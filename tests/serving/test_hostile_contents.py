@@ -47,14 +47,14 @@ PAYLOADS = {
 
 @pytest.mark.parametrize("name", PAYLOADS)
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
-def test_what_is_no_picture_gets_a_sentence(client, name, path):
+def test_content_that_is_no_picture_is_refused_in_a_sentence(client, name, path):
     answer = client.post(path, PAYLOADS[name], Content_Type="image/png")
     assert answer.status == 400
     assert answer.json["error"].startswith("The picture ")
     assert "Traceback" not in answer.json["error"]
 
 
-def test_what_a_photo_says_about_itself_goes_nowhere(client, digits):
+def test_the_metadata_of_a_photo_are_not_in_the_answer(client, digits):
     exif = Image.Exif()
     exif[0x010E] = exif[0x9286] = "<script>alert(1)</script>"
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def test_tensors_that_are_not_images_are_refused(client, name):
     assert len(answer.json["error"]) < 500
 
 
-def test_the_json_of_a_tensor_has_a_cap_of_its_own(served):
+def test_the_json_of_a_tensor_has_its_own_size_limit(served):
     with running(served, body_mib=8) as client:
         assert client.post(INFER, b" " * (5 * 2**20)).status == 413
 

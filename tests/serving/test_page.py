@@ -131,7 +131,7 @@ def test_a_digit_that_is_drawn_is_read(page, digit):
     assert np.median(seen) == 0
 
 
-def test_the_answer_follows_while_one_draws(page):
+def test_the_answer_is_updated_while_the_user_draws(page):
     board = page.find("board")
     ActionChains(page.browser, duration=20).move_to_element_with_offset(
         board, -80, -100
@@ -144,7 +144,7 @@ def test_the_answer_follows_while_one_draws(page):
     ActionChains(page.browser).release().perform()
 
 
-def test_lines_are_taken_back_one_by_one_or_all_at_once(page):
+def test_lines_are_undone_one_by_one_or_all_at_once(page):
     undo, clear = page.find("undo"), page.find("clear")
     assert not undo.is_enabled()
     page.draw(DIGITS["4"][:1])
@@ -191,7 +191,7 @@ def test_a_photo_is_taken_with_the_camera(page):
     page.shows("sure", "%")
 
 
-def test_a_file_that_can_not_be_read_gets_its_sentence(page):
+def test_an_unreadable_file_is_reported_in_a_sentence(page):
     page.draw(DIGITS["7"])
     until(lambda: "The model says 7" in page.find("spoken").get_property("textContent"))
     page.drop(b"this is no picture", "notes.png")
@@ -207,13 +207,13 @@ def test_a_file_that_can_not_be_read_gets_its_sentence(page):
     assert page.text("error") == ""
 
 
-def test_the_model_is_introduced(page):
+def test_the_page_describes_the_model(page):
     assert page.text("version") == "version 3"
     assert page.text("accuracy") == "96.0 % test accuracy (95.0–97.0)"
     assert not page.find("card").is_displayed()
 
 
-def test_the_keyboard_draws_too(page):
+def test_the_keyboard_can_draw_too(page):
     board = page.find("board")
     page.browser.execute_script("arguments[0].focus()", board)
     keys = ActionChains(page.browser)
@@ -225,7 +225,7 @@ def test_the_keyboard_draws_too(page):
     assert page.text("bars") == bars
 
 
-def test_everything_that_can_be_used_has_a_name(page):
+def test_every_control_has_an_accessible_name(page):
     nameless = page.browser.execute_script(
         """
         return [...document.querySelectorAll("button, input, a, canvas, section, dialog, ol")]
@@ -288,7 +288,7 @@ def test_the_card_fits_a_phone(browser, served, tmp_path):
             browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_what_the_page_says_is_what_the_server_says(page, client, digits):
+def test_the_page_shows_what_the_server_answers(page, client, digits):
     page.drop(png(digits[0][2]), "two.png")
     page.shows("label", str(digits[1][2]))
     answer = client.post("/predict?seen", png(digits[0][2])).json

@@ -21,7 +21,7 @@ def form(*files):
     return b"".join(parts) + b"--limit--\r\n", "multipart/form-data; boundary=limit"
 
 
-def test_a_picture_as_the_body_is_told_with_its_label_all_probabilities_and_the_model(client, digits, served):
+def test_a_picture_as_the_body_is_answered_with_its_probabilities_and_the_model(client, digits, served):
     images, labels = digits
     for number in range(20):
         answer = client.post("/predict", png(images[number]))
@@ -36,7 +36,7 @@ def test_a_picture_as_the_body_is_told_with_its_label_all_probabilities_and_the_
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_formats_are_known_by_their_content_whatever_the_type_says(client, digits, kind):
+def test_formats_are_recognised_by_their_content_whatever_the_declared_type(client, digits, kind):
     buffer = io.BytesIO()
     Image.fromarray(digits[0][7]).save(buffer, kind)
     answer = client.post("/predict", buffer.getvalue(), Content_Type="application/x-www-form-urlencoded")
@@ -54,7 +54,7 @@ def test_a_photo_is_read_as_the_reader_reads_it(client, digits, served):
             assert np.allclose(list(answer["probabilities"].values()), expected.probabilities, atol=1e-6)
 
 
-def test_of_several_files_each_has_its_answer_or_its_error(client, digits):
+def test_each_of_several_files_gets_its_answer_or_its_error(client, digits):
     images, labels = digits
     content, kind = form(
         ("seven.png", png(images[7])), ("notes.png", b"not a picture"), ("../../etc/passwd", png(images[3]))
@@ -86,7 +86,7 @@ def test_too_many_files_are_refused(client):
     assert "64" in answer.json["error"]
 
 
-def test_the_image_that_the_model_saw_comes_if_it_is_asked_for(client, digits, served):
+def test_the_image_that_the_model_saw_is_returned_on_request(client, digits, served):
     import base64
 
     answer = client.post("/predict?seen", png(digits[0][5]))
@@ -94,7 +94,7 @@ def test_the_image_that_the_model_saw_comes_if_it_is_asked_for(client, digits, s
     assert np.array_equal(np.array(Image.open(io.BytesIO(content))), digits[0][5])
 
 
-def test_the_map_of_what_spoke_for_the_answer_points_at_the_digit(client, digits):
+def test_the_explanation_map_points_at_the_digit(client, digits):
     answer = client.post("/explain", png(digits[0][1]))
     assert answer.status == 200
     assert answer.json["label"] == str(digits[1][1])

@@ -47,7 +47,7 @@ def labels(classifier, *paths):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_file_is_its_content_says(classifier, tmp_path, kind):
+def test_files_are_recognised_by_their_content(classifier, tmp_path, kind):
     KINDS[kind](tmp_path / "input")
     assert labels(classifier, tmp_path / "input") == ["left", "right"]
 
@@ -60,7 +60,7 @@ def test_a_list_of_labels_beside_the_pictures_is_one_error_not_one_for_each_row(
     assert refused.endswith("has 2 columns; an image has 24 pixels")
 
 
-def test_what_the_shell_hands_over_as_a_pipe_is_read(classifier, tmp_path):
+def test_a_pipe_from_the_shell_is_read(classifier, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(png(RIGHT),))
     writer.start()
@@ -68,13 +68,13 @@ def test_what_the_shell_hands_over_as_a_pipe_is_read(classifier, tmp_path):
     writer.join()
 
 
-def test_a_pipe_in_a_folder_is_not_waited_for(classifier, tmp_path):
+def test_a_pipe_in_a_folder_is_refused_without_waiting(classifier, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     [refused] = labels(classifier, tmp_path)
     assert refused
 
 
-def test_what_is_left_of_a_tar_is_answered_and_its_loss_is_an_error(classifier, tmp_path):
+def test_the_readable_part_of_a_truncated_tar_is_answered_and_the_rest_is_an_error(classifier, tmp_path):
     with tarfile.open(tmp_path / "cut.tar", "w") as archive:
         for name in ("1.png", "2.png"):
             member = tarfile.TarInfo(name)
@@ -105,7 +105,7 @@ def test_many_are_read_by_several_processes_in_the_same_order(classifier, tmp_pa
     assert found == expected.tolist()
 
 
-def test_so_are_they_where_one_of_many_has_an_error_before_it_is_read(classifier, tmp_path):
+def test_many_keep_their_order_although_one_has_an_error_before_it_is_read(classifier, tmp_path):
     with (tmp_path / "input").open("w", newline="") as file:
         csv.writer(file).writerows([300 if number == 600 else 200, *[0] * 23] for number in range(700))
     found = labels(classifier, tmp_path / "input")
@@ -113,7 +113,7 @@ def test_so_are_they_where_one_of_many_has_an_error_before_it_is_read(classifier
     assert found == ["left"] * 699
 
 
-def test_what_can_not_be_read_is_an_error_in_its_place(classifier, tmp_path, capsys):
+def test_unreadable_input_is_an_error_in_its_place(classifier, tmp_path, capsys):
     bad = {
         "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "empty.png": b"",
@@ -140,14 +140,14 @@ def test_what_can_not_be_read_is_an_error_in_its_place(classifier, tmp_path, cap
     assert good["label"] == "left"
 
 
-def test_a_path_that_is_not_there_is_refused_before_anything_is_read(classifier, tmp_path, capsys):
+def test_a_missing_path_is_refused_before_anything_is_read(classifier, tmp_path, capsys):
     (tmp_path / "good.png").write_bytes(png(LEFT))
     with pytest.raises(PipelineError, match=r"no file or folder .*missing\.png"):
         predict(classifier, [str(tmp_path / "good.png"), str(tmp_path / "missing.png")], 1, "jsonl")
     assert capsys.readouterr().out == ""
 
 
-def test_json_lines_have_the_runners_up_with_all_their_digits(classifier, tmp_path, capsys):
+def test_json_lines_contain_the_next_best_classes_with_all_digits(classifier, tmp_path, capsys):
     (tmp_path / "left.png").write_bytes(png(LEFT))
     assert predict(classifier, [str(tmp_path / "left.png")], 9, "jsonl")
     line = json.loads(capsys.readouterr().out)
@@ -183,7 +183,7 @@ def test_the_table_is_as_narrow_as_the_terminal(classifier, tmp_path, capsys, mo
     assert head.index("label") == right.index("right  ")
 
 
-def test_when_nobody_reads_the_answers_any_more_it_ends(model, tmp_path):
+def test_the_command_ends_when_its_output_is_closed(model, tmp_path):
     np.save(tmp_path / "many.npy", np.stack([RIGHT] * 400_000))
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict", "--model", model]
     began = os.times()
@@ -194,7 +194,7 @@ def test_when_nobody_reads_the_answers_any_more_it_ends(model, tmp_path):
     assert ended.children_user - began.children_user < 3
 
 
-def test_the_command_answers_from_a_pipe_and_its_exit_code_tells(model):
+def test_the_command_reads_a_pipe_and_its_exit_code_reports_errors(model):
     command = [
         sys.executable,
         "-c",
@@ -211,7 +211,7 @@ def test_the_command_answers_from_a_pipe_and_its_exit_code_tells(model):
     assert "error" in json.loads(bad.stdout)
 
 
-def test_at_a_terminal_a_bar_counts_while_the_answers_go_elsewhere(model, tmp_path):
+def test_in_a_terminal_a_bar_counts_while_the_answers_go_to_a_file(model, tmp_path):
     np.save(tmp_path / "many.npy", np.stack([RIGHT] * 300))
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "predict", "--model", model]
     ours, theirs = pty.openpty()

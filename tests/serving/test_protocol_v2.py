@@ -15,7 +15,7 @@ def triton(client):
         yield found
 
 
-def test_a_public_client_finds_the_server_and_its_model(triton):
+def test_the_triton_client_finds_the_server_and_its_model(triton):
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("digits")
@@ -30,7 +30,7 @@ def test_a_public_client_finds_the_server_and_its_model(triton):
 
 @pytest.mark.parametrize("sent", ["bytes", "json"])
 @pytest.mark.parametrize("got", ["bytes", "json"])
-def test_a_public_client_gets_the_probabilities_of_the_model(triton, digits, served, sent, got):
+def test_the_triton_client_gets_the_probabilities_of_the_model(triton, digits, served, sent, got):
     from tritonclient.http import InferInput, InferRequestedOutput
 
     images, labels = digits
@@ -46,7 +46,7 @@ def test_a_public_client_gets_the_probabilities_of_the_model(triton, digits, ser
     assert found == [str(label) for label in labels[:5]]
 
 
-def test_without_a_list_of_outputs_all_come(triton, digits):
+def test_without_a_list_of_outputs_all_are_returned(triton, digits):
     from tritonclient.http import InferInput
 
     tensor = InferInput("images", [1, 28, 28], "UINT8")
@@ -56,7 +56,7 @@ def test_without_a_list_of_outputs_all_come(triton, digits):
     assert answer.as_numpy("label").shape == (1,)
 
 
-def test_a_public_client_is_told_what_is_wrong(triton):
+def test_the_triton_client_gets_the_reason_of_a_refusal(triton):
     from tritonclient.http import InferInput
     from tritonclient.utils import InferenceServerException
 
@@ -77,7 +77,7 @@ def test_nested_lists_are_read_as_flat_ones_are(client, digits):
     assert answers[0] == answers[1]
 
 
-def test_other_models_and_versions_are_not_here(client):
+def test_other_models_and_versions_are_not_found(client):
     for path in ("/v2/models/letters", "/v2/models/digits/versions/4", "/v2/models/digits/versions/4/infer"):
         answer = client.ask("POST" if path.endswith("infer") else "GET", path)
         assert answer.status == 404, path

@@ -30,7 +30,7 @@ def test_the_workspaces_model_has_its_name_its_accuracy_and_its_card(workspace):
 
 
 @pytest.mark.parametrize("metrics", [json.dumps(ACCURACY | {"weights_sha256": "b"}), "{}", ""])
-def test_reports_of_the_model_before_are_not_those_of_one_that_was_not_evaluated_yet(workspace, metrics):
+def test_reports_of_an_earlier_model_are_not_used_for_a_model_not_yet_evaluated(workspace, metrics):
     workspace.metrics.write_text(metrics)
     found = resolve(None, workspace)
     assert (found.name, found.test_accuracy, found.card) == ("digits-1", None, None)
@@ -44,12 +44,12 @@ def test_reports_of_the_model_before_are_not_those_of_one_that_was_not_evaluated
         ("other.onnx", r"no model file other\.onnx"),
     ],
 )
-def test_what_is_no_model_is_refused_with_what_to_name_instead(workspace, ref, reason):
+def test_a_reference_to_no_model_is_refused_with_the_alternatives(workspace, ref, reason):
     with pytest.raises(PipelineError, match=reason):
         resolve(ref, workspace)
 
 
-def test_a_folder_of_the_same_name_hides_no_run(workspace, monkeypatch):
+def test_a_folder_of_the_same_name_does_not_hide_a_run(workspace, monkeypatch):
     monkeypatch.chdir(workspace.root)
     (workspace.root / "mnist" / "3").mkdir(parents=True)
     # It is looked for in MLflow, for which there are no settings here.

@@ -61,7 +61,7 @@ def counted(client, name: str) -> int:
     return int(found.split()[1])
 
 
-def test_another_version_takes_over_and_no_request_is_lost(client, registry, shared, digits, tmp_path):
+def test_a_new_version_takes_over_and_no_request_is_lost(client, registry, shared, digits, tmp_path):
     versions, stop = [], threading.Event()
 
     def ask():
@@ -92,7 +92,7 @@ def test_another_version_takes_over_and_no_request_is_lost(client, registry, sha
 
 
 @pytest.mark.parametrize("fault", ["damaged", "missing", "other classes", "not a number"])
-def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
+def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
     client, registry, digits, onnx_file, tmp_path, caplog, fault
 ):
     path = tmp_path / "four.onnx"
@@ -116,7 +116,7 @@ def test_a_version_that_can_not_answer_is_refused_once_and_the_old_one_goes_on(
     assert counted(client, "model_refusals_total") == 1
 
 
-def test_a_registry_that_can_not_be_reached_is_no_reason_to_stop(client, registry, digits, caplog):
+def test_an_unreachable_registry_does_not_stop_the_server(client, registry, digits, caplog):
     registry.error = "MLflow can't be reached."
     until(lambda: any("is not watched" in record.message for record in caplog.records))
     assert client.post("/predict", png(digits[0][7])).status == 200

@@ -43,7 +43,7 @@ def test_params_are_what_conf_composes_to(workspace, capsys):
     assert capsys.readouterr().out == "Composed params.yaml: mnist-mlp, seed 0.\n"
 
 
-def test_an_edit_of_conf_is_followed(workspace):
+def test_an_edit_of_conf_changes_params(workspace):
     run(workspace)
     edit(workspace, "epochs: 10", "epochs: 3")
     run(workspace)
@@ -82,14 +82,14 @@ def test_under_a_dvc_experiment_its_overrides_are_kept(workspace):
     assert workspace.params.read_text() == dump(found, "my-experiment")
 
 
-def test_floats_as_other_writers_spell_them_are_floats(workspace):
+def test_floats_in_the_notation_of_other_programs_are_floats(workspace):
     dvc_composes(workspace, "train.learning_rate=1e-5")
     edit(workspace, "1.0e-05", "1e-05", file="params.yaml")
     run(workspace, "my-experiment")
     assert read_params(workspace.params).train.learning_rate == 1e-5
 
 
-def test_values_of_an_experiment_that_conf_lacks_are_not_lost_without_a_word(workspace):
+def test_values_of_an_experiment_that_conf_lacks_are_not_lost_silently(workspace):
     dvc_composes(workspace, "train.epochs=3")
     run(workspace, "my-experiment")
     before = workspace.params.read_text()
@@ -104,7 +104,7 @@ def test_values_of_an_experiment_that_conf_lacks_are_not_lost_without_a_word(wor
     assert read_params(workspace.params) == compose(CONF, ["seed=1"])
 
 
-def test_values_of_an_experiment_that_conf_has_by_now_are_followed_on(workspace):
+def test_after_an_experiment_whose_values_are_in_conf_params_are_composed_again(workspace):
     dvc_composes(workspace, "train.epochs=3")
     run(workspace, "my-experiment")
     edit(workspace, "epochs: 10", "epochs: 3")
@@ -112,7 +112,7 @@ def test_values_of_an_experiment_that_conf_has_by_now_are_followed_on(workspace)
     assert workspace.params.read_text() == dump(compose(CONF, ["train.epochs=3"]))
 
 
-def test_an_experiment_without_values_of_its_own_is_none(workspace):
+def test_params_of_an_experiment_without_own_values_are_those_of_conf(workspace):
     dvc_composes(workspace)
     run(workspace, "my-experiment")
     assert workspace.params.read_text() == dump(compose(CONF))
@@ -140,7 +140,7 @@ def test_a_secret_in_an_override_of_an_experiment_is_refused_and_not_shown(works
     assert "hunter" not in workspace.params.read_text()
 
 
-def test_what_conf_says_itself_is_no_secret_though_the_environment_says_it_too(workspace, monkeypatch):
+def test_a_value_in_conf_is_no_secret_although_the_environment_contains_it(workspace, monkeypatch):
     monkeypatch.setenv("MY_DATA", "digits")
     monkeypatch.setenv("MY_EXPERIMENT", "image-classifier")
     dvc_composes(workspace, "data=digits")

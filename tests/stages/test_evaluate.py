@@ -42,7 +42,7 @@ def run(config, workspace):
     evaluate.run(view(config, ["evaluate"]), workspace)
 
 
-def test_what_is_written_is_consistent(evaluated):
+def test_the_reports_are_consistent(evaluated):
     workspace = evaluated
     metrics = json.loads(workspace.metrics.read_text())
     _, labels = read_split(workspace, "test")
@@ -94,9 +94,7 @@ def test_the_card_describes_the_training_and_leaves_out_what_it_did_not_use(eval
     assert "None" not in text
 
 
-def test_the_card_of_a_model_of_jax_says_what_computed_it_and_what_its_reproduction_takes(
-    config, evaluated, workspace
-):
+def test_the_card_of_a_jax_model_names_its_devices_and_what_reproduction_needs(config, evaluated, workspace):
     plain = evaluated.model_card.read_text()
     assert "JAX" not in plain
     assert "computed with" not in plain
@@ -110,7 +108,7 @@ def test_the_card_of_a_model_of_jax_says_what_computed_it_and_what_its_reproduct
     assert "That takes JAX on 2 CPUs, in bfloat16: see docs/gpu.md." in card.split("## Reproduce")[1]
 
 
-def test_without_a_subset_for_it_the_card_has_no_limits(config, workspace):
+def test_without_a_robustness_test_the_card_has_no_limits(config, workspace):
     run(with_settings(config, robustness=0), workspace)
     assert "## Limits" not in workspace.model_card.read_text()
 
@@ -121,16 +119,14 @@ def test_metrics_of_the_training_are_those_of_its_best_epoch(evaluated):
     assert metrics["generalisation_gap"] == 0.9 - metrics["test_accuracy"]
 
 
-def test_the_names_of_the_metrics_say_which_split_they_are_of_and_are_few(evaluated):
+def test_the_names_of_the_metrics_begin_with_their_split_and_are_few(evaluated):
     metrics = json.loads(evaluated.metrics.read_text())
     assert {name.split("_")[0] for name in metrics} == {"test", "val", "train", "generalisation", "weights"}
     assert all(isinstance(value, int | float | str) for value in metrics.values())
     assert len(metrics) <= 13
 
 
-def test_where_classes_are_rare_macro_f1_and_the_lowest_recalls_stand_beside_the_accuracy(
-    config, workspace, capsys
-):
+def test_if_classes_are_rare_macro_f1_and_the_lowest_recalls_are_printed(config, workspace, capsys):
     run(config, workspace)
     assert "macro F1" not in capsys.readouterr().out
     images, labels = (np.array(part) for part in read_split(workspace, "test"))
@@ -145,7 +141,7 @@ def test_where_classes_are_rare_macro_f1_and_the_lowest_recalls_stand_beside_the
     assert said in capsys.readouterr().out
 
 
-def test_without_validation_images_no_metric_is_of_them(config, workspace):
+def test_without_validation_images_there_are_no_validation_metrics(config, workspace):
     text = HISTORY.replace("0.4,0.85", ",").replace("0.3,0.91", ",").replace("0.35,0.9", ",")
     workspace.history.write_text(text)
     run(config, workspace)
@@ -162,7 +158,7 @@ def test_evaluating_again_writes_the_same_bytes_and_removes_what_is_stale(
     assert "NLL" in capsys.readouterr().out
 
 
-def test_an_image_gets_the_same_scores_in_whatever_company(evaluated):
+def test_the_scores_of_an_image_do_not_depend_on_its_batch(evaluated):
     saved = np.load(evaluated.probabilities)
     images, _ = read_split(evaluated, "test")
     alone = load(evaluated.onnx).probabilities(images[2:3].reshape(1, 4, 5))
@@ -195,7 +191,7 @@ def test_test_time_augmentation_adds_metrics_and_changes_nothing_else(config, wo
     assert f"{100 * added['test_tta_accuracy']:.2f} %" in capsys.readouterr().out
 
 
-def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
+def test_label_issues_are_listed_and_shown_on_request(config, workspace):
     folder = workspace.processed / "test"
     labels = np.load(folder / "labels.npy")
     scores = load(workspace.onnx).probabilities(read_split(workspace, "test")[0].reshape(-1, 4, 5))
@@ -211,7 +207,7 @@ def test_label_issues_are_listed_and_shown_if_asked_for(config, workspace):
     assert (workspace.figures / "label_issues.png").exists()
 
 
-def test_it_needs_neither_tensorflow_nor_mlflow(config, workspace):
+def test_evaluate_imports_neither_tensorflow_nor_mlflow(config, workspace):
     workspace.params.write_text(dump(config))
     script = (
         "import sys; from pathlib import Path; from pipeline.artifacts.workspace import Workspace; "

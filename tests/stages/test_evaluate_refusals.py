@@ -48,7 +48,7 @@ def test_a_model_that_does_not_fit_is_refused_and_nothing_is_written(config, wor
     assert not workspace.metrics.parent.exists()
 
 
-def test_another_model_than_the_runs_is_refused_with_the_remedy(config, workspace):
+def test_a_model_of_another_run_is_refused_with_the_remedy(config, workspace):
     write_model(workspace.onnx, weight=5.0)
     remedy = r"not the model of the run stripes-1.* `dvc repro --force --single-item train`"
     with pytest.raises(PipelineError, match=remedy):
@@ -66,7 +66,7 @@ def test_a_test_set_without_images_is_refused(config, workspace):
     assert not workspace.metrics.parent.exists()
 
 
-def test_metrics_are_there_only_if_all_else_is(config, workspace, monkeypatch):
+def test_metrics_are_written_only_after_all_other_reports(config, workspace, monkeypatch):
     # A figure is one module of the folder: this one fails.
     (workspace.root / "broken.py").write_text("def draw(evaluated):\n    raise OSError('no space left')\n")
     monkeypatch.setattr(plots, "__path__", [*plots.__path__, str(workspace.root)])
@@ -77,14 +77,14 @@ def test_metrics_are_there_only_if_all_else_is(config, workspace, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["onnx", "history", "dataset", "run"])
-def test_what_is_missing_is_named(config, workspace, missing):
+def test_a_missing_file_is_named_in_the_refusal(config, workspace, missing):
     path = getattr(workspace, missing)
     path.unlink()
     with pytest.raises(PipelineError, match=path.name):
         run(config, workspace)
 
 
-def test_where_no_report_can_be_written_an_earlier_stage_refuses_to_begin(config, workspace):
+def test_if_no_report_can_be_written_an_earlier_stage_refuses_to_start(config, workspace):
     workspace.params.write_text(dump(config))
     shutil.copy(CONF.parent / "dvc.yaml", workspace.dvc_yaml)
     workspace.metrics.parent.touch()

@@ -51,7 +51,7 @@ def test_duplicates_are_dropped_from_the_training_images_only(workspace, capsys)
     assert read_dataset(workspace).counts["train"].total == 30
 
 
-def test_the_description_tells_what_the_arrays_are(workspace):
+def test_dataset_json_describes_the_arrays(workspace):
     raw = save(workspace)
     preprocess.run(config(), workspace)
     dataset = read_dataset(workspace)
@@ -118,7 +118,7 @@ def test_a_class_without_a_training_image_is_named(workspace):
     assert not workspace.processed.exists()
 
 
-def test_a_class_that_the_split_takes_away_is_named(workspace):
+def test_a_class_without_training_images_after_the_split_is_named(workspace):
     save(workspace, train_labels=np.sort(np.arange(40) % 3).astype(np.int32))
     with pytest.raises(PipelineError, match=r"the class 'owl' .*stratified"):
         preprocess.run(config(validation_fraction=0.5), workspace)

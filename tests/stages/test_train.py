@@ -99,7 +99,7 @@ def test_another_process_gives_the_same_bytes(workspace):
     assert outputs(workspace) == first
 
 
-def test_off_a_terminal_an_epoch_is_a_line(workspace, capsys):
+def test_without_a_terminal_an_epoch_is_a_line(workspace, capsys):
     seen = []
     train.run(config(), workspace, seen.append)
     head, *lines = capsys.readouterr().out.splitlines()

@@ -33,7 +33,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def test_a_model_of_jax_is_a_file_of_keras_and_of_onnx_like_any_other(tmp_path):
+def test_a_jax_model_is_saved_for_keras_and_onnx_like_any_other(tmp_path):
     workspace = Workspace(tmp_path)
     config = compose(REPOSITORY / "conf", ["experiment=smoke", "train.backend=jax", "train.epochs=2"])
     workspace.params.write_text(dump(config))
@@ -53,7 +53,7 @@ def test_a_model_of_jax_is_a_file_of_keras_and_of_onnx_like_any_other(tmp_path):
     assert f"{(found.argmax(1) == labels).mean():.4f}" in [f"{float(value or 0):.4f}" for value in last]
 
 
-def test_the_process_of_the_export_begins_with_the_training_and_ends_with_one_that_fails():
+def test_the_export_process_starts_with_the_training_and_ends_if_it_fails():
     def children():
         return {
             pid
@@ -84,12 +84,12 @@ def test_the_process_of_the_export_begins_with_the_training_and_ends_with_one_th
         ),
     ],
 )
-def test_what_a_backend_can_not_do_is_refused_before_any_work(overrides, sentence):
+def test_settings_that_a_backend_does_not_support_are_refused_before_any_work(overrides, sentence):
     with pytest.raises(PipelineError, match=sentence):
         compose(REPOSITORY / "conf", overrides)
 
 
-def test_auto_is_resolved_before_anything_is_named_by_it():
+def test_the_device_auto_is_resolved_when_the_configuration_is_composed():
     for backend in ("tensorflow", "jax"):
         config = compose(REPOSITORY / "conf", [f"train.backend={backend}"])
         assert config.train.device == "cpu"  # There is no card where tests run.
@@ -98,7 +98,7 @@ def test_auto_is_resolved_before_anything_is_named_by_it():
     assert compose(REPOSITORY / "conf", ["train.backend=jax", "train.device=gpu"]).train.device == "gpu"
 
 
-def test_a_training_for_a_card_is_refused_where_there_is_none():
+def test_a_training_for_a_gpu_is_refused_without_one():
     code = (
         "from pipeline.environment import *; target = Target('jax', 'gpu'); import_keras(target)\n"
         "try: use(target)\nexcept PipelineError as error: print(error)"
@@ -107,7 +107,7 @@ def test_a_training_for_a_card_is_refused_where_there_is_none():
     assert done.stdout.startswith("train.device is gpu, and JAX finds none here.")
 
 
-def test_the_modules_of_the_backend_in_use_are_in_the_key():
+def test_the_digest_of_the_backend_in_use_is_in_the_configuration():
     digests = {
         compose(REPOSITORY / "conf", [f"train.backend={name}"]).modules.backend
         for name in ("tensorflow", "jax")

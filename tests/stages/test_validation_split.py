@@ -80,7 +80,7 @@ def test_the_validation_images_that_the_data_set_has_are_kept(workspace):
         preprocess.run(config(validation_split="given"), workspace)
 
 
-def test_split_by_hash_no_image_moves_when_others_come_and_copies_stay_together(workspace):
+def test_a_split_by_hash_is_stable_when_images_are_added_and_keeps_copies_together(workspace):
     images = np.random.default_rng(0).integers(0, 256, (400, 5, 4), dtype=np.uint8)
     images[300:] = images[100:200]
 
@@ -100,13 +100,13 @@ def test_split_by_hash_no_image_moves_when_others_come_and_copies_stay_together(
     assert 50 < len(many) < 100
 
 
-def test_split_by_hash_each_class_keeps_an_image_to_train_on(workspace):
+def test_a_split_by_hash_leaves_each_class_a_training_image(workspace):
     save(workspace, train_labels=np.array([0] * 38 + [1, 2], np.int32))
     preprocess.run(config(validation_split="hash", validation_fraction=0.97), workspace)
     assert min(read_dataset(workspace).counts["train"].per_class) >= 1
 
 
-def test_a_smaller_share_of_the_training_images_is_part_of_a_larger_in_each_class(workspace):
+def test_a_smaller_share_of_the_training_images_is_a_subset_of_a_larger_one(workspace):
     save(workspace)
     shares = []
     for fraction in (0.1, 0.4, 1.0):

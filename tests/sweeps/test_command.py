@@ -16,7 +16,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
-def test_trials_are_composed_from_the_copy_of_conf_whatever_becomes_of_the_original(tmp_path, prefix):
+def test_trials_are_composed_from_the_copy_of_conf_even_if_conf_changes(tmp_path, prefix):
     conf, copied = tmp_path / "repository" / "conf", tmp_path / "copy" / "conf"
     shutil.copytree(CONF, conf, ignore=shutil.ignore_patterns("local"))
     shutil.copytree(conf, copied)

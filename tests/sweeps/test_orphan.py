@@ -45,7 +45,7 @@ process.wait()
 
 
 @pytest.mark.parametrize("first", ["before", "after"])
-def test_an_orphaned_process_starts_no_trial_and_ends(tmp_path, first):
+def test_a_worker_whose_driver_was_killed_starts_no_trial_and_ends(tmp_path, first):
     """Whether it has run a trial or was only about to: the same command will run them again."""
     command = [sys.executable, "-c", DRIVER, PROCESS, str(tmp_path), first]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:

@@ -51,7 +51,7 @@ def test_a_configuration_is_planned_once_however_it_is_written(conf):
     assert [trial.number for trial in trials] == [1, 2]
 
 
-def test_a_glob_stands_for_what_a_group_has(conf):
+def test_a_glob_expands_to_the_options_of_a_group(conf):
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
     _, planned = grid(conf, parse(["data=digits", "model=glob(m*, exclude=*_*)", "seed=0,1"], {}, loader))
@@ -60,7 +60,7 @@ def test_a_glob_stands_for_what_a_group_has(conf):
         grid(conf, parse(["model=glob(x*)"], {}, loader))
 
 
-def test_the_command_line_wins_over_what_conf_sweeps(conf):
+def test_the_command_line_overrides_the_sweep_in_conf(conf):
     planned = configs(
         conf, "seed=7", params={"seed": "0,1", "train.learning_rate": "0.1,0.2", "train.epochs": 4}
     )
@@ -82,7 +82,7 @@ def test_the_command_line_wins_over_what_conf_sweeps(conf):
         (["seed=1", "tracking.run_name=a,b"], r"sweeps over tracking\.run_name"),
     ],
 )
-def test_a_trial_that_is_refused_refuses_the_sweep(conf, arguments, said):
+def test_an_invalid_trial_refuses_the_whole_sweep(conf, arguments, said):
     with pytest.raises(PipelineError, match=said):
         plan(conf, *arguments)
 
@@ -97,7 +97,7 @@ def test_a_trial_that_is_refused_refuses_the_sweep(conf, arguments, said):
         [],
     ],
 )
-def test_composing_many_at_once_gives_what_composing_each_does(overrides):
+def test_composing_many_at_once_equals_composing_each(overrides):
     neighbours = [["seed=9"], overrides, ["model=cnn"], overrides]
     found = [composed.trial for composed in compose_each(CONF, neighbours)]
     assert found == [compose(CONF, each) for each in neighbours]

@@ -63,7 +63,7 @@ def run(job, places):
     return [job.run(str(place), Folder(job.folder)).differs for place in places]
 
 
-def test_the_sequence_is_that_of_the_seed_wherever_it_was_interrupted(tmp_path):
+def test_the_sequence_depends_only_on_the_seed_wherever_it_was_interrupted(tmp_path):
     whole = run(begun(tmp_path / "whole"), range(1, 16))
     assert len({json.dumps(values) for values in whole}) == 15
 
@@ -134,7 +134,7 @@ def test_no_trial_starts_when_the_time_is_up(tmp_path, job):
     assert open_study(folder.journal).trials == []
 
 
-def test_both_objectives_are_told_with_their_directions(tmp_path):
+def test_both_objectives_are_reported_with_their_directions(tmp_path):
     job = begun(tmp_path / "two", "sweep.objectives=[val_accuracy,parameters]", space=(RATE, WIDTH))
     run(job, range(1, 5))
     study = open_study(Folder(job.folder).journal)

@@ -38,7 +38,7 @@ def space(*arguments, settings=()):
         ("choice([8],[8,8],[8])", CategoricalDistribution(["[8]", "[8,8]"])),
     ],
 )
-def test_hydras_grammar_names_optunas_distributions(text, distribution):
+def test_hydras_grammar_gives_the_distributions_of_optuna(text, distribution):
     assert space(f"some.key={text}", "seed=3") == {"some.key": distribution}
 
 
@@ -65,7 +65,7 @@ def test_hydras_grammar_names_optunas_distributions(text, distribution):
         (["train.epochs=2,9", "sweep.pruner=hyperband"], "trainings of equally many epochs"),
     ],
 )
-def test_what_can_not_be_searched_is_refused_in_a_sentence(arguments, said):
+def test_an_unsupported_search_space_is_refused_in_a_sentence(arguments, said):
     overrides = parse(arguments, {})
     base = [part.input_line for part in overrides if not part.is_sweep_override()]
     settings = settings_of(*base)
@@ -79,7 +79,7 @@ def test_without_validation_images_the_size_can_still_be_searched():
     validate_space(CONF, base, space_of(parse(["model=mlp,cnn"], {}), settings), settings)
 
 
-def test_the_combinations_of_a_grid_are_all_there_once_in_an_order_that_the_seed_decides():
+def test_each_combination_of_a_grid_occurs_once_in_an_order_set_by_the_seed():
     grid = space("a=range(0.1, 0.6, 0.2)", "b=x,y", "c=range(0, 2)", settings=["sweep.sampler=grid"])
     assert combinations(grid) == 12
     order = [combination(grid, number, seed=0) for number in range(12)]

