@@ -29,7 +29,7 @@ def test_the_readme_adds_a_model_and_a_source_which_retrains_nothing(smoke):
 
 
 @pytest.mark.slow
-def test_notes_and_what_editors_leave_change_nothing(smoke):
+def test_notes_and_files_of_editors_change_nothing(smoke):
     for folder, file in (
         ("conf/model", "mlp.yaml"),
         ("src/pipeline/models", "mlp.py"),

@@ -57,7 +57,7 @@ def progress_of(clone):
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_on_all_nodes_and_outlives_the_loss_of_one(smoke, cluster, start):
+def test_a_sweep_runs_on_all_nodes_and_survives_the_loss_of_one(smoke, cluster, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200")
     sweep = start(
         smoke,

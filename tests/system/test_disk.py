@@ -26,7 +26,7 @@ def train_with(clone, mount: str) -> tuple[str, set[str]]:
     return output, set(files.splitlines())
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_half_written(reproduced, smoke):
+def test_a_full_disk_is_reported_in_a_sentence_and_leaves_no_incomplete_file(reproduced, smoke):
     output, files = train_with(smoke, "mount -t tmpfs -o size=8k tmpfs models")
     assert "Epoch 1" in output
     assert "error: The disk is full" in output

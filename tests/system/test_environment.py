@@ -67,7 +67,7 @@ def hostile(template, tmp_path):
     return clone
 
 
-def test_a_clone_that_shares_nothing_and_in_which_everything_is_set_makes_the_same_bytes(reproduced, hostile):
+def test_a_clone_with_other_paths_and_environment_variables_makes_the_same_bytes(reproduced, hostile):
     assert executed(hostile.repro()) == ["compose", "fetch", "preprocess", "train", "evaluate"]
     assert reproduced.digests().keys() >= REPRODUCIBLE
     assert hostile.digests() == reproduced.digests()
@@ -76,7 +76,7 @@ def test_a_clone_that_shares_nothing_and_in_which_everything_is_set_makes_the_sa
 
 
 @pytest.mark.slow
-def test_the_warm_workers_of_a_sweep_make_the_same_too(reproduced, hostile):
+def test_the_reused_workers_of_a_sweep_make_the_same_bytes(reproduced, hostile):
     hostile.pipeline("-m", "seed=0")
     assert executed(hostile.repro()) == ["compose"]
     assert hostile.digests() == reproduced.digests()
@@ -95,7 +95,7 @@ def test_a_user_without_a_name_and_a_home_runs_the_pipeline(smoke):
     assert "weights " in output.splitlines()[-1]
 
 
-def test_when_nobody_reads_the_output_any_more_the_work_goes_on(smoke):
+def test_when_the_output_is_closed_the_work_continues(smoke):
     output = smoke.run("bash", "-o", "pipefail", "-c", "python -m pipeline | head -1")
     assert len(output.splitlines()) == 1, output
     assert "Traceback" not in output

@@ -25,7 +25,7 @@ def command_of(number: int) -> str:
         return ""
 
 
-def test_two_at_once_do_not_harm_each_other(reproduced, smoke, start):
+def test_two_repros_at_once_do_not_disturb_each_other(reproduced, smoke, start):
     first = start(smoke, "dvc", "repro", "--no-run-cache", "--force", "--single-item", "train")
     first.wait_for("Training mlp")
     [stage] = in_training(smoke)
@@ -38,7 +38,7 @@ def test_two_at_once_do_not_harm_each_other(reproduced, smoke, start):
 
 
 @pytest.mark.slow
-def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, start):
+def test_the_stage_ends_with_dvc_and_the_rerun_gives_the_same_weights(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200")
     smoke.repro()
     expected = smoke.digests()
@@ -62,7 +62,7 @@ def test_the_stage_dies_with_dvc_and_the_rerun_gives_the_same_weights(smoke, sta
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, number):
+def test_a_terminated_trial_ends_its_processes(smoke, start, number):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
     before = smoke.digests()
     trial = start(smoke, "python", "-m", "pipeline")
@@ -80,7 +80,7 @@ def test_a_trial_that_is_told_to_stop_takes_its_processes_along(smoke, start, nu
 
 
 @pytest.mark.slow
-def test_a_trial_that_a_script_started_in_the_background_ends_when_told(smoke, start):
+def test_a_trial_that_a_script_started_in_the_background_ends_on_sigterm(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
     # A non-interactive shell lets commands that it starts with `&` ignore SIGINT.
     script = start(smoke, "sh", "-c", "python -m pipeline & echo started $!; wait $!; echo ended with $?")
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_repro_and_its_run(smoke, start):
 
 
 @pytest.mark.slow
-def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(template, tmp_path, start):
+def test_a_training_that_is_killed_repeatedly_ends_with_the_same_weights(template, tmp_path, start):
     """Rows 1 to 3 of the faults: everything random is enabled, and the kills come at any time."""
     long = "epochs: 600\n  shuffle: every_epoch\n  checkpoint_seconds: 0.0\n  augment:\n    shift: 1.0"
     clones = []
@@ -141,7 +141,7 @@ def test_a_training_killed_again_and_again_ends_where_an_unharmed_one_does(templ
 
 
 @pytest.mark.slow
-def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):
+def test_a_truncated_checkpoint_is_ignored(smoke, reproduced, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200\n  checkpoint_seconds: 0.0")
     repro = start(smoke, "dvc", "repro")
     repro.wait_for("Epoch 2 of")
@@ -156,7 +156,7 @@ def test_a_torn_checkpoint_is_passed_over(smoke, reproduced, start):
 
 
 @pytest.mark.slow
-def test_a_trial_of_dvcs_queue_that_is_killed_leaves_nothing(smoke, start, tmp_path):
+def test_a_killed_trial_of_dvcs_queue_leaves_nothing(smoke, start, tmp_path):
     smoke.edit("conf/experiment/smoke.yaml", *UNENDING)
     before = smoke.digests()
     temporary = tmp_path / "temporary"
@@ -178,7 +178,7 @@ def written(folder) -> bool:
 
 
 @pytest.mark.parametrize("command", [("pipeline", "sync"), ("python", "-m", "pipeline")])
-def test_what_is_killed_while_it_sends_a_run_leaves_no_temporary_file_after_the_next_command(
+def test_temporary_files_of_a_sender_that_was_killed_are_removed_by_the_next_command(
     smoke, start, tmp_path, command
 ):
     temporary = tmp_path / "temporary"

@@ -14,7 +14,7 @@ def skipped(output: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fresh):
+def test_a_fresh_clone_trains_mnist_and_then_runs_only_what_an_edit_affects(fresh):
     # params.yaml is in git, so compose runs only if conf/ or its code changed since then.
     assert [stage for stage in executed(fresh.repro()) if stage != "compose"] == STAGES[1:]
     assert fresh.run("dvc", "status").strip() == "Data and pipelines are up to date."
@@ -50,7 +50,7 @@ def test_a_fresh_clone_learns_mnist_and_then_runs_only_what_an_edit_touches(fres
     assert len(fresh.mlflow_runs()) == 2
 
 
-def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
+def test_the_experiment_smoke_reaches_the_accuracy_stated_in_its_file(reproduced):
     text = (reproduced.root / "conf" / "experiment" / "smoke.yaml").read_text()
     promised = re.search(r"Expect (\d+) % on the test images, (\d+) % in validation", text).groups()
     metrics = json.loads(reproduced.workspace.metrics.read_text())
@@ -58,7 +58,7 @@ def test_the_experiment_smoke_reaches_what_its_file_promises(reproduced):
 
 
 @pytest.mark.slow
-def test_checkouts_of_git_and_dvc_and_repro_in_any_order_train_nothing_that_is_known(smoke):
+def test_git_and_dvc_checkouts_and_repro_in_any_order_retrain_nothing(smoke):
     first = smoke.digests()
     smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.01")
     smoke.repro()
@@ -119,7 +119,7 @@ def test_a_clone_that_has_the_cache_restores_all_and_rebuilds_the_run(reproduced
     assert executed(clone.repro("train", **offline)) == ["compose", "train"]
 
 
-def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(template, tmp_path):
+def test_stages_run_in_the_environment_of_the_clone_even_if_it_is_not_activated(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "clone")
     (clone.root / ".venv").symlink_to(sys.prefix)
     (clone.root / "params.yaml").unlink()
@@ -128,7 +128,7 @@ def test_stages_run_in_the_environment_of_the_clone_also_if_it_is_not_activated(
 
 
 @pytest.mark.slow
-def test_the_verb_repro_does_as_dvc_repro_without_its_advice(template, tmp_path):
+def test_pipeline_repro_does_the_same_as_dvc_repro_without_its_hints(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "clone")
     output = clone.run("pipeline", "repro")
     assert executed(output) == STAGES

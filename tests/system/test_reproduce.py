@@ -59,7 +59,7 @@ def test_a_trial_is_rebuilt_by_its_name_bit_for_bit(smoke):
     assert len(reproduced(smoke.mlflow_runs()[-1])) == 1
 
 
-def test_what_cannot_be_rebuilt_is_refused_before_any_work(smoke):
+def test_a_run_that_cannot_be_rebuilt_is_refused_before_any_work(smoke):
     refused = smoke.run("pipeline", "reproduce", "nothing-like-this", code=1)
     assert refused.startswith("error: MLflow has no run 'nothing-like-this'; the latest are: ")
     assert "no registered model" in smoke.run("pipeline", "reproduce", "digits@champion", code=1)
@@ -99,7 +99,7 @@ def changed_pixels(clone, old):
     ("sabotage", "first"),
     [(changed_code, "code"), (changed_value, "configuration"), (changed_pixels, "data")],
 )
-def test_a_single_sabotage_is_the_first_link_that_differs(smoke, sabotage, first):
+def test_a_single_change_is_the_first_link_that_differs(smoke, sabotage, first):
     old = recorded_here(smoke.workspace)
     with rebuilt(sabotage(smoke, old), smoke.workspace, own_packages=False) as clone:
         links = compare(old, recorded_here(clone), 0.001)
@@ -152,7 +152,7 @@ def test_the_packages_of_the_runs_own_lock_file_are_used_and_a_difference_is_nam
 
 
 @pytest.mark.slow
-def test_a_colleague_pulls_a_training_runs_nothing_and_rebuilds_it(smoke, s3, tmp_path):
+def test_a_colleague_pulls_a_run_trains_nothing_and_rebuilds_it(smoke, s3, tmp_path):
     _, address = s3
     smoke.environment |= CREDENTIALS
     smoke.run("dvc", "remote", "add", "--default", "shared", "s3://pipeline-cache/shared")

@@ -32,7 +32,7 @@ def times_trained(clone) -> int:
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_was_killed_goes_on_with_the_values_it_had(smoke, start):
+def test_a_search_whose_driver_was_killed_continues_with_the_same_values(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 600")
     command = search_of(RATE, "hydra/launcher=basic")
     search = start(smoke, *command, "sweep.n_trials=3")
@@ -89,7 +89,7 @@ def test_a_pruned_trial_is_marked_in_mlflow_leaves_nothing_and_is_no_failure(smo
     assert "Training" in smoke.pipeline(f"train.learning_rate={bad}")  # DVC has no incomplete result of it.
 
 
-def test_a_space_that_can_not_be_searched_is_refused_before_anything_starts(smoke):
+def test_a_space_that_cannot_be_searched_is_refused_before_anything_starts(smoke):
     for overrides, said in (
         (["train.learning_rate=interval(0.1, 1)", "sweep.sampler=grid"], "sweep.sampler=grid needs values"),
         (["train.epochs=interval(1, 3)"], "Whole numbers are int(interval(1, 9))."),

@@ -111,7 +111,7 @@ numpy.save("pyfunc.npy", mlflow.pyfunc.load_model(sys.argv[1]).predict(images))
 
 
 @pytest.mark.slow
-def test_every_way_to_ask_gives_the_evaluated_probabilities(smoke, start):
+def test_every_interface_gives_the_evaluated_probabilities(smoke, start):
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{smoke.root / 'mlflow.db'}"}
     with smoke.workspace.predictions.open() as file:
         predictions = list(csv.DictReader(file))
@@ -212,14 +212,14 @@ def test_a_promotion_in_the_registry_is_noticed_by_every_process(smoke, start):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_terminal_that_is_closed_ends_it_after_the_requests_in_flight(smoke, start, workers):
+def test_closing_the_terminal_ends_the_server_after_the_requests_in_flight(smoke, start, workers):
     running, port = serve(smoke, start, "--workers", workers)
     picture = png(255 * np.eye(8, dtype=np.uint8))
     assert_last_request_is_answered(running, port, picture, lambda process: os.killpg(process, signal.SIGHUP))
     until(lambda: smoke.processes() == [])
 
 
-def test_under_nohup_it_outlives_its_terminal(smoke, start):
+def test_under_nohup_the_server_survives_its_terminal(smoke, start):
     running, port = serve(smoke, start, under=["nohup"])
     os.killpg(running.process.pid, signal.SIGHUP)
     time.sleep(1)
@@ -234,7 +234,7 @@ def children(process: int) -> list[int]:
     return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
-def test_a_process_that_takes_the_place_of_another_has_the_model_of_the_others(smoke, start):
+def test_a_replaced_server_process_has_the_model_of_the_others(smoke, start):
     running, port = serve(smoke, start, "--workers", "2")
     name = asked(port, "GET", "/model")[1]["run"]
     # As a running training does.
@@ -265,7 +265,7 @@ def test_a_process_that_takes_the_place_of_another_has_the_model_of_the_others(s
     until(lambda: smoke.processes() == [])
 
 
-def test_what_can_not_be_served_is_refused_in_a_sentence(smoke, tmp_path):
+def test_a_model_that_cannot_be_served_is_refused_in_a_sentence(smoke, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refusal = smoke.run("pipeline", "serve", "--port", str(port), code=1)

@@ -8,7 +8,7 @@ from clones import clone_of, executed
 
 
 @pytest.mark.slow
-def test_a_sweep_that_another_clone_ran_is_known(smoke, tmp_path):
+def test_a_sweep_that_another_clone_ran_is_not_run_again(smoke, tmp_path):
     smoke.pipeline("-m", "train.epochs=1", "seed=0,1")
     smoke.run("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
     smoke.git("commit", "--quiet", "--all", "--message=A remote")

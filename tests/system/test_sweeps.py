@@ -49,7 +49,7 @@ def name_of(number: int) -> str:
         return ""
 
 
-def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored(smoke):
+def test_what_was_trained_before_is_not_trained_again_and_the_best_is_restored(smoke):
     # The clone was reproduced with 0.001 and the seed 0.
     first = smoke.pipeline("-m", "train.learning_rate=0.001,0.01", "seed=0,1")
     assert re.search(
@@ -87,14 +87,14 @@ def test_what_was_trained_anywhere_is_not_trained_again_and_the_best_is_restored
 
 
 @pytest.mark.slow
-def test_parallel_trials_share_what_they_have_in_common_on_a_cold_cache(template, tmp_path):
+def test_parallel_trials_share_their_common_stages_with_an_empty_cache(template, tmp_path):
     clone = smoke_clone_of(template, tmp_path / "cold")
     clone.pipeline("-m", "seed=0,1", "evaluate.calibration_bins=10,15,20", "hydra.launcher.n_jobs=6")
     assert states(clone) == ["done"] * 6
     assert stages_run(clone) == {"fetch": 1, "preprocess": 1, "train": 2, "evaluate": 6}
 
 
-def test_a_failure_is_one_trials_and_the_exit_code_tells(smoke):
+def test_a_failed_trial_does_not_stop_the_others_and_sets_the_exit_code(smoke):
     one_at_a_time = "hydra.launcher.n_jobs=1"  # so that the second begins after the first failed
     output = smoke.pipeline("-m", "preprocess.validation_fraction=0.999,0.2", one_at_a_time, code=1)
     assert "Traceback" not in output
@@ -134,7 +134,7 @@ def test_the_stages_before_the_training_do_not_wait_for_a_worker(smoke, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
+def test_a_killed_process_fails_at_most_its_own_trial(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 300")
     sweep = start(smoke, *sweep_of(smoke, "seed=1,2,3"))
     until(lambda: stages_run(smoke)["train"] >= 1)
@@ -149,7 +149,7 @@ def test_killed_processes_cost_their_own_trial_at_most(smoke, start):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(smoke, start):
+def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_with_its_first_code(smoke, start):
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 200")
     sweep = start(smoke, *sweep_of(smoke, *FOUR))
     until(lambda: "1 of 4" in sweep.output or sweep.process.poll() is not None)
@@ -180,7 +180,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on_with_the_code_of_its_start(
 
 
 @pytest.mark.slow
-def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke, start):
+def test_a_driver_killed_repeatedly_loses_nothing_and_repeats_nothing(smoke, start):
     """As in Ray's restore tests: kill at random times, run the same command again, count the trainings."""
     smoke.edit("conf/experiment/smoke.yaml", "epochs: 5", "epochs: 100")
     command = sweep_of(smoke, *FOUR)
@@ -211,7 +211,7 @@ def test_a_driver_killed_again_and_again_loses_nothing_and_repeats_nothing(smoke
 
 
 @pytest.mark.slow
-def test_repro_works_beside_a_sweep(smoke, start):
+def test_repro_works_during_a_sweep(smoke, start):
     sweep = start(smoke, *sweep_of(smoke, *FOUR))
     until(lambda: processes_of(smoke, "trial"))
     smoke.edit("conf/train/default.yaml", "learning_rate: 0.001", "learning_rate: 0.02")

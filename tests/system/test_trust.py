@@ -13,7 +13,7 @@ COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page_runs_and_the_history_tells_of_it(smoke):
+def test_every_command_of_the_page_runs_and_the_history_lists_it(smoke):
     shown = {command: smoke.run("bash", "-c", command) for command in COMMANDS}
     [history] = [text for command, text in shown.items() if command == "pipeline history"]
     assert re.search(r"champion +– → 1 .+promote", history)

@@ -46,7 +46,7 @@ def ui(smoke, start):
     return serve(smoke, start)
 
 
-def test_the_verb_ui_prints_the_page_of_the_runs_and_offers_another_port_if_its_own_is_in_use(smoke, start):
+def test_pipeline_ui_prints_its_address_and_suggests_another_port_if_its_own_is_used(smoke, start):
     port = free_port()
     running = start(smoke, "pipeline", "ui", "--port", str(port))
     running.wait_for("Press Ctrl-C to stop.")
@@ -148,7 +148,7 @@ class Page:
             self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
+def test_runs_curves_and_pictures_are_shown(ui, smoke, browser):
     page = Page(browser)
     [first] = smoke.mlflow_runs()
     experiment = f"{ui}/#/experiments/{first.info.experiment_id}"
@@ -188,7 +188,7 @@ def test_runs_curves_and_pictures_are_seen(ui, smoke, browser):
 
 
 @pytest.mark.slow
-def test_a_sweep_is_seen_above_its_trials_with_its_table_and_its_pictures(sweep_ui, smoke, browser):
+def test_a_sweep_is_shown_above_its_trials_with_its_table_and_its_pictures(sweep_ui, smoke, browser):
     page = Page(browser)
     known, parent, child = smoke.mlflow_runs()
     names = [trial.data.tags["pipeline.name"] for trial in (known, child)]

@@ -50,7 +50,7 @@ def shown(repository, *names):
     return table[0].split(), rows, verdict
 
 
-def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repository):
+def test_differences_are_shown_and_each_result_with_its_interval(repository):
     names, rows, _ = shown(repository, "worse", "better")
     assert names == ["worse", "better"]
     assert rows["seed"] == "0 1"
@@ -60,13 +60,13 @@ def test_what_differs_is_shown_and_what_each_reached_with_its_interval(repositor
     assert rows["test_nll"] == "0.5000 0.5000"
 
 
-def test_validation_is_that_of_the_weights_which_were_kept(repository):
+def test_validation_results_are_those_of_the_kept_weights(repository):
     _, rows, _ = shown(repository, "worse", "better")
     kept = f"{100 * epochs()[BEST - 1].val_accuracy:.2f} %"
     assert rows["val_accuracy"].count(kept) == 2
 
 
-def test_what_a_run_reached_in_training_is_of_the_weights_which_were_kept(repository):
+def test_training_results_are_those_of_the_kept_weights(repository):
     # As `load_run` gives it: MLflow's own figures are of the last epoch, which is another one here.
     [found] = look_up(["worse"], config().tracking, repository)
     kept, last = epochs()[BEST - 1], epochs()[-1]
@@ -75,13 +75,13 @@ def test_what_a_run_reached_in_training_is_of_the_weights_which_were_kept(reposi
     assert {key: found.metrics[key] for key in of_kept} == of_kept
 
 
-def test_validation_has_its_interval(repository):
+def test_validation_results_have_an_interval(repository):
     _, rows, _ = shown(repository, "worse", "better")
     # Wilson's interval for 94 of 144.
     assert rows["val_accuracy"].startswith("65.00 % (57.20 to 72.57)")
 
 
-def test_a_difference_beyond_chance_is_called_one(repository):
+def test_a_difference_beyond_chance_is_called_a_difference(repository):
     _, _, verdict = shown(repository, "worse", "better")
     assert "Of 60 test images, 0 only worse gets right and 15 only better (p = 6.1e-05" in verdict
     assert verdict.endswith("better is better, by more than chance would explain.")
@@ -90,7 +90,7 @@ def test_a_difference_beyond_chance_is_called_one(repository):
     )
 
 
-def test_a_difference_within_chance_is_not(repository):
+def test_a_difference_within_chance_is_not_called_a_difference(repository):
     _, _, verdict = shown(repository, "better", "better-not")
     assert "1 only better gets right and 1 only better-not (p = 1," in verdict
     assert verdict.endswith("neither is shown to be better.")
@@ -137,7 +137,7 @@ def test_a_renamed_run_is_found_by_both_names(repository):
         client(repository).update_run(run.info.run_id, name="better-not")
 
 
-def test_more_than_two_are_tested_against_the_first_and_the_chance_is_corrected(repository):
+def test_more_than_two_runs_are_tested_against_the_first_with_a_correction(repository):
     lines = compare(("worse", "better", "better-not"), config().tracking, repository)
     verdicts = lines[lines.index("") + 1 :]
     assert len(verdicts) == 2
@@ -173,7 +173,7 @@ def test_numbers_of_evaluations_with_other_settings_are_left_out(repository):
         client(repository).delete_tag(run.info.run_id, "pipeline.reports_sha256")
 
 
-def test_the_test_images_are_those_of_the_evaluation_not_those_that_the_training_knew(tmp_path, empty_store):
+def test_the_test_images_are_those_of_the_evaluation_not_those_of_the_training(tmp_path, empty_store):
     """A label was corrected: the old run is evaluated on the new images, and a new run is trained."""
     workspace = lay_out(Workspace(tmp_path))
     shutil.copy(empty_store, workspace.root / "mlflow.db")
@@ -224,12 +224,12 @@ def test_a_sweeps_name_stands_for_its_best_trials(repository):
         ("raw", r"The run raw \(FINISHED\) was not evaluated"),
     ],
 )
-def test_what_can_not_be_compared_is_a_sentence(repository, name, said):
+def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(repository, name, said):
     with pytest.raises(PipelineError, match=said):
         compare(("better", name), config().tracking, repository)
 
 
-def test_a_server_that_is_away_is_a_sentence(repository):
+def test_an_unreachable_server_is_reported_in_a_sentence(repository):
     settings = config(tracking={"uri": "http://127.0.0.1:9"}).tracking
     with pytest.raises(PipelineError, match=r"MLflow at http://127\.0\.0\.1:9 can't be read"):
         compare(("better", "worse"), settings, repository)

@@ -132,7 +132,7 @@ def check(case, undisturbed):
 
 # The others take longer, and the slow test cuts in every way at every request.
 @pytest.mark.parametrize("how", ["no answer", pytest.param("500 instead", marks=pytest.mark.slow)])
-def test_an_update_cut_at_some_request_and_repeated_leaves_no_trace(
+def test_an_update_interrupted_at_some_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
@@ -142,7 +142,7 @@ def test_an_update_cut_at_some_request_and_repeated_leaves_no_trace(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", BREAKS)
-def test_an_update_cut_at_any_request_and_repeated_leaves_no_trace(
+def test_an_update_interrupted_at_any_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
@@ -159,7 +159,7 @@ def cut_everywhere(cuts, how, template, tmp_path, server, proxy, expected):
 
 
 @pytest.mark.parametrize("how", ["no answer"])
-def test_a_process_killed_at_a_request_loses_and_doubles_nothing(
+def test_a_process_killed_at_a_request_loses_and_duplicates_nothing(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
@@ -168,7 +168,7 @@ def test_a_process_killed_at_a_request_loses_and_doubles_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["not sent", "no answer"])
-def test_a_process_killed_at_any_request_loses_and_doubles_nothing(
+def test_a_process_killed_at_any_request_loses_and_duplicates_nothing(
     how, template, tmp_path, server, proxy, undisturbed
 ):
     expected, requests = undisturbed
@@ -184,7 +184,7 @@ def killed_everywhere(cuts, how, template, tmp_path, server, proxy, expected):
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 25])
-def test_a_process_killed_at_a_commit_to_the_repositorys_own_store_loses_and_doubles_nothing(
+def test_a_process_killed_at_a_commit_to_its_own_store_loses_and_duplicates_nothing(
     template, tmp_path, empty_store, step
 ):
     def case(name):

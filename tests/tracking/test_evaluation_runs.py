@@ -21,7 +21,7 @@ def test_evaluating_again_with_the_same_settings_updates_the_run(workspace):
     assert one_run(workspace).data.metrics["test_accuracy"] == 0.5
 
 
-def test_an_evaluation_with_other_settings_is_a_run_below_the_training_which_stays_as_it_was(workspace):
+def test_an_evaluation_with_other_settings_is_a_child_run_and_changes_no_other(workspace):
     train(config(), workspace)
     evaluate(config(), workspace)
     before = one_run(workspace)

@@ -66,7 +66,7 @@ def test_the_id_is_the_same_wherever_and_whenever_the_inputs_are_the_same(laid_o
     [{"seed": 1}, {"train": {"epochs": 6}}, {"model": {"dropout": 0.5}}, {"modules": {"model": "0" * 64}}],
     ids=str,
 )
-def test_what_train_reads_is_part_of_the_id(laid_out, changes):
+def test_values_that_train_reads_are_part_of_the_id(laid_out, changes):
     assert number(laid_out, config(**changes)) != number(laid_out)
 
 
@@ -75,11 +75,11 @@ def test_what_train_reads_is_part_of_the_id(laid_out, changes):
     [{"name": "x"}, {"evaluate": {"calibration_bins": 9}}, {"tracking": {"run_name": "x"}}],
     ids=str,
 )
-def test_what_train_does_not_read_is_not(laid_out, changes):
+def test_values_that_train_does_not_read_are_not_part_of_the_id(laid_out, changes):
     assert number(laid_out, config(**changes)) == number(laid_out)
 
 
-def test_data_that_are_trained_on_and_code_are_part_of_the_id_and_test_images_are_not(laid_out, module):
+def test_training_data_and_code_are_part_of_the_id_and_test_images_are_not(laid_out, module):
     plain, with_code = number(laid_out), number(laid_out, code={"src/loop.py": module})
     module.write_text("x = 2\n")
     assert len({plain, with_code, number(laid_out, code={"src/loop.py": module})}) == 3
@@ -91,7 +91,7 @@ def test_data_that_are_trained_on_and_code_are_part_of_the_id_and_test_images_ar
     assert number(laid_out) != plain
 
 
-def test_evaluations_are_told_apart_by_their_settings_and_their_test_images():
+def test_evaluations_are_identified_by_their_settings_and_their_test_images():
     values = config().model_dump(mode="json")
     others = config(evaluate={"calibration_bins": 9}).model_dump(mode="json")
     found = [
@@ -106,7 +106,7 @@ def test_evaluations_are_told_apart_by_their_settings_and_their_test_images():
 # --- occasions ---------------------------------------------------------------------------------
 
 
-def test_run_json_holds_nothing_of_the_occasion(workspace):
+def test_run_json_is_the_same_for_every_execution(workspace):
     train(config(), workspace)
     first = workspace.run.read_bytes()
     workspace.run.unlink()
@@ -115,7 +115,7 @@ def test_run_json_holds_nothing_of_the_occasion(workspace):
     assert {*json.loads(first)} == {"id", "name", "config", "data", "code", "result"}
 
 
-def test_a_training_that_is_repeated_is_one_run_that_lists_both_occasions(workspace):
+def test_a_repeated_training_is_one_run_that_lists_both_occasions(workspace):
     for _ in range(2):
         train(config(), workspace)
         evaluate(config(), workspace)
@@ -143,7 +143,7 @@ def test_two_clones_with_one_server_that_train_the_same_make_one_run(workspace, 
     assert len(run.outputs.model_outputs) == 1
 
 
-def test_other_weights_are_said_at_once_and_never_overwrite_the_first(workspace, capfd):
+def test_different_weights_are_reported_at_once_and_never_overwrite_the_first(workspace, capfd):
     train(config(), workspace)
     evaluate(config(), workspace)
     before = one_run(workspace)
@@ -164,7 +164,7 @@ def test_other_weights_are_said_at_once_and_never_overwrite_the_first(workspace,
     assert kept(workspace) == []
 
 
-def test_a_model_that_is_not_the_runs_is_never_shown_at_the_run(workspace):
+def test_a_model_of_another_run_is_never_shown_with_the_run(workspace):
     train(config(tracking={"uri": NOWHERE}), workspace)
     workspace.model.write_bytes(b"somebody else's")
     with pytest.raises(PipelineError, match=r"is not the model of the run digits-mlp-.* --force"):
@@ -186,7 +186,7 @@ def test_a_store_that_lost_the_run_gets_it_again_with_its_occasions(workspace):
     assert any(key.startswith("pipeline.occasion.") for key in again.data.tags)
 
 
-def test_two_that_rebuild_a_run_at_once_make_one_and_double_nothing(workspace):
+def test_two_processes_that_rebuild_a_run_at_once_make_one_run(workspace):
     train(config(), workspace)
     from mlflow.entities import ViewType
 
@@ -220,7 +220,7 @@ def git(root, *arguments):
     return subprocess.run(["git", "-C", root, *identity, *arguments], capture_output=True, check=True).stdout
 
 
-def test_the_recorded_patch_makes_of_the_commit_the_code_that_ran(repository, tmp_path):
+def test_the_recorded_patch_turns_the_commit_into_the_code_that_ran(repository, tmp_path):
     git(repository.root, "config", "color.ui", "always")
     git(repository.root, "config", "diff.external", "false")
     git(repository.root, "config", "diff.noprefix", "true")
@@ -248,7 +248,7 @@ def test_a_clean_tree_is_clean_and_another_repository_in_the_environment_is_not_
 
 
 @pytest.mark.parametrize("what", ["no repository", "no commit"])
-def test_what_git_can_not_tell_is_unknown_and_not_no(tmp_path, what):
+def test_what_git_cannot_tell_is_unknown_and_not_false(tmp_path, what):
     if what == "no commit":
         git(tmp_path, "init", "--quiet")
     else:

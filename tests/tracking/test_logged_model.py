@@ -41,11 +41,11 @@ def function(folder):
         return mlflow.pyfunc.load_model(folder)
 
 
-def test_it_gives_what_the_evaluated_file_gives(workspace, function, images):
+def test_the_logged_model_predicts_as_the_evaluated_file_does(workspace, function, images):
     np.testing.assert_array_equal(function.predict(images), load(workspace.onnx).probabilities(images))
 
 
-def test_it_warns_of_nothing_and_needs_no_tensorflow(folder):
+def test_the_logged_model_gives_no_warning_and_needs_no_tensorflow(folder):
     script = (
         "import mlflow, numpy, sys; "
         f"function = mlflow.pyfunc.load_model({folder!r}); "
@@ -68,14 +68,14 @@ def served(function, instances):
     return scoring_server.invocations(text, "application/json", function, schema)
 
 
-def test_the_server_of_mlflow_takes_levels(function, images):
+def test_the_server_of_mlflow_accepts_pixel_levels(function, images):
     answer = served(function, images.tolist())
     assert answer.status == 200
     found = json.loads(answer.response)["predictions"]
     np.testing.assert_allclose(found, function.predict(images), atol=1e-6)
 
 
-def test_the_server_of_mlflow_refuses_levels_that_were_divided(function, images):
+def test_the_server_of_mlflow_refuses_scaled_pixel_levels(function, images):
     with pytest.raises(mlflow.MlflowException, match="seem to be divided by 255"):
         served(function, (images / 255).tolist())
 
@@ -125,7 +125,7 @@ def test_a_version_is_found_by_its_number_and_by_an_alias(workspace):
             resolve(ref, workspace)
 
 
-def test_the_card_of_its_evaluation_comes_along_with_its_pictures(workspace, monkeypatch):
+def test_the_card_of_the_evaluation_is_included_with_its_pictures(workspace, monkeypatch):
     run = one_run(workspace)
     card = resolve(run.info.run_id, workspace, with_card=True).card
     assert card.read_bytes() == workspace.model_card.read_bytes()
@@ -142,18 +142,18 @@ def test_a_run_that_was_not_evaluated_has_no_card(model, memory):
     assert resolve(one_run(workspace).info.run_id, workspace, with_card=True).card is None
 
 
-def test_without_a_name_it_is_the_model_of_the_workspace(workspace):
+def test_without_a_name_the_model_of_the_workspace_is_used(workspace):
     found = resolve(None, workspace)
     assert (found.path, found.test_accuracy) == (workspace.onnx, (0.75, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("ref", ["missing.onnx", "models/missing.onnx", "no-such-run"])
-def test_what_stands_for_no_model_is_refused(workspace, ref):
+def test_a_name_of_no_model_is_refused(workspace, ref):
     with pytest.raises(PipelineError, match=ref):
         resolve(ref, workspace)
 
 
-def test_of_a_logged_model_nothing_but_the_onnx_file_is_opened(workspace, tmp_path):
+def test_only_the_onnx_file_of_a_logged_model_is_opened(workspace, tmp_path):
     """Anybody may have created a version in the registry, and its loader and its pickles are code."""
     registry, run = client(workspace), one_run(workspace)
     model = registry.create_logged_model(run.info.experiment_id, name="foreign")

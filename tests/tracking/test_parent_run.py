@@ -37,7 +37,7 @@ def test_a_sweep_is_one_run_with_its_space_its_table_its_figures_and_its_best(wo
     assert (folder / "parent").read_text().strip() == run_id
 
 
-def test_sent_again_it_is_the_same_run_with_what_is_new(workspace, folder):
+def test_a_sweep_that_is_sent_again_updates_the_same_run(workspace, folder):
     first = send(SWEEP, folder, config().tracking, workspace)
     assert send(SWEEP, folder, config().tracking, workspace) is None
     table = {"leaderboard.csv": "rank\n1\n"}
@@ -81,7 +81,7 @@ def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, 
     assert len({run.data.tags["mlflow.runColor"] for run in trained}) == 2
 
 
-def test_a_name_of_ones_own_is_kept_and_a_training_outside_of_a_sweep_has_no_parent(
+def test_a_configured_name_is_kept_and_a_training_outside_of_a_sweep_has_no_parent(
     workspace, folder, monkeypatch
 ):
     within(monkeypatch, folder, seed="0")
@@ -140,7 +140,7 @@ def test_a_later_sweep_leaves_a_trial_with_the_sweep_that_trained_it(workspace, 
     assert child.data.tags[f"pipeline.sweep.{later.id}"] == "seed=0, train.epochs=5"
 
 
-def test_a_sweep_is_whole_only_when_the_runs_of_its_trials_are_there(workspace, folder):
+def test_a_sweep_is_complete_only_when_the_runs_of_its_trials_are_in_mlflow(workspace, folder):
     nowhere = config(tracking={"uri": f"http://127.0.0.1:{free_port()}"})
     train(nowhere, workspace)
     [record] = kept(workspace)
@@ -153,7 +153,7 @@ def test_a_sweep_is_whole_only_when_the_runs_of_its_trials_are_there(workspace, 
     assert send(sweep, folder, config().tracking, workspace) is None
 
 
-def test_a_pruned_trial_says_so_and_is_no_failure(workspace, folder, monkeypatch):
+def test_a_pruned_trial_is_marked_and_is_not_a_failure(workspace, folder, monkeypatch):
     within(monkeypatch, folder, seed="0")
     settings, place = config(), trial(workspace, 0)
 
@@ -209,7 +209,7 @@ def sent_by_a_process(folder, uri=""):
     return done.stdout.split()
 
 
-def test_what_mlflow_has_is_not_sent_again_nor_is_mlflow_imported(workspace, folder):
+def test_a_sweep_that_mlflow_has_is_not_sent_again_and_mlflow_is_not_imported(workspace, folder):
     send(SWEEP, folder, config().tracking, workspace)
     assert sent_by_a_process(folder) == ["None", "False"]
     # The store is lost, and the sweep's run with it.
@@ -219,7 +219,7 @@ def test_what_mlflow_has_is_not_sent_again_nor_is_mlflow_imported(workspace, fol
     assert (len(run_id), imported) == (32, "True")
 
 
-def test_to_a_server_it_is_sent_once(workspace, folder, server):
+def test_a_sweep_is_sent_to_a_server_once(workspace, folder, server):
     settings = config(tracking={"uri": server.uri}).tracking
     run_id = send(SWEEP, folder, settings, workspace)
     assert client(server.uri).get_run(run_id).data.params == SWEEP.params
@@ -235,7 +235,7 @@ def test_a_sweep_that_was_deleted_in_mlflow_is_not_brought_back(workspace, folde
     assert runs(workspace) == []
 
 
-def test_a_server_that_is_away_loses_nothing_and_its_password_is_not_shown(
+def test_an_unreachable_server_loses_nothing_and_its_password_is_not_shown(
     workspace, folder, tmp_path, monkeypatch
 ):
     server, settings = Server(tmp_path), config(tracking={"timeout": 2.0}).tracking

@@ -37,7 +37,7 @@ def training(tmp_path, empty_store):
         process.stderr.close()
 
 
-def test_sigterm_ends_the_process_and_the_run_is_killed(training):
+def test_sigterm_ends_the_process_and_the_run_is_marked_as_killed(training):
     workspace, process = training
     process.terminate()
     assert process.wait(PATIENCE) == 143
@@ -47,7 +47,7 @@ def test_sigterm_ends_the_process_and_the_run_is_killed(training):
         os.killpg(process.pid, 0)
 
 
-def test_a_run_whose_process_was_killed_is_not_running_once_anything_starts(workspace):
+def test_a_run_of_a_killed_process_is_ended_by_the_next_command(workspace):
     command = [sys.executable, REPOSITORY / "tests/tracking/harness.py", "hang", workspace.root]
     with subprocess.Popen(command) as process:
         until(lambda: process.poll() is not None or any(run.data.metrics for run in runs(workspace)))

@@ -50,7 +50,7 @@ def test_the_first_champion_is_registered_once_and_can_be_loaded_by_its_alias(re
     assert mlflow.keras.load_model("models:/digits@champion").predict(images, verbose=0).shape == (2, 10)
 
 
-def test_a_worse_run_is_kept_out_and_a_better_one_follows(repository):
+def test_a_worse_run_is_refused_and_a_better_one_is_promoted(repository):
     give(repository, "good")
     kept_out = give(repository, "worse")
     assert not kept_out.is_open
@@ -62,7 +62,7 @@ def test_a_worse_run_is_kept_out_and_a_better_one_follows(repository):
     assert champion(repository) == ("2", "best")
 
 
-def test_a_run_that_is_as_good_passes_and_is_not_better(repository):
+def test_an_equally_good_run_passes_and_is_not_better(repository):
     give(repository, "good")
     strict = SETTINGS.model_copy(update={"require": "better"})
     assert failed(give(repository, "same", settings=strict)) == ["accuracy"]
@@ -87,19 +87,19 @@ def test_force_passes_a_closed_gate_and_is_recorded_as_such(repository, monkeypa
     assert any("promote, forced" in line for line in history(None, TRACKING, repository))
 
 
-def test_aliases_are_apart(repository):
+def test_aliases_are_independent(repository):
     give(repository, "good")
     give(repository, "worse", alias="challenger")
     assert champion(repository) == ("1", "good")
     assert champion(repository, "challenger") == ("2", "worse")
 
 
-def test_without_a_name_it_is_the_run_of_the_model_in_the_workspace(repository):
+def test_without_a_name_the_run_of_the_model_in_the_workspace_is_promoted(repository):
     give(repository, None)
     assert champion(repository) == ("1", "best")
 
 
-def test_a_slice_of_conf_that_can_not_be_read_is_refused_before_anything_is_changed(repository):
+def test_an_unreadable_slice_in_conf_is_refused_before_anything_is_changed(repository):
     for slices, reason in (
         ({"dark": "dark.txt"}, "promotion.slices.dark"),
         ({"dark": "../dark.txt"}, "outside the project"),
@@ -110,7 +110,7 @@ def test_a_slice_of_conf_that_can_not_be_read_is_refused_before_anything_is_chan
     assert client(repository).search_registered_models() == []
 
 
-def test_a_slice_by_numbers_of_images_keeps_a_run_out(repository):
+def test_a_slice_given_by_image_numbers_can_refuse_a_run(repository):
     give(repository, "good")
     (repository.root / "first.txt").write_text("".join(f"{number}\n" for number in range(60, 120)))
     slices = SETTINGS.model_copy(
@@ -119,7 +119,7 @@ def test_a_slice_by_numbers_of_images_keeps_a_run_out(repository):
     assert "slice first" in failed(give(repository, "worse", settings=slices))
 
 
-def test_a_damaged_model_is_kept_out(repository):
+def test_a_damaged_model_is_not_promoted(repository):
     [path] = [
         found
         for found in (repository.root / "mlruns").rglob("model.onnx")
@@ -167,7 +167,7 @@ def test_on_a_new_test_set_the_champion_is_evaluated_first(repository, model):
     assert champion(repository) == ("2", "on others")
 
 
-def test_a_new_test_set_that_is_not_there_closes_the_gate(repository):
+def test_a_missing_new_test_set_closes_the_gate(repository):
     give(repository, "good")
     write_dataset(repository, dataset(test="d"))
     run_of(repository, "on others", 60, seed=7)
@@ -196,7 +196,7 @@ def test_rollback_goes_back_step_by_step_and_history_shows_it(repository, monkey
     ("to", "reason"),
     [("9", "no version 9; its versions: 1"), (None, "before version 1"), ("x", "no version x")],
 )
-def test_what_can_not_be_gone_back_to_is_told(repository, to, reason):
+def test_a_rollback_to_a_version_that_was_never_champion_is_refused(repository, to, reason):
     with pytest.raises(PipelineError, match="was ever promoted"):
         rollback(None, "champion", to, TRACKING, repository)
     give(repository, "good")
@@ -205,7 +205,7 @@ def test_what_can_not_be_gone_back_to_is_told(repository, to, reason):
     assert champion(repository) == ("1", "good")
 
 
-def test_what_was_rolled_back_from_is_passed_over():
+def test_rollback_skips_versions_that_were_rolled_back():
     def entries(*steps):
         return [
             Entry(number, "", "", action, "champion", None, version, "", "", "")
@@ -221,7 +221,7 @@ def test_what_was_rolled_back_from_is_passed_over():
     assert earlier(entries((up, "1"), (up, "2")), "other") is None
 
 
-def test_names_that_mlflow_or_a_file_can_not_take_are_refused(repository):
+def test_names_that_mlflow_or_a_file_cannot_have_are_refused(repository):
     for name, alias in (
         ("../x", "champion"),
         ("a/b", "champion"),

@@ -27,7 +27,7 @@ def without_mlflow(repository, folder):
     return Workspace(folder)
 
 
-def test_it_is_whole_in_both_places_and_survives_the_loss_of_either(repository, tmp_path):
+def test_the_journal_is_complete_in_both_places_and_survives_the_loss_of_either(repository, tmp_path):
     for name in ("good", "best"):
         give(repository, name)
     whole = lines_on_disk(repository)
@@ -52,7 +52,7 @@ def test_a_champion_that_mlflow_lost_is_not_forgotten(repository, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["cut", "edited", "dropped", "swapped"])
-def test_a_changed_line_is_found(repository, change):
+def test_a_changed_line_of_the_journal_is_found(repository, change):
     for name in ("good", "same", "best"):
         give(repository, name)
     path = path_of(TRACKING, repository, "digits")
@@ -75,7 +75,7 @@ def entry_of(journal, who):
     return Entry(**journal.next_fields, who=who, action="promote", **rest)
 
 
-def test_of_two_that_write_the_same_line_on_different_machines_one_is_refused(repository, tmp_path):
+def test_if_two_machines_write_the_same_line_one_is_refused(repository, tmp_path):
     give(repository, "good")
     one = journal(repository)
     other = Journal(one._store, tmp_path / "elsewhere.jsonl", "digits")
@@ -85,7 +85,9 @@ def test_of_two_that_write_the_same_line_on_different_machines_one_is_refused(re
     assert [entry.who for entry in journal(repository).entries][1:] == ["Bob"]
 
 
-def test_the_first_line_is_of_who_was_first_whatever_the_clocks_say(repository, tmp_path, monkeypatch):
+def test_the_machine_that_wrote_a_line_first_keeps_it_whatever_the_clocks_say(
+    repository, tmp_path, monkeypatch
+):
     one = journal(repository)
     other = Journal(one._store, tmp_path / "elsewhere.jsonl", "digits")
     one.append(entry_of(one, "Ada"))
@@ -95,7 +97,7 @@ def test_the_first_line_is_of_who_was_first_whatever_the_clocks_say(repository, 
     assert [entry.who for entry in journal(repository).entries] == ["Ada"]
 
 
-def test_an_alias_that_was_set_by_hand_is_shown_and_put_back(repository, capfd):
+def test_an_alias_that_was_set_by_hand_is_reported_and_corrected(repository, capfd):
     for name in ("good", "same"):
         give(repository, name)
     client(repository).set_registered_model_alias("digits", "champion", "1")
@@ -142,7 +144,7 @@ def test_a_promotion_that_is_killed_anywhere_is_completed_by_the_same_command(re
         killed_and_repeated(repository, tmp_path / f"cut-{number}", number)
 
 
-def test_two_at_once_end_with_one_order(repository):
+def test_two_promotions_at_once_happen_one_after_the_other(repository):
     give(repository, "good")
     done = []
     threads = [

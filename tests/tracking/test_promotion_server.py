@@ -114,7 +114,7 @@ def with_dvc(machine):
         ("POST /registered-models/alias", "not sent"),
     ],
 )
-def test_a_server_that_dies_before_the_alias_is_set_leaves_what_the_same_command_completes(
+def test_a_promotion_cut_off_by_the_server_is_completed_by_the_same_command(
     server, proxy, machines, step, how
 ):
     name = step.rpartition("/")[2]
@@ -130,7 +130,7 @@ def test_a_server_that_dies_before_the_alias_is_set_leaves_what_the_same_command
     assert state(proxy.uri, machines[0], name) == ("1", 1, [(None, "1")])
 
 
-def test_of_two_machines_that_promote_at_once_one_is_told_to_go_on_after_the_other(proxy, machines, tmp_path):
+def test_if_two_machines_promote_at_once_one_is_asked_to_repeat_its_command(proxy, machines, tmp_path):
     runs = {"good": machines[0], "same": machines[1]}
     proxy.meet = f"POST {API}/runs/log-parameter"
 

@@ -39,7 +39,7 @@ def in_thread(do):
     return thread
 
 
-def test_a_training_that_goes_on_is_running_again(workspace):
+def test_a_training_that_continues_is_running_again(workspace):
     record = started(workspace)
     record.set_state("KILLED", "its process died")
     record.release()
@@ -77,7 +77,7 @@ def test_a_second_training_of_the_same_run_waits_for_the_first(workspace, ends):
     begun[0].release()
 
 
-def test_a_damaged_record_is_named_and_left_alone(workspace, capsys):
+def test_a_damaged_record_is_named_and_not_changed(workspace, capsys):
     record = started(workspace)
     (record.files.root / "state.json").write_text("{")
     record.release()
@@ -86,7 +86,7 @@ def test_a_damaged_record_is_named_and_left_alone(workspace, capsys):
     assert record.files.run.exists()
 
 
-def test_a_trial_is_named_by_what_differs_and_knows_its_sweep(workspace, monkeypatch):
+def test_a_trial_is_named_by_its_differences_and_has_the_id_of_its_sweep(workspace, monkeypatch):
     context = TrialContext(sweep="lr-42", differs={"train.learning_rate": "0.01", "seed": "1"})
     for name, value in context.as_environment().items():
         monkeypatch.setenv(name, value)
@@ -96,13 +96,13 @@ def test_a_trial_is_named_by_what_differs_and_knows_its_sweep(workspace, monkeyp
     record.release()
 
 
-def test_a_run_is_called_what_the_configuration_says(workspace):
+def test_a_run_has_the_name_that_the_configuration_gives(workspace):
     record = Record.start(config(tracking={"run_name": "mine"}), workspace, {})
     assert record.label == "mine"
     record.release()
 
 
-def test_a_restored_run_tells_the_configuration_that_it_depends_on(workspace):
+def test_a_restored_run_has_the_configuration_that_it_depends_on(workspace):
     record = started(workspace)
     record.release()
     workspace.run.parent.mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def test_a_restored_run_tells_the_configuration_that_it_depends_on(workspace):
     assert restored.label == f"digits-{record.id[:6]}"
 
 
-def test_a_run_is_not_evaluated_with_a_model_of_another(workspace):
+def test_a_run_is_not_evaluated_with_the_model_of_another_run(workspace):
     record = started(workspace)
     finish(record, workspace)
     record.release()
@@ -137,7 +137,7 @@ def test_a_training_stays_finished_if_the_process_of_its_evaluation_dies(workspa
     assert evaluation.config == other.model_dump(mode="json")
 
 
-def test_a_run_ends_once_it_no_longer_runs_and_not_again_with_an_evaluation(workspace):
+def test_the_end_of_a_run_is_set_once(workspace):
     record = started(workspace)
     assert record.state.end is None
     record.set_state("FINISHED")
@@ -162,7 +162,7 @@ def test_the_occasion_of_a_training_that_ended_has_its_weights(workspace):
     again.release()
 
 
-def test_nothing_is_left_of_what_kept_others_from_sending(workspace):
+def test_no_lock_file_is_left_after_sending(workspace):
     record = started(workspace)
     before = sorted((workspace.scratch / "runs").iterdir())
     with record.sending():
@@ -171,7 +171,7 @@ def test_nothing_is_left_of_what_kept_others_from_sending(workspace):
     record.release()
 
 
-def test_who_sends_the_run_meanwhile_sees_its_result_once_the_training_has_ended(workspace):
+def test_the_record_has_its_result_once_the_training_has_ended(workspace):
     record = started(workspace)
     assert "result" not in record.run
     finish(record, workspace)

@@ -72,7 +72,7 @@ def test_train_and_evaluate_share_one_finished_run(shown):
     assert kept(shown) == []
 
 
-def test_every_leaf_of_the_configuration_is_a_param_and_the_whole_is_an_artifact(shown, tmp_path):
+def test_every_value_of_the_configuration_is_a_param_and_the_file_is_an_artifact(shown, tmp_path):
     run = one_run(shown)
     values = dict(leaves(config().model_dump(mode="json")))
     assert set(run.data.params) == set(values)
@@ -149,7 +149,7 @@ def test_the_data_are_inputs_with_the_digests_that_dataset_json_has_for_them(sho
     }
 
 
-def test_the_tags_tell_where_the_run_comes_from(shown, tmp_path):
+def test_the_tags_say_where_the_run_comes_from(shown, tmp_path):
     run = one_run(shown)
     tags = run.data.tags
     assert tags["git.commit"] == tags["mlflow.source.git.commit"] == git(shown, "rev-parse", "HEAD")
@@ -164,7 +164,7 @@ def test_the_tags_tell_where_the_run_comes_from(shown, tmp_path):
     assert "pipeline.error" not in tags
 
 
-def test_what_the_pipeline_writes_itself_does_not_make_the_code_dirty(workspace):
+def test_files_that_the_pipeline_writes_do_not_make_the_code_dirty(workspace):
     git(workspace, "init")
     git(workspace, "add", "dvc.lock")
     git(workspace, "commit", "--message=first")
@@ -175,7 +175,7 @@ def test_what_the_pipeline_writes_itself_does_not_make_the_code_dirty(workspace)
     assert "code/uncommitted.diff" not in files(workspace, run)
 
 
-def test_a_param_that_is_too_long_for_mlflow_is_cut_visibly(workspace):
+def test_a_param_that_is_too_long_for_mlflow_is_visibly_shortened(workspace):
     names = [f"class-{number:03}-{'x' * 20}" for number in range(300)]
     train(config(data={"classes": names}), workspace)
     shown = one_run(workspace).data.params["data.classes"]
@@ -187,7 +187,7 @@ def test_a_long_training_is_sent_in_a_few_requests(workspace):
     assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(400)]
 
 
-def test_runs_that_follow_each_other_are_told_apart_by_colour(workspace):
+def test_consecutive_runs_have_different_colours(workspace):
     for seed in range(2):
         train(config(seed=seed), workspace)
     colours = [run.data.tags["mlflow.runColor"] for run in runs(workspace)]

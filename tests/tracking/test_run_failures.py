@@ -18,7 +18,7 @@ from pipeline.tracking import session as tracking
     ],
     ids=["exception", "endless message", "interrupt"],
 )
-def test_a_training_that_ends_early_says_so_in_mlflow(workspace, error, status, tag):
+def test_a_training_that_fails_or_is_interrupted_says_so_in_mlflow(workspace, error, status, tag):
     def stop(epoch):
         if epoch.epoch == 2:
             raise error
@@ -31,7 +31,7 @@ def test_a_training_that_ends_early_says_so_in_mlflow(workspace, error, status, 
     assert not workspace.run.exists()
 
 
-def test_a_failed_evaluation_is_noted_until_a_good_one_and_the_training_stays_finished(workspace):
+def test_a_failed_evaluation_is_noted_until_one_succeeds_and_the_run_stays_finished(workspace):
     train(config(), workspace)
     end = one_run(workspace).info.end_time
     statuses = []
@@ -52,7 +52,7 @@ def test_a_failed_evaluation_is_noted_until_a_good_one_and_the_training_stays_fi
     assert "pipeline.error" not in run.data.tags
 
 
-def test_a_validation_loss_that_is_no_number_is_shown_and_stops_nothing(workspace):
+def test_a_validation_loss_that_is_not_a_number_is_logged_and_stops_nothing(workspace):
     with tracking.training(config(), workspace, {}) as run:
         run.log_epoch(Epoch(1, 0.5, 0.5, float("nan"), 0.5, 0.1))
         run.log_epoch(Epoch(2, 0.4, 0.5, float("inf"), 0.5, 0.1))
@@ -61,7 +61,7 @@ def test_a_validation_loss_that_is_no_number_is_shown_and_stops_nothing(workspac
     assert [step for step, _ in curve(workspace, shown, "val_loss")] == [1, 2]
 
 
-def test_a_record_that_can_not_be_written_ends_the_training_and_mlflow_knows(workspace):
+def test_a_record_that_cannot_be_written_ends_the_training_and_the_run_has_failed(workspace):
     def fill_the_disk(epoch):
         if epoch.epoch == 2:
             until(lambda: runs(workspace))

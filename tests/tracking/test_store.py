@@ -27,7 +27,9 @@ def experiment(workspace, name="image-classifier"):
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
-def test_a_relative_address_is_the_repositorys_wherever_a_process_runs(tmp_path, monkeypatch, scheme):
+def test_a_relative_address_is_relative_to_the_repository_wherever_a_process_runs(
+    tmp_path, monkeypatch, scheme
+):
     trial = Workspace(tmp_path / "a%20b" / ".pipeline" / "trials" / "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}:///other/mine.db")
     assert uri_of(settings(), trial) == f"{scheme}:///{tmp_path}/a%2520b/other/mine.db"
@@ -36,7 +38,7 @@ def test_a_relative_address_is_the_repositorys_wherever_a_process_runs(tmp_path,
         assert uri_of(settings(), trial) == absolute
 
 
-def test_artifacts_of_another_sqlite_store_lie_beside_it_though_a_trial_comes_first(
+def test_artifacts_of_another_sqlite_store_are_beside_it_even_if_a_trial_creates_it(
     workspace, tmp_path, monkeypatch
 ):
     (tmp_path / "elsewhere").mkdir()
@@ -71,7 +73,7 @@ def test_its_charts_are_the_curves_of_the_runs_and_the_best_of_a_sweep(workspace
     assert len(shown) <= 6
 
 
-def test_a_new_database_is_created_by_one_at_a_time(tmp_path):
+def test_a_new_database_is_created_by_one_process_at_a_time(tmp_path):
     workspace, tracked = Workspace(tmp_path / "new"), settings()
     with ThreadPoolExecutor(4) as threads:
         opened = list(threads.map(lambda _: open_store(tracked, workspace), range(4)))
@@ -79,7 +81,7 @@ def test_a_new_database_is_created_by_one_at_a_time(tmp_path):
     assert {found.name for found in opened[0].client.search_experiments()} == {"Default", "image-classifier"}
 
 
-def test_no_two_of_ten_runs_have_one_colour(workspace):
+def test_ten_runs_have_ten_colours(workspace):
     store = open_store(settings(), workspace)
     for number in range(25):
         with store.creating():
@@ -144,7 +146,7 @@ def test_artifacts_that_were_deleted_are_restored_by_sync(workspace):
     assert "mlflow imported: False" in child("sync", workspace).stdout
 
 
-def test_a_run_is_finished_though_its_artifacts_can_not_be_stored_and_they_follow(workspace, capfd):
+def test_a_run_finishes_although_its_artifacts_cannot_be_stored_and_sync_sends_them(workspace, capfd):
     # A file instead of the folder, because a read-only folder does not stop root.
     (workspace.root / "mlruns").write_text("")
     train(config(), workspace)
@@ -157,7 +159,7 @@ def test_a_run_is_finished_though_its_artifacts_can_not_be_stored_and_they_follo
     assert kept(workspace) == []
 
 
-def test_a_slow_server_holds_up_the_end_of_a_training_by_the_time_out_in_all(workspace, server):
+def test_a_slow_server_delays_the_end_of_a_training_by_no_more_than_the_timeout(workspace, server):
     proxy = Proxy(server.uri)
     proxy.delay = 1.0
     slow = config(tracking={"uri": proxy.uri, "timeout": 3.0, "experiment": "slow"})
@@ -182,7 +184,7 @@ def test_a_slow_server_holds_up_the_end_of_a_training_by_the_time_out_in_all(wor
         proxy.stop()
 
 
-def test_a_store_that_another_made_meanwhile_is_not_replaced(tmp_path, monkeypatch, empty_store):
+def test_a_store_that_another_process_created_meanwhile_is_not_replaced(tmp_path, monkeypatch, empty_store):
     workspace = Workspace(tmp_path / "work")
     workspace.root.mkdir()
     from mlflow.store.tracking import sqlalchemy_store

@@ -44,7 +44,7 @@ def logged_model(workspace, run, folder):
     return mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))
 
 
-def test_a_wiped_store_is_rebuilt_whole_by_sync_and_once(workspace, tmp_path):
+def test_sync_rebuilds_a_deleted_store_completely_and_only_once(workspace, tmp_path):
     train(config(), workspace)
     evaluate(config(), workspace)
     before = one_run(workspace)
@@ -87,7 +87,7 @@ def test_a_run_that_was_deleted_in_mlflow_is_not_brought_back(workspace):
     assert kept(workspace) == []
 
 
-def test_a_deleted_experiment_is_a_sentence_and_the_run_is_kept(workspace, capfd):
+def test_a_deleted_experiment_is_reported_in_a_sentence_and_the_run_is_kept(workspace, capfd):
     train(config(), workspace)
     client(workspace).delete_experiment(one_run(workspace).info.experiment_id)
     train(config(seed=1), workspace)
@@ -99,7 +99,7 @@ def test_a_deleted_experiment_is_a_sentence_and_the_run_is_kept(workspace, capfd
 
 
 @pytest.mark.slow
-def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
+def test_eight_processes_on_a_fresh_store_make_eight_correct_runs(tmp_path):
     repository = Workspace(tmp_path / "work")
     trials = [Workspace(repository.scratch / "trials" / str(seed)) for seed in range(8)]
     script = [sys.executable, REPOSITORY / "tests" / "tracking" / "harness.py", "train"]
@@ -129,7 +129,7 @@ def test_eight_processes_on_a_fresh_store_make_eight_right_runs(tmp_path):
 
 
 @pytest.mark.parametrize("kilobytes", [pytest.param(200, marks=pytest.mark.slow), 400])
-def test_a_process_killed_while_it_creates_the_store_leaves_none_that_is_broken(tmp_path, model, kilobytes):
+def test_a_process_killed_while_it_creates_the_store_leaves_no_broken_store(tmp_path, model, kilobytes):
     workspace = lay_out(Workspace(tmp_path / "work"), model)
     command = [sys.executable, REPOSITORY / "tests/tracking/harness.py", "train", workspace.root]
 
@@ -173,7 +173,7 @@ def test_a_copy_writes_nothing_to_the_place_it_was_copied_from(workspace, tmp_pa
     assert all(str(copy.root) in run.info.artifact_uri for run in runs(copy))
 
 
-def test_a_damaged_record_is_named_and_does_not_hold_up_the_others(workspace, capfd):
+def test_a_damaged_record_is_named_and_does_not_delay_the_others(workspace, capfd):
     settings = config(tracking={"uri": NOWHERE})
     for seed in range(3):
         train(settings.model_copy(update={"seed": seed}), workspace)
@@ -190,7 +190,7 @@ def test_a_damaged_record_is_named_and_does_not_hold_up_the_others(workspace, ca
     assert not good.exists()
 
 
-def test_a_run_of_older_code_is_sent_though_the_schema_has_changed(workspace):
+def test_a_run_of_older_code_is_sent_although_the_schema_has_changed(workspace):
     train(config(tracking={"uri": NOWHERE}), workspace)
     [record] = kept(workspace)
     path = record / "occasion.json"
@@ -200,7 +200,7 @@ def test_a_run_of_older_code_is_sent_though_the_schema_has_changed(workspace):
     assert "train.size_of_batches" in one_run(workspace).data.params
 
 
-def test_with_nothing_to_send_nothing_is_made(tmp_path):
+def test_sync_without_runs_to_send_creates_nothing(tmp_path):
     workspace = Workspace(tmp_path)
     assert list(unsent(workspace)) == []
     assert tracking.sync(config().tracking, workspace) == []
@@ -224,7 +224,7 @@ def test_reports_that_dvc_restored_clear_a_failed_evaluation(workspace):
     assert run.data.metrics["test_accuracy"] == 0.75
 
 
-def test_a_name_that_is_asked_for_later_is_given_once_and_one_given_in_mlflow_stays(workspace):
+def test_a_later_run_name_is_set_once_and_a_name_set_in_mlflow_stays(workspace):
     train(config(), workspace)
     for name, shown in (("mine", "mine"), ("mine", "by hand"), ("other", "other")):
         if shown == "by hand":
@@ -235,7 +235,7 @@ def test_a_name_that_is_asked_for_later_is_given_once_and_one_given_in_mlflow_st
         assert one_run(workspace).info.run_name == shown
 
 
-def test_a_training_whose_folder_is_deleted_ends_its_run_all_the_same(workspace, monkeypatch):
+def test_a_training_whose_folder_is_deleted_still_ends_its_run(workspace, monkeypatch):
     """DVC deletes the folder of a queued experiment as soon as it has killed the experiment."""
     experiment = lay_out(Workspace(workspace.root / ".dvc" / "tmp" / "exps" / "one"))
     monkeypatch.chdir(experiment.root)

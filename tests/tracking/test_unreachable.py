@@ -68,9 +68,7 @@ def test_without_a_server_training_completes_and_is_sent_by_sync(workspace, serv
     assert kept(workspace) == []
 
 
-def test_a_server_that_never_answers_is_known_within_ten_seconds_and_not_waited_for(
-    workspace, black_hole, capfd
-):
+def test_a_server_that_never_answers_is_detected_within_ten_seconds_and_skipped(workspace, black_hole, capfd):
     begin = time.monotonic()
     pace = []
     settings = config(tracking={"uri": black_hole})
@@ -94,7 +92,7 @@ def test_a_server_that_never_answers_is_known_within_ten_seconds_and_not_waited_
     assert len(curve(workspace, run)) == 20
 
 
-def test_a_warning_is_said_once_when_the_sender_fails_as_it_is_given_up(workspace, black_hole, monkeypatch):
+def test_a_sender_that_fails_while_it_is_given_up_warns_once(workspace, black_hole, monkeypatch):
     said = []
 
     def slowly(text):
@@ -107,7 +105,7 @@ def test_a_warning_is_said_once_when_the_sender_fails_as_it_is_given_up(workspac
     assert len(said) == 1
 
 
-def test_a_server_killed_in_mid_training_gets_all_when_it_is_back(workspace, tmp_path):
+def test_a_server_killed_during_a_training_gets_everything_when_it_is_back(workspace, tmp_path):
     server = Server(tmp_path).start()
     settings = at(server.uri)
     try:
@@ -153,7 +151,7 @@ def test_sync_without_a_server_is_refused_in_a_sentence_without_the_password(wor
     assert len(kept(workspace)) == 1
 
 
-def test_the_environment_wins_over_the_configuration_and_that_over_the_default(
+def test_the_environment_overrides_the_configuration_which_overrides_the_default(
     workspace, tmp_path, monkeypatch, empty_store
 ):
     chosen, configured = (f"sqlite:///{tmp_path}/{name}.db" for name in ("chosen", "configured"))

@@ -102,7 +102,7 @@ def verified(repository, capsys, **wanted):
     return code, capsys.readouterr().out
 
 
-def test_what_is_as_recorded_passes(repository, capsys):
+def test_an_unchanged_repository_passes(repository, capsys):
     code, said = verified(repository, capsys, everything=True)
     assert code == 0, said
     assert "Everything is as recorded." in said
@@ -120,14 +120,14 @@ def test_a_file_that_a_server_lost_is_named_where_it_was(tmp_path, monkeypatch):
     assert found.problems == [f"metrics.json of the run one is missing: {uri}/metrics.json"]
 
 
-def test_the_advice_repairs_what_was_found(repository, capsys):
+def test_the_suggested_command_repairs_what_was_found(repository, capsys):
     flip(in_mlruns(repository, "probabilities.npy"))
     assert "`pipeline verify --repair` fixes" in verified(repository, capsys)[1]
     assert "`pipeline verify --all --repair` fixes" in verified(repository, capsys, everything=True)[1]
 
 
 @pytest.mark.parametrize("name", SABOTAGE)
-def test_it_is_found_and_named(repository, capsys, name):
+def test_damage_is_found_and_named(repository, capsys, name):
     sabotage, expected = SABOTAGE[name]
     sabotage(repository)
     code, said = verified(repository, capsys)
@@ -150,7 +150,7 @@ def test_it_is_found_and_named(repository, capsys, name):
         )
     ],
 )
-def test_what_has_another_copy_is_mended(repository, capsys, name):
+def test_a_file_that_has_another_copy_is_repaired(repository, capsys, name):
     SABOTAGE[name][0](repository)
     code, said = verified(repository, capsys, repair=True)
     assert code == 0, said
@@ -170,7 +170,7 @@ def lost_everywhere(repository, command):
             path.unlink()
 
 
-def test_what_has_no_copy_is_made_again_by_its_stage(repository, capfd):
+def test_a_file_without_a_copy_is_rebuilt_by_its_stage(repository, capfd):
     digest = md5(repository.history.read_bytes())
     lost_everywhere(repository, "mkdir -p models && cp kept/* models")
     code, said = verified(repository, capfd, repair=True)
@@ -180,7 +180,7 @@ def test_what_has_no_copy_is_made_again_by_its_stage(repository, capfd):
     assert place(repository, "models/history.csv").exists()
 
 
-def test_what_cannot_be_made_again_is_said(repository, capsys):
+def test_a_file_that_cannot_be_rebuilt_is_reported(repository, capsys):
     in_mlruns(repository, "MLmodel").unlink()
     for path in (place(repository, "models/run.json"), repository.run, *repository.root.rglob("run.json")):
         path.unlink(missing_ok=True)
@@ -191,7 +191,7 @@ def test_what_cannot_be_made_again_is_said(repository, capsys):
     assert "run.json: no copy was found, and the run can't be trained again: " in said
 
 
-def test_a_stage_that_would_make_something_else_is_left_alone(repository, capfd):
+def test_a_stage_that_would_write_something_else_is_not_run(repository, capfd):
     lost_everywhere(repository, "mkdir -p models && cp kept/* models")
     content = yaml.safe_load(repository.dvc_yaml.read_text())
     content["stages"]["train"]["cmd"] = "touch ran"
@@ -203,7 +203,7 @@ def test_a_stage_that_would_make_something_else_is_left_alone(repository, capfd)
     assert repository.model.exists()
 
 
-def test_what_the_remote_has_is_fetched(repository, capsys, tmp_path):
+def test_a_file_that_the_remote_has_is_fetched(repository, capsys, tmp_path):
     remote = tmp_path / "remote"
     shutil.copytree(Cache(repository).objects, remote / "files" / "md5")
     config = repository.root / ".dvc" / "config"
@@ -217,7 +217,7 @@ def test_what_the_remote_has_is_fetched(repository, capsys, tmp_path):
     assert "models/history.csv: restored from the cache" in said
 
 
-def test_an_object_that_nothing_names_is_checked_if_all_is_asked_for(repository, capsys):
+def test_an_object_that_nothing_refers_to_is_checked_with_the_option_all(repository, capsys):
     stray = Cache(repository).place(md5(b"stray"))
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"strax")
@@ -237,7 +237,7 @@ def test_a_damaged_list_of_a_folder_that_dvc_lock_does_not_name_is_removed(repos
     assert not stray.exists()
 
 
-def test_left_overs_are_named_and_removed_if_asked_for(repository, capsys):
+def test_leftovers_are_named_and_removed_on_request(repository, capsys):
     found = [
         repository.root / "models" / ".model.keras.999999999.tmp",
         repository.scratch / "trials" / "0123456789abcdef",

@@ -161,7 +161,7 @@ def test_layers_that_compute_with_tensorflow_elsewhere_are_trained_and_thawed_wi
     assert [bool((kernel == seen[0]).all()) for kernel in seen[1:]] == [True, True, False]
 
 
-def test_halving_is_the_largest_of_each_window_as_keras_has_it():
+def test_halving_takes_the_largest_of_each_window_as_in_keras():
     images = np.random.default_rng(0).normal(size=(3, 7, 6, 2)).astype(np.float32)
     np.testing.assert_array_equal(_Halving((2, 2))(images), keras.layers.MaxPooling2D((2, 2))(images))
 

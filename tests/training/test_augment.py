@@ -33,12 +33,12 @@ def centres(images, side=15):
 
 
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (5, 4, 3)])
-def test_nothing_asked_changes_nothing(shape):
+def test_without_augmentation_images_are_not_changed(shape):
     images = noise(shape=shape)
     np.testing.assert_array_equal(distorted(images, shape), images)
 
 
-def test_a_shift_moves_by_up_to_so_many_pixels_in_both_directions():
+def test_a_shift_moves_up_to_its_limit_in_both_directions():
     moved = centres(distorted(dots(), (15, 15), shift=2.0))
     assert np.abs(moved).max() <= 2.01
     assert (moved.min(axis=0) < -1.7).all()
@@ -46,11 +46,11 @@ def test_a_shift_moves_by_up_to_so_many_pixels_in_both_directions():
 
 
 @pytest.mark.parametrize("setting", [{"rotation": 40.0}, {"scale": 0.3}, {"shear": 0.3}])
-def test_the_middle_stays_where_it_is_but_for_shifts(setting):
+def test_only_a_shift_moves_the_centre(setting):
     assert np.abs(centres(distorted(dots(), (15, 15), **setting))).max() < 0.01
 
 
-def test_a_rotation_turns_by_up_to_so_many_degrees():
+def test_a_rotation_turns_up_to_its_limit():
     images = np.zeros((2000, 15, 15), np.uint8)
     images[:, 7, 13] = 255
     row, column = centres(distorted(images.reshape(2000, -1), (15, 15), rotation=30.0)).T
@@ -59,7 +59,7 @@ def test_a_rotation_turns_by_up_to_so_many_degrees():
     assert np.hypot(row, column) == pytest.approx(6, abs=0.4)
 
 
-def test_scaling_and_shearing_move_what_is_off_the_middle():
+def test_scaling_and_shearing_move_pixels_away_from_the_centre():
     images = np.zeros((2000, 15, 15), np.uint8)
     images[:, 11, 11] = 255
     for setting in ({"scale": 0.2}, {"shear": 0.2}):
@@ -68,7 +68,7 @@ def test_scaling_and_shearing_move_what_is_off_the_middle():
         assert np.abs(moved - 4).max() < 1.4
 
 
-def test_an_elastic_bend_moves_parts_of_one_image_apart_and_what_leaves_is_black():
+def test_an_elastic_distortion_moves_parts_differently_and_fills_with_black():
     bent = distorted(noise(), (9, 7), elastic=1.0)
     assert (bent != noise()).mean() > 0.5
     gone = distorted(np.full((50, 63), 200, np.uint8), (9, 7), shift=100.0)
@@ -95,7 +95,7 @@ def test_channels_move_together():
     np.testing.assert_array_equal(result[..., 0], result[..., 2])
 
 
-def test_a_seed_decides_everything():
+def test_augmentation_depends_only_on_the_seed():
     one, same, other = (distorted(noise(), (9, 7), seed, shift=1.0, elastic=0.5) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()

@@ -84,7 +84,7 @@ def test_an_epoch_has_each_image_once_with_its_label_within_the_memory_limit(cou
         (5, [(1, 5)]),
     ],
 )
-def test_a_slice_has_as_many_batches_as_fit_and_says_if_they_are_whole(count, expected):
+def test_a_slice_has_as_many_batches_as_fit_and_says_if_the_last_is_full(count, expected):
     [epoch] = epochs_of(images(count, 2**14), settings(epochs=1, slice_megabytes=1))
     assert [part.batches[1].shape for part in epoch] == expected
     assert [part.whole for part in epoch] == [size == 32 for _, size in expected]
@@ -115,7 +115,7 @@ def test_one_slice_is_prepared_ahead_and_a_short_one_with_the_one_before_it(coun
     assert [laid_out(count, number, shuffle="every_epoch") for number in taken] == expected
 
 
-def test_what_is_alike_in_all_epochs_is_laid_out_once_if_it_fits_into_a_slice():
+def test_equal_epochs_are_laid_out_once_if_they_fit_into_a_slice():
     assert laid_out(32, shuffle="once") == 1
     assert laid_out(33, shuffle="once") == 2 * 3
     assert laid_out(32, shuffle="every_epoch") == 3
@@ -145,7 +145,7 @@ def test_an_epoch_is_the_same_whether_or_not_those_before_it_were_run(augment):
         np.testing.assert_array_equal(part.batches[1], same.batches[1])
 
 
-def test_each_epoch_and_each_seed_distorts_anew_and_labels_stay():
+def test_each_epoch_and_each_seed_distorts_differently_and_labels_stay():
     config, train = settings(shuffle="once", augment=AUGMENT), images(64)
     first, second, _ = epochs_of(train, config)
     other = epochs_of(train, config, seed=1)[0]

@@ -115,14 +115,14 @@ def train(path, cut_after=None, patience=None, model="mlp", seed=0, ema_decay=0.
         pytest.param("cnn", [2, 4], marks=pytest.mark.slow),
     ],
 )
-def test_a_cut_training_ends_at_the_weights_and_the_history_of_a_whole_one(tmp_path, model, cuts):
+def test_an_interrupted_training_ends_with_the_same_weights_and_history(tmp_path, model, cuts):
     for cut in cuts:
         assert train(tmp_path / "cut.npz", cut_after=cut, model=model) is None
     assert train(tmp_path / "cut.npz", model=model) == whole(model=model)
 
 
 @pytest.mark.parametrize("patience", [None, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
+def test_an_interrupted_training_continues_averaging_its_weights(tmp_path, patience):
     averaged = whole(patience=patience, ema_decay=0.9)
     assert averaged[0] != whole(patience=patience)[0]
     for cut in (2, 4):
@@ -130,7 +130,7 @@ def test_a_cut_training_goes_on_averaging_its_weights(tmp_path, patience):
     assert train(tmp_path / "cut.npz", patience=patience, ema_decay=0.9) == averaged
 
 
-def test_the_cpu_seconds_before_a_cut_count(tmp_path):
+def test_the_cpu_seconds_before_an_interruption_count(tmp_path):
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints._cpu_start -= 100
     state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, [])
@@ -141,14 +141,14 @@ def test_the_cpu_seconds_before_a_cut_count(tmp_path):
     assert 100 <= again.cpu_seconds < 150
 
 
-def test_it_goes_on_rather_than_starts_again(tmp_path):
+def test_a_training_continues_instead_of_starting_again(tmp_path):
     train(tmp_path / "cut.npz", cut_after=4)
     with np.load(tmp_path / "cut.npz") as file:
         meta = json.loads(file["meta"].tobytes())
     assert [epoch["epoch"] for epoch in meta["epochs"]] == [1, 2, 3]
 
 
-def test_early_stopping_remembers_the_best_epoch_over_a_cut(tmp_path):
+def test_early_stopping_remembers_the_best_epoch_after_an_interruption(tmp_path):
     digest, history = whole(patience=2, seed=2)
     stopped = len(history.epochs)
     assert history.best_epoch < stopped < 12
@@ -191,7 +191,7 @@ def changed(path, damage):
 @pytest.mark.parametrize(
     "damage", ["other shapes", "NaN", "an array missing", "an epoch missing", "terabytes"]
 )
-def test_a_whole_checkpoint_that_can_not_be_of_this_training_is_passed_over(tmp_path, capsys, damage):
+def test_an_undamaged_checkpoint_of_another_training_is_ignored(tmp_path, capsys, damage):
     path = tmp_path / "cut.npz"
     path.write_bytes(checkpoint_of_two_epochs())
     changed(path, damage)
@@ -200,7 +200,7 @@ def test_a_whole_checkpoint_that_can_not_be_of_this_training_is_passed_over(tmp_
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no zip", "other content"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, capsys, damage):
+def test_a_damaged_checkpoint_is_ignored_with_a_warning(tmp_path, capsys, damage):
     path = tmp_path / "cut.npz"
     path.write_bytes(checkpoint_of_two_epochs())
     if damage == "other content":
@@ -226,7 +226,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     assert checkpoints.load(like=state) is None
 
 
-def test_the_weights_of_the_best_epoch_are_held_against_the_network_too(tmp_path, capsys):
+def test_the_weights_of_the_best_epoch_are_checked_against_the_network_too(tmp_path, capsys):
     weights = [np.zeros((3, 2), np.float32)]
     state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], weights, [], 0.5, 1, weights)
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
@@ -237,21 +237,21 @@ def test_the_weights_of_the_best_epoch_are_held_against_the_network_too(tmp_path
     assert "best weights have other shapes" in capsys.readouterr().err
 
 
-def test_a_training_without_checkpoints_does_not_take_one_that_is_there(tmp_path):
+def test_a_training_without_checkpoints_ignores_an_existing_one(tmp_path):
     state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, [])
     Checkpoints(tmp_path / "state.npz", 0.0).save(state)
     assert Checkpoints(tmp_path / "state.npz", None).load(like=state) is None
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(0.0, True), (3600.0, False), (None, False)])
-def test_short_trainings_write_none(tmp_path, seconds, due):
+def test_short_trainings_write_no_checkpoint(tmp_path, seconds, due):
     assert Checkpoints(tmp_path / "state.npz", seconds).due is due
 
 
 @pytest.mark.parametrize(
     "change", [["seed=1"], ["train.learning_rate=0.5"], ["model.dropout=0.5"], "data", "package", "scale"]
 )
-def test_what_decides_about_the_weights_decides_about_the_checkpoint(tmp_path, monkeypatch, change):
+def test_a_checkpoint_is_identified_by_all_that_affects_the_weights(tmp_path, monkeypatch, change):
     workspace = Workspace(tmp_path)
     workspace.processed.mkdir(parents=True)
     workspace.dataset.write_text("{}")

@@ -39,7 +39,7 @@ def tuned(fine_tune, checkpoints=None, epochs=4, on_epoch=lambda epoch: None, **
     return net, history
 
 
-def test_a_part_is_trained_from_its_epoch_on_at_its_rate():
+def test_a_part_is_trained_from_its_epoch_on_at_its_own_rate():
     before = two_parts().get_layer("backbone").get_weights()
     for epochs in (2, 3):
         net, history = tuned(FineTune(3, 0.1, thaw), epochs=epochs)
@@ -59,14 +59,14 @@ def test_a_part_may_be_trained_from_the_second_epoch_on():
 
 # The last epoch, which is one of fine-tuning, and one that is never reached.
 @pytest.mark.parametrize(("tuned_from", "ends_after"), [(4, 4), (6, 6), (9, 2)])
-def test_fine_tuning_is_not_lost_to_early_stopping(tuned_from, ends_after):
+def test_early_stopping_does_not_skip_fine_tuning(tuned_from, ends_after):
     never_better = {"patience": 1, "monitor": "val_loss", "min_delta": 100.0}
     _, history = tuned(FineTune(tuned_from, 0.1, thaw), epochs=6, **never_better)
     assert (len(history.epochs), history.best_epoch) == (ends_after, 1)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_a_training_that_is_cut_before_or_after_fine_tuning_ends_with_the_same_weights(tmp_path, capsys, cut):
+def test_a_training_interrupted_around_fine_tuning_ends_with_the_same_weights(tmp_path, capsys, cut):
     class CutError(Exception):
         pass
 

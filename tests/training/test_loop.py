@@ -54,7 +54,7 @@ def test_it_trains_as_keras_fit_does(batch_size, xla, optimizer):
     assert_same_training(ours, history, theirs, keras_fit(theirs, loss, made, batch_size))
 
 
-def test_the_sigmoid_head_trains_as_the_plain_design_does_in_keras():
+def test_the_sigmoid_head_trains_as_the_plain_model_does_in_keras():
     plain = keras.Sequential(
         [
             keras.Input((36,)),
@@ -92,7 +92,7 @@ def test_balanced_classes_train_as_with_the_class_weights_of_keras_and_scikit_le
     )
 
 
-def test_a_class_counts_by_how_rare_it_is_and_one_without_images_not_at_all():
+def test_class_weights_grow_with_rarity_and_are_zero_without_images():
     assert class_weights(np.array([0, 0, 0, 2], np.int32), 4) == (4 / 6, 0.0, 4 / 2, 0.0)
 
 
@@ -101,7 +101,7 @@ def test_sigmoid_and_softmax_heads_train_the_same_weights_bit_for_bit(xla):
     assert trained(head="sigmoid", xla=xla)[0] == trained(head="softmax", xla=xla)[0]
 
 
-def test_averaged_weights_are_those_that_keras_averages():
+def test_averaged_weights_equal_those_of_keras():
     _, history, ours = trained(ema_decay=0.9)
     theirs = network()
     optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
@@ -115,13 +115,13 @@ def test_averaged_weights_are_those_that_keras_averages():
     assert [history.best.val_loss, history.best.val_accuracy] == pytest.approx(judged, rel=1e-4)
 
 
-def test_averaging_changes_what_is_kept_and_not_how_it_is_learned():
+def test_averaging_changes_the_kept_weights_and_not_the_training():
     plain, averaged = trained()[1], trained(ema_decay=0.9)[1]
     assert [epoch.train_loss for epoch in averaged.epochs] == [epoch.train_loss for epoch in plain.epochs]
     assert averaged.best.val_loss != plain.best.val_loss
 
 
-def test_cosine_with_warm_up_rises_to_the_learning_rate_and_falls_to_nothing():
+def test_cosine_with_warm_up_rises_to_the_learning_rate_and_falls_to_zero():
     steps = 4 * 7  # 203 images in batches of 32
     config = settings(
         epochs=4, optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=0.25, learning_rate=0.1
@@ -136,7 +136,7 @@ def test_cosine_with_warm_up_rises_to_the_learning_rate_and_falls_to_nothing():
     assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx(rates[7::7], abs=1e-8)
 
 
-def test_label_smoothing_is_that_of_keras():
+def test_label_smoothing_equals_that_of_keras():
     ours = network()
     theirs = keras.models.clone_model(ours)
     theirs.set_weights(ours.get_weights())

@@ -21,7 +21,7 @@ def test_a_seed_gives_the_same_weights_each_time_and_another_seed_others(dropout
     assert trained(model=model, seed=1)[0] != first
 
 
-def test_what_ran_before_makes_no_difference():
+def test_random_numbers_drawn_before_make_no_difference():
     expected = trained(model={"dropout": 0.5})[0]
     net = network(model_seed := 0, dropout=0.5)
     keras.utils.set_random_seed(77)
@@ -30,7 +30,7 @@ def test_what_ran_before_makes_no_difference():
     assert weights_digest(net) == expected
 
 
-def test_the_masks_of_dropout_follow_from_the_seed_and_not_from_the_network_s_own():
+def test_dropout_masks_depend_on_the_seed_of_the_training_alone():
     expected = trained(model={"dropout": 0.5})[0]
     net = network(7, dropout=0.5)
     net.set_weights(network(0, dropout=0.5).get_weights())
@@ -61,7 +61,7 @@ def test_the_masks_of_dropout_follow_from_the_seed_and_not_from_the_network_s_ow
         ({"model": {"dropout": 0.5}}, {"model": {"dropout": 0.2}}),
     ],
 )
-def test_a_training_comes_to_the_same_whether_or_not_one_like_it_ran_before(before, after):
+def test_an_earlier_similar_training_does_not_change_the_result(before, after):
     trained(epochs=1, model={"hidden_units": (3,)})
     expected, history, _ = trained(**after)
     trained(epochs=1, model={"hidden_units": (3,)})
@@ -69,7 +69,7 @@ def test_a_training_comes_to_the_same_whether_or_not_one_like_it_ran_before(befo
     assert trained(**after)[:2] == (expected, history)
 
 
-def test_a_trained_network_is_left_alone_by_the_next_training():
+def test_the_next_training_does_not_change_a_trained_network():
     digest, _, net = trained()
     trained(seed=1)
     assert weights_digest(net) == digest
@@ -80,7 +80,7 @@ def losses_of_a_network_that_hardly_learns(**config):
     return [epoch.train_loss for epoch in history.epochs]
 
 
-def test_dropout_silences_other_units_in_each_epoch():
+def test_dropout_drops_different_units_in_each_epoch():
     assert len(set(losses_of_a_network_that_hardly_learns(model={"dropout": 0.5}))) == 3
     assert len(set(losses_of_a_network_that_hardly_learns())) == 1
 

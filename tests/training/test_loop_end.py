@@ -71,18 +71,18 @@ def test_without_validation_images_there_are_no_validation_values():
 DEEP = {"hidden_units": (30,) * 25, "activation": "relu"}
 
 
-def test_a_loss_that_is_no_number_ends_it_with_epoch_and_learning_rate():
+def test_a_loss_that_is_not_a_number_is_an_error_with_epoch_and_learning_rate():
     with pytest.raises(PipelineError, match=r"diverged in epoch \d.*learning_rate \(now 10\.0\)"):
         trained(model={"hidden_units": (300,) * 12}, learning_rate=10.0, epochs=20)
 
 
-def test_weights_that_overflow_in_validation_end_it_too():
+def test_weights_that_overflow_in_validation_are_an_error():
     with pytest.raises(PipelineError, match=r"diverged in epoch 1"):
         trained(model=DEEP | {"activation": "selu"}, learning_rate=10.0, epochs=1, batch_size=1000)
 
 
 @pytest.mark.parametrize("units", [1, 8])
-def test_weights_ruined_by_the_very_last_step_are_noticed(units):
+def test_weights_that_overflow_in_the_last_step_are_an_error(units):
     net = network(hidden_units=(8, 8), activation="tanh")
     # Black images give logits of 0, a finite loss, and for some units a gradient of 0 times infinity.
     first, bias, second, bias_2, last, bias_3 = net.get_weights()

@@ -59,7 +59,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids="-".join)
-def test_the_file_gives_what_keras_gives(tmp_path, body):
+def test_the_exported_model_predicts_as_keras_does(tmp_path, body):
     model = network(body=body)
     put(model, IMAGES, tmp_path / "model.onnx")
     classifier = load(tmp_path / "model.onnx")
@@ -86,7 +86,7 @@ def test_equal_weights_give_equal_bytes_whatever_was_exported_before(tmp_path, b
     assert hashlib.sha256((tmp_path / "other.onnx").read_bytes()).hexdigest() not in digests
 
 
-def test_names_say_what_things_are_and_none_is_of_the_exporter(tmp_path):
+def test_node_names_are_short_and_none_is_that_of_the_exporter(tmp_path):
     put(network(body=("recurrent",)), IMAGES[:5], tmp_path / "model.onnx")
     model = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(model, full_check=True)

@@ -24,7 +24,7 @@ def journal(tmp_path):
     return path
 
 
-def test_a_line_that_was_cut_off_is_taken_for_not_written(journal):
+def test_an_incomplete_line_is_ignored(journal):
     study = open_study(journal)
     study.tell(study.ask(SPACE), 0.5)
     whole = journal.read_bytes()
@@ -39,7 +39,7 @@ def test_a_line_that_was_cut_off_is_taken_for_not_written(journal):
     assert values == [0.5, 0.6, 0.7]
 
 
-def test_a_lock_whose_holder_was_killed_holds_up_nobody(journal):
+def test_a_lock_of_a_killed_process_blocks_no_other(journal):
     holder = (
         "import sys, time; from pathlib import Path; from pipeline.training.pruning import _Lock;"
         "_Lock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
@@ -73,7 +73,7 @@ def training(journal, pruner, accuracies):
     return number
 
 
-def test_median_ends_what_is_worse_than_half_of_the_others_but_not_in_the_last_epoch(journal):
+def test_median_ends_trials_below_the_median_but_not_in_the_last_epoch(journal):
     good = [0.5, 0.7, 0.8]
     assert [training(journal, "median", good) for _ in range(5)] == [3] * 5
     assert training(journal, "median", [0.1, 0.1, 0.1]) == 1

@@ -20,7 +20,7 @@ APPROXIMATED = {"Rsqrt", "Reciprocal", "Inv", "Erfc"}
 
 
 @pytest.mark.parametrize("model", ["cnn", "cnn_photo", "mlp_gelu"])
-def test_no_operation_gives_other_bits_with_another_makers_processor(model):
+def test_no_operation_gives_different_bits_on_a_processor_of_another_maker(model):
     config = compose(CONF, ["data=digits", f"model={model}", "model.activation=gelu", "train.xla=false"])
     program = Program.of(build(config.model, (8, 8), 3), config.train, 2, "softmax", (8, 8))
     images, labels = np.zeros((2, 5, 64), np.uint8), np.zeros((2, 5), np.int32)

@@ -21,7 +21,7 @@ def repository(tmp_path_factory):
         ("exit 3", None),
     ],
 )
-def test_a_stage_that_is_killed_is_said_to_be(repository, command, said):
+def test_a_killed_stage_is_reported_as_killed(repository, command, said):
     (repository / "dvc.yaml").write_text(f"stages:\n  train:\n    cmd: {command!r}\n")
 
     program = "import sys; from pipeline.trials.repro import repro; sys.exit(repro())"

@@ -34,12 +34,12 @@ def stages(repository, config):
             return {stage.name: stage for stage in repo.index.stages}
 
 
-def test_a_path_with_characters_of_configurations_is_one_folder(repository, config):
+def test_a_path_with_special_characters_of_hydra_is_one_folder(repository, config):
     assert "# 1, copied" in str(repository.root)
     assert list(stages(repository, config)) == OURS
 
 
-def test_what_dvc_commands_write_and_stages_of_the_users_own_leave_a_trial_as_it_is(repository, config):
+def test_files_of_dvc_and_stages_of_the_user_do_not_change_a_trial(repository, config):
     expected = {
         name: (stage.cmd, sorted(map(str, stage.deps))) for name, stage in stages(repository, config).items()
     }
@@ -65,7 +65,7 @@ def test_what_dvc_commands_write_and_stages_of_the_users_own_leave_a_trial_as_it
     assert not any(stage.frozen for stage in found.values())
 
 
-def test_what_editors_and_python_leave_in_the_sources_is_left_behind(repository, tmp_path):
+def test_files_of_editors_and_python_in_the_sources_are_not_copied(repository, tmp_path):
     (repository.root / "src").unlink()
     package = repository.root / "src" / "pipeline"
     for name in (

@@ -82,7 +82,7 @@ def runs(trials):
     return (trials.repository.root / ".dvc" / "cache" / "runs").glob("*/*")
 
 
-def test_what_ran_is_found_by_values_stage_by_stage(trials):
+def test_earlier_runs_are_found_by_their_values_stage_by_stage(trials):
     nothing = trials.find(0)
     assert (nothing.outputs, list(nothing.missing)) == ({}, ["fetch", "preprocess", "train"])
     trials.run(0)
@@ -111,7 +111,7 @@ def test_the_entry_that_dvc_would_restore_is_the_latest(trials, entry):
     assert list(trials.find(1).missing) == ["train"]
 
 
-def test_an_output_that_the_cache_has_lost_makes_its_stage_unknown(trials, entry):
+def test_a_stage_whose_output_the_cache_has_lost_counts_as_not_run(trials, entry):
     found = trials.find(1).outputs
     found["models/run.json"].unlink()
     assert list(trials.find(1).missing) == ["train"]

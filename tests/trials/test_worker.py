@@ -112,7 +112,7 @@ def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worke
         assert artifacts(handed) == expected[name]
 
 
-def test_a_refusal_is_the_stages_own_and_the_worker_goes_on(worker, tmp_path):
+def test_a_refusal_comes_from_the_stage_and_the_worker_continues(worker, tmp_path):
     workspace = laid_out(tmp_path / "workspace", "preprocess.validation_fraction=0.999")
     ran(workspace, "fetch", worker)
     process = begin(workspace, "preprocess", worker)
@@ -122,7 +122,7 @@ def test_a_refusal_is_the_stages_own_and_the_worker_goes_on(worker, tmp_path):
     assert "Fetched digits" in ran(workspace, "fetch", worker)
 
 
-def test_a_stage_ends_with_whoever_waits_for_it_and_the_worker_goes_on(worker, tmp_path):
+def test_a_stage_ends_with_the_process_that_waits_for_it_and_the_worker_continues(worker, tmp_path):
     workspace = laid_out(tmp_path / "workspace", UNENDING)
     for stage in ("fetch", "preprocess"):
         ran(workspace, stage, worker)
@@ -192,7 +192,7 @@ def test_without_the_drivers_server_a_process_has_its_own(tmp_path, monkeypatch)
     job.Job._own_server.stop()
 
 
-def test_a_worker_that_is_told_to_end_before_it_began_ends():
+def test_a_worker_that_is_asked_to_end_before_it_started_ends():
     with start_fork_server(Workspace(REPOSITORY)) as importing:
         worker = Worker(importing.address)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -202,7 +202,7 @@ def test_a_worker_that_is_told_to_end_before_it_began_ends():
         assert not worker.alive
 
 
-def test_where_jax_trains_tensorflow_is_imported_only_for_a_worker_that_needs_it():
+def test_with_jax_tensorflow_is_imported_only_for_a_worker_that_needs_it():
     with start_fork_server(Workspace(REPOSITORY), "jax") as importing:
         forked = Worker(importing.address, Target("jax"))  # By the process without Keras, once it is ready.
         idle = children(int(parent_of(forked.pid))) - {str(forked.pid)}
@@ -227,7 +227,7 @@ def has_tensorflow(pid):
     return "libtensorflow" in Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server, tmp_path):
+def test_after_a_fork_was_waited_for_none_of_its_processes_is_left(server, tmp_path):
     with (tmp_path / "log").open("w") as log:
         for _ in range(20):
             # Refused, since there is no pipeline.
@@ -238,7 +238,7 @@ def test_when_a_fork_was_waited_for_nothing_of_it_is_left_that_may_write(server,
             assert not is_running(pid)
 
 
-def test_where_the_process_with_keras_was_killed_a_worker_is_refused():
+def test_if_the_process_with_keras_was_killed_a_worker_is_refused():
     with start_fork_server(Workspace(REPOSITORY)) as server:
         worker = Worker(server.address)
         os.kill(int(parent_of(worker.pid)), signal.SIGKILL)
@@ -247,7 +247,7 @@ def test_where_the_process_with_keras_was_killed_a_worker_is_refused():
             Worker(server.address)
 
 
-def test_a_worker_ends_with_whoever_has_it(server):
+def test_a_worker_ends_with_its_owner(server):
     script = (
         "import time\nfrom pipeline.trials.worker import Worker\n"
         f"worker = Worker({server.address!r})\nprint(worker.pid, flush=True)\ntime.sleep(600)"
