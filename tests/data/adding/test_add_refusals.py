@@ -125,6 +125,11 @@ def test_an_invalid_name_is_refused(clone, pets, name):
         clone.add(pets, name=name)
 
 
+def test_a_path_that_is_not_utf_8_is_refused(clone, pets):
+    with pytest.raises(PipelineError, match=r"/p\\udcff' has bytes that are not UTF-8.*: rename it"):
+        clone.add(pets.rename(pets.parent / os.fsdecode(b"p\xff")))
+
+
 def test_a_class_name_that_looks_like_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
     with pytest.raises(PipelineError, match="can't be used in conf/"):

@@ -99,7 +99,12 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
 def _as_in_conf(path: Path, home: Path) -> str:
     """Return the path relative to the repository if it is inside it, else as an absolute path."""
     whole = Path(os.path.normpath(path.absolute()))
-    return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+    named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+    try:
+        named.encode()
+    except UnicodeEncodeError:
+        raise PipelineError(f"{named!a} has bytes that are not UTF-8, as conf/ must be: rename it.") from None
+    return named
 
 
 def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | None:
