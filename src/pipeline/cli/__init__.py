@@ -6,7 +6,7 @@ from pipeline.processes.temporary import own_temporary_folder
 
 # Each module registers its verbs; `pipeline --help` lists them in this order.
 # isort: off
-from pipeline.cli import data, training, runs, models, promotion, verification, sharing  # noqa: F401
+from pipeline.cli import data, training, runs, models, promotion, storage  # noqa: F401
 # isort: on
 
 
