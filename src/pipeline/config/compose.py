@@ -41,9 +41,8 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACK
     Raises:
         PipelineError: As `compose` does, once the faulty list is reached.
     """
-    for overrides, composed in _unresolved_each(conf, many):
-        overridden = {part.key_or_group for part in parse(overrides)}
-        yield from_hydra(composed, package, overridden)
+    for parsed, composed in _unresolved_each(conf, many):
+        yield from_hydra(composed, package, {part.key_or_group for part in parsed})
 
 
 def compose_sweep(conf: Path, overrides: Sequence[str]) -> SweepConfig:
@@ -57,9 +56,9 @@ def compose_sweep(conf: Path, overrides: Sequence[str]) -> SweepConfig:
     Raises:
         PipelineError: As `compose` does, for these three.
     """
-    values = _plain(unresolved(conf, overrides))
-    kept = {key: values[key] for key in SweepConfig.model_fields if key in values}
-    return validate(kept, SweepConfig, overridden={part.key_or_group for part in parse(overrides)})
+    parsed, composed = next(_unresolved_each(conf, [overrides]))
+    values = {key: value for key, value in _plain(composed).items() if key in SweepConfig.model_fields}
+    return validate(values, SweepConfig, overridden={part.key_or_group for part in parsed})
 
 
 def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":
@@ -73,8 +72,8 @@ def unresolved(conf: Path, overrides: Sequence[str] = ()) -> "DictConfig":
 
 def _unresolved_each(
     conf: Path, many: Iterable[Sequence[str]]
-) -> Iterator[tuple[Sequence[str], "DictConfig"]]:
-    """Compose each list once; those that choose the same options share the 0.1 s that Hydra takes."""
+) -> Iterator[tuple[list["Override"], "DictConfig"]]:
+    """Parse and compose each list; those that choose the same options share the 0.1 s that Hydra takes."""
     # Importing Hydra takes 0.2 s, and a stage that only reads params.yaml does not need it.
     from hydra import compose as hydra_compose
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -107,7 +106,7 @@ def _unresolved_each(
                 f"{' '.join(overrides) or 'conf/'} is refused: {one_line(error).strip('. ')}. An option's "
                 "name that looks like a number or a boolean needs quotes (in a shell, two kinds: \"'1'\")."
             ) from None
-        yield overrides, composed
+        yield parsed, composed
 
 
 @contextmanager
