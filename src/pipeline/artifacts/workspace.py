@@ -21,6 +21,16 @@ def origin_of(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
+class _Path:
+    """A path in each workspace, relative to its root."""
+
+    def __init__(self, relative: str) -> None:
+        self._relative = relative
+
+    def __get__(self, workspace: "Workspace", kind: type["Workspace"]) -> Path:
+        return workspace.root / self._relative
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder in which the stages run: the repository, or a trial that shares its DVC cache."""
@@ -28,90 +38,31 @@ class Workspace:
     root: Path
 
     # Written by compose.
-    @property
-    def params(self) -> Path:
-        return self.root / "params.yaml"
-
+    params = _Path("params.yaml")
     # Written by fetch: the four RAW_ARRAYS as .npy.
-    @property
-    def raw(self) -> Path:
-        return self.root / "data" / "raw"
-
+    raw = _Path("data/raw")
     # Written by preprocess: one folder per split with images.npy and labels.npy.
-    @property
-    def processed(self) -> Path:
-        return self.root / "data" / "processed"
-
-    @property
-    def dataset(self) -> Path:
-        return self.processed / "dataset.json"
-
-    @property
-    def samples(self) -> Path:
-        return self.processed / "samples.png"
-
-    @property
-    def findings(self) -> Path:
-        return self.processed / "findings.csv"
-
-    @property
-    def data_figures(self) -> Path:
-        return self.processed / "figures"
-
+    processed = _Path("data/processed")
+    dataset = _Path("data/processed/dataset.json")
+    samples = _Path("data/processed/samples.png")
+    findings = _Path("data/processed/findings.csv")
+    data_figures = _Path("data/processed/figures")
     # Written by train.
-    @property
-    def model(self) -> Path:
-        return self.root / "models" / "model.keras"
-
-    @property
-    def onnx(self) -> Path:
-        return self.root / "models" / "model.onnx"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "models" / "history.csv"
-
-    @property
-    def run(self) -> Path:
-        return self.root / "models" / "run.json"
-
+    model = _Path("models/model.keras")
+    onnx = _Path("models/model.onnx")
+    history = _Path("models/history.csv")
+    run = _Path("models/run.json")
     # Written by evaluate.
-    @property
-    def metrics(self) -> Path:
-        return self.root / "reports" / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.root / "reports" / "predictions.csv"
-
-    @property
-    def per_class(self) -> Path:
-        return self.root / "reports" / "per_class.csv"
-
-    @property
-    def label_issues(self) -> Path:
-        return self.root / "reports" / "label_issues.csv"
-
-    @property
-    def probabilities(self) -> Path:
-        return self.root / "reports" / "probabilities.npy"
-
-    @property
-    def model_card(self) -> Path:
-        return self.root / "reports" / "model_card.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.root / "reports" / "figures"
-
-    # Written by DVC.
-    @property
-    def dvc_yaml(self) -> Path:
-        return self.root / "dvc.yaml"
-
-    @property
-    def dvc_lock(self) -> Path:
-        return self.root / "dvc.lock"
+    metrics = _Path("reports/metrics.json")
+    predictions = _Path("reports/predictions.csv")
+    per_class = _Path("reports/per_class.csv")
+    label_issues = _Path("reports/label_issues.csv")
+    probabilities = _Path("reports/probabilities.npy")
+    model_card = _Path("reports/model_card.md")
+    figures = _Path("reports/figures")
+    # Written by hand, and by DVC.
+    dvc_yaml = _Path("dvc.yaml")
+    dvc_lock = _Path("dvc.lock")
 
     def dvc_cache(self) -> Path:
         """Return the folder of DVC's cache, from the DVC configuration of this workspace."""
