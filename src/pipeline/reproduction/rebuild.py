@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.recorded import Origin
+from pipeline.tracking.lineage import git
 from pipeline.trials.layout import share_cache
 
 # Variables of the user's shell that tell git, DVC and Python about another repository.
@@ -115,15 +116,13 @@ def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
             "not a git repository with a commit: the code is not available."
         )
     top = Path(_git(repository.root, "rev-parse", "--show-toplevel").strip())
-    try:
-        _git(top, "cat-file", "-e", f"{code.commit}^{{commit}}")
-    except PipelineError:
+    if git(top, "cat-file", "-e", f"{code.commit}^{{commit}}") is None:
         raise PipelineError(
             f"{origin.label} was trained from the commit {code.commit[:12]}, which this clone does not "
             "have: `git fetch --all` may bring it."
-        ) from None
+        )
     _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(root))
-    _git(root, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", code.commit)
+    _git(root, "checkout", "--quiet", "--detach", code.commit)
     if code.patch:
         patch = root.with_name("uncommitted.diff")
         patch.write_bytes(code.patch.encode("utf-8", "surrogateescape"))
@@ -132,16 +131,19 @@ def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", folder, *arguments],
-        capture_output=True,
-        env=_environment(),
-        text=True,
-        errors="replace",
-    )
+    return _output(["git", "-C", str(folder), *arguments], f"git {arguments[0]} failed in {folder}")
+
+
+def _output(command: list[str], failed: str) -> str:
+    """Return what a command prints.
+
+    Raises:
+        PipelineError: If it fails: `failed`, and the last line of its errors.
+    """
+    done = subprocess.run(command, capture_output=True, env=_environment(), text=True, errors="replace")
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise PipelineError(f"git {arguments[0]} failed in {folder}: {reason[0]}")
+        raise PipelineError(f"{failed}: {reason[0]}")
     return done.stdout
 
 
@@ -204,15 +206,9 @@ def _environment_of(clone: Workspace, repository: Workspace, packages: str) -> P
         if not (folder / "complete").exists():
             remove(folder)
             say(f"Making an environment with the run's packages in {folder} (a few minutes, once) ...")
-            _run([sys.executable, "-m", "venv", str(folder)])
+            failed = "The run's packages can't be installed"
+            _output([sys.executable, "-m", "venv", str(folder)], failed)
             pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            _run([*pip, "--disable-pip-version-check", "--require-hashes", "-r", str(lock_file)])
+            _output([*pip, "--disable-pip-version-check", "--require-hashes", "-r", str(lock_file)], failed)
             (folder / "complete").touch()
     return folder / "bin" / "python"
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, env=_environment(), stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise PipelineError(f"The run's packages can't be installed: {reason[0]}")

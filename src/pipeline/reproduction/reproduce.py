@@ -1,7 +1,6 @@
 """`pipeline reproduce`: rebuild a run, report what is the same, and record the outcome with the run."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
@@ -10,7 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.links import INPUTS, RESULTS, Link, compare
 from pipeline.reproduction.rebuild import rebuilt
-from pipeline.reproduction.recorded import Recorded, recorded_here, recorded_in_mlflow
+from pipeline.reproduction.recorded import recorded_here, recorded_in_mlflow
 from pipeline.tracking.occasion import Occasion, keep, occasions_of, show_occasion
 
 EQUAL, DIFFERENT, WITHIN_TOLERANCE = 0, 1, 3  # exit codes
@@ -50,12 +49,12 @@ def reproduce(
         with rebuilt(old, workspace, own_packages) as clone:
             new = recorded_here(clone)
             links = compare(old, new, tolerance)
-            made = _occasion(clone, new)
+            [made] = occasions_of(clone, new.run["id"])
     code, verdict = judge(links, tolerance)
     for link in links:
         say(f"  {link.name:<13}  {link.state:<16}  {link.detail}".rstrip())
     say(f"{old.label}: {verdict}.")
-    _record(replace(made, reproduction=verdict), old, tracking, workspace)
+    _record(replace(made, reproduction=verdict), old.run["id"], tracking, workspace)
     return code
 
 
@@ -76,16 +75,9 @@ def judge(links: list[Link], tolerance: float) -> tuple[int, str]:
     return DIFFERENT, f"not reproduced{first}"
 
 
-def _occasion(clone: Workspace, new: Recorded) -> Occasion:
-    """Return the only occasion of the rebuilt run."""
-    [occasion] = occasions_of(clone, new.run["id"])
-    return occasion
-
-
-def _record(occasion: Occasion, old: Recorded, tracking: TrackingSection, workspace: Workspace) -> None:
-    run = old.run["id"]
+def _record(occasion: Occasion, run: str, tracking: TrackingSection, workspace: Workspace) -> None:
     keep(occasion, run, workspace)
     try:
         show_occasion(occasion, run, tracking, workspace)
     except PipelineError as error:
-        warn(f"{error} The outcome is kept in {Path('.pipeline') / 'occasions' / run}.")
+        warn(f"{error} The outcome is kept in .pipeline/occasions/{run}.")
