@@ -16,10 +16,11 @@ from pipeline.artifacts.processed import read_dataset, read_split, refuse_damage
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Predictions
+from pipeline.results.lookup import is_training
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
-from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, TEST_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, OCCASION_TAG, TEST_TAG
 from pipeline.tracking.store import search
 from pipeline.tracking.stored import Stored, fetch
 
@@ -165,11 +166,7 @@ def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
         PipelineError: If MLflow has no such run.
         MlflowException: If the store can't be reached.
     """
-    runs = [
-        run
-        for run in search(client, f"tags.`{ID_TAG}` = '{identity}'")
-        if EVALUATION_TAG not in run.data.tags
-    ]
+    runs = [run for run in search(client, f"tags.`{ID_TAG}` = '{identity}'") if is_training(run)]
     if not runs:
         raise PipelineError(
             f"MLflow has no run with the id {identity}: `pipeline sync` sends what is missing."

@@ -4,13 +4,13 @@ import fcntl
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-_Value = Callable[..., float]
+_Sums = Mapping[tuple[object, ...], float]
 
 ROUTES = ("predict", "explain", "infer", "other")
 _STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 499, 500, 503, 0)  # 0: any other
@@ -76,9 +76,9 @@ class Metrics:
         if unlike:
             self._add(("pictures_unlike_total",))
 
-    def count(self, name: str, number: int = 1) -> None:
-        """Add `number` to a counter without labels."""
-        self._add((name,), number)
+    def count(self, name: str) -> None:
+        """Add one to a counter without labels."""
+        self._add((name,))
 
     def text(self, model: dict[str, str]) -> str:
         """Return all metrics in the format of Prometheus.
@@ -86,41 +86,37 @@ class Metrics:
         Args:
             model: The labels of the metric that describes the model in use.
         """
-        sums = self._table.sum(axis=0)
+        sums = dict(zip(self._columns, self._table.sum(axis=0).tolist(), strict=True))
+        return "\n".join([*self._lines(sums, model), ""])
 
-        def value(*key: object) -> float:
-            return float(sums[self._columns[key]])
-
-        return "\n".join([*self._lines(value, model), ""])
-
-    def _lines(self, value: _Value, model: dict[str, str]) -> Iterator[str]:
+    def _lines(self, sums: _Sums, model: dict[str, str]) -> Iterator[str]:
         yield from _head("model_info", "gauge", "The model in use.")
         yield f"pipeline_model_info{_labels(model)} 1"
         yield from _head("requests_total", "counter", "Requests, by route and status.")
         for route, status in product(ROUTES, _STATUSES):
-            if number := value("requests_total", route, status):
+            if number := sums["requests_total", route, status]:
                 labels = _labels({"route": route, "status": str(status or "other")})
                 yield f"pipeline_requests_total{labels} {number:.0f}"
         yield from _head("request_seconds", "histogram", "Seconds from the head of a request to its answer.")
         for route in ROUTES:
-            yield from self._histogram("request_seconds", {"route": route}, _SECONDS, value)
+            yield from self._histogram("request_seconds", {"route": route}, _SECONDS, sums)
         yield from _head("batch_size", "histogram", "Images in a batch.")
-        yield from self._histogram("batch_size", {}, _SIZES, value)
+        yield from self._histogram("batch_size", {}, _SIZES, sums)
         yield from _head("pictures_total", "counter", "Pictures that were classified, by label.")
         for label in self._classes:
-            yield f"pipeline_pictures_total{_labels({'label': label})} {value('pictures_total', label):.0f}"
+            yield f"pipeline_pictures_total{_labels({'label': label})} {sums['pictures_total', label]:.0f}"
         for name, text in _PLAIN.items():
             yield from _head(name, "counter", text)
-            yield f"pipeline_{name} {value(name):.0f}"
+            yield f"pipeline_{name} {sums[(name,)]:.0f}"
 
     def _histogram(
-        self, name: str, labels: dict[str, str], bounds: Sequence[float], value: _Value
+        self, name: str, labels: dict[str, str], bounds: Sequence[float], sums: _Sums
     ) -> Iterator[str]:
         route, below = labels.get("route", ""), 0.0
         for i, bound in enumerate((*map(str, bounds), "+Inf")):
-            below += value(name, route, i)
+            below += sums[name, route, i]
             yield f"pipeline_{name}_bucket{_labels(labels | {'le': bound})} {below:.0f}"
-        yield f"pipeline_{name}_sum{_labels(labels)} {value(name, route, 'sum'):.6f}"
+        yield f"pipeline_{name}_sum{_labels(labels)} {sums[name, route, 'sum']:.6f}"
         yield f"pipeline_{name}_count{_labels(labels)} {below:.0f}"
 
     def _keys(self) -> Iterator[tuple[object, ...]]:
