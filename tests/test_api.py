@@ -19,7 +19,7 @@ def test_importing_the_package_imports_nothing_but_the_standard_library():
     assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {"pipeline"}
 
 
-def test_all_names_are_there_and_no_others():
+def test_the_interface_has_exactly_the_documented_names():
     assert all(getattr(pipeline, name).__doc__ for name in pipeline.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         pipeline.trian  # noqa: B018

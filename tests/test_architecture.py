@@ -89,7 +89,7 @@ def test_no_import_goes_against_the_arrows():
     assert against == set()
 
 
-def test_the_diagram_has_every_room_once_and_no_cycle():
+def test_the_diagram_has_every_folder_and_module_and_no_cycle():
     below = arrows()  # With a cycle this would never end.
     assert set(below) == rooms() | {"hydra_plugins"}
     assert all(room not in below[room] for room in below)
@@ -106,7 +106,7 @@ def test_the_diagram_has_every_room_once_and_no_cycle():
         ("import numpy", []),
     ],
 )
-def test_imports_are_seen_wherever_they_are(tmp_path, line, found):
+def test_imports_are_found_wherever_they_are(tmp_path, line, found):
     (tmp_path / "module.py").write_text(line)
     assert list(imports(tmp_path / "module.py")) == found
 
@@ -170,6 +170,6 @@ def test_each_key_has_a_comment_where_it_is_set_or_is_in_a_page():
     assert missing - {("data", name) for name in RAW_ARRAYS} == set()
 
 
-def test_no_file_of_the_package_is_longer_than_300_lines():
+def test_no_python_file_has_more_than_300_lines():
     long = {str(path.relative_to(SOURCE)): path.read_text().count("\n") for path in files()}
     assert {path: lines for path, lines in long.items() if lines > 300} == {}

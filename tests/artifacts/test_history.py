@@ -18,7 +18,7 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path):
     assert history.best == epochs[0]
 
 
-def test_a_history_without_validation_has_none_for_it(tmp_path: Path):
+def test_a_history_without_validation_has_no_validation_values(tmp_path: Path):
     write_history(tmp_path / "history.csv", History([Epoch(1, 0.5, 0.8, None, None, 0.1)], best_epoch=1))
     assert read_history(tmp_path / "history.csv").best.val_loss is None
 

@@ -73,7 +73,7 @@ def test_an_archive_contains_no_dates_and_no_memory_addresses(saved):
     assert set(numbers) == {"1"}
 
 
-def test_other_weights_give_other_bytes(tmp_path, saved):
+def test_different_weights_give_different_bytes(tmp_path, saved):
     save(a_model(seed=1), tmp_path / "other.keras")
     assert sha(tmp_path / "other.keras") != sha(saved)
 

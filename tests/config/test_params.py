@@ -18,7 +18,7 @@ from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 
 
-def test_a_text_that_looks_like_a_command_stays_a_text(conf, tmp_path):
+def test_a_text_that_looks_like_a_command_remains_text(conf, tmp_path):
     for key in ("name", "data.name", "tracking.experiment", "train.optimizer", "seed"):
         assert key in refused(CONF, f"{key}='1; touch PWNED'")
     config = compose(CONF, ["data.classes=['1; touch PWNED','$(touch PWNED)']"])

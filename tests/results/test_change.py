@@ -222,14 +222,14 @@ OTHER_OUTS = [{"path": "models/history.csv", "md5": "1"}, {"path": "models/model
     ],
     ids=["nothing", "code", "value", "command"],
 )
-def test_other_bytes_of_other_inputs_are_not_reported(workspace, changes):
+def test_different_bytes_from_different_inputs_are_not_reported(workspace, changes):
     locked(workspace)
     git(workspace, "commit", "--quiet", "--all", "--message=Locked")
     locked(workspace, **changes)
     assert differs_by_rounding(workspace) == ""
 
 
-def test_other_bytes_of_the_same_inputs_are_reported_with_their_files_and_the_processor(workspace):
+def test_different_bytes_from_the_same_inputs_are_reported_with_the_processor(workspace):
     locked(workspace)
     git(workspace, "commit", "--quiet", "--all", "--message=Locked")
     locked(workspace, outs=OTHER_OUTS)

@@ -49,7 +49,7 @@ def test_three_shares_of_the_images_are_enough_for_a_power_law():
     )
 
 
-def test_a_trial_that_sets_no_share_has_all_images_and_one_share_alone_makes_no_curve():
+def test_a_trial_without_a_share_has_all_images_and_one_share_makes_no_curve():
     whole = trial({"val_accuracy": 0.9}, seed="0")
     alone = trial({"val_accuracy": 0.8}, **{KEY: "0.5"}, model="cnn")
     [curve] = found(trials(lambda share: 0.1 * share**-0.5, shares=(0.25, 0.5)), [whole, alone])

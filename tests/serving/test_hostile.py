@@ -22,7 +22,7 @@ def test_an_endless_head_is_cut_off(client):
     assert time.monotonic() - began < 5
 
 
-def test_a_connection_that_says_nothing_is_closed(client):
+def test_a_silent_connection_is_closed(client):
     assert talk(client) == b""
 
 
@@ -56,7 +56,7 @@ def test_a_body_that_comes_too_slowly_is_refused(client):
     assert b"took longer than" in received
 
 
-def test_a_longer_length_than_what_follows_is_refused(client):
+def test_a_declared_length_beyond_the_end_of_the_body_is_refused(client):
     assert status(talk(client, head(1000) + b"short")) == 408
 
 
@@ -144,7 +144,7 @@ def test_heads_have_a_size_limit(client):
 
 
 @pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_thousands_of_connections_come_and_go(client, number):
+def test_the_server_survives_thousands_of_short_connections(client, number):
     for _ in range(number):
         with socket.create_connection(("127.0.0.1", client.port)) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

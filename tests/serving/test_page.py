@@ -241,7 +241,7 @@ def test_every_control_has_an_accessible_name(page):
 @pytest.mark.parametrize(
     ("width", "scheme", "dark"), [(320, "light", False), (390, "dark", True), (1280, "dark", True)]
 )
-def test_it_fits_a_phone_and_follows_the_colours_of_the_system(page, width, scheme, dark):
+def test_the_page_fits_a_phone_and_follows_the_colours_of_the_system(page, width, scheme, dark):
     browser = page.browser
     size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": width < 700}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -64,7 +64,7 @@ def told(trained, folder):
     return labels[:PHOTOS], *found
 
 
-def test_photos_are_read_right_as_often_as_the_test_images(told):
+def test_photos_are_classified_correctly_as_often_as_the_test_images(told):
     labels, images, photos = told
     right = [
         np.mean(

@@ -173,7 +173,7 @@ def test_the_table_and_csv_say_the_same(classifier, tmp_path, capsys):
     assert "not read: is not a PNG" in bad
 
 
-def test_the_table_is_as_narrow_as_the_terminal(classifier, tmp_path, capsys, monkeypatch):
+def test_the_table_fits_into_a_narrow_terminal(classifier, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     (tmp_path / "right.png").write_bytes(png(RIGHT))
     predict(classifier, [str(tmp_path / "right.png")], 2, "table")

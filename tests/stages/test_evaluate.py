@@ -148,9 +148,7 @@ def test_without_validation_images_there_are_no_validation_metrics(config, works
     assert not {"val_accuracy", "val_loss"} & set(json.loads(workspace.metrics.read_text()))
 
 
-def test_evaluating_again_writes_the_same_bytes_and_removes_what_is_stale(
-    config, workspace, evaluated, capsys
-):
+def test_evaluating_again_writes_the_same_bytes_and_removes_stale_files(config, workspace, evaluated, capsys):
     workspace.figures.mkdir(parents=True)
     (workspace.figures / "stale.png").touch()
     run(config, workspace)

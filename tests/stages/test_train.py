@@ -51,7 +51,7 @@ def outputs(workspace):
     return {path.name: sha256(path) for path in (workspace.root / "models").iterdir()}
 
 
-def test_it_writes_the_model_and_the_history_of_its_epochs(workspace):
+def test_train_writes_the_model_and_the_history_of_its_epochs(workspace):
     result = train.run(config(), workspace)
     assert set(outputs(workspace)) == {"model.keras", "model.onnx", "history.csv"}
     rows = list(csv.DictReader(workspace.history.open()))
@@ -112,7 +112,7 @@ def test_without_a_terminal_an_epoch_is_a_line(workspace, capsys):
         )
 
 
-def test_a_training_that_diverges_writes_nothing_and_leaves_what_was_there(workspace):
+def test_a_training_that_diverges_writes_nothing_and_keeps_the_old_outputs(workspace):
     train.run(config("train.epochs=1"), workspace)
     before = outputs(workspace)
     deep = config("train.learning_rate=10", f"model.hidden_units={[30] * 25}".replace(" ", ""))

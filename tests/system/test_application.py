@@ -15,7 +15,7 @@ def litter(clone) -> list[str]:
     ]
 
 
-def test_a_trial_is_cached_leaves_the_workspace_alone_and_is_restored_by_repro(reproduced, smoke):
+def test_a_trial_is_cached_without_changing_the_workspace_and_restored_by_repro(reproduced, smoke):
     before, results = smoke.files(), smoke.digests()
     output = smoke.pipeline("train.learning_rate=0.01")
     assert "Running stage 'train'" in output

@@ -74,7 +74,7 @@ def test_git_and_dvc_checkouts_and_repro_in_any_order_retrain_nothing(smoke):
     assert (smoke.digests(), smoke.changes()) == (second, "")
 
 
-def test_a_hand_edit_of_params_is_refused_and_the_remedy_works(smoke):
+def test_an_edit_of_params_by_hand_is_refused_and_the_remedy_works(smoke):
     smoke.edit("params.yaml", "epochs: 5", "epochs: 6")
     edited = smoke.workspace.params.read_text()
     # DVC writes the params of an experiment before any stage runs.

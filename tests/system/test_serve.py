@@ -73,7 +73,7 @@ def assert_last_request_is_answered(running, port, picture, end):
     assert "Traceback" not in running.output
 
 
-def test_the_model_of_a_clone_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
+def test_a_clones_model_is_served_until_sigterm_and_the_last_request_is_answered(smoke, start):
     running, port = serve(smoke, start)
     ask = partial(asked, port)
     assert f" at http://127.0.0.1:{port} (" in running.output

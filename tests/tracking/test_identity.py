@@ -239,9 +239,7 @@ def test_the_recorded_patch_turns_the_commit_into_the_code_that_ran(repository, 
         assert (clone / "src" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_clean_tree_is_clean_and_another_repository_in_the_environment_is_not_asked(
-    repository, monkeypatch
-):
+def test_a_clean_tree_is_clean_whatever_repository_the_environment_names(repository, monkeypatch):
     commit = git(repository.root, "rev-parse", "HEAD").decode().strip()
     monkeypatch.setenv("GIT_DIR", str(Path(__file__).parents[2] / ".git"))
     assert code_of(repository) == Code(commit, code_of(repository).branch, "false", "")

@@ -126,7 +126,7 @@ def test_many_runs_from_before_the_sweep_name_it_too(workspace, folder):
     assert {run.data.tags["pipeline.id"] for run in members} == {trial.id for trial in trials}
 
 
-def test_a_later_sweep_leaves_a_trial_with_the_sweep_that_trained_it(workspace, folder):
+def test_a_later_sweep_does_not_take_over_the_trials_of_an_earlier_one(workspace, folder):
     train(config(), workspace)
     known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"], trained_here=True)
     first = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
@@ -171,7 +171,7 @@ def test_a_pruned_trial_is_marked_and_is_not_a_failure(workspace, folder, monkey
     assert "val_accuracy 0.1 is below the median of epoch 1" in child.data.tags["pipeline.error"]
 
 
-def test_a_training_that_could_not_be_sent_finds_its_sweep_later(workspace, folder, monkeypatch):
+def test_a_training_that_could_not_be_sent_is_put_below_its_sweep_later(workspace, folder, monkeypatch):
     parent = send(SWEEP, folder, config().tracking, workspace)
     nowhere = f"http://127.0.0.1:{free_port()}"
     within(monkeypatch, folder, seed="0")
@@ -226,7 +226,7 @@ def test_a_sweep_is_sent_to_a_server_once(workspace, folder, server):
     assert sent_by_a_process(folder, server.uri) == ["None", "False"]
 
 
-def test_a_sweep_that_was_deleted_in_mlflow_is_not_brought_back(workspace, folder):
+def test_a_sweep_that_was_deleted_in_mlflow_is_not_restored(workspace, folder):
     run_id = send(SWEEP, folder, config().tracking, workspace)
     client(workspace).delete_run(run_id)
     assert send(SWEEP, folder, config().tracking, workspace) is None

@@ -41,7 +41,7 @@ def test_the_journal_is_complete_in_both_places_and_survives_the_loss_of_either(
     assert len(journal(other).entries) == 2
 
 
-def test_a_champion_that_mlflow_lost_is_not_forgotten(repository, tmp_path):
+def test_a_champion_that_mlflow_lost_stays_in_the_journal(repository, tmp_path):
     give(repository, None)
     other = without_mlflow(repository, tmp_path / "other")
     with pytest.raises(PipelineError, match="MLflow has no such version"):
@@ -131,7 +131,7 @@ def killed_and_repeated(repository, folder, number):
     shutil.rmtree(cut.root)
 
 
-def test_a_promotion_that_is_killed_at_its_last_steps_is_completed_by_the_same_command(repository, tmp_path):
+def test_a_promotion_killed_in_its_last_steps_is_completed_by_the_same_command(repository, tmp_path):
     commits = commits_of_a_promotion(repository, tmp_path / "counted")
     # The version is there, the journal's line is, the alias is not.
     for number in (commits - 4, commits - 1):
@@ -139,7 +139,7 @@ def test_a_promotion_that_is_killed_at_its_last_steps_is_completed_by_the_same_c
 
 
 @pytest.mark.slow
-def test_a_promotion_that_is_killed_anywhere_is_completed_by_the_same_command(repository, tmp_path):
+def test_a_promotion_killed_at_any_step_is_completed_by_the_same_command(repository, tmp_path):
     for number in range(1, commits_of_a_promotion(repository, tmp_path / "counted") + 1):
         killed_and_repeated(repository, tmp_path / f"cut-{number}", number)
 

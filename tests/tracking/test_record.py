@@ -182,7 +182,7 @@ def test_the_record_has_its_result_once_the_training_has_ended(workspace):
     record.release()
 
 
-def test_nothing_is_left_of_a_record_that_mlflow_has(workspace):
+def test_a_record_that_mlflow_has_is_removed_completely(workspace):
     record = started(workspace)
     assert list((workspace.scratch / "runs").iterdir())
     record.discard()

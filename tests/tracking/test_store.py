@@ -119,7 +119,7 @@ def test_another_clones_artifacts_stay_where_they_are(workspace, tmp_path):
     assert files(workspace, run) == ["file.txt"]
 
 
-def test_a_copy_takes_an_experiment_without_runs_with_it(workspace, tmp_path):
+def test_a_copied_repository_gets_its_own_experiment_even_without_runs(workspace, tmp_path):
     open_store(settings(), workspace)
     copy = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
     relocate_artifacts(copy)

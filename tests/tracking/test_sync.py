@@ -76,7 +76,7 @@ def test_sync_rebuilds_a_deleted_store_completely_and_only_once(workspace, tmp_p
     assert "mlflow imported: False" in shown
 
 
-def test_a_run_that_was_deleted_in_mlflow_is_not_brought_back(workspace):
+def test_a_run_that_was_deleted_in_mlflow_is_not_restored(workspace):
     train(config(), workspace)
     run = one_run(workspace)
     client(workspace).delete_run(run.info.run_id)

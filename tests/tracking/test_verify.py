@@ -108,7 +108,7 @@ def test_an_unchanged_repository_passes(repository, capsys):
     assert "Everything is as recorded." in said
 
 
-def test_a_file_that_a_server_lost_is_named_where_it_was(tmp_path, monkeypatch):
+def test_a_file_that_a_server_lost_is_named_with_its_address(tmp_path, monkeypatch):
     """The message does not name the folder of the download, which is gone by then."""
     uri = "mlflow-artifacts:/1/2/artifacts"
     info = SimpleNamespace(run_name="one", run_id="2", experiment_id="1", artifact_uri=uri)

@@ -140,7 +140,7 @@ def test_bfloat16_trains_weights_that_stay_float32():
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
 
 
-def test_layers_that_compute_with_tensorflow_elsewhere_are_trained_and_thawed_with_jax():
+def test_layers_that_otherwise_use_tensorflow_are_trained_and_thawed_with_jax():
     keras.utils.set_random_seed(0)
     pixels = keras.Input((36,))
     image = keras.layers.Rescaling(2.0, -1.0)(keras.layers.Reshape((6, 6, 1))(pixels))

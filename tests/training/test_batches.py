@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_data_that_are_mapped(tmp_path):
     assert grown < made.nbytes / 4
 
 
-def test_leaving_early_ends_the_thread_that_works_ahead():
+def test_stopping_early_ends_the_thread_that_prepares_the_next_slice():
     config = settings(shuffle="every_epoch")
     upcoming = slices(images(64), config, 0, 1, in_order(config))
     next(upcoming)

@@ -21,7 +21,7 @@ def run(*options):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_jax_distorts_as_numpy_does_and_goes_on_after_an_interruption_with_the_same_bits():
+def test_jax_distorts_as_numpy_does_and_resumes_a_training_with_the_same_bits():
     run("-k", "(grey_level and None) or interrupted or tensorflow")
 
 
