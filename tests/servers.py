@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-# Far more than anything takes, even on a busy machine: if a wait reaches this, it has failed.
+# Far longer than anything takes, even on a busy machine: a wait that reaches this has failed.
 PATIENCE = 1200  # seconds
 # The environment variables for clients of the S3 server, as in docs/scale.md.
 CREDENTIALS = {

@@ -26,7 +26,7 @@ def folders():
     )
 
 
-def rooms():
+def parts():
     """Return each folder of the package, and each module next to the folders."""
     found = {
         path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
@@ -38,23 +38,23 @@ def rooms():
 
 
 def arrows():
-    """Return what each room may import according to the diagram, along one or more arrows."""
+    """Return what each part may import according to the diagram, along one or more arrows."""
     below = {}
     for line in re.search(r"flowchart TD\n(.*?)```", PAGE, re.DOTALL)[1].splitlines():
-        steps = [{room.strip() for room in step.split("&")} for step in line.split("-->") if step.strip()]
+        steps = [{part.strip() for part in step.split("&")} for step in line.split("-->") if step.strip()]
         for upper, lower in pairwise(steps):
-            for room in upper:
-                below.setdefault(room, set()).update(lower)
+            for part in upper:
+                below.setdefault(part, set()).update(lower)
 
-    def reached(room):
-        direct = below.get(room, set())
+    def reached(part):
+        direct = below.get(part, set())
         return direct.union(*(reached(other) for other in direct))
 
-    return {room: reached(room) for room in set(below).union(*below.values())}
+    return {part: reached(part) for part in set(below).union(*below.values())}
 
 
 def imports(path):
-    """Yield the rooms that a file imports, including imports for type checkers and inside functions."""
+    """Yield the parts that a file imports, including imports for type checkers and inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             pytest.fail(f"{path}: imports are absolute")
@@ -69,7 +69,7 @@ def imports(path):
                 yield rest.partition(".")[0]
 
 
-def room_of(path):
+def part_of(path):
     package, *parts = path.relative_to(SOURCE).with_suffix("").parts
     return package if package == "hydra_plugins" else parts[0]
 
@@ -81,18 +81,18 @@ def files():
 def test_no_import_goes_against_the_arrows():
     below = arrows()
     against = {
-        f"{path.relative_to(SOURCE)} imports {room}"
+        f"{path.relative_to(SOURCE)} imports {part}"
         for path in files()
-        for room in imports(path)
-        if room != room_of(path) and room not in below.get(room_of(path), set())
+        for part in imports(path)
+        if part != part_of(path) and part not in below.get(part_of(path), set())
     }
     assert against == set()
 
 
 def test_the_diagram_has_every_folder_and_module_and_no_cycle():
     below = arrows()  # With a cycle this would never end.
-    assert set(below) == rooms() | {"hydra_plugins"}
-    assert all(room not in below[room] for room in below)
+    assert set(below) == parts() | {"hydra_plugins"}
+    assert all(part not in below[part] for part in below)
 
 
 @pytest.mark.parametrize(
@@ -171,5 +171,7 @@ def test_each_key_has_a_comment_where_it_is_set_or_is_in_a_page():
 
 
 def test_no_python_file_has_more_than_300_lines():
-    long = {str(path.relative_to(SOURCE)): path.read_text().count("\n") for path in files()}
+    folders_of_code = (REPOSITORY / name for name in ("src", "tests", "benchmarks"))
+    paths = (path for folder in folders_of_code for path in folder.rglob("*.py"))
+    long = {str(path.relative_to(REPOSITORY)): path.read_text().count("\n") for path in paths}
     assert {path: lines for path, lines in long.items() if lines > 300} == {}

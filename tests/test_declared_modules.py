@@ -40,8 +40,8 @@ def test_the_modules_of_options_import_only_what_a_digest_covers(package):
     for path in (REPOSITORY / file_of(package)).parent.glob("*.py"):
         visitor = Imports()
         visitor.visit(ast.parse(path.read_text()))
-        rooms = {module.split(".")[1] for module in visitor.found if not is_exempt(module)}
-        assert rooms <= {"models", "data"} | ({"artifacts"} if path.stem == "__init__" else set()), path
+        folders = {module.split(".")[1] for module in visitor.found if not is_exempt(module)}
+        assert folders <= {"models", "data"} | ({"artifacts"} if path.stem == "__init__" else set()), path
 
 
 def test_the_file_of_each_stage_is_named_after_it():

@@ -195,7 +195,7 @@ def test_a_huge_layer_is_refused_before_it_is_allocated(tmp_path, saved, build_c
     assert "declares 32,000,016,000,000 bytes of weights" in refused(path)
     assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
-    # Nor later, when Keras fills what waits to be filled.
+    # Nor later, when Keras allocates what it has deferred.
     a_model()
     with keras.StatelessScope():
         pass

@@ -1,4 +1,4 @@
-"""conf/ of this repository, and how to compose a broken copy of it."""
+"""The configuration folder of this repository, and a way to compose a broken copy of it."""
 
 from pathlib import Path
 

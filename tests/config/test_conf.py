@@ -1,4 +1,4 @@
-"""What conf/ holds, and which values a configuration may have."""
+"""What conf/ contains, and which values a configuration may have."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Messages say what is wrong with a configuration and how to put it right."""
+"""Messages say what is wrong with a configuration and how to correct it."""
 
 import pytest
 from composing import CONF, refused

@@ -1,4 +1,4 @@
-"""YAML in conf/ that is not plain is refused, in little time and memory."""
+"""Unsafe YAML in conf/ is refused, in little time and memory."""
 
 import resource
 import time

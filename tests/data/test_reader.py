@@ -116,7 +116,7 @@ def test_resizing_pads_crops_or_stretches():
     assert padded[6, 0].tolist() == [255, 0, 0]
     assert padded[6, -1].tolist() == [0, 0, 255]
     cropped = read_picture(content, settings(**square, resize="crop"))
-    # Of the width, 60 to 180 is left: the red ends after 20 of 120.
+    # The columns 60 to 180 are left: the red ends after 20 of 120.
     assert cropped[6, 0].tolist() == [255, 0, 0]
     assert cropped[6, 3].argmax() == 2
     assert cropped[6, 6].tolist() == [0, 0, 255]

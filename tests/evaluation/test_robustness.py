@@ -33,7 +33,7 @@ def test_each_change_is_measured_on_the_same_images(tmp_path):
 @pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3)], ids=["grey", "rgb"])
 def test_rotation_and_blur_equal_those_of_scipy(shape):
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
-    # Rounding apart; SciPy takes pixels beside the edge for outside.
+    # Except for rounding; SciPy treats pixels beside the edge as outside.
     turned = robustness._turned(images, 0, 20)
     expected = ndimage.rotate(images.astype(float), 20, (1, 2), reshape=False, order=1, mode="grid-constant")
     np.testing.assert_allclose(turned, expected, atol=0.51)

@@ -93,7 +93,7 @@ def test_it_passes_exactly_if_the_bound_is_above_the_margin(images):
 def test_few_images_cannot_show_that_equal_models_are_equal():
     equal = np.ones(100, bool)
     assert non_inferiority(equal, equal, 0.01, 0.05).p > 0.05
-    # That none of 360 is lost if one in a hundred is has a chance of 0.99**360.
+    # If one in a hundred is lost, the probability that none of 360 is lost is 0.99**360.
     many = np.ones(360, bool)
     assert non_inferiority(many, many, 0.01, 0.05).p == pytest.approx(0.99**360, abs=0.003)
 

@@ -99,7 +99,7 @@ def test_imagenet_weights_come_from_keras_and_its_cache(made, tmp_path, monkeypa
     monkeypatch.setattr(mobilenet_v3, "BASE_WEIGHT_PATH", "http://127.0.0.1:9/")
     with pytest.raises(PipelineError, match=r"weights is imagenet\) can't be loaded"):
         build(section(weights="imagenet"), SHAPE, 3)
-    # Keras knows the digests of what it publishes; here it is to know that of the test's.
+    # Keras checks the digests of its own files; here it shall check that of the test's file.
     published = path.with_name(CACHED).read_bytes()
     md5 = hashlib.md5(published).hexdigest()
     monkeypatch.setitem(mobilenet_v3.WEIGHTS_HASHES, "small_224_1.0_float", ("", md5))
@@ -155,6 +155,6 @@ def test_a_backbone_is_saved_loaded_and_exported_reproducibly(tmp_path, backbone
     described = Description(
         run=RunName(), data="x", classes=classes, image_shape=SHAPE, reader=reader, weights_sha256="0" * 64
     )
-    # It refuses differences above 1e-5.
+    # The export refuses differences above 1e-5.
     _, classifier = export(model, described, images.reshape(8, -1))
     np.testing.assert_allclose(classifier.probabilities(images), model(images), atol=1e-5)

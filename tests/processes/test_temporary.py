@@ -1,4 +1,4 @@
-"""Temporary files are removed by the process that made them or by the next one, and no other files are."""
+"""Temporary files are removed by the process that made them or by the next one; other files are not."""
 
 import os
 import signal

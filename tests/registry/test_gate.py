@@ -1,4 +1,4 @@
-"""The gate: what keeps a model out, and what does not."""
+"""The gate: which models it refuses, and which it does not."""
 
 import json
 import re
@@ -28,7 +28,7 @@ FACTS = Facts(
 
 
 def predictions(seed, name="model", spoil=slice(0, 0), confidence=0.0):
-    """A model that is right as often as it is confident, nine times in ten; what `spoil` has is wrong."""
+    """Predictions that are right nine times in ten, as confident as that, and wrong in `spoil`."""
     images = np.random.default_rng(0)
     labels = images.integers(0, 10, IMAGES)
     sure = images.uniform(0.8, 1, IMAGES)
@@ -58,7 +58,7 @@ def test_a_model_that_differs_only_by_chance_is_not_better():
 
 
 def test_a_better_model_is_better():
-    # The champion loses what this one keeps.
+    # The champion is wrong on images on which this one is right.
     worse = Champion("3", predictions(1, "champion", spoil=slice(0, 400)))
     assert closed(predictions(2), worse, require="better") == []
 

@@ -1,4 +1,4 @@
-"""A store that was lost, with the registered versions: what the verbs say of it, and leave as it is."""
+"""A store that was lost with its registered versions: what the commands say, and what they do not change."""
 
 import pytest
 
@@ -17,7 +17,7 @@ TRACKING = TrackingSection(uri=None, experiment="tests", run_name=None, timeout=
 
 @pytest.fixture
 def repository(tmp_path):
-    """Its journal says that version 1 is champion, and MLflow has no version."""
+    """A repository whose journal says that version 1 is champion, and whose MLflow has no version."""
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

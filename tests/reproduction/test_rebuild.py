@@ -29,7 +29,7 @@ def refused(old, root, own_packages):
 def test_only_the_environment_of_a_run_with_jax_has_jax_with_its_digests():
     locked = (REPOSITORY / "requirements.lock").read_text()
     assert packages_of(origin(backend="tensorflow", device="cpu"), REPOSITORY) == locked
-    assert packages_of(origin(), REPOSITORY) == locked  # Of a time when there was one backend.
+    assert packages_of(origin(), REPOSITORY) == locked  # As written when there was only one backend.
     packages = packages_of(origin(backend="jax", device="cpu"), REPOSITORY)
     assert packages.startswith(locked)
     added = packages.removeprefix(locked)

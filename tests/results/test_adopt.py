@@ -212,7 +212,7 @@ def as_mlflow_has_it(monkeypatch, name, config, run_id="f" * 32):
 
 @pytest.mark.parametrize("overrides", [["seed=1"], ["data=digits", "model=cnn_fine", "train.epochs=2"]])
 def test_a_run_outside_any_sweep_is_adopted_with_the_closest_options(repository, monkeypatch, overrides):
-    """Also where conf/ names no experiment: `name` refers to data.name, which is missing in data/idx.yaml."""
+    """Even if conf/ names no experiment: `name` refers to data.name, which is missing in data/idx.yaml."""
     config = compose(repository.root / "conf", overrides)
     as_mlflow_has_it(monkeypatch, "a run", config)
     adopt("a run", repository, "mine")

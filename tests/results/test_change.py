@@ -17,7 +17,7 @@ from pipeline.results.change import differs_by_rounding
 from pipeline.results.change_report import report
 from pipeline.tracking.lineage import processor
 
-SIZE = 60_000  # bytes that a report may have
+SIZE = 60_000  # the largest size of a report, in bytes
 LABELS = np.arange(200) % 4
 
 
@@ -30,7 +30,7 @@ def git(workspace, *arguments):
 
 
 def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images=100, loss=1.0, epochs=2):
-    """Write a state of the pipeline as the stages and DVC would, with some test images taken for others."""
+    """Write a state of the pipeline as the stages and DVC would, with some test images misclassified."""
     params = {
         "train": {
             "learning_rate": learning_rate,

@@ -70,7 +70,7 @@ def test_more_images_that_did_not_help_are_not_recommended():
 
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_results_that_vary_more_than_images_help_have_no_forecast(tmp_path):
-    # By the law through them, twice the images would bring 42.33 %: less than all of them reached already.
+    # By the law through them, twice the images would reach 42.33 %: less than all images reach already.
     reached = {0.125: 0.3208, 0.25: 0.2765, 0.5: 0.2522, 1.0: 0.4504}
     group = list(trials(lambda share: 1 - reached[share], "val_macro_f1"))
     report = sweep(group, objectives=("val_macro_f1",))

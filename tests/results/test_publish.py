@@ -31,7 +31,7 @@ def ended(number, *groups, **changes):
 
 
 def published(repository, report):
-    """What `publish` says, and the run that MLflow shows."""
+    """Return what `publish` prints, and the run that MLflow shows."""
     folder = repository.sweeps / report.id
     report.write(folder)
     said = publish(report, folder, repository)

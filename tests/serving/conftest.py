@@ -30,7 +30,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def onnx_file(digits, tmp_path_factory):
-    """A classifier that reads digits right, trained in a second."""
+    """A classifier that reads digits correctly, trained in a second."""
     from sklearn.neural_network import MLPClassifier
 
     images, labels = digits

@@ -71,7 +71,7 @@ def settings(**given):
 
 
 class Client:
-    """A server that runs in a thread of this process, and how to ask it."""
+    """A server that runs in a thread of this process, and methods that send requests to it."""
 
     def __init__(self, port: int, server: uvicorn.Server):
         self.port, self.server = port, server
@@ -130,8 +130,8 @@ def running(served, background=None, **given):
 
 
 def until(condition) -> None:
-    """Wait until `condition()` holds."""
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for never came"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.05)

@@ -33,7 +33,7 @@ def status(received: bytes) -> int:
 
 
 def drip(client, first: bytes, part: bytes) -> bytes:
-    """Send `first`, then `part` again and again; what was received before the server closed, soon."""
+    """Send `first`, then `part` repeatedly; return what was received until the server closed, soon."""
     received, end = b"", time.monotonic() + 5
     place = ("127.0.0.1", client.port)
     with suppress(ConnectionResetError, BrokenPipeError), socket.create_connection(place, 0.1) as raw:
@@ -44,5 +44,5 @@ def drip(client, first: bytes, part: bytes) -> bytes:
                     break
                 received += more
             raw.sendall(part)
-    assert time.monotonic() < end, "the server goes on listening"
+    assert time.monotonic() < end, "the server is still listening"
     return received

@@ -1,4 +1,4 @@
-"""Who may ask, and what may be asked."""
+"""Which clients may send requests, and which requests."""
 
 import time
 
@@ -14,7 +14,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 def test_unknown_host_names_are_refused(client):
-    """So that a page of another site can't reach it under a name of its own (DNS rebinding)."""
+    """This keeps pages of other sites from reaching the server under their own name (DNS rebinding)."""
     for name in ("localhost", "127.0.0.1", f"127.0.0.1:{client.port}", "LOCALHOST:1", "[::1]:80"):
         assert client.get("/health", Host=name).status == 200
     for name in ("example.org", f"example.org:{client.port}", "127.0.0.1.example.org", "", "[::1]x"):
@@ -77,7 +77,7 @@ def test_other_machines_need_an_allowed_name_and_the_token(host):
 
 
 def test_host_names_are_normalised_or_refused_and_never_block_everybody():
-    """What a Host or an Origin header never says would keep everybody out without a word."""
+    """A name that no Host or Origin header can contain would silently block every client."""
     names = settings(hosts=("Example.org", "fd00::1", "[fd00::2]", "192.0.2.1"), host="::1").access().hosts
     assert {"example.org", "[fd00::1]", "[fd00::2]", "192.0.2.1", "[::1]", "localhost"} <= names
     for name in (

@@ -1,4 +1,4 @@
-"""Pictures that wait together are computed together, and nobody else waits for them."""
+"""Pictures that wait together are computed together, and no other request waits for them."""
 
 import asyncio
 import multiprocessing
@@ -15,7 +15,7 @@ from pipeline.serving.served import Answer
 
 
 class Slow:
-    """A model that takes its time to read a picture, and remembers what it computed together."""
+    """A model that is slow to read a picture, and records what it computed together."""
 
     def __init__(self, seconds: float):
         self.seconds, self.sizes = seconds, []
@@ -34,7 +34,7 @@ class Slow:
 
 
 def run(model, pictures, *, seconds, waiting=100):
-    """Ask for pictures at the same time; the answers and the longest pause of the event loop."""
+    """Ask for pictures at the same time; return the answers and the longest pause of the event loop."""
 
     async def ask():
         batcher = Batcher(seconds=seconds, waiting=waiting)
@@ -171,7 +171,7 @@ def test_the_processes_of_a_server_count_together_and_lose_nothing(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    # One that takes the place of a process that has ended goes on with its counts.
+    # A process that replaces one that has ended continues its counts.
     metrics = Metrics(["a", "b"], 2, path)
     metrics.picture("b", True)
     text = metrics.text({"name": 'a"b\\c'})

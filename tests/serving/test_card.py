@@ -1,4 +1,4 @@
-"""The card of a model is a page of its own, which shows what the file says and no more."""
+"""The card of a model is a separate page, which shows only what the file says."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What `pipeline export` writes computes what the evaluated file does, by the tools that it is for."""
+"""A model written by `pipeline export` computes in its tools what the evaluated file does."""
 
 import shutil
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_a_declared_length_beyond_the_end_of_the_body_is_refused(client):
 
 def test_bytes_beyond_the_declared_length_are_not_a_request(client):
     received = talk(client, head(3) + b"abc" + b"<script>not a request</script>\r\n\r\n")
-    # A body of three letters has its own refusal, then what follows has one.
+    # The body of three letters is refused, and then the bytes that follow.
     assert received.count(b"HTTP/1.1 400 ") == 2
     assert received.index(b"is not a PNG") < received.index(b"Invalid HTTP request")
 
@@ -155,7 +155,7 @@ def test_connections_over_the_limit_are_refused_and_closed(served, monkeypatch):
     with running(served) as client:
         held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(50)]
         assert client.get("/health").status == 503
-        # They said nothing, and are closed.
+        # They sent nothing, and are closed.
         until(lambda: client.get("/health").status == 200)
         for raw in held:
             raw.close()

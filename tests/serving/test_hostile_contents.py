@@ -1,4 +1,4 @@
-"""Pictures and tensors that are none, or that are meant to harm, get a sentence."""
+"""Invalid or malicious pictures and tensors are refused in a sentence."""
 
 import io
 import json
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("impatient", "still_answers")
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG file of a few bytes that says it has so many pixels."""
+    """A PNG file of a few bytes whose header declares this many pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (

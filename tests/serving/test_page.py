@@ -1,4 +1,4 @@
-"""The page, with headless Chromium for hands and eyes."""
+"""The page, as used in headless Chromium."""
 
 import re
 
@@ -32,7 +32,7 @@ DIGITS = {
 
 
 class Page:
-    """What a person does on the page, and sees there."""
+    """What a user does and sees on the page."""
 
     def __init__(self, browser):
         self.browser = browser
@@ -66,7 +66,7 @@ class Page:
             actions.release().perform()
 
     def drop(self, content: bytes, name: str, kind: str = "drop") -> None:
-        """Drop or paste a file, as the browser would say it."""
+        """Drop or paste a file, with the events that the browser would send."""
         self.browser.execute_script(
             """
             const [bytes, name, kind] = arguments, data = new DataTransfer();
@@ -81,7 +81,7 @@ class Page:
         )
 
     def seen(self):
-        """The image that is shown as what the model sees: grey levels (height, width)."""
+        """The image that the page shows as the model's input: grey levels (height, width)."""
         levels = self.browser.execute_script(
             """
             const canvas = document.getElementById("seen");
@@ -198,7 +198,7 @@ def test_an_unreadable_file_is_reported_in_a_sentence(page):
     page.shows("error", "The picture is not a PNG, JPEG")
     assert page.text("error").endswith(".")
     assert page.text("label") == "?"
-    # Nothing of the answer before is left, for the eye or for the ear.
+    # Nothing is left of the previous answer, on the screen or for screen readers.
     assert page.text("time") == page.find("spoken").get_property("textContent") == ""
     # The browser notes refusals by itself.
     assert all("status of 400" in complaint for complaint in page.complaints())

@@ -1,4 +1,4 @@
-"""Photos of digits are read as well as the images that they are of; predictions are the evaluation's."""
+"""Photos of digits are read as well as the original images; predictions equal those of the evaluation."""
 
 import csv
 import json
@@ -47,8 +47,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(trained, folder):
-    """For each of the first test images its label, and what is said of it and of a photo of it."""
+def predicted(trained, folder):
+    """For each of the first test images: its label, and the predictions for it and for a photo of it."""
     images, labels = read_split(trained, "test")
     draw = np.random.default_rng(0)
     for name in ("images", "photos"):
@@ -64,8 +64,8 @@ def told(trained, folder):
     return labels[:PHOTOS], *found
 
 
-def test_photos_are_classified_correctly_as_often_as_the_test_images(told):
-    labels, images, photos = told
+def test_photos_are_classified_correctly_as_often_as_the_test_images(predicted):
+    labels, images, photos = predicted
     right = [
         np.mean(
             [
@@ -80,8 +80,8 @@ def test_photos_are_classified_correctly_as_often_as_the_test_images(told):
 
 
 @pytest.mark.parametrize("route", ["/predict", "/predict?seen"])  # the second one is the page's
-def test_the_server_reads_photos_as_the_command_does(trained, told, folder, route):
-    _, _, photos = told
+def test_the_server_reads_photos_as_the_command_does(trained, predicted, folder, route):
+    _, _, photos = predicted
     with running(Served.load(resolve(None, trained))) as client, closing(client.connect()) as connection:
         for number, expected in enumerate(photos):
             connection.request("POST", route, (folder / "photos" / f"{number}.png").read_bytes())
@@ -92,8 +92,8 @@ def test_the_server_reads_photos_as_the_command_does(trained, told, folder, rout
                 assert answer["probability"] == pytest.approx(expected.best[0][1], rel=1e-6), number
 
 
-def test_predictions_are_those_of_the_evaluation(trained, told):
-    _, images, _ = told
+def test_predictions_are_those_of_the_evaluation(trained, predicted):
+    _, images, _ = predicted
     with trained.predictions.open(newline="") as file:
         evaluated = list(csv.DictReader(file))[:PHOTOS]
     assert [answer.best[0][0] for answer in images] == [row["predicted"] for row in evaluated]

@@ -1,4 +1,4 @@
-"""What a client is told about a picture."""
+"""The answers of the server about pictures."""
 
 import io
 
@@ -65,7 +65,7 @@ def test_each_of_several_files_gets_its_answer_or_its_error(client, digits):
     assert (first["file"], first["label"]) == ("seven.png", str(labels[7]))
     assert second["file"] == "notes.png"
     assert "is not a PNG" in second["error"]
-    # A name is given back, and is no more than that.
+    # A name is returned as it is, and used for nothing else.
     assert (third["file"], third["label"]) == ("../../etc/passwd", str(labels[3]))
 
 

@@ -219,7 +219,7 @@ def test_in_a_terminal_a_bar_counts_while_the_answers_go_to_a_file(model, tmp_pa
         process = subprocess.Popen([*command, str(tmp_path / "many.npy")], stdout=answers, stderr=theirs)
         os.close(theirs)
         shown = b""
-        # The end of the other side is an error here.
+        # Reading raises an error when the other side is closed.
         with suppress(OSError):
             while part := os.read(ours, 4096):
                 shown += part

@@ -1,4 +1,4 @@
-"""Which model a name stands for, without MLflow."""
+"""Which model a name refers to, without MLflow."""
 
 import json
 

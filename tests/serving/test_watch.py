@@ -1,4 +1,4 @@
-"""A promoted version takes over between two requests; one that can't is refused."""
+"""A promoted version takes over between two requests; one that can't answer is refused."""
 
 import functools
 import shutil
@@ -48,7 +48,7 @@ def client(served, registry, shared, monkeypatch):
 
 
 def random_model(path, **description):
-    """A model whose weights are random: valid, and of no use."""
+    """A valid model with random weights."""
     draw, classes = np.random.default_rng(0).normal, len(description.get("classes", DESCRIPTION["classes"]))
     first, second = (draw(size=(784, 4)), np.zeros(4)), (draw(size=(4, classes)), np.zeros(classes))
     write_onnx(path, first, second, DESCRIPTION | description)
@@ -84,9 +84,9 @@ def test_a_new_version_takes_over_and_no_request_is_lost(client, registry, share
     assert {version for _, version in versions[before + 3 :]} == {"4"}
     assert counted(client, "model_switches_total") == 1
     assert client.get("/v2/models/digits").json["versions"] == ["4"]
-    # A process that starts now begins with it.
+    # A process that starts now uses it from the beginning.
     assert shared.get() == registry.source
-    # And back: a rollback is a switch like any other.
+    # A rollback is a switch like any other.
     registry.source = Resolved(registry.source.path, "digits", "3")
     until(lambda: client.get("/model").json["version"] == "3")
 
@@ -109,7 +109,7 @@ def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
     assert (answer.json["label"], answer.json["model"]["version"]) == (str(digits[1][7]), "3")
     [record] = [record.message for record in caplog.records if "is refused" in record.message]
     assert "Version 4 of digits is refused, version 3 stays in use" in record
-    # The next one has its chance.
+    # The next version is tried again.
     shutil.copy(onnx_file, tmp_path / "five.onnx")
     registry.source = Resolved(tmp_path / "five.onnx", "digits", "5")
     until(lambda: client.get("/model").json["version"] == "5")

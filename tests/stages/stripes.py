@@ -51,7 +51,7 @@ def prepare(config, workspace):
 
 
 def record_test_split(workspace):
-    """Have dataset.json name the test split as it is now."""
+    """Update dataset.json to the current test split."""
     dataset = read_dataset(workspace)
     files = {name: sha256(workspace.processed / "test" / f"{name}.npy") for name in ("images", "labels")}
     write_dataset(workspace, dataclasses.replace(dataset, sha256={**dataset.sha256, "test": files}))

@@ -32,7 +32,7 @@ def workspace(stripes: Path, tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="module")
 def evaluated(config, stripes: Path) -> Workspace:
-    """The same, evaluated; to be looked at only."""
+    """The same workspace, evaluated; tests must not change it."""
     workspace = Workspace(Path(shutil.copytree(stripes, stripes.with_name("evaluated"))))
     run(config, workspace)
     return workspace

@@ -37,8 +37,8 @@ def outputs(workspace: Workspace) -> dict[str, str]:
 def test_duplicates_are_dropped_from_the_training_images_only(workspace, capsys):
     raw = save(workspace)
     train, test = raw["train_images"], raw["test_images"]
-    train[1] = train[2] = train[0]  # twice too often
-    train[31] = train[5]  # validates
+    train[1] = train[2] = train[0]  # two copies
+    train[31] = train[5]  # a validation image
     test[0] = test[1] = train[6]
     save(workspace, train_images=train, test_images=test)
     preprocess.run(config(duplicates="drop"), workspace)

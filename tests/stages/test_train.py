@@ -36,7 +36,7 @@ def digits(tmp_path_factory):
     composed = compose(REPOSITORY / "conf", ["experiment=smoke"])
     fetch.run(composed, workspace)
     preprocess.run(composed, workspace)
-    # Training never reads what it will be judged by.
+    # Training never reads the images that it will be evaluated on.
     shutil.rmtree(workspace.processed / "test")
     return workspace
 

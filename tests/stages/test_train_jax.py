@@ -49,7 +49,7 @@ def test_a_jax_model_is_saved_for_keras_and_onnx_like_any_other(tmp_path):
     np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-5)
     labels = np.load(workspace.processed / "validation" / "labels.npy")
     last = workspace.history.read_text().splitlines()[-1].split(",")
-    # What validation saw on JAX is what TensorFlow and ONNX Runtime compute.
+    # TensorFlow and ONNX Runtime compute the same validation results as JAX.
     assert f"{(found.argmax(1) == labels).mean():.4f}" in [f"{float(value or 0):.4f}" for value in last]
 
 
@@ -92,9 +92,9 @@ def test_settings_that_a_backend_does_not_support_are_refused_before_any_work(ov
 def test_the_device_auto_is_resolved_when_the_configuration_is_composed():
     for backend in ("tensorflow", "jax"):
         config = compose(REPOSITORY / "conf", [f"train.backend={backend}"])
-        assert config.train.device == "cpu"  # There is no card where tests run.
+        assert config.train.device == "cpu"  # There is no GPU where the tests run.
     assert "device: cpu" in dump(config)
-    # A model that was trained on a card is restored from the cache also where there is none.
+    # A model that was trained on a GPU is restored from the cache even without a GPU.
     assert compose(REPOSITORY / "conf", ["train.backend=jax", "train.device=gpu"]).train.device == "gpu"
 
 

@@ -1,4 +1,4 @@
-"""Which training images preprocess keeps for validation, and which it trains on."""
+"""Which images preprocess takes for validation, and which for training."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_without_a_fraction_the_validation_split_is_empty(workspace, split):
 
 def test_a_stratified_split_keeps_proportions_and_order_and_follows_its_seed(workspace):
     labels = np.sort(np.arange(40) % 2 + (np.arange(40) % 4 == 3)).astype(np.int32)
-    # Each image tells its own place.
+    # The level of each image is its index.
     images = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(40, 5, 4)
     save(workspace, train_images=images, train_labels=labels)
 

@@ -23,7 +23,7 @@ def test_trials_are_composed_from_the_copy_of_conf_even_if_conf_changes(tmp_path
     loader = ConfigLoaderImpl(create_config_search_path(f"{prefix}{conf}"))
     overall = loader.load_configuration("config", ["experiment=smoke"], RunMode.MULTIRUN)
     command = Command((), HydraContext(loader, Callbacks()), overall, Workspace(conf.parent), (), None)
-    # As if an editor had saved half of a file, or git had switched branches.
+    # As if an editor had saved an incomplete file, or git had switched branches.
     (conf / "config.yaml").write_text("seed: [")
     shutil.rmtree(conf / "experiment")
     config = command.context_with(copied).config_loader.load_sweep_config(

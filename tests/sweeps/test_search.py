@@ -1,4 +1,4 @@
-"""What a search asks and tells the study; the trainings in between are simulated."""
+"""What a search gets from the study and reports to it; the trainings are simulated."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidd
 
 @dataclass(frozen=True)
 class Quick(SearchJob):
-    """A job whose trainings take no time."""
+    """A job with simulated trainings."""
 
     def run_with_values(self, suggested, config, trial, log):
         rate, width = config.train.learning_rate, config.model.hidden_units[0]

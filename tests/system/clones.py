@@ -132,7 +132,7 @@ class Running:
 
 
 def until(condition) -> None:
-    """Wait until `condition()` holds."""
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "what was waited for never came"

@@ -51,7 +51,7 @@ locale.setlocale(locale.LC_ALL, "C")
 
 @pytest.fixture
 def hostile(template, tmp_path):
-    """A clone in an environment with every setting that is known to change results otherwise."""
+    """A clone in an environment with every setting that is known to change results elsewhere."""
     home = tmp_path / "home"
     for path, text in {
         home / ".keras" / "keras.json": json.dumps(KERAS),

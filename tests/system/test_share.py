@@ -1,4 +1,4 @@
-"""Trainings of one clone are known in another through a DVC remote."""
+"""Trainings of one clone are reused in another through a DVC remote."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def test_a_sweep_that_another_clone_ran_is_not_run_again(smoke, tmp_path):
     assert "2 trials: 2 known, 0 to run." in other.pipeline("-m", "train.epochs=1", "seed=0,1")
     assert executed(other.repro()) == []
     assert other.digests() == smoke.digests()
-    # The lineage of the model is known, too.
+    # The lineage of the model comes with it.
     other.run("pipeline", "sync")
     name = json.loads(smoke.workspace.run.read_text())["name"]
     [theirs], [ours] = (
@@ -29,7 +29,7 @@ def test_a_sweep_that_another_clone_ran_is_not_run_again(smoke, tmp_path):
     )
     assert ours.data.tags["git.commit"] == theirs.data.tags["git.commit"] != "unknown"
 
-    # A folder that lost a file is completed again.
+    # A missing file of a folder is restored.
     shutil.rmtree(max((other.root / ".dvc/cache/files/md5").iterdir()))
     assert "Fetched 0 files" not in other.run("pipeline", "pull")
     assert "2 known" in other.pipeline("-m", "train.epochs=1", "seed=0,1")

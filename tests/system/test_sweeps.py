@@ -1,4 +1,4 @@
-"""Sweeps from the command line repeat nothing and lose nothing, and a failure affects only its own trial."""
+"""Sweeps from the command line repeat and lose no training, and a failure affects only its own trial."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_what_was_trained_before_is_not_trained_again_and_the_best_is_restored(s
     [parent] = [run for run in runs if "pipeline.sweep" in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3
-    # The fourth was known before, so it stays at the top level, and names the sweep.
+    # The fourth was trained before, so it stays at the top level, and names the sweep.
     [known] = [run for run in runs if run.info.run_name.startswith("smoke-")]
     assert "mlflow.parentRunId" not in known.data.tags
     assert f"pipeline.sweep.{parent.data.tags['pipeline.sweep']}" in known.data.tags
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_with_its_first_code(
 
     goes_on = start(smoke, *sweep_of(smoke, *FOUR))
     until(lambda: " to run" in goes_on.output)
-    # A trial that was interrupted after its last stage is known, too.
+    # A trial that was interrupted after its last stage is reused, too.
     assert done <= int(re.findall(r"(\d) known", goes_on.output)[0]) < 4
     refused = smoke.run(*sweep_of(smoke, *FOUR), code=1)
     assert "The same sweep is running" in refused

@@ -92,7 +92,7 @@ def serve(smoke, start):
 
 @pytest.fixture
 def sweep_ui(smoke, start):
-    """`mlflow ui` at the root of a clone with a sweep of two trials, one of them known before."""
+    """`mlflow ui` at the root of a clone with a sweep of two trials, one of them trained before."""
     smoke.pipeline("-m", "train.learning_rate=0.001,0.01")
     return serve(smoke, start)
 

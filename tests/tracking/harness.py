@@ -53,7 +53,7 @@ def epochs(number=3, seed=0):
 
 
 def lay_out(workspace, model=None):
-    """Create what a workspace has before train: dvc.lock, dataset.json and the model that train 'finds'."""
+    """Create what a workspace has before train: dvc.lock, dataset.json and the model that train writes."""
     workspace.root.mkdir(parents=True, exist_ok=True)
     workspace.dvc_lock.write_text("schema: '2.0'\n")
     write_dataset(workspace, dataset())
@@ -84,7 +84,7 @@ def digests(workspace):
 
 
 def end_of_sending():
-    """Wait for senders that were given up, which keep their records locked; a real stage would end them."""
+    """Wait for abandoned senders, which keep their records locked; a real stage would end them."""
     for thread in threading.enumerate():
         if thread.name == "mlflow":
             thread.join(patience())

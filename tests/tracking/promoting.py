@@ -1,4 +1,4 @@
-"""Evaluated runs to promote, and what a promotion left in MLflow and in the journal."""
+"""Evaluated runs to promote, and helpers that read the results in MLflow and in the journal."""
 
 import csv
 import os
@@ -22,12 +22,12 @@ SETTINGS = promotion_settings.SETTINGS.model_copy(
     update={"max_calibration_rise": 0.05, "max_recall_fall": 0.1, "max_milliseconds": 1000.0}
 )
 
-# Of the test images, how many of the first ones each run gets wrong.
+# How many of the first test images each run gets wrong.
 WRONG = {"good": 60, "same": 62, "worse": 120, "best": 20}
 
 
 def answer(workspace, wrong):
-    """The reports of a model that is wrong on the first `wrong` test images."""
+    """Write the reports of a model that is wrong on the first `wrong` test images."""
     report(workspace, accuracy=1 - wrong / IMAGES)
     predicted = np.where(np.arange(IMAGES) < wrong, (LABELS + 1) % 10, LABELS)
     with workspace.predictions.open("w", newline="") as file:
@@ -63,7 +63,7 @@ def add_evaluated_runs(workspace):
     return workspace
 
 
-def give(repository, run, alias="champion", settings=SETTINGS, **options):
+def promote_run(repository, run, alias="champion", settings=SETTINGS, **options):
     return promote(run, None, alias, settings, TRACKING, repository, **options)
 
 
@@ -72,7 +72,7 @@ def failed(promoted):
 
 
 def champion(repository, alias="champion"):
-    """The version that has the alias, and the name of its run."""
+    """Return the version that has the alias, and the name of its run."""
     found = client(repository).get_model_version_by_alias("digits", alias)
     return str(found.version), client(repository).get_run(found.run_id).info.run_name
 

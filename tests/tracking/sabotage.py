@@ -1,4 +1,4 @@
-"""Damage to a repository, with what `pipeline verify` says of each."""
+"""Ways to damage a repository, each with what `pipeline verify` says about it."""
 
 import hashlib
 import os

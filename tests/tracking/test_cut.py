@@ -130,7 +130,7 @@ def check(case, undisturbed):
     assert kept(case.workspace) == []
 
 
-# The others take longer, and the slow test cuts in every way at every request.
+# The others take longer; the slow test interrupts in every way at every request.
 @pytest.mark.parametrize("how", ["no answer", pytest.param("500 instead", marks=pytest.mark.slow)])
 def test_an_update_interrupted_at_some_request_and_repeated_leaves_no_trace(
     how, template, tmp_path, server, proxy, undisturbed

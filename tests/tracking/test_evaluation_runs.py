@@ -38,7 +38,7 @@ def test_an_evaluation_with_other_settings_is_a_child_run_and_changes_no_other(w
     assert other.data.tags["mlflow.parentRunId"] == before.info.run_id
     assert other.data.tags["pipeline.id"] == before.data.tags["pipeline.id"]
     assert {"figures/confusion.png", "metrics.json", "predictions.csv"} <= set(files(workspace, other))
-    # And the first settings are the training's again.
+    # An evaluation with the first settings updates the run of the training again.
     evaluate(config(), workspace, accuracy=0.75)
     assert len(runs(workspace)) == 2
     [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]

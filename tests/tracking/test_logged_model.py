@@ -37,7 +37,7 @@ def folder(workspace, memory):
 def function(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.simplefilter("ignore", ResourceWarning)  # Python 3.13 has one for databases of other tests.
+        warnings.simplefilter("ignore", ResourceWarning)  # Python 3.13 has one, for other tests' databases.
         return mlflow.pyfunc.load_model(folder)
 
 
@@ -131,7 +131,7 @@ def test_the_card_of_the_evaluation_is_included_with_its_pictures(workspace, mon
     assert card.read_bytes() == workspace.model_card.read_bytes()
     pictures = {path.name for path in workspace.figures.iterdir()}
     assert {path.name for path in (card.parent / "figures").iterdir()} == pictures
-    # A server asks every two seconds: what is here already is not fetched again.
+    # A server asks every two seconds: a file that is already here is not fetched again.
     monkeypatch.setattr(mlflow.MlflowClient, "download_artifacts", None)
     assert resolve(run.info.run_id, workspace, with_card=True).card == card
 
@@ -154,7 +154,7 @@ def test_a_name_of_no_model_is_refused(workspace, ref):
 
 
 def test_only_the_onnx_file_of_a_logged_model_is_opened(workspace, tmp_path):
-    """Anybody may have created a version in the registry, and its loader and its pickles are code."""
+    """Anyone may have created a version in the registry, and its loader and its pickles are code."""
     registry, run = client(workspace), one_run(workspace)
     model = registry.create_logged_model(run.info.experiment_id, name="foreign")
     place, proof = tmp_path / "model", tmp_path / "was-run"

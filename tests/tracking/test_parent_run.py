@@ -49,7 +49,7 @@ def test_a_sweep_that_is_sent_again_updates_the_same_run(workspace, folder):
     assert run.data.metrics["best_val_accuracy"] == 0.95
     assert len(client(workspace).get_metric_history(first, "trials")) == 1
     assert text(workspace, run, "leaderboard.csv") == "rank\n1\n"
-    # The sweep goes on, as after an interruption.
+    # The sweep continues, as after an interruption.
     other = replace(SWEEP, digest="third", params={"objectives": "val_loss"})
     send(other, folder, config().tracking, workspace)
     assert one_run(workspace).info.status == "RUNNING"

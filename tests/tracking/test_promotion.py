@@ -5,7 +5,18 @@ import hashlib
 import numpy as np
 import pytest
 from harness import client, dataset
-from promoting import IMAGES, LABELS, SETTINGS, TRACKING, champion, copied, failed, give, journal, run_of
+from promoting import (
+    IMAGES,
+    LABELS,
+    SETTINGS,
+    TRACKING,
+    champion,
+    copied,
+    failed,
+    journal,
+    promote_run,
+    run_of,
+)
 
 from pipeline.artifacts.processed import write_dataset
 from pipeline.errors import PipelineError
@@ -20,10 +31,10 @@ def repository(evaluated_runs, tmp_path):
 
 
 def test_the_first_champion_is_registered_once_and_can_be_loaded_by_its_alias(repository):
-    first = give(repository, "good", reason="a beginning")
+    first = promote_run(repository, "good", reason="a beginning")
     assert (first.is_open, first.version) == (True, "1")
     assert champion(repository) == ("1", "good")
-    again = give(repository, "good")
+    again = promote_run(repository, "good")
     assert again.version == "1"
     assert "already" in again.message
     assert len(client(repository).search_model_versions("name = 'digits'")) == 1
@@ -51,26 +62,26 @@ def test_the_first_champion_is_registered_once_and_can_be_loaded_by_its_alias(re
 
 
 def test_a_worse_run_is_refused_and_a_better_one_is_promoted(repository):
-    give(repository, "good")
-    kept_out = give(repository, "worse")
+    promote_run(repository, "good")
+    kept_out = promote_run(repository, "worse")
     assert not kept_out.is_open
     assert kept_out.version is None
     assert "accuracy" in failed(kept_out)
     assert "accuracy" in kept_out.message
     assert champion(repository) == ("1", "good")
-    assert give(repository, "best").version == "2"
+    assert promote_run(repository, "best").version == "2"
     assert champion(repository) == ("2", "best")
 
 
 def test_an_equally_good_run_passes_and_is_not_better(repository):
-    give(repository, "good")
+    promote_run(repository, "good")
     strict = SETTINGS.model_copy(update={"require": "better"})
-    assert failed(give(repository, "same", settings=strict)) == ["accuracy"]
-    assert give(repository, "same").version == "2"
+    assert failed(promote_run(repository, "same", settings=strict)) == ["accuracy"]
+    assert promote_run(repository, "same").version == "2"
 
 
 def test_a_dry_run_changes_nothing(repository):
-    found = give(repository, "good", dry_run=True)
+    found = promote_run(repository, "good", dry_run=True)
     assert found.is_open
     assert found.version is None
     assert client(repository).search_registered_models() == []
@@ -79,8 +90,8 @@ def test_a_dry_run_changes_nothing(repository):
 
 def test_force_passes_a_closed_gate_and_is_recorded_as_such(repository, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # The table is as wide as the terminal.
-    give(repository, "good")
-    assert give(repository, "worse", force=True, reason="a demonstration").version == "2"
+    promote_run(repository, "good")
+    assert promote_run(repository, "worse", force=True, reason="a demonstration").version == "2"
     last = journal(repository).entries[-1]
     assert (last.forced, last.reason, last.before) == (True, "a demonstration", "1")
     assert not all(check["passed"] for check in last.checks)
@@ -88,14 +99,14 @@ def test_force_passes_a_closed_gate_and_is_recorded_as_such(repository, monkeypa
 
 
 def test_aliases_are_independent(repository):
-    give(repository, "good")
-    give(repository, "worse", alias="challenger")
+    promote_run(repository, "good")
+    promote_run(repository, "worse", alias="challenger")
     assert champion(repository) == ("1", "good")
     assert champion(repository, "challenger") == ("2", "worse")
 
 
 def test_without_a_name_the_run_of_the_model_in_the_workspace_is_promoted(repository):
-    give(repository, None)
+    promote_run(repository, None)
     assert champion(repository) == ("1", "best")
 
 
@@ -106,17 +117,17 @@ def test_an_unreadable_slice_in_conf_is_refused_before_anything_is_changed(repos
         ({"round": ("nought",)}, "no class 'nought'"),
     ):
         with pytest.raises(PipelineError, match=reason):
-            give(repository, "good", settings=SETTINGS.model_copy(update={"slices": slices}))
+            promote_run(repository, "good", settings=SETTINGS.model_copy(update={"slices": slices}))
     assert client(repository).search_registered_models() == []
 
 
 def test_a_slice_given_by_image_numbers_can_refuse_a_run(repository):
-    give(repository, "good")
+    promote_run(repository, "good")
     (repository.root / "first.txt").write_text("".join(f"{number}\n" for number in range(60, 120)))
     slices = SETTINGS.model_copy(
         update={"slices": {"first": "first.txt"}, "margin": 0.2, "max_recall_fall": 1.0}
     )
-    assert "slice first" in failed(give(repository, "worse", settings=slices))
+    assert "slice first" in failed(promote_run(repository, "worse", settings=slices))
 
 
 def test_a_damaged_model_is_not_promoted(repository):
@@ -129,7 +140,7 @@ def test_a_damaged_model_is_not_promoted(repository):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert failed(give(repository, "good")) == ["files", "latency"]
+    assert failed(promote_run(repository, "good")) == ["files", "latency"]
 
 
 def run_id(repository, name):
@@ -143,7 +154,7 @@ def run_id(repository, name):
 
 
 def test_on_a_new_test_set_the_champion_is_evaluated_first(repository, model):
-    give(repository, "good")
+    promote_run(repository, "good")
     images = np.random.default_rng(3).integers(0, 256, (IMAGES, 64), dtype=np.uint8)
     folder = repository.processed / "test"
     folder.mkdir()
@@ -157,28 +168,28 @@ def test_on_a_new_test_set_the_champion_is_evaluated_first(repository, model):
     found.sha256["test"].update(digests)
     write_dataset(repository, found)
     run_of(repository, "on others", 60, seed=7)
-    promoted = give(repository, "on others")
+    promoted = promote_run(repository, "on others")
     [images_check] = [check for check in promoted.checks if check.name == "test images"]
     assert images_check.passed
     assert images_check.found == "different: the champion was evaluated on these now"
-    # The untrained model is right one time in ten.
+    # The untrained model is right about one image in ten.
     [accuracy] = [check for check in promoted.checks if check.name == "accuracy"]
     assert accuracy.found.startswith("95.00 % against 1") or accuracy.found.startswith("95.00 % against 9")
     assert champion(repository) == ("2", "on others")
 
 
 def test_a_missing_new_test_set_closes_the_gate(repository):
-    give(repository, "good")
+    promote_run(repository, "good")
     write_dataset(repository, dataset(test="d"))
     run_of(repository, "on others", 60, seed=7)
     write_dataset(repository, dataset(test="e"))
-    assert failed(give(repository, "on others")) == ["test images"]
+    assert failed(promote_run(repository, "on others")) == ["test images"]
 
 
 def test_rollback_goes_back_step_by_step_and_history_shows_it(repository, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("good", "same", "best"):
-        give(repository, name)
+        promote_run(repository, name)
     assert "version 2 again (same)" in rollback(None, "champion", None, TRACKING, repository)
     rollback(None, "champion", None, TRACKING, repository, reason="users complained")
     assert champion(repository) == ("1", "good")
@@ -199,7 +210,7 @@ def test_rollback_goes_back_step_by_step_and_history_shows_it(repository, monkey
 def test_a_rollback_to_a_version_that_was_never_champion_is_refused(repository, to, reason):
     with pytest.raises(PipelineError, match="was ever promoted"):
         rollback(None, "champion", to, TRACKING, repository)
-    give(repository, "good")
+    promote_run(repository, "good")
     with pytest.raises(PipelineError, match=reason):
         rollback(None, "champion", to, TRACKING, repository)
     assert champion(repository) == ("1", "good")

@@ -1,4 +1,4 @@
-"""The journal of promotions survives losses, kills and other machines."""
+"""The journal of promotions survives lost files, killed processes and other machines."""
 
 import shutil
 import signal
@@ -7,7 +7,7 @@ import threading
 import pytest
 from cutting import die_at_commit, forked
 from harness import client
-from promoting import TRACKING, champion, copied, give, journal, lines_on_disk
+from promoting import TRACKING, champion, copied, journal, lines_on_disk, promote_run
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -29,7 +29,7 @@ def without_mlflow(repository, folder):
 
 def test_the_journal_is_complete_in_both_places_and_survives_the_loss_of_either(repository, tmp_path):
     for name in ("good", "best"):
-        give(repository, name)
+        promote_run(repository, name)
     whole = lines_on_disk(repository)
     assert len(whole) == 2
     path_of(TRACKING, repository, "digits").unlink()
@@ -42,19 +42,19 @@ def test_the_journal_is_complete_in_both_places_and_survives_the_loss_of_either(
 
 
 def test_a_champion_that_mlflow_lost_stays_in_the_journal(repository, tmp_path):
-    give(repository, None)
+    promote_run(repository, None)
     other = without_mlflow(repository, tmp_path / "other")
     with pytest.raises(PipelineError, match="MLflow has no such version"):
-        give(other, None)
-    assert give(other, None, force=True, reason="lost").version == "1"
+        promote_run(other, None)
+    assert promote_run(other, None, force=True, reason="lost").version == "1"
     assert [entry.version for entry in journal(other).entries] == ["1", "1"]
-    assert "already" in give(other, None).message
+    assert "already" in promote_run(other, None).message
 
 
 @pytest.mark.parametrize("change", ["cut", "edited", "dropped", "swapped"])
 def test_a_changed_line_of_the_journal_is_found(repository, change):
     for name in ("good", "same", "best"):
-        give(repository, name)
+        promote_run(repository, name)
     path = path_of(TRACKING, repository, "digits")
     first, second, third = lines_on_disk(repository)
     lines = {
@@ -67,7 +67,7 @@ def test_a_changed_line_of_the_journal_is_found(repository, change):
     with pytest.raises(BrokenError, match=r"Line [12] of .*digits\.jsonl"):
         journal(repository)
     with pytest.raises(BrokenError):
-        give(repository, "worse")
+        promote_run(repository, "worse")
 
 
 def entry_of(journal, who):
@@ -76,7 +76,7 @@ def entry_of(journal, who):
 
 
 def test_if_two_machines_write_the_same_line_one_is_refused(repository, tmp_path):
-    give(repository, "good")
+    promote_run(repository, "good")
     one = journal(repository)
     other = Journal(one._store, tmp_path / "elsewhere.jsonl", "digits")
     other.append(entry_of(other, "Bob"))
@@ -99,21 +99,21 @@ def test_the_machine_that_wrote_a_line_first_keeps_it_whatever_the_clocks_say(
 
 def test_an_alias_that_was_set_by_hand_is_reported_and_corrected(repository, capfd):
     for name in ("good", "same"):
-        give(repository, name)
+        promote_run(repository, name)
     client(repository).set_registered_model_alias("digits", "champion", "1")
     assert "version 1 in MLflow, but the journal says 2" in history(None, TRACKING, repository)[-1]
-    give(repository, "worse")
+    promote_run(repository, "worse")
     assert champion(repository) == ("2", "same")
     assert "somebody set it by hand" in capfd.readouterr().err
 
 
 def commits_of_a_promotion(repository, folder):
-    """How many there are."""
+    """Return the number of commits to databases that a promotion makes."""
     counted, path = copied(repository, folder), folder.with_suffix(".txt")
 
     def count():
         seen = die_at_commit(0)
-        give(counted, "good")
+        promote_run(counted, "good")
         path.write_text(str(len(seen)))
 
     assert forked(count) == 0
@@ -123,8 +123,8 @@ def commits_of_a_promotion(repository, folder):
 def killed_and_repeated(repository, folder, number):
     """Kill a promotion instead of its `number`-th commit, and repeat it."""
     cut = copied(repository, folder)
-    assert forked(lambda: (die_at_commit(number), give(cut, "good"))) == -signal.SIGKILL
-    give(cut, "good")
+    assert forked(lambda: (die_at_commit(number), promote_run(cut, "good"))) == -signal.SIGKILL
+    promote_run(cut, "good")
     assert champion(cut) == ("1", "good")
     assert len(client(cut).search_model_versions("name = 'digits'")) == 1
     assert [entry.version for entry in journal(cut).entries] == ["1"]
@@ -133,7 +133,7 @@ def killed_and_repeated(repository, folder, number):
 
 def test_a_promotion_killed_in_its_last_steps_is_completed_by_the_same_command(repository, tmp_path):
     commits = commits_of_a_promotion(repository, tmp_path / "counted")
-    # The version is there, the journal's line is, the alias is not.
+    # The version exists, and then the line of the journal, but not the alias.
     for number in (commits - 4, commits - 1):
         killed_and_repeated(repository, tmp_path / f"cut-{number}", number)
 
@@ -145,10 +145,10 @@ def test_a_promotion_killed_at_any_step_is_completed_by_the_same_command(reposit
 
 
 def test_two_promotions_at_once_happen_one_after_the_other(repository):
-    give(repository, "good")
+    promote_run(repository, "good")
     done = []
     threads = [
-        threading.Thread(target=lambda name=name: done.append(give(repository, name).version))
+        threading.Thread(target=lambda name=name: done.append(promote_run(repository, name).version))
         for name in ("same", "best")
     ]
     for thread in threads:

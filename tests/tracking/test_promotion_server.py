@@ -64,7 +64,7 @@ def at(uri):
     return config(tracking={"uri": uri, "timeout": 60.0}).tracking
 
 
-def give(uri, machine, run, name):
+def promote_run(uri, machine, run, name):
     return promote(run, name, "champion", SETTINGS, at(uri), machine)
 
 
@@ -82,8 +82,8 @@ def state(uri, machine, name):
 
 def test_what_one_machine_promotes_another_rolls_back_and_verifies(server, machines, capsys):
     one, other = machines
-    assert give(server.uri, one, "good", "shared").version == "1"
-    assert give(server.uri, other, "same", "shared").version == "2"
+    assert promote_run(server.uri, one, "good", "shared").version == "1"
+    assert promote_run(server.uri, other, "same", "shared").version == "2"
     assert "version 1 again (good)" in rollback("shared", "champion", None, at(server.uri), one, "complaints")
     assert state(server.uri, other, "shared") == ("1", 2, [(None, "1"), ("1", "2"), ("2", "1")])
     assert "complaints" in "\n".join(history("shared", at(server.uri), other))
@@ -123,10 +123,10 @@ def test_a_promotion_cut_off_by_the_server_is_completed_by_the_same_command(
         proxy.breaking(step.replace(" ", f" {API}"), how),
         pytest.raises(PipelineError, match="the same command continues from there"),
     ):
-        give(proxy.uri, machines[0], "good", name)
+        promote_run(proxy.uri, machines[0], "good", name)
     server.process.wait()
     server.start()
-    assert give(proxy.uri, machines[0], "good", name).version == "1"
+    assert promote_run(proxy.uri, machines[0], "good", name).version == "1"
     assert state(proxy.uri, machines[0], name) == ("1", 1, [(None, "1")])
 
 
@@ -136,7 +136,7 @@ def test_if_two_machines_promote_at_once_one_is_asked_to_repeat_its_command(prox
 
     def action(run):
         try:
-            said = give(proxy.uri, runs[run], run, "at once").message
+            said = promote_run(proxy.uri, runs[run], run, "at once").message
         except TakenError as error:
             said = str(error)
         (tmp_path / run).write_text(said)
@@ -145,7 +145,7 @@ def test_if_two_machines_promote_at_once_one_is_asked_to_repeat_its_command(prox
     said = {run: (tmp_path / run).read_text() for run in runs}
     [first] = [run for run in runs if "is now champion of at once" in said[run]]
     [second] = [run for run in runs if "Run the same command again" in said[run]]
-    give(proxy.uri, runs[second], second, "at once")
+    promote_run(proxy.uri, runs[second], second, "at once")
     version, versions, [(nothing, before), (after, last)] = state(proxy.uri, runs[first], "at once")
     assert (nothing, after, version, versions) == (None, before, last, 2)
     assert state(proxy.uri, runs[second], "at once") == state(proxy.uri, runs[first], "at once")

@@ -33,7 +33,7 @@ def finish(record, workspace):
 
 
 def in_thread(do):
-    # A daemon, lest a wait that never ends keep the tests from ending.
+    # A daemon, so that an endless wait does not keep the tests from ending.
     thread = threading.Thread(target=do, daemon=True)
     thread.start()
     return thread

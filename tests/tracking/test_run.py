@@ -1,4 +1,4 @@
-"""What MLflow shows of a run that went well."""
+"""What MLflow shows of a successful run."""
 
 import subprocess
 from pathlib import Path
@@ -38,7 +38,7 @@ def git(workspace, *arguments):
 
 @pytest.fixture(scope="module")
 def shown(memory, model):
-    """A workspace in a git repository with an uncommitted change, trained and evaluated; to be looked at."""
+    """A workspace in a git repository with an uncommitted change, trained and evaluated; read-only."""
     workspace = Workspace(memory / "shown")
     lay_out(workspace, model)
     source = workspace.root / "source.py"

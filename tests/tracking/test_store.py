@@ -85,7 +85,7 @@ def test_ten_runs_have_ten_colours(workspace):
     store = open_store(settings(), workspace)
     for number in range(25):
         with store.creating():
-            # The worst case: all ids ask for the same colour.
+            # The worst case: all ids lead to the same colour.
             tags = {"mlflow.runColor": store.new_colour("0"), "pipeline.id": str(number)}
             store.client.create_run(store.experiment, number + 1, tags)
     colours = [run.data.tags["mlflow.runColor"] for run in runs(workspace)]
@@ -164,7 +164,7 @@ def test_a_slow_server_delays_the_end_of_a_training_by_no_more_than_the_timeout(
     proxy.delay = 1.0
     slow = config(tracking={"uri": proxy.uri, "timeout": 3.0, "experiment": "slow"})
     try:
-        # Imports take long once per process, which is not the server's fault.
+        # The first imports in a process take long, which is not due to the server.
         open_store(slow.tracking, workspace)
         before = time.monotonic()
         train(slow, workspace)

@@ -1,4 +1,4 @@
-"""The store survives what can happen to it: it is wiped, moved, copied or damaged, and runs are deleted."""
+"""The store survives when it is deleted, moved, copied or damaged, and when runs are deleted."""
 
 import shutil
 import signal
@@ -72,7 +72,7 @@ def test_sync_rebuilds_a_deleted_store_completely_and_only_once(workspace, tmp_p
     assert {"history.csv", "metrics.json", "figures/confusion.png"} <= set(files(moved, run))
     folder = logged_model(moved, run, tmp_path / "got")
     assert mlflow.keras.load_model(folder).input_shape == (None, 8, 8)
-    # There was nothing left to do, so MLflow was not imported.
+    # Nothing was left to do, so MLflow was not imported.
     assert "mlflow imported: False" in shown
 
 
@@ -151,7 +151,7 @@ def test_a_repository_that_was_moved_opens_its_runs_and_adds_to_them(workspace, 
     [old] = runs(workspace)
     moved = Workspace(tmp_path / "a b#c%d%20é")
     shutil.move(workspace.root, moved.root)
-    # MLflow remembers places for as long as a process lives.
+    # MLflow remembers paths until the process ends.
     child("evaluate", moved)
     run = one_run(moved)
     assert run.info.run_id == old.info.run_id

@@ -1,4 +1,4 @@
-"""Servers that are not there, die, or never answer: training goes on, and nothing is lost."""
+"""Servers that are missing, die, or never answer: training continues, and nothing is lost."""
 
 import json
 import socket

@@ -109,7 +109,7 @@ def test_an_unchanged_repository_passes(repository, capsys):
 
 
 def test_a_file_that_a_server_lost_is_named_with_its_address(tmp_path, monkeypatch):
-    """The message does not name the folder of the download, which is gone by then."""
+    """The message does not name the folder of the download, which no longer exists by then."""
     uri = "mlflow-artifacts:/1/2/artifacts"
     info = SimpleNamespace(run_name="one", run_id="2", experiment_id="1", artifact_uri=uri)
     tags = stored.files_tag("evaluation", {"metrics.json": 64 * "0"})
@@ -243,7 +243,7 @@ def test_leftovers_are_named_and_removed_on_request(repository, capsys):
         repository.scratch / "trials" / "0123456789abcdef",
     ]
     found[1].mkdir(parents=True)
-    # A lock is a file that stays, whether or not somebody holds it: each sweep has some.
+    # A lock file stays when the lock is released: each sweep has some.
     lock = repository.scratch / "sweeps" / "abc" / "sent.lock"
     of_a_package = repository.scratch / "environments" / "0123" / "lib" / "package" / "x.lock"
     for path in (found[0], lock, of_a_package):

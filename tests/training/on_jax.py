@@ -10,7 +10,7 @@ import pytest
 from pipeline.config.compose import compose
 from pipeline.environment import Target, import_keras, use
 
-# Four parts of the processor as devices, of which most tests use the first.
+# Four parts of the processor act as devices, of which most tests use the first.
 TARGET = Target("jax", "cpu", devices=4)
 import_keras(TARGET)
 use(TARGET)
@@ -33,7 +33,7 @@ EVERYTHING = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elast
 
 
 def some_images(count, seed):
-    """Blurred copies of one picture for each class."""
+    """Noisy copies of one picture for each class."""
     pictures = np.random.default_rng(99).integers(60, 200, (CLASSES, 36))
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count).astype(np.int32)

@@ -1,4 +1,4 @@
-"""What each distortion does to an image whose distortion is known."""
+"""What each distortion does to images for which the result is known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What order the images come in, and how they are cut."""
+"""The order of the images, and their division into slices."""
 
 import functools
 import itertools
@@ -31,7 +31,7 @@ def settings(**changed):
 
 
 def images(count, pixels=36):
-    """Images that are told apart by their label, which is their number."""
+    """Images whose labels are their numbers."""
     made = np.random.default_rng(0).integers(0, 256, (count, pixels), dtype=np.uint8)
     return made, np.arange(count, dtype=np.int32)
 
@@ -92,7 +92,7 @@ def test_a_slice_has_as_many_batches_as_fit_and_says_if_the_last_is_full(count, 
 
 
 def laid_out(count, taken=None, **config):
-    """How many batches of 32 images of 32 KiB, which fill a megabyte, are laid out if so many are taken."""
+    """How many batches of 32 images of 32 KiB, which fill a megabyte, are laid out when `taken` are taken."""
     config, steps = settings(slice_megabytes=1, **config), []
 
     def lay_out(train, chosen, rng):
@@ -102,7 +102,7 @@ def laid_out(count, taken=None, **config):
     upcoming = slices(images(count, 2**15), config, 0, 1, lay_out)
     for _ in itertools.islice(upcoming, taken):
         pass
-    upcoming.close()  # Waits for what is being prepared.
+    upcoming.close()  # Wait for the slice that is being prepared.
     return len(steps)
 
 

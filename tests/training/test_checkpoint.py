@@ -1,4 +1,4 @@
-"""A training that is cut off and goes on ends where one that was not would have."""
+"""A training that is interrupted and resumed ends as if it had not been interrupted."""
 
 import functools
 import io
@@ -31,7 +31,7 @@ AUGMENT = {"shift": 1.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "elastic"
 
 
 class CutOffError(Exception):
-    """Stands for the process's death after an epoch."""
+    """Stands for the end of the process after an epoch."""
 
 
 def images(count, seed):
@@ -47,15 +47,15 @@ def composed(model):
 
 
 @functools.cache
-def whole(**options):
-    """The weights and the history of a training that is not cut."""
+def uninterrupted(**options):
+    """The weights and the history of an uninterrupted training."""
     with tempfile.TemporaryDirectory() as folder:
-        return train(Path(folder) / "whole.npz", **options)
+        return train(Path(folder) / "uninterrupted.npz", **options)
 
 
 @functools.cache
 def checkpoint_of_two_epochs():
-    """The bytes of the file that a training leaves which is cut in its third epoch."""
+    """The bytes of the file that a training leaves if it is interrupted in its third epoch."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cut.npz"
         assert train(path, cut_after=3) is None
@@ -118,13 +118,13 @@ def train(path, cut_after=None, patience=None, model="mlp", seed=0, ema_decay=0.
 def test_an_interrupted_training_ends_with_the_same_weights_and_history(tmp_path, model, cuts):
     for cut in cuts:
         assert train(tmp_path / "cut.npz", cut_after=cut, model=model) is None
-    assert train(tmp_path / "cut.npz", model=model) == whole(model=model)
+    assert train(tmp_path / "cut.npz", model=model) == uninterrupted(model=model)
 
 
 @pytest.mark.parametrize("patience", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_training_continues_averaging_its_weights(tmp_path, patience):
-    averaged = whole(patience=patience, ema_decay=0.9)
-    assert averaged[0] != whole(patience=patience)[0]
+    averaged = uninterrupted(patience=patience, ema_decay=0.9)
+    assert averaged[0] != uninterrupted(patience=patience)[0]
     for cut in (2, 4):
         assert train(tmp_path / "cut.npz", cut_after=cut, patience=patience, ema_decay=0.9) is None
     assert train(tmp_path / "cut.npz", patience=patience, ema_decay=0.9) == averaged
@@ -149,7 +149,7 @@ def test_a_training_continues_instead_of_starting_again(tmp_path):
 
 
 def test_early_stopping_remembers_the_best_epoch_after_an_interruption(tmp_path):
-    digest, history = whole(patience=2, seed=2)
+    digest, history = uninterrupted(patience=2, seed=2)
     stopped = len(history.epochs)
     assert history.best_epoch < stopped < 12
     for cut in (2, history.best_epoch, stopped):
@@ -165,7 +165,7 @@ def huge_header():
 
 
 def changed(path, damage):
-    """Write a whole .npz file of another content over a checkpoint."""
+    """Replace a checkpoint by a valid .npz file with other contents."""
     with np.load(path) as file:
         content = dict(file)
     first = next(name for name, array in content.items() if array.ndim == 2 and name.startswith("network"))
@@ -195,7 +195,7 @@ def test_an_undamaged_checkpoint_of_another_training_is_ignored(tmp_path, capsys
     path = tmp_path / "cut.npz"
     path.write_bytes(checkpoint_of_two_epochs())
     changed(path, damage)
-    assert train(path) == whole()
+    assert train(path) == uninterrupted()
     assert f"warning: the checkpoint {path} is damaged" in capsys.readouterr().err
 
 
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_ignored_with_a_warning(tmp_path, capsys, damage
     else:
         content = {"truncated": path.read_bytes()[:-500], "empty": b"", "no zip": b"x" * 9000}[damage]
         path.write_bytes(content)
-    assert train(path) == whole()
+    assert train(path) == uninterrupted()
     assert "damaged" in capsys.readouterr().err
 
 

@@ -47,7 +47,7 @@ def test_a_part_is_trained_from_its_epoch_on_at_its_own_rate():
         same = [np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
         assert all(same) == (epochs < 3)
     assert [epoch.learning_rate for epoch in history.epochs] == [0.01, 0.01, 0.001]
-    # Each part of the training has a schedule of its own.
+    # Each part of the training has its own schedule.
     _, history = tuned(FineTune(3, 0.1, thaw), schedule="cosine")
     assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.005, 0.0, 0.0005, 0.0])
 
@@ -83,5 +83,5 @@ def test_a_training_interrupted_around_fine_tuning_ends_with_the_same_weights(tm
     again, seen = Checkpoints(tmp_path / "kept.npz", 0.0), []
     net, history = tuned(FineTune(3, 0.1, thaw), again, on_epoch=seen.append)
     assert weights_digest(net) == weights_digest(whole)
-    assert tuple(seen) == tuple(history.epochs), "who watches sees those before the cut too"
-    assert f"after epoch {cut}, from a checkpoint" in capsys.readouterr().out, "it does not start again"
+    assert tuple(seen) == tuple(history.epochs), "on_epoch gets the epochs before the interruption too"
+    assert f"after epoch {cut}, from a checkpoint" in capsys.readouterr().out, "it must not start again"

@@ -1,4 +1,4 @@
-"""The backend JAX: on_jax.py in a process of its own, since a process has one backend of Keras."""
+"""The backend JAX: on_jax.py runs in a separate process, since a process has one backend of Keras."""
 
 import os
 import subprocess

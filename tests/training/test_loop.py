@@ -109,7 +109,7 @@ def test_averaged_weights_equal_those_of_keras():
     keras_fit(theirs, loss, optimizer, 32)
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
-    # What validation saw is what the model is.
+    # The validation results are those of the final model.
     theirs.compile(loss=loss, metrics=["accuracy"])
     judged = theirs.evaluate(scaled(VALIDATION[0]), VALIDATION[1], verbose=0)
     assert [history.best.val_loss, history.best.val_accuracy] == pytest.approx(judged, rel=1e-4)

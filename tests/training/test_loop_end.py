@@ -10,7 +10,7 @@ from pipeline.training.loop import fit
 
 
 def train_until_it_stops(validation, **config):
-    """Ambiguous images, learned by heart: validation gets better, then worse."""
+    """Overfit a few ambiguous images: the validation results get better, then worse."""
     digests = []
     net = network(hidden_units=(64,))
     history = fit(
@@ -67,7 +67,7 @@ def test_without_validation_images_there_are_no_validation_values():
     assert [(epoch.val_loss, epoch.val_accuracy) for epoch in history.epochs] == [(None, None)] * 3
 
 
-# Each layer multiplies what the one before blew up.
+# Each layer enlarges the values of the one before.
 DEEP = {"hidden_units": (30,) * 25, "activation": "relu"}
 
 

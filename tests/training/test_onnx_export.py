@@ -34,7 +34,7 @@ def network(seed=0, body=("dense",)):
         elif part == "dense":
             features = layers.Dense(9, activation="relu")(layers.Flatten()(features))
         elif part == "operation":
-            # Of no layer, so that Keras's own gelu is exported.
+            # Not from a layer, so that Keras's own gelu is exported.
             features = keras.ops.gelu(layers.Dense(9)(layers.Flatten()(features)), approximate=False)
         elif part == "recurrent":
             features = layers.LSTM(5)(layers.Reshape((8, 8))(features))

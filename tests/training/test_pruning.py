@@ -1,4 +1,4 @@
-"""The journal of a search survives those who write it."""
+"""The journal of a search survives when processes that write to it are killed."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def epoch(number, accuracy):
 
 
 def training(journal, pruner, accuracies):
-    """Train with made-up accuracies to the end, or until it is pruned; its number of epochs."""
+    """Train with made-up accuracies to the end, or until it is pruned; return the number of epochs."""
     study = open_study(journal, pruner=pruner_of(pruner, len(accuracies)))
     trial = study.ask(SPACE)
     prune = pruning_callback(Pruning(str(journal), trial.number, pruner, "val_accuracy", len(accuracies)))

@@ -1,4 +1,4 @@
-"""The operations that TensorFlow comes to once it has rewritten what it was given."""
+"""The operations that TensorFlow runs after it has optimised the graph."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.training.backends.tensorflow import Program
 use_threads(1)
 
 CONF = Path(__file__).parents[2] / "conf"
-# Computed by instructions that approximate, each maker's otherwise.
+# Computed by approximating instructions, which differ between makers.
 APPROXIMATED = {"Rsqrt", "Reciprocal", "Inv", "Erfc"}
 
 

@@ -1,4 +1,4 @@
-"""`dvc repro` in our own process says which signal ended a stage."""
+"""`dvc repro` in the process of the pipeline says which signal ended a stage."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A warm worker runs stages with real data: what it writes, and how it ends."""
+"""A reused worker runs stages with real data: what it writes, and how it ends."""
 
 import os
 import shutil
@@ -103,7 +103,7 @@ def test_a_stage_in_a_worker_writes_what_it_writes_in_a_process_of_its_own(worke
             ran(alone, stage)
         expected[name] = artifacts(alone)
         assert len(expected[name]) > 15
-    # Run one stage again: it would show what other stages leave behind in the worker.
+    # Run one stage again: its output would show if other stages left something in the worker.
     for number, name in enumerate(("mlp", "cnn", "mlp")):
         handed = laid_out(tmp_path / f"{number}", *variants[name])
         shutil.copytree(tmp_path / name / "data", handed.root / "data")
@@ -127,7 +127,7 @@ def test_a_stage_ends_with_the_process_that_waits_for_it_and_the_worker_continue
     for stage in ("fetch", "preprocess"):
         ran(workspace, stage, worker)
     waiting = begin(workspace, "train", worker)
-    until_said(waiting, "Epoch 2 of")
+    wait_for_output(waiting, "Epoch 2 of")
     waiting.kill()
     waiting.wait()
     # It takes one stage at a time, so this one waits for the end of the other.
@@ -141,7 +141,7 @@ def test_a_worker_that_dies_fails_its_stage_in_a_sentence(worker, tmp_path):
     for stage in ("fetch", "preprocess"):
         ran(workspace, stage, worker)
     waiting = begin(workspace, "train", worker)
-    until_said(waiting, "Epoch 2 of")
+    wait_for_output(waiting, "Epoch 2 of")
     os.kill(worker.pid, signal.SIGKILL)
     output, _ = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 1
@@ -263,7 +263,7 @@ def test_a_worker_ends_with_its_owner(server):
         time.sleep(0.1)
 
 
-def until_said(process, text):
+def wait_for_output(process, text):
     for line in process.stdout:
         if text in line:
             return

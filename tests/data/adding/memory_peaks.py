@@ -1,4 +1,4 @@
-"""How much memory adding and fetching data takes, measured in a process of its own."""
+"""How much memory adding and fetching data takes, measured in a separate process."""
 
 import subprocess
 import sys

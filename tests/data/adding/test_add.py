@@ -1,4 +1,4 @@
-"""pipeline add-data on folders: what is found, and what becomes of it."""
+"""pipeline add-data on folders: what is found, and the arrays that result."""
 
 import json
 import os

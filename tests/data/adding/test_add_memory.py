@@ -52,5 +52,5 @@ def test_memory_does_not_grow_with_the_number_of_photos(clone, tmp_path):
             path.write_bytes(photos[number % 20])
         peaks.append(peaks_of_adding(clone, folder, "224x224"))
     assert peaks[1][1] - peaks[0][1] < 40
-    # The images of the training set are in memory at no time, only pieces of a few megabytes.
+    # The images of the training set are never in memory together, only pieces of a few megabytes.
     assert peaks[1][1] - peaks[1][0] < 300

@@ -1,4 +1,4 @@
-"""An archive gives what its folder gives; an unsafe or damaged one is refused."""
+"""An archive gives the same arrays as its folder; an unsafe or damaged one is refused."""
 
 import bz2
 import http.server

@@ -19,7 +19,7 @@ def pixels(path: Path) -> bytes:
 
 
 def assert_holds(arrays, pictures: dict[Path, int]) -> None:
-    """Assert that each picture is in training or test, with its label."""
+    """Check that each picture is in training or test, with its label."""
     found = {
         image.tobytes(): int(label)
         for split in ("train", "test")

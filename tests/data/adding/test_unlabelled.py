@@ -1,4 +1,4 @@
-"""Pictures without class folders: their names may tell the class, or the message says what to do."""
+"""Pictures without class folders: their names may contain the class, or the message says what to do."""
 
 import re
 import shutil

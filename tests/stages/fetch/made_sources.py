@@ -1,4 +1,4 @@
-"""A made data set in every form in which a source may serve it."""
+"""A made-up data set in every form in which a source may serve it."""
 
 import functools
 import gzip
