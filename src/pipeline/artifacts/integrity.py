@@ -1,11 +1,10 @@
 """Check the files that a stage reads against their recorded digests, so that no damaged file is used."""
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.artifacts.workspace import Workspace, object_in, sha256
+from pipeline.artifacts.workspace import Workspace, files_in, object_in, sha256
 from pipeline.errors import PipelineError
 
 
@@ -47,14 +46,12 @@ def _cached(workspace: Workspace, path: Path) -> Path | None:
     try:
         lock = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
         for output in [output for stage in lock["stages"].values() for output in stage.get("outs", [])]:
-            whole, cached = workspace.root / output["path"], object_in(cache, output["md5"])
+            whole = workspace.root / output["path"]
             if path == whole:
-                return cached
+                return object_in(cache, output["md5"])
             if path.is_relative_to(whole):
                 inner = path.relative_to(whole).as_posix()
-                files = json.loads(cached.read_text(encoding="utf-8"))
-                [digest] = [file["md5"] for file in files if file["relpath"] == inner]
-                return object_in(cache, digest)
+                return object_in(cache, files_in(cache, output["md5"])[inner])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return None
     return None

@@ -1,6 +1,7 @@
 """The paths of all artifacts, and atomic writing: a file with its final name is always complete."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -112,6 +113,17 @@ class Workspace:
 def object_in(cache: Path, md5: str) -> Path:
     """Return the file of an object in DVC's cache; the MD5 of a folder's list of files ends in .dir."""
     return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def files_in(cache: Path, md5: str) -> dict[str, str]:
+    """Return the MD5 of each file in a cached folder; none if `md5` is a file, or the list is damaged."""
+    if not md5.endswith(".dir"):
+        return {}
+    try:
+        listed = json.loads(object_in(cache, md5).read_text(encoding="utf-8"))
+        return {file["relpath"]: file["md5"] for file in listed}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def here() -> Workspace:

@@ -4,16 +4,16 @@ DVC's own `push --run-cache` sends the entries of the run cache, but only the ou
 remote would have the entries of a sweep's trials without their models.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace, atomic, object_in
+from pipeline.artifacts.workspace import Workspace, atomic, files_in, object_in
 from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.occasion import OCCASIONS
+from pipeline.trials.run_cache import past_outputs
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.hash_info import HashInfo
@@ -99,17 +99,11 @@ def _opened(workspace: Workspace) -> Iterator[Any]:
 
 def _outputs(workspace: Workspace, cached: bool) -> "set[HashInfo]":
     """Return the outputs in the run cache's entries, and the files in them, that are `cached` or are not."""
-    import yaml
     from dvc_data.hashfile.hash_info import HashInfo
 
     cache = workspace.dvc_cache()
-    digests = set()
-    for path in (cache / "runs").glob("*/*/*"):
-        entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        digests |= {out["md5"] for out in entry["outs"]}
-    for folder in [object_in(cache, digest) for digest in digests if digest.endswith(".dir")]:
-        if folder.exists():
-            digests |= {file["md5"] for file in json.loads(folder.read_text(encoding="utf-8"))}
+    digests = {digest for digest, _, _ in past_outputs(cache)}
+    digests |= {digest for folder in digests for digest in files_in(cache, folder).values()}
     return {HashInfo("md5", digest) for digest in digests if object_in(cache, digest).exists() == cached}
 
 

@@ -7,6 +7,7 @@ The inputs of a stage are the outputs of earlier stages, so a trial is looked up
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,24 @@ class RunCache:
 
     def _path(self, digest: str) -> Path:
         return self._cache / digest[:2] / digest[2:]
+
+
+def past_outputs(cache: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (digest, path, entry) for each output of a past result, as the run cache names it.
+
+    Args:
+        cache: The folder of DVC's cache.
+    """
+    import yaml
+
+    for path in sorted((cache / "runs").glob("*/*/*")):
+        try:
+            entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            outs = [(out["md5"], out["path"]) for out in entry["outs"]]
+        except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+            continue  # DVC's temporary files, or damaged entries, which DVC removes when it looks them up
+        for md5, out in outs:
+            yield md5, out, path.name[:12]
 
 
 def _discard(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Check DVC's cache and the workspace against dvc.lock and the entries of the run cache."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.artifacts.workspace import Workspace, object_in
+from pipeline.artifacts.workspace import Workspace, files_in, object_in
 from pipeline.errors import PipelineError
+from pipeline.trials.run_cache import past_outputs
 from pipeline.verification.problems import Problem, digests
 
 
@@ -53,15 +53,9 @@ class Cache:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
         return list(_read(self.workspace.dvc_yaml).get("stages", {}))
 
-    def listed(self, digest: str) -> list[tuple[str, str]]:
-        """Return (path, MD5) for each file in a folder; none if this is no folder, or its list is damaged."""
-        if not digest.endswith(".dir"):
-            return []
-        try:
-            content = json.loads(self.place(digest).read_text(encoding="utf-8"))
-            return [(file["relpath"], file["md5"]) for file in content]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
+    def listed(self, digest: str) -> dict[str, str]:
+        """Return the MD5 of each file in a folder; none if this is no folder, or its list is damaged."""
+        return files_in(self.root, digest)
 
     def files(self) -> list[Output]:
         """Return all files that dvc.lock names, including each file in a folder."""
@@ -69,20 +63,9 @@ class Cache:
         for output in self.locked():
             if not output.md5.endswith(".dir"):
                 found.append(output)
-            for inner, md5 in self.listed(output.md5):
+            for inner, md5 in self.listed(output.md5).items():
                 found.append(Output(f"{output.path}/{inner}", md5, output.stage))
         return found
-
-    def entries(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (digest, path, entry) for each output of a past result, as the run cache names it."""
-        for path in sorted((self.root / "runs").glob("*/*/*")):
-            try:
-                entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-                outs = [(out["md5"], out["path"]) for out in entry["outs"]]
-            except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-                continue  # DVC's temporary files, or damaged entries, which DVC removes when it looks them up
-            for md5, out in outs:
-                yield md5, out, path.name[:12]
 
 
 def check_cache(cache: Cache, everything: bool) -> list[Problem]:
@@ -113,11 +96,11 @@ def _named(cache: Cache, everything: bool) -> Iterator[tuple[str, str, str]]:
     for output in cache.locked():
         made_by = f"an output of {output.stage}"
         yield output.md5, f"{output.path}, {made_by}", output.stage
-        for inner, md5 in cache.listed(output.md5):
+        for inner, md5 in cache.listed(output.md5).items():
             yield md5, f"{output.path}/{inner}, {made_by}", output.stage
-    for digest, path, entry in cache.entries():
+    for digest, path, entry in past_outputs(cache.root):
         yield digest, f"{path} of the past result {entry}", ""
-        for inner, md5 in cache.listed(digest):
+        for inner, md5 in cache.listed(digest).items():
             yield md5, f"{path}/{inner} of the past result {entry}", ""
     if everything:
         for found in cache.objects.glob("??/*"):
@@ -144,7 +127,7 @@ def _unlisted(cache: Cache) -> list[Problem]:
     """Find files in the folders of dvc.lock that it does not list."""
     problems = []
     for output in cache.locked():
-        known = {inner for inner, _ in cache.listed(output.md5)}
+        known = cache.listed(output.md5)
         if not known:
             continue
         folder = cache.workspace.root / output.path

@@ -15,6 +15,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.registry.journal import path_of
 from pipeline.registry.registered import open_journal
 from pipeline.tracking.store import open_store
+from pipeline.trials.run_cache import past_outputs
 from pipeline.verification.cache import Cache
 from pipeline.verification.problems import Problem, digests
 from pipeline.verification.rerun import rebuild, results_in, run_again
@@ -188,9 +189,9 @@ def _send(problem: Problem, source: Path, client: "MlflowClient") -> None:
 def _outputs(cache: Cache) -> Iterator[Path]:
     """Yield the files of models/ and reports/ in the workspace and in all past results."""
     yield from results_in(cache.workspace)
-    for digest, path, _ in cache.entries():
+    for digest, path, _ in past_outputs(cache.root):
         if path.startswith(("models/", "reports/")):
-            for md5 in (digest, *(inner for _, inner in cache.listed(digest))):
+            for md5 in (digest, *cache.listed(digest).values()):
                 yield cache.place(md5)
 
 
