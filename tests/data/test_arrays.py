@@ -106,7 +106,7 @@ def test_an_npz_file_is_read():
     np.testing.assert_array_equal(found["b"], images)
 
 
-class Evil:
+class Malicious:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
 
@@ -114,7 +114,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("member", "reason"),
     [
-        (npy_claiming((1,), "|O", pickle.dumps(Evil())), "Python objects"),
+        (npy_claiming((1,), "|O", pickle.dumps(Malicious())), "Python objects"),
         (npy_claiming((2**42,)), "claims 4398046511104"),
         (npy_claiming((-1, -3), content=b"abc"), "claims 3"),
         (npy_claiming((3,), content=b"abcd"), "has 4 bytes of values, but its header claims 3"),

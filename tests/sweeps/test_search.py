@@ -24,7 +24,7 @@ RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidd
 
 
 @dataclass(frozen=True)
-class Quick(SearchJob):
+class SimulatedSearch(SearchJob):
     """A job with simulated trainings."""
 
     def run_with_values(self, suggested, config, trial, log):
@@ -55,7 +55,7 @@ def begun(root, *arguments, space=(RATE, WIDTH), deadline=math.inf):
     begin_study(folder, settings)
     spanned = space_of(parse(space, {}), settings)
     trials = {str(number): Trial(number, overrides=base) for number in range(1, 50)}
-    return Quick(root, root, trials, 0, False, "", spanned, settings, 5, deadline)
+    return SimulatedSearch(root, root, trials, 0, False, "", spanned, settings, 5, deadline)
 
 
 def run(job, places):

@@ -135,7 +135,7 @@ def until(condition) -> None:
     """Wait until `condition()` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for never came"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.05)
 
 

@@ -14,7 +14,7 @@ def _namespaces():
         subprocess.run([*NAMESPACE, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         if os.environ.get("CI") == "true":
-            pytest.fail("mount namespaces are not to be had")
+            pytest.fail("mount namespaces are not available")
         pytest.skip("needs mount namespaces: run as root, or allow unprivileged user namespaces")
 
 

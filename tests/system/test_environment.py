@@ -87,7 +87,7 @@ def test_a_user_without_a_name_and_a_home_runs_the_pipeline(smoke):
     nobody = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
     if subprocess.run([*nobody, "true"], capture_output=True).returncode:
         if os.environ.get("CI") == "true":
-            pytest.fail("user namespaces are not to be had")
+            pytest.fail("user namespaces are not available")
         pytest.skip("needs user namespaces")
     unnamed = ["env", "--unset=HOME", "--unset=USER", "--unset=LOGNAME"]
     output = smoke.run(*nobody, *unnamed, "python", "-m", "pipeline", "seed=3")

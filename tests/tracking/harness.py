@@ -194,7 +194,7 @@ def until(condition):
     """Wait until a condition is true, which another process or thread causes, and return its value."""
     deadline = time.monotonic() + patience()
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.05)
     return found
 

@@ -52,7 +52,7 @@ def test_a_training_that_continues_is_running_again(workspace):
 
 def test_a_run_whose_process_died_is_sent_as_killed(workspace):
     record = started(workspace)
-    assert list(unsent(workspace)) == [], "it is being trained"
+    assert list(unsent(workspace)) == [], "the training still holds the record"
     record.release()
     for _ in range(2):  # The first pass releases what it locked.
         [dead] = unsent(workspace)

@@ -191,14 +191,14 @@ def test_a_store_that_another_process_created_meanwhile_is_not_replaced(tmp_path
 
     workspace.scratch.mkdir()
 
-    class AndMeanwhile(sqlalchemy_store.SqlAlchemyStore):
+    class StoreThatLosesTheRace(sqlalchemy_store.SqlAlchemyStore):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             shutil.copy(empty_store, workspace.root / "mlflow.db")
             with closing(sqlite3.connect(workspace.root / "mlflow.db")) as connection, connection:
                 connection.execute("INSERT INTO experiments (experiment_id, name) VALUES (77, 'of the page')")
 
-    monkeypatch.setattr(sqlalchemy_store, "SqlAlchemyStore", AndMeanwhile)
+    monkeypatch.setattr(sqlalchemy_store, "SqlAlchemyStore", StoreThatLosesTheRace)
     _create(workspace.root / "mlflow.db", workspace)
     with closing(sqlite3.connect(workspace.root / "mlflow.db")) as connection:
         assert ("of the page",) in connection.execute("SELECT name FROM experiments").fetchall()

@@ -101,7 +101,7 @@ def train(path, cut_after=None, patience=None, model="mlp", seed=0, ema_decay=0.
         )
     except CutOffError:
         return None
-    assert seen == list(history.epochs), "who watches sees every epoch once, also those before the cut"
+    assert seen == list(history.epochs), "on_epoch gets every epoch once, including those before the cut"
     return weights_digest(network), history
 
 

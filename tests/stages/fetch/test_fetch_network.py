@@ -131,7 +131,7 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path, programs, wo
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 30  # The kernel may take a while; the child alone would sleep for longer.
     while is_running(child):
-        assert time.monotonic() < deadline, "the child lives"
+        assert time.monotonic() < deadline, "the child is still running"
         time.sleep(0.05)
 
 

@@ -18,14 +18,14 @@ from types import SimpleNamespace
 from hydra.core.hydra_config import HydraConfig
 from pipeline.sweeps.job import Job
 
-class Noted(Job):
+class RecordingJob(Job):
     def run(self, name, folder):
         with (folder.root / "ran").open("a") as file:
             file.write(".")
 
 HydraConfig.get = staticmethod(lambda: SimpleNamespace(job=SimpleNamespace(num=0)))
 root, driver, first = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-job = Noted(root, root, {"1": None}, driver, False, "")
+job = RecordingJob(root, root, {"1": None}, driver, False, "")
 (root / "ready").touch()
 while first == "after" and not (root / "killed").exists():
     time.sleep(0.02)
@@ -46,7 +46,7 @@ process.wait()
 
 @pytest.mark.parametrize("first", ["before", "after"])
 def test_a_worker_whose_driver_was_killed_starts_no_trial_and_ends(tmp_path, first):
-    """Whether it has run a trial or was only about to: the same command will run them again."""
+    """This holds before and after its first trial: the same command will run the trials again."""
     command = [sys.executable, "-c", DRIVER, PROCESS, str(tmp_path), first]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         process = int(driver.stdout.readline())
@@ -55,7 +55,7 @@ def test_a_worker_whose_driver_was_killed_starts_no_trial_and_ends(tmp_path, fir
     (tmp_path / "killed").touch()
     deadline = time.monotonic() + PATIENCE
     while is_running(process):
-        assert time.monotonic() < deadline, "it goes on"
+        assert time.monotonic() < deadline, "the process is still running"
         time.sleep(0.05)
     ran = tmp_path / "ran"
     assert not ran.exists() if first == "after" else len(ran.read_text()) < 20
