@@ -30,7 +30,6 @@ class Card:
         classes: The results by class.
         predictions: The predictions for the test images.
         robustness: The results on changed test images; empty if they were not requested.
-        images: The number of test images that `robustness` is measured on.
     """
 
     description: Description
@@ -41,7 +40,6 @@ class Card:
     classes: Sequence[ClassMetrics]
     predictions: Predictions
     robustness: Sequence[Robustness]
-    images: int
 
     def text(self) -> str:
         """Return the text of the card, without the sections about which nothing is known."""
@@ -205,7 +203,7 @@ class Card:
                 for found in self.robustness
             ]
             table = _table(("change", "accuracy", "95 % interval", "called unlike"), rows)
-            parts.append(f"On {self.images:,} of the test images, changed:\n\n{table}")
+            parts.append(f"On {self.robustness[0].images:,} of the test images, changed:\n\n{table}")
             if self.description.reader.prepare == "digit":
                 parts.append(
                     "The images were changed as the network gets them. Pictures are prepared before that, so "

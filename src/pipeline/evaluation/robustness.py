@@ -20,6 +20,7 @@ class Robustness:
     """The results of a model on images that were changed in one way."""
 
     change: str
+    images: int  # how many images it was measured on
     accuracy: float
     low: float  # of its 95 % interval
     high: float
@@ -121,4 +122,4 @@ def _measured(classifier: Classifier, change: str, images: Images, labels: NDArr
     share = None
     if unlike:
         share = float((scores(unlike, images, probabilities) > unlike.threshold).mean())
-    return Robustness(change, right / len(labels), float(low), float(high), share)
+    return Robustness(change, len(labels), right / len(labels), float(low), float(high), share)

@@ -46,8 +46,7 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 class NonInferiority:
     """How much worse than an old model a new one may be, as far as the images show."""
 
-    difference: float  # the new model's accuracy minus the old one's
-    lower: float  # one-sided bound of that difference, at the requested level
+    lower: float  # one-sided bound of its accuracy minus the old one's, at the requested level
     p: float  # p-value of the hypothesis that the new model is worse by the margin
 
 
@@ -82,7 +81,7 @@ def non_inferiority(
 
     # The statistic falls as the assumed difference rises, and is 0 at the observed one.
     lower = float(brentq(above, lowest, found)) if found > lowest and above(lowest) > 0 else -1.0
-    return NonInferiority(found, lower, float(ndtr(-tango(gained, lost, images, -margin))))
+    return NonInferiority(lower, float(ndtr(-tango(gained, lost, images, -margin))))
 
 
 def tango(gained: int, lost: int, images: int, difference: float) -> float:

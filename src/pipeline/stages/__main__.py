@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.workspace import Workspace, here
@@ -47,6 +47,8 @@ def run(stage: str, workspace: Workspace) -> None:
         PipelineError: If the stage fails or its configuration is invalid.
     """
     # These imports are not needed to hand a stage over.
+    import yaml
+
     from pipeline.config.params import read_params, view
     from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 
@@ -65,7 +67,8 @@ def run(stage: str, workspace: Workspace) -> None:
 
             tracking.close_dead(read_params(workspace.params).tracking, workspace)
         return
-    declared = _declaration(workspace, stage)
+    definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    declared = definition["stages"][stage]
     part = view(config, declared["params"])
     _refuse_unwritable(workspace)
     if stage in ("train", "evaluate"):
@@ -100,15 +103,6 @@ def _pruning_callback() -> "Callable[[Epoch], None]":
 
         return pruning_callback(pruning)
     return lambda epoch: None
-
-
-def _declaration(workspace: Workspace, stage: str) -> dict[str, list[Any]]:
-    """Return the definition of a stage in dvc.yaml."""
-    import yaml
-
-    definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    declared: dict[str, list[Any]] = definition["stages"][stage]
-    return declared
 
 
 def _refuse_unwritable(workspace: Workspace) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.card import Card
 from pipeline.evaluation.label_issues import label_issues
 from pipeline.evaluation.metrics import Predictions, is_unbalanced, measure, measure_classes
-from pipeline.evaluation.robustness import measure_robustness
+from pipeline.evaluation.robustness import Robustness, measure_robustness
 from pipeline.plots.evaluated import Evaluated, draw
 
 _WORST = 3  # classes to name if some are rare
@@ -70,24 +70,12 @@ def run(config: Config, workspace: Workspace) -> None:
     with atomic(workspace.figures) as folder:
         folder.mkdir()
         draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
-    # Images from the whole split, since test sets may begin with easy ones.
-    some = slice(None, None, -(-len(labels) // settings.robustness) if settings.robustness else None)
-    robustness = (
-        measure_robustness(model, images[some].reshape(-1, *dataset.image_shape), labels[some])
-        if settings.robustness
-        else ()
-    )
-    card = Card(
-        model.description,
-        run,
-        dataset,
-        history.best,
-        metrics,
-        by_class,
-        predictions,
-        robustness,
-        len(labels[some]),
-    )
+    robustness: Sequence[Robustness] = ()
+    if settings.robustness:
+        # Images from the whole split, since test sets may begin with easy ones.
+        some = slice(None, None, -(-len(labels) // settings.robustness))
+        robustness = measure_robustness(model, images[some].reshape(-1, *dataset.image_shape), labels[some])
+    card = Card(model.description, run, dataset, history.best, metrics, by_class, predictions, robustness)
     write_text(workspace.model_card, card.text())
     # Written last, since it shows that the rest is complete.
     text = json.dumps(

@@ -227,10 +227,10 @@ def _restore_lost(report: Report, sweep: Sweep) -> None:
         say(f"MLflow lacks {count(len(lost), 'run')} of the known trials: restoring from DVC's cache.")
         package = folder.code.root / "src" / "pipeline"
         composed = compose_each(folder.conf, [trial.overrides for trial in lost], package)
-        configs = [composition.trial for composition in composed]
         keys = {trial.key for trial in lost}
         # Not a trial of a search for which conf/ has different values since.
-        restore([config for config in configs if key_of(config) in keys], repository, folder.code)
+        configs = [each.trial for each in composed if key_of(each.trial) in keys]
+        restore(configs, repository, folder.code)
 
 
 def plan_of(report: Report, workers: int) -> str:

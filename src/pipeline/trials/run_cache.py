@@ -41,8 +41,7 @@ class RunCache:
         from dvc.repo import Repo
 
         self._repo = Repo(str(workspace.root))
-        stages = {stage.name: stage for stage in self._repo.index.stages}
-        self._stages: list[Stage] = list(stages.values())
+        self._stages: list[Stage] = list(self._repo.index.stages)
         self._cache = Path(self._repo.cache.local.path)
         self._whole: dict[str, bool] = {}
         for stage in self._stages:
