@@ -1,37 +1,50 @@
 """A sweep and its trials, to be sent to MLflow."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from harness import client, lay_out, runs
+from harness import client, config, lay_out, runs
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.processes.context import TrialContext
-from pipeline.tracking.parent_run import SweepRun
+from pipeline.results.publish import publish
+from pipeline.results.report import Report, Trial
 
 PARENT = "mlflow.parentRunId"
 
 
-def draw(folder):
-    folder.mkdir(exist_ok=True)
-    (folder / "parallel_coordinates.png").write_bytes(b"a picture")
-
-
-SWEEP = SweepRun(
+SWEEP = Report(
     id="3f2a" * 4,
     name="sweep-smoke-3f2a",
-    digest="first",
-    status="RUNNING",
+    command=("seed=0,1",),
+    sweeper="grid",
+    launcher="joblib",
+    objectives=("val_accuracy",),
+    space={"seed": ["0", "1"]},
+    tracking=config().tracking.model_dump(mode="json"),
     start=1_700_000_000_000,
-    end=None,
-    params={"objectives": "val_accuracy", "space.train.learning_rate": "0.01, 0.003"},
-    metrics={"trials": 2, "best_val_accuracy": 0.9},
-    tags={"pipeline.command": "python -m pipeline -m seed=0,1"},
-    note="Best: **seed=0**",
-    tables={"leaderboard.csv": "val_accuracy,state\n0.9,done\n,failed\n"},
-    trials=[],
-    draw=draw,
 )
+
+
+def sent(sweep, folder, workspace):
+    """Publish the sweep, and return the id of its run; None if MLflow already showed it."""
+    return publish(sweep, folder, workspace).rpartition(": ")[2] or None
+
+
+def of(*trials, **changes):
+    """SWEEP with these trials."""
+    return replace(SWEEP, trials=trials, **changes)
+
+
+def known(number, run_id, **differs):
+    """A trial of the sweep whose training was completed before."""
+    return Trial(number, f"key{number}", differs=differs or {"seed": "0"}, state="known", run_id=run_id)
+
+
+def trained_in(folder, run_id):
+    """Note in the folder of the sweep that it trained this run."""
+    write_text(folder / "trials" / "key.json", json.dumps({"run_id": run_id}))
 
 
 def within(monkeypatch, folder, **differs):

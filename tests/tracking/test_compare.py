@@ -1,11 +1,11 @@
 """Two runs in a real store are found by the names that people use, and compared."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from harness import BEST, client, config, dataset, epochs, lay_out, report, runs, train
-from sweep_runs import SWEEP, plan
+from sweep_runs import SWEEP, known, of, plan, sent
 
 from pipeline.artifacts.processed import write_dataset
 from pipeline.artifacts.workspace import Workspace
@@ -14,7 +14,6 @@ from pipeline.errors import PipelineError
 from pipeline.results.compare import compare
 from pipeline.results.lookup import look_up, training_id
 from pipeline.tracking import session as tracking
-from pipeline.tracking.parent_run import SweepTrial, send
 
 LABELS = "abcde" * 12
 # On how many of the first test images each run is wrong, and on how many of the last.
@@ -204,11 +203,10 @@ def test_the_test_images_are_those_of_the_evaluation_not_those_of_the_training(t
 def test_a_sweeps_name_stands_for_its_best_trials(repository):
     made = {run.info.run_name: run for run in runs(repository)}
     trials = [
-        SweepTrial({"seed": str(seed)}, made[name].data.tags["pipeline.id"])
+        known(seed, made[name].data.tags["pipeline.id"], seed=str(seed))
         for seed, name in enumerate(("worse", "better", "raw"))
     ]
-    folder = plan(repository, SWEEP.id)
-    parent = send(replace(SWEEP, trials=trials), folder, config().tracking, repository)
+    parent = sent(of(*trials), plan(repository, SWEEP.id), repository)
     try:
         found = look_up([SWEEP.name], config().tracking, repository)
     finally:

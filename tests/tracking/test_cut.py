@@ -4,17 +4,16 @@ import os
 import shutil
 import signal
 from contextlib import closing, suppress
-from dataclasses import replace
 
 import pytest
 from cutting import BREAKS, Proxy, die_at_commit, forked, holds
 from harness import config, evaluate, free_port, kept, lay_out, train
-from sweep_runs import SWEEP
+from sweep_runs import SWEEP, known, of, trained_in
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
+from pipeline.results.publish import publish
 from pipeline.tracking import session as tracking
-from pipeline.tracking.parent_run import SweepTrial, send
 
 EXPERIMENT = "image-classifier"
 
@@ -59,23 +58,26 @@ class Case:
                 path.write_text(replaced(path.read_text(), renamed))
             path.rename(path.with_name(replaced(path.name, renamed)))
         [evaluated] = [record for record in kept(self.workspace) if (record / "reports").exists()]
-        trials = [SweepTrial({"seed": "0"}, evaluated.name.partition("-")[0], trained_here=True)]
-        self.sweep = replace(
-            SWEEP, id=f"{abs(hash(name)) % 16**16:016x}", status="FINISHED", end=SWEEP.start + 9
+        self.trained = evaluated.name.partition("-")[0]
+        self.sweep = of(
+            known(1, self.trained),
+            id=f"{abs(hash(name)) % 16**16:016x}",
+            status="FINISHED",
+            end=SWEEP.start + 9,
+            tracking=self.settings.model_dump(mode="json"),
         )
-        self.sweep = replace(self.sweep, trials=trials)
         self.ids[self.sweep.id] = "sweep"
 
     def update(self):
         """Do what `pipeline sync` does: send the runs, then the sweep, even if the runs failed."""
         folder = self.workspace.sweeps / self.sweep.id
-        folder.mkdir(parents=True, exist_ok=True)
+        trained_in(folder, self.trained)
         # The process keeps the setting of the first store that it opened.
         os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
         with suppress(PipelineError):
             tracking.sync(self.settings, self.workspace)
         with suppress(PipelineError):
-            send(self.sweep, folder, self.settings, self.workspace)
+            publish(self.sweep, folder, self.workspace)
 
     def holds(self, database, artifacts):
         return holds(database, artifacts, self.experiment, self.ids)

@@ -8,13 +8,25 @@ from pathlib import Path
 
 import pytest
 from harness import Server, client, config, evaluate, files, free_port, kept, one_run, runs, train
-from sweep_runs import PARENT, SWEEP, parents_and_children, plan, text, trial, within
+from sweep_runs import (
+    PARENT,
+    SWEEP,
+    known,
+    of,
+    parents_and_children,
+    plan,
+    sent,
+    text,
+    trained_in,
+    trial,
+    within,
+)
 
 from pipeline.errors import PipelineError, PrunedError
+from pipeline.results.publish import publish
+from pipeline.results.report import Trial
 from pipeline.tracking import session as tracking
-from pipeline.tracking.parent_run import SweepTrial, send
 from pipeline.tracking.record import now
-from pipeline.tracking.run import SettledError
 
 
 @pytest.fixture
@@ -23,42 +35,30 @@ def folder(workspace):
     return plan(workspace, SWEEP.id, {"seed": "0"}, {"seed": "1"})
 
 
-def test_a_sweep_is_one_run_with_its_space_its_table_its_figures_and_its_best(workspace, folder):
-    run_id = send(SWEEP, folder, config().tracking, workspace)
-    run = one_run(workspace)
-    assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, SWEEP.name, "RUNNING")
-    assert run.info.start_time == SWEEP.start
-    assert run.data.params == SWEEP.params
-    assert run.data.metrics == SWEEP.metrics
-    assert run.data.tags["mlflow.note.content"] == SWEEP.note
-    assert run.data.tags["pipeline.command"] == SWEEP.tags["pipeline.command"]
-    assert files(workspace, run) == ["figures/parallel_coordinates.png", "leaderboard.csv"]
-    assert text(workspace, run, "leaderboard.csv") == SWEEP.tables["leaderboard.csv"]
-    assert (folder / "parent").read_text().strip() == run_id
-
-
 def test_a_sweep_that_is_sent_again_updates_the_same_run(workspace, folder):
-    first = send(SWEEP, folder, config().tracking, workspace)
-    assert send(SWEEP, folder, config().tracking, workspace) is None
-    table = {"leaderboard.csv": "rank\n1\n"}
-    news = replace(SWEEP, digest="second", metrics=SWEEP.metrics | {"best_val_accuracy": 0.95}, tables=table)
-    ended = replace(news, status="FINISHED", end=SWEEP.start + 5)
-    assert send(ended, folder, config().tracking, workspace) == first
+    failed = Trial(1, "key1", differs={"seed": "0"}, state="failed", error="The loss is NaN.")
+    first = sent(of(failed), folder, workspace)
+    assert sent(of(failed), folder, workspace) is None
+    assert (folder / "parent").read_text().strip() == first
+    both = of(failed, replace(failed, number=2, differs={"seed": "1"}))
+    ended = replace(both, status="FINISHED", end=SWEEP.start + 5)
+    assert sent(ended, folder, workspace) == first
     run = one_run(workspace)
+    assert (run.info.run_name, run.info.start_time) == (SWEEP.name, SWEEP.start)
     assert (run.info.status, run.info.end_time) == ("FINISHED", ended.end)
-    assert run.data.metrics["best_val_accuracy"] == 0.95
-    assert len(client(workspace).get_metric_history(first, "trials")) == 1
-    assert text(workspace, run, "leaderboard.csv") == "rank\n1\n"
+    assert run.data.metrics["trials_failed"] == 2
+    assert text(workspace, run, "leaderboard.csv").count("The loss is NaN.") == 2
+    assert files(workspace, run) == ["leaderboard.csv", "trials.csv"]
     # The sweep continues, as after an interruption.
-    other = replace(SWEEP, digest="third", params={"objectives": "val_loss"})
-    send(other, folder, config().tracking, workspace)
+    sent(both, folder, workspace)
     assert one_run(workspace).info.status == "RUNNING"
+    assert len(client(workspace).get_metric_history(first, "trials")) == 2
 
 
 def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_differs(
     workspace, folder, monkeypatch
 ):
-    parent = send(SWEEP, folder, config().tracking, workspace)
+    parent = sent(SWEEP, folder, workspace)
     within(monkeypatch, folder, seed="1")
     seen = []
 
@@ -75,7 +75,7 @@ def test_a_trial_is_below_its_sweep_from_its_first_epoch_and_named_by_what_diffe
 
 def test_trials_before_and_after_the_sweeps_own_run_differ_in_colour(workspace, folder):
     train(config(), workspace)
-    send(replace(SWEEP, start=now()), folder, config().tracking, workspace)
+    sent(replace(SWEEP, start=now()), folder, workspace)
     train(config(seed=1), workspace)
     trained = [run for run in runs(workspace) if "pipeline.id" in run.data.tags]
     assert len({run.data.tags["mlflow.runColor"] for run in trained}) == 2
@@ -98,8 +98,7 @@ def test_a_configured_name_is_kept_and_a_training_outside_of_a_sweep_has_no_pare
 def test_a_run_from_before_the_sweep_stays_where_it_is_and_names_the_sweep(workspace, folder):
     train(config(), workspace)
     before = one_run(workspace)
-    known = SweepTrial({"seed": "0"}, before.data.tags["pipeline.id"])
-    parent = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
+    parent = sent(of(known(1, before.data.tags["pipeline.id"])), folder, workspace)
     found, children = parents_and_children(workspace)
     assert children == []
     [run] = [run for run in found if run.info.run_id != parent]
@@ -109,8 +108,9 @@ def test_a_run_from_before_the_sweep_stays_where_it_is_and_names_the_sweep(works
 
 def test_a_run_that_the_sweep_trained_is_put_below_it_wherever_the_run_was_rebuilt(workspace, folder):
     train(config(), workspace)
-    own = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"], trained_here=True)
-    parent = send(replace(SWEEP, trials=[own]), folder, config().tracking, workspace)
+    own = known(1, one_run(workspace).data.tags["pipeline.id"])
+    trained_in(folder, own.run_id)
+    parent = sent(of(own), folder, workspace)
     [_], [child] = parents_and_children(workspace)
     assert child.data.tags[PARENT] == parent
 
@@ -120,19 +120,19 @@ def test_many_runs_from_before_the_sweep_name_it_too(workspace, folder):
     experiment = one_run(workspace).info.experiment_id
     for number in range(30):
         client(workspace).create_run(experiment, tags={"pipeline.id": f"{number:032x}"})
-    trials = [SweepTrial({"seed": str(number)}, f"{number:032x}") for number in range(25)]
-    send(replace(SWEEP, trials=trials), folder, config().tracking, workspace)
+    trials = [known(number, f"{number:032x}", seed=str(number)) for number in range(25)]
+    sent(of(*trials), folder, workspace)
     members = [run for run in runs(workspace) if f"pipeline.sweep.{SWEEP.id}" in run.data.tags]
-    assert {run.data.tags["pipeline.id"] for run in members} == {trial.id for trial in trials}
+    assert {run.data.tags["pipeline.id"] for run in members} == {trial.run_id for trial in trials}
 
 
 def test_a_later_sweep_does_not_take_over_the_trials_of_an_earlier_one(workspace, folder):
     train(config(), workspace)
-    known = SweepTrial({"seed": "0"}, one_run(workspace).data.tags["pipeline.id"], trained_here=True)
-    first = send(replace(SWEEP, trials=[known]), folder, config().tracking, workspace)
-    differs = {"seed": "0", "train.epochs": "5"}
-    later = replace(SWEEP, id="b" * 16, trials=[replace(known, differs=differs, trained_here=False)])
-    send(later, plan(workspace, later.id), config().tracking, workspace)
+    own = known(1, one_run(workspace).data.tags["pipeline.id"])
+    trained_in(folder, own.run_id)
+    first = sent(of(own), folder, workspace)
+    later = of(replace(own, differs={"seed": "0", "train.epochs": "5"}), id="b" * 16)
+    sent(later, plan(workspace, later.id), workspace)
     parents, [child] = parents_and_children(workspace)
     assert len(parents) == 2
     assert child.data.tags[PARENT] == first
@@ -144,13 +144,14 @@ def test_a_sweep_is_complete_only_when_the_runs_of_its_trials_are_in_mlflow(work
     nowhere = config(tracking={"uri": f"http://127.0.0.1:{free_port()}"})
     train(nowhere, workspace)
     [record] = kept(workspace)
-    sweep = replace(SWEEP, trials=[SweepTrial({"seed": "0"}, record.name, trained_here=True)])
-    parent = send(sweep, folder, config().tracking, workspace)
+    sweep = of(known(1, record.name))
+    trained_in(folder, record.name)
+    parent = sent(sweep, folder, workspace)
     tracking.sync(config().tracking, workspace)
-    assert send(sweep, folder, config().tracking, workspace) == parent
+    assert sent(sweep, folder, workspace) == parent
     _, [child] = parents_and_children(workspace)
     assert child.data.tags[PARENT] == parent
-    assert send(sweep, folder, config().tracking, workspace) is None
+    assert sent(sweep, folder, workspace) is None
 
 
 def test_a_pruned_trial_is_marked_and_is_not_a_failure(workspace, folder, monkeypatch):
@@ -163,8 +164,8 @@ def test_a_pruned_trial_is_marked_and_is_not_a_failure(workspace, folder, monkey
     with pytest.raises(PrunedError):
         train(settings, place, on_epoch=prune)
     assert one_run(workspace).info.status == "KILLED"
-    pruned = SweepTrial({"seed": "0"}, None, pruned="below the median")
-    send(replace(SWEEP, trials=[pruned]), folder, settings.tracking, workspace)
+    pruned = Trial(1, differs={"seed": "0"}, state="pruned", error="below the median")
+    sent(of(pruned), folder, workspace)
     [parent], [child] = parents_and_children(workspace)
     assert child.data.tags[PARENT] == parent.info.run_id
     assert child.data.tags["pipeline.pruned"] == "below the median"
@@ -172,7 +173,7 @@ def test_a_pruned_trial_is_marked_and_is_not_a_failure(workspace, folder, monkey
 
 
 def test_a_training_that_could_not_be_sent_is_put_below_its_sweep_later(workspace, folder, monkeypatch):
-    parent = send(SWEEP, folder, config().tracking, workspace)
+    parent = sent(SWEEP, folder, workspace)
     nowhere = f"http://127.0.0.1:{free_port()}"
     within(monkeypatch, folder, seed="0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
@@ -192,13 +193,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from harness import config
-from sweep_runs import SWEEP
-from pipeline.tracking.parent_run import send
+from sweep_runs import SWEEP, sent
 from pipeline.artifacts.workspace import Workspace
 folder, uri = Path(sys.argv[2]), sys.argv[3] or None
-settings = config(tracking={"uri": uri}).tracking
-print(send(SWEEP, folder, settings, Workspace(folder.parents[2])), "mlflow" in sys.modules)
+sweep = replace(SWEEP, tracking={**SWEEP.tracking, "uri": uri})
+print(sent(sweep, folder, Workspace(folder.parents[2])), "mlflow" in sys.modules)
 """
 
 
@@ -210,7 +209,7 @@ def sent_by_a_process(folder, uri=""):
 
 
 def test_a_sweep_that_mlflow_has_is_not_sent_again_and_mlflow_is_not_imported(workspace, folder):
-    send(SWEEP, folder, config().tracking, workspace)
+    sent(SWEEP, folder, workspace)
     assert sent_by_a_process(folder) == ["None", "False"]
     # The store is lost, and the sweep's run with it.
     shutil.copy(workspace.root / "mlflow.db", workspace.root / "old.db")
@@ -220,32 +219,31 @@ def test_a_sweep_that_mlflow_has_is_not_sent_again_and_mlflow_is_not_imported(wo
 
 
 def test_a_sweep_is_sent_to_a_server_once(workspace, folder, server):
-    settings = config(tracking={"uri": server.uri}).tracking
-    run_id = send(SWEEP, folder, settings, workspace)
-    assert client(server.uri).get_run(run_id).data.params == SWEEP.params
+    run_id = sent(replace(SWEEP, tracking={**SWEEP.tracking, "uri": server.uri}), folder, workspace)
+    assert client(server.uri).get_run(run_id).data.params["space.seed"] == "0, 1"
     assert sent_by_a_process(folder, server.uri) == ["None", "False"]
 
 
 def test_a_sweep_that_was_deleted_in_mlflow_is_not_restored(workspace, folder):
-    run_id = send(SWEEP, folder, config().tracking, workspace)
+    run_id = sent(SWEEP, folder, workspace)
     client(workspace).delete_run(run_id)
-    assert send(SWEEP, folder, config().tracking, workspace) is None
-    with pytest.raises(SettledError, match=f"mlflow runs restore --run-id {run_id}"):
-        send(replace(SWEEP, digest="second"), folder, config().tracking, workspace)
+    assert sent(SWEEP, folder, workspace) is None
+    said = publish(replace(SWEEP, status="KILLED"), folder, workspace)
+    assert f"mlflow runs restore --run-id {run_id}" in said
     assert runs(workspace) == []
 
 
 def test_an_unreachable_server_loses_nothing_and_its_password_is_not_shown(
     workspace, folder, tmp_path, monkeypatch
 ):
-    server, settings = Server(tmp_path), config(tracking={"timeout": 2.0}).tracking
+    server, sweep = Server(tmp_path), replace(SWEEP, tracking={**SWEEP.tracking, "timeout": 2.0})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("//", "//user:secret@"))
     with pytest.raises(PipelineError, match="could not be brought up to date") as refusal:
-        send(SWEEP, folder, settings, workspace)
+        sent(sweep, folder, workspace)
     assert "`pipeline sync` sends it" in str(refusal.value)
     assert "secret" not in str(refusal.value)
     try:
-        run_id = send(SWEEP, folder, settings, server.start() and workspace)
-        assert client(server.uri).get_run(run_id).data.metrics == SWEEP.metrics
+        run_id = sent(sweep, folder, server.start() and workspace)
+        assert client(server.uri).get_run(run_id).data.metrics["trials"] == 0
     finally:
         server.kill()

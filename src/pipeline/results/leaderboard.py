@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +69,14 @@ def rank(report: Report) -> Leaderboard:
         if trial.has_result:
             # A trial that was requested twice counts once.
             groups.setdefault(tuple(map(trial.differs.get, keys)), {})[trial.key] = trial
-    unranked = [_setting(tuple(trials.values()), report.objectives) for trials in groups.values()]
-    scores = {id(setting): _score(setting.mean, report.objectives) for setting in unranked}
+    ranked = []
+    for trials in groups.values():
+        setting = _setting(tuple(trials.values()), report.objectives)
+        ranked.append((_score(setting.mean, report.objectives), setting))
+    ranked.sort(key=lambda scored: scored[0], reverse=True)
     settings = tuple(
-        Setting(setting.differs, setting.trials, not any(_beats(other, own) for other in scores.values()))
-        for setting in sorted(unranked, key=lambda setting: scores[id(setting)], reverse=True)
-        for own in [scores[id(setting)]]
+        replace(setting, on_front=not any(_beats(other, own) for other, _ in ranked))
+        for own, setting in ranked
     )
     others = tuple(trial for trial in report.trials if not trial.has_result)
     return Leaderboard(report.objectives, keys, settings, others)
@@ -188,31 +190,25 @@ def _table(board: Leaderboard) -> "Table":
     return table
 
 
-def columns(board: Leaderboard) -> dict[str, list[Any]]:
-    """Return the whole leaderboard by columns, as a table artifact, with the trials without a result last."""
-    table: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "rank",
-            *board.keys,
-            *(f"{name}{end}" for name in board.objectives for end in ("", "_sd")[: 1 + _varies(name)]),
-            *(["pareto"] if len(board.objectives) > 1 else []),
-            *("seeds", "best run", "state", "error"),
-        )
-    }
-
-    def add(**row: Any) -> None:
-        for name, column in table.items():
-            column.append(row.get(name))
-
+def rows(board: Leaderboard) -> list[dict[str, Any]]:
+    """Return the whole leaderboard as the rows of a table, with the trials without a result last."""
+    names = (
+        "rank",
+        *board.keys,
+        *(f"{name}{end}" for name in board.objectives for end in ("", "_sd")[: 1 + _varies(name)]),
+        *(["pareto"] if len(board.objectives) > 1 else []),
+        *("seeds", "best run", "state", "error"),
+    )
+    found: list[dict[str, Any]] = []
     for place, setting in enumerate(board.settings, start=1):
         results = {name: setting.mean(name) for name in board.objectives}
         spreads = {f"{name}_sd": setting.sd(name) for name in board.objectives}
         rest = {"pareto": setting.on_front, "seeds": len(setting.trials), "best run": setting.trials[0].run}
-        add(**{"rank": place, **setting.differs, **results, **spreads, **rest, "state": "done"})
+        found.append({"rank": place, **setting.differs, **results, **spreads, **rest, "state": "done"})
     for trial in board.others:
-        add(**{**trial.differs, "best run": trial.run, "state": trial.state, "error": trial.error or None})
-    return table
+        about = {"best run": trial.run, "state": trial.state, "error": trial.error or None}
+        found.append({**trial.differs, **about})
+    return [{name: row.get(name) for name in names} for row in found]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -1,27 +1,30 @@
-"""Publish sweeps in MLflow, as their reports describe them."""
+"""Publish sweeps in MLflow: each is a parent run of the runs of its trials, made from its report."""
 
-import csv
 import hashlib
-import io
 import json
-import shlex
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
-from pipeline.results.leaderboard import Leaderboard, columns, label_of, rank, value_and_sd
-from pipeline.results.learning_curve import curves
-from pipeline.results.report import SIGN, Report, Trial, reports
-from pipeline.tracking.parent_run import SweepRun, SweepTrial, send
-from pipeline.tracking.run import SettledError
-from pipeline.tracking.store import answers
+from pipeline.results.leaderboard import rank
+from pipeline.results.report import Report, Trial, reports
+from pipeline.results.summary import command_of, digest_of, metrics_of, note_of, params_of, tables_of
+from pipeline.tracking.database import find_run, lacks_tag
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
+from pipeline.tracking.occasion import now
+from pipeline.tracking.record import differs_text
+from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, parent_file
+from pipeline.tracking.store import Store, answers, is_local, open_store, search, telling_failures, uri_of
+
+# Set once the sweep is complete in MLflow.
+_DIGEST_TAG = "pipeline.sweep_sha256"
+_MAX_SINGLE_SEARCHES = 20  # for more runs than that, one search for all runs is faster
 
 
 def main(folder: str, repository: str) -> int:
@@ -32,24 +35,6 @@ def main(folder: str, repository: str) -> int:
     except PipelineError as error:
         warn(str(error))
     return 0
-
-
-def publish(report: Report, folder: Path, repository: Workspace) -> str:
-    """Publish the sweep as a run in MLflow with its trials below it.
-
-    Returns:
-        A line that says so, or "" if there was nothing new.
-
-    Raises:
-        PipelineError: If MLflow can't be reached or refuses; `pipeline sync` tries again.
-    """
-    try:
-        run_id = send(
-            _sweep_run(report, _trained(folder)), folder, TrackingSection(**report.tracking), repository
-        )
-    except SettledError as error:
-        return str(error)
-    return f"MLflow run {report.name} ({report.status}): {run_id}" if run_id else ""
 
 
 def publish_all(repository: Workspace) -> list[str]:
@@ -86,114 +71,122 @@ def publish_all(repository: Workspace) -> list[str]:
     return [line for line in lines if line]
 
 
-def _sweep_run(report: Report, trained: Set[str]) -> SweepRun:
-    board = rank(report)
-    best = board.best
-    metrics: dict[str, float] = {
-        "trials": len(report.trials),
-        "trials_failed": sum(trial.state == "failed" for trial in report.trials),
-        "trials_pruned": sum(trial.state == "pruned" for trial in report.trials),
-    }
-    if best:
-        means = {name: best.mean(name) for name in SIGN}
-        metrics |= {f"best_{name}": mean for name, mean in means.items() if mean is not None}
-    return SweepRun(
-        id=report.id,
-        name=report.name,
-        digest=_digest(report),
-        status=report.status,
-        start=report.start,
-        end=report.end,
-        params={
-            "objectives": ", ".join(report.objectives),
-            "sweeper": report.sweeper,
-            "launcher": report.launcher,
-            **{f"space.{key}": _joined(values) for key, values in report.space.items()},
-        },
-        metrics=metrics,
-        tags={
-            "pipeline.command": f"python -m pipeline -m {shlex.join(report.command)}",
-            **({"pipeline.best": best.trials[0].run or ""} if best else {}),
-        },
-        note=_note(report, board),
-        tables={"leaderboard.csv": _csv(columns(board)), "trials.csv": _csv(_trials_table(report))},
-        trials=[
-            SweepTrial(trial.differs, trial.run_id, _why_pruned(trial), trial.run_id in trained)
-            for trial in report.trials
-            if trial.state not in ("waiting", "running")
-        ],
-        draw=lambda place: _draw(place, report),
-    )
+def publish(report: Report, folder: Path, repository: Workspace) -> str:
+    """Publish the sweep as a run in MLflow with its trials below it, unless MLflow already shows it.
+
+    Args:
+        report: The report of the sweep.
+        folder: The folder of the sweep, which gets the figures, and the MLflow run's id in the file `parent`.
+        repository: The workspace of the repository.
+
+    Returns:
+        A line that says so, or that somebody deleted the sweep's run; "" if there was nothing new.
+
+    Raises:
+        PipelineError: If MLflow can't be reached or refuses; `pipeline sync` tries again.
+    """
+    tracking = TrackingSection(**report.tracking)
+    digest, receipt = digest_of(report), folder / "sent"
+    # Only a hash is stored, because the address may contain a password.
+    sent = hashlib.sha256(f"{uri_of(tracking, repository)} {digest}".encode()).hexdigest()
+    with FileLock(folder / "sent.lock"):
+        if is_local(tracking, repository):
+            tags = {SWEEP_TAG: report.id, _DIGEST_TAG: digest}
+            trained = [trial.run_id for trial in _started(report)]
+            # Runs of trials that have been rebuilt since then lack the sweep's tag.
+            if find_run(repository, tags, only_finished=False) and not lacks_tag(
+                repository, trained, f"{SWEEP_TAG}.{report.id}"
+            ):
+                return ""
+        elif receipt.exists() and receipt.read_text(encoding="utf-8") == sent:
+            return ""
+        # Imported late: it takes a second, which a sweep that MLflow already has does not need.
+        from pipeline.results.figures.draw import draw
+
+        draw(folder / "figures", report)
+        hint = " The sweep is kept in .pipeline/sweeps; `pipeline sync` sends it."
+        with telling_failures(tracking, repository, hint=hint):
+            run = _find_or_create(report, open_store(tracking, repository))
+            if run.is_deleted:
+                return (
+                    f"The run {report.name} of the sweep was deleted in MLflow: `mlflow runs restore "
+                    f"--run-id {run.id}` brings it back."
+                )
+            write_text(parent_file(folder), run.id + "\n")
+            lost = _link_trials(report, folder, run)
+            _update(report, folder, run)
+            if not any((repository.scratch / "runs" / trial).exists() for trial in lost):
+                # Last, because these mean that everything is there.
+                run.set_tags({_DIGEST_TAG: digest})
+                write_text(receipt, sent)
+    return f"MLflow run {report.name} ({report.status}): {run.id}"
 
 
-def _trained(folder: Path) -> Set[str]:
-    """Return the ids of the trainings that ran in this sweep, now or when its command was run before."""
-    trials = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
-    return {trial["run_id"] for trial in trials if trial.get("run_id")}
+def _started(report: Report) -> Sequence[Trial]:
+    return [trial for trial in report.trials if trial.state not in ("waiting", "running")]
 
 
-def _draw(folder: Path, report: Report) -> None:
-    # Imported late: it takes a second, which a sweep that MLflow already has does not need.
-    from pipeline.results.figures.draw import draw
+def _find_or_create(report: Report, store: Store) -> MlflowRun:
+    """Return the sweep's own run."""
+    from mlflow.tracking.context.registry import resolve_tags
 
-    draw(folder, report)
-
-
-def _why_pruned(trial: Trial) -> str | None:
-    return trial.error or "pruned" if trial.state == "pruned" else None
-
-
-def _digest(report: Report) -> str:
-    """Return a digest of the sweep's outcome, the same whether trials were trained now or known before."""
-    outcomes = [
-        (trial.key, "done" if trial.has_result else trial.state, trial.error, trial.run_id, trial.values)
-        for trial in report.trials
-    ]
-    shown = (report.status, report.objectives, report.space, outcomes)
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+    with store.creating():
+        found = store.find({SWEEP_TAG: report.id})
+        if found is None:
+            tags = resolve_tags({SWEEP_TAG: report.id, "mlflow.source.name": "pipeline"})
+            found = store.client.create_run(store.experiment, report.start, tags, report.name)
+    return MlflowRun(store.client, found)
 
 
-def _trials_table(report: Report) -> dict[str, list[Any]]:
-    """Return the table of all trials by columns, in the order of the plan."""
+def _link_trials(report: Report, folder: Path, parent: MlflowRun) -> set[str]:
+    """Tag the runs of the trials with the sweep, and put those that it trained below its run.
 
-    def row(trial: Trial) -> dict[str, Any]:
-        return {
-            "trial": trial.number,
-            **{key: trial.differs.get(key) for key in keys},
-            "state": trial.state,
-            **{name: trial.values.get(name) for name in SIGN},
-            "run": trial.run,
-            "seconds": trial.seconds,
-            "error": trial.error or None,
-            "overrides": shlex.join(trial.overrides),
-        }
+    Runs that were trained earlier, by `dvc repro` or another sweep, stay where they are.
 
-    keys = list(dict.fromkeys(key for trial in report.trials for key in trial.differs))
-    rows = [row(trial) for trial in report.trials]
-    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-
-
-def _csv(table: Mapping[str, Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
-    for row in zip(*table.values(), strict=True):
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
-    return text.getvalue()
-
-
-def _note(report: Report, board: Leaderboard) -> str:
-    """Return the description of the run, which MLflow shows first."""
-    command = f"    python -m pipeline -m {shlex.join(report.command)}"
-    if not (best := board.best):
-        return f"No trial has a result yet.\n\n{command}"
-    expected = "".join(f" {curve.text}" for curve in curves(board) if curve.text)
-    results = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
-    return (
-        f"Best of {len(board.settings):,}: **{label_of(best.differs) or 'all seeds'}** with {results}. "
-        f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.{expected}\n\n{command}"
-    )
+    Returns:
+        The ids of trials that have no run in MLflow.
+    """
+    client, trials, member = parent.client, _started(report), f"{SWEEP_TAG}.{report.id}"
+    # The trainings that ran in this sweep, now or when its command was run before.
+    noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
+    trained_here = {trial["run_id"] for trial in noted if trial.get("run_id")}
+    members = search(client, f"tags.`{member}` LIKE '%'")
+    by_id = {run.data.tags.get(ID_TAG): run for run in members}
+    missing = {trial.run_id for trial in trials if trial.run_id} - by_id.keys()
+    many = len(missing) > _MAX_SINGLE_SEARCHES
+    for condition in ["LIKE '%'"] if many else [f"= '{each}'" for each in missing]:
+        found = search(client, f"tags.`{ID_TAG}` {condition}")
+        by_id |= {run.data.tags[ID_TAG]: run for run in found if EVALUATION_TAG not in run.data.tags}
+    unfinished = {run.data.tags[member]: run for run in members if run.info.status != "FINISHED"}
+    for trial in trials:
+        tags = {member: differs_text(trial.differs)}
+        shown = by_id.get(trial.run_id) if trial.run_id else unfinished.get(shortened(tags[member]))
+        if not shown:
+            continue
+        run = MlflowRun(client, shown)
+        if trial.state == "pruned":
+            tags["pipeline.pruned"] = trial.error or "pruned"
+        if trial.run_id in trained_here or run.tags.get(TRAINED_IN_TAG) == report.id:
+            tags[PARENT_TAG] = parent.id
+        run.set_tags(tags)
+    return missing - by_id.keys()
 
 
-def _joined(values: Any) -> str:
-    return ", ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
+def _update(report: Report, folder: Path, run: MlflowRun) -> None:
+    """Send what the sweep's own run shows."""
+    client, board = run.client, rank(report)
+    run.log_results(metrics_of(report, board), now())
+    run.log_params(params_of(report))
+    tags = {"pipeline.command": command_of(report), NOTE_TAG: note_of(report, board)}
+    if board.best:
+        tags["pipeline.best"] = board.best.trials[0].run or ""
+    run.set_tags(tags)
+    for name, table in tables_of(report, board).items():
+        client.log_text(run.id, table, name)
+    figures = folder / "figures"
+    if figures.exists():
+        client.log_artifacts(run.id, str(figures), "figures")
+    if report.end:
+        client.set_terminated(run.id, report.status, report.end)
+    else:
+        client.update_run(run.id, report.status)
