@@ -13,6 +13,7 @@ from sweep_runs import SWEEP, known, of, trained_in
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.results.publish import publish
+from pipeline.results.summary import digest_of
 from pipeline.tracking import session as tracking
 
 EXPERIMENT = "image-classifier"
@@ -66,7 +67,7 @@ class Case:
             end=SWEEP.start + 9,
             tracking=self.settings.model_dump(mode="json"),
         )
-        self.ids[self.sweep.id] = "sweep"
+        self.ids |= {self.sweep.id: "sweep", digest_of(self.sweep): "digest of the sweep"}
 
     def update(self):
         """Do what `pipeline sync` does: send the runs, then the sweep, even if the runs failed."""

@@ -93,10 +93,9 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
         for trial in report.trials:
             if trial.has_result:
                 candidates.setdefault(trial.run_id, (report, trial))
-    exact = [match for match in candidates.values() if run in (match[1].run, match[1].run_id)]
-    starting = [match for match in candidates.values() if f"{match[1].run} {match[1].run_id}".startswith(run)]
-    starting += [match for match in candidates.values() if str(match[1].run_id).startswith(run)]
-    matches = exact or starting
+    found = list(candidates.values())
+    matches = [match for match in found if run in _names(match[1])]
+    matches = matches or [match for match in found if any(name.startswith(run) for name in _names(match[1]))]
     if not matches:
         return None
     if len(matches) > 1:
@@ -121,6 +120,10 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
             f"  python -m pipeline -m {shlex.join(report.command)}",
         ),
     )
+
+
+def _names(trial: Trial) -> tuple[str, str]:
+    return str(trial.run), str(trial.run_id)
 
 
 def _of_mlflow(run: str, repository: Workspace) -> _Source:

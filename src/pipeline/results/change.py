@@ -1,6 +1,5 @@
 """Read the state of a commit and of the workspace from git and DVC, to compare them."""
 
-import csv
 import json
 import shutil
 from collections import Counter
@@ -17,6 +16,7 @@ from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace, object_in
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
+from pipeline.results.lookup import Predictions, read_predictions
 from pipeline.stages.__main__ import STAGES
 from pipeline.tracking.lineage import git, processor
 from pipeline.tracking.occasion import Occasion, occasions_of
@@ -67,12 +67,9 @@ class Side:
         return list(read_history(self.files.history).epochs) if self.files.history.exists() else []
 
     @cached_property
-    def predictions(self) -> list[tuple[str, str]]:
+    def predictions(self) -> Predictions:
         """The label and the predicted class of each test image; empty if the file is missing."""
-        if not self.files.predictions.exists():
-            return []
-        with self.files.predictions.open(encoding="utf-8", newline="") as file:
-            return [(row["label"], row["predicted"]) for row in csv.DictReader(file)]
+        return read_predictions(self.files.predictions) if self.files.predictions.exists() else ()
 
     @cached_property
     def occasions(self) -> list[Occasion]:

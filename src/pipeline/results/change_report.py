@@ -5,17 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.artifacts.workspace import SPLITS, Workspace
-from pipeline.evaluation.significance import mcnemar, show_p
+from pipeline.evaluation.significance import show_p
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
+from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of
 
 _ROWS = 30  # of a table, so that a report is small enough for a comment
 _CONFUSIONS = 5
 _POINTS = 60  # of a curve, at most
 _LONGEST = 120  # characters of a value that are shown
-_LEVEL = 0.05  # of significance
 _COLOURS = """%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4e79a7, #f28e2b"}}}}%%"""
 
 
@@ -62,12 +60,11 @@ def _verdict(old: Side, new: Side) -> str:
     digests = [side.dataset.get("sha256", {}).get("test") for side in (old, new)]
     if digests[0] != digests[1] or [label for label, _ in before] != [label for label, _ in after]:
         return "The test images differ: no test can pair the results."
-    first, second = (np.array([label == taken for label, taken in one], bool) for one in (before, after))
-    outcome = mcnemar(first, second)
+    outcome = mcnemar_of(before, after)
     if not outcome.only_first + outcome.only_second:
         return f"Both are right on the same of {len(before):,} test images."
     verdict = "neither is shown to be better"
-    if outcome.p < _LEVEL:
+    if outcome.p < LEVEL:
         effect = "**better**" if outcome.only_second > outcome.only_first else "**worse**"
         verdict = f"the change makes the model {effect}, by more than chance would explain"
     return (
@@ -143,9 +140,7 @@ def _accuracy(side: Side, key: str) -> str:
     value = side.metrics.get(key)
     if value is None:
         return "–"
-    low, high = (side.metrics.get(f"{key}_{end}") for end in ("low", "high"))
-    interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
-    return f"{100 * value:.2f} %{interval}"
+    return accuracy_text(value, *(side.metrics.get(f"{key}_{end}") for end in ("low", "high")))
 
 
 def _number(value: float | None) -> str:

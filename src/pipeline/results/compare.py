@@ -1,22 +1,24 @@
 """Compare runs: how they differ, what each reached, and whether the difference is more than chance."""
 
+import re
 from collections.abc import Sequence
-from typing import Any
+
+import numpy as np
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.console import table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
-from pipeline.evaluation.significance import mcnemar, show_p
-from pipeline.results.lookup import TEST_PINS, Evaluated, look_up
+from pipeline.evaluation.significance import McNemar, mcnemar, show_p
+from pipeline.results.lookup import TEST_PINS, Evaluated, Predictions, look_up
 from pipeline.tracking.mlflow_run import TEST_TAG
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
 _TEST = ("test_accuracy", "test_nll", "test_ece", "test_macro_f1", "test_errors", "test_tta_accuracy")
 # The setting of the evaluation that a metric depends on.
 _SETTING = {"test_ece": "evaluate.calibration_bins", "test_tta_accuracy": "evaluate.tta_shift"}
-_LEVEL = 0.05  # of significance
+LEVEL = 0.05  # of significance
 _LEAST = 14  # characters that a column needs; columns that do not fit go into a further table
 _LONGEST = 80  # characters of a value that are shown
 
@@ -73,7 +75,7 @@ def _tables(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list
 
 def _brief(value: str) -> str:
     """Shorten a long value or digest for display."""
-    if len(value) == 64 and all(digit in "0123456789abcdef" for digit in value):
+    if re.fullmatch("[0-9a-f]{64}", value):
         return value[:8]
     return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
 
@@ -88,9 +90,21 @@ def _value(key: str, run: Evaluated) -> str:
     if not key.endswith("accuracy"):
         return f"{value:.4f}"
     if key.startswith("test_"):
-        return _with_interval(value, run.metrics[f"{key}_low"], run.metrics[f"{key}_high"])
+        return accuracy_text(value, run.metrics[f"{key}_low"], run.metrics[f"{key}_high"])
     images = int(run.tags.get("data.validation.images", 0))
-    return _with_interval(value, *wilson(round(value * images), images)) if images else _percent(value)
+    return accuracy_text(value, *wilson(round(value * images), images) if images else (None, None))
+
+
+def mcnemar_of(one: Predictions, other: Predictions) -> McNemar:
+    """Compare two models by their labels and predicted classes of the same test images."""
+    first, second = (np.array([label == taken for label, taken in each], bool) for each in (one, other))
+    return mcnemar(first, second)
+
+
+def accuracy_text(value: float, low: float | None, high: float | None) -> str:
+    """Format an accuracy with its interval, if that is known: "97.50 % (97.18 to 97.79)"."""
+    interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{100 * value:.2f} %{interval}"
 
 
 def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
@@ -99,7 +113,7 @@ def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
     labels, others = ([label for label, _ in run.predictions] for run in (first, second))
     if labels != others or first.tags.get(TEST_TAG) != second.tags.get(TEST_TAG):
         return f"{pair} were evaluated on different test images: no test can pair them."
-    outcome = mcnemar(first.right, second.right)
+    outcome = mcnemar_of(first.predictions, second.predictions)
     if not outcome.only_first + outcome.only_second:
         return f"{pair} are right on the same of {len(labels):,} test images: nothing tells them apart."
     p = min(1.0, outcome.p * tests)
@@ -108,15 +122,7 @@ def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
         f"Of {len(labels):,} test images, {outcome.only_first:,} only {first.name} gets right and "
         f"{outcome.only_second:,} only {second.name} ({show_p(p)}, McNemar's exact test{corrected}): "
     )
-    if p < _LEVEL:
+    if p < LEVEL:
         better = first if outcome.only_first > outcome.only_second else second
         return f"{seen}{better.name} is better, by more than chance would explain."
     return f"{seen}equal models often differ as much by chance, so neither is shown to be better."
-
-
-def _with_interval(value: float, low: Any, high: Any) -> str:
-    return f"{_percent(value)} ({100 * low:.2f} to {100 * high:.2f})"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"

@@ -160,8 +160,6 @@ def download_run(
     Raises:
         PipelineError: If MLflow can't be reached, or `name` stands for no training or for several.
     """
-    from mlflow.artifacts import download_artifacts
-
     files = Workspace(folder / "run")
     with reading_store(tracking, workspace) as client:
         version = registered(name, client)
@@ -184,8 +182,7 @@ def download_run(
         for path, place in places.items():
             if path.partition("/")[0] in available:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                uri = f"runs:/{run.info.run_id}/{path}"
-                Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).rename(place)
+                Path(client.download_artifacts(run.info.run_id, path, str(folder))).rename(place)
     if model:
         download_model(run.info.run_id, tracking, workspace, folder).rename(files.model)
     return run.info.run_name, run.data.tags, files

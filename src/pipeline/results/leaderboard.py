@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import brief, say
+from pipeline.console import brief, count, say
 from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def lines(board: Leaderboard) -> list[str]:
     for place, setting in enumerate(board.settings[:_MOST_LINES], start=1):
         results = ", ".join(f"{name} {value_and_sd(setting, name)}" for name in board.objectives)
         label = label_of(setting.differs) or "all seeds"
-        notes = f" ({_seeds(setting)})" * _has_seeds(board) + " [Pareto]" * _marks_front(board, setting)
+        notes = f" ({count(len(setting.trials), 'seed')})" * _has_seeds(board)
+        notes += " [Pareto]" * _marks_front(board, setting)
         shown.append(f"{place:>3}. {label}: {results}{notes}; run {setting.trials[0].run}")
     return shown + _without_result(board)
 
@@ -244,10 +245,6 @@ def text_of(objective: str, value: float | None) -> str:
 def _varies(objective: str) -> bool:
     """Return whether the objective depends on the seed."""
     return objective != "parameters"
-
-
-def _seeds(setting: Setting) -> str:
-    return f"{len(setting.trials)} seed{'s' if len(setting.trials) != 1 else ''}"
 
 
 def _has_seeds(board: Leaderboard) -> bool:

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from pipeline.console import say
@@ -13,7 +13,6 @@ from pipeline.results.leaderboard import label_of, text_of
 from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.table import Table
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -35,7 +34,7 @@ def watching(look: Callable[[], Report], workers: int) -> Iterator[None]:
             board.update()
 
     watcher = threading.Thread(target=watch, daemon=True)
-    with board:
+    with board.at_terminal():
         watcher.start()
         try:
             yield
@@ -51,23 +50,18 @@ class _Board:
         self._report = look()
         self._known = [trial for trial in self._report.trials if trial.state == "known"]
         self._seen = {trial.number for trial in self._known}
+        self._is_terminal = sys.stdout.isatty()  # asked before Live takes the place of the stream
         self._ended: list[Trial] = []  # since the start, in the order in which they ended
-        self._live: Live | None = None
 
-    def __enter__(self) -> None:
-        if sys.stdout.isatty():
-            from rich.live import Live
+    def at_terminal(self) -> AbstractContextManager[object]:
+        """Show a live table inside the `with` if there is a terminal."""
+        if not self._is_terminal:
+            return nullcontext()
+        from rich.live import Live
 
-            self._live = Live(
-                get_renderable=self._table,
-                refresh_per_second=2,
-                redirect_stderr=sys.stderr.isatty(),  # what goes to a file is not for the terminal
-            )
-            self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        # What goes to a file is not for the terminal.
+        redirect = sys.stderr.isatty()
+        return Live(get_renderable=self._table, refresh_per_second=2, redirect_stderr=redirect)
 
     def update(self) -> None:
         """Read the current state of the trials, and print a line for each that has ended since."""
@@ -77,7 +71,7 @@ class _Board:
                 continue
             self._seen.add(trial.number)
             self._ended.append(trial)
-            if not self._live:
+            if not self._is_terminal:
                 line = f"{self._count()}: {label_of(trial.differs)}: {self._status(trial)}"
                 say(f"{line}; {self._outlook()}" if self._outlook() else line)
 

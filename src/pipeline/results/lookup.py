@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
@@ -29,6 +26,10 @@ TRIALS_SHOWN = 5  # how many trials a sweep stands for
 TEST_PINS = "data.sha256.test_"  # begins the keys that pin the test images in a configuration
 
 
+# The label and the predicted class of each test image.
+Predictions = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """A run that was trained and evaluated."""
@@ -38,12 +39,7 @@ class Evaluated:
     params: Mapping[str, str]
     metrics: Mapping[str, float]  # those of the training come from the epoch whose weights were kept
     tags: Mapping[str, str]
-    predictions: tuple[tuple[str, str], ...]  # per test image: label, predicted class
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Return bool (n,): for each test image, whether its prediction is correct."""
-        return np.array([label == predicted for label, predicted in self.predictions], bool)
+    predictions: Predictions
 
 
 def look_up(names: Sequence[str], tracking: TrackingSection, workspace: Workspace) -> list[Evaluated]:
@@ -98,6 +94,12 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise PipelineError(f"MLflow has no registered model {name}: {error.message}") from None
         raise
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read predictions.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
 
 
 @contextmanager
@@ -160,8 +162,8 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
     name = run.info.run_name
     if REPORTS_TAG not in run.data.tags:
         raise PipelineError(f"The run {name} ({run.info.status}) was not evaluated: it has no results.")
-    with _artifact(run, "predictions.csv", client) as path, path.open(encoding="utf-8", newline="") as file:
-        predictions = tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
+    with _artifact(run, "predictions.csv", client) as path:
+        predictions = read_predictions(path)
     training = run
     if EVALUATION_TAG in run.data.tags:
         # What the evaluation does not record itself is taken from its training.

@@ -73,11 +73,9 @@ class Store:
         unused = [colour for colour in _COLOURS if colour not in used]
         return unused[int(seed, 16) % len(unused)]
 
-    @contextmanager
-    def creating(self) -> Iterator[None]:
-        """Keep other processes of the repository from creating a run at the same time."""
-        with FileLock(self.lock):
-            yield
+    def creating(self) -> FileLock:
+        """Return the lock that keeps other processes of the repository from creating a run meanwhile."""
+        return FileLock(self.lock)
 
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:

@@ -17,8 +17,7 @@ from pipeline.processes.system import die_with_parent
 from pipeline.tracking.store import is_server, open_store, uri_of
 from pipeline.tracking.view import VIEW, VIEW_TAG
 
-HOST = "127.0.0.1"
-PORT = 5000
+_HOST = "127.0.0.1"
 _START_TIMEOUT = 120.0  # seconds until the server must answer
 # Two processes and 0.5 GB instead of fifteen and 2.6 GB, no telemetry and no unpickling.
 _SETTINGS = {
@@ -29,7 +28,7 @@ _SETTINGS = {
 }
 
 
-def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> int:
+def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
     """Serve the runs until Ctrl-C, and print the address of the page to open.
 
     If the runs are on a tracking server, which has its own pages, only print their address.
@@ -44,13 +43,13 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> 
     if is_server(tracking, workspace):
         say(f"The runs are at {_page(uri.rstrip('/'), tracking, workspace)}")
         return 0
-    refuse_busy(port)
-    address = f"http://{HOST}:{port}"
+    _refuse_busy(port)
+    address = f"http://{_HOST}:{port}"
     log = workspace.scratch / "ui.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
+            [sys.executable, "-m", "mlflow", "ui", "--host", _HOST, "--port", str(port)],
             cwd=workspace.home,
             env={**_SETTINGS, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
             stdin=subprocess.DEVNULL,
@@ -72,7 +71,7 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int = PORT) -> 
         server.wait()
 
 
-def refuse_busy(port: int) -> None:
+def _refuse_busy(port: int) -> None:
     """Check that a port can be used, and suggest the next free one if it can't.
 
     Raises:
@@ -90,7 +89,7 @@ def _bind_error(port: int) -> str | None:
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((_HOST, port))
         except OSError as error:
             return (error.strerror or str(error)).lower()
     return None

@@ -1,6 +1,5 @@
 """Check that the workspace's run, MLflow's runs and the registry agree with each other."""
 
-import csv
 import functools
 import json
 import math
@@ -14,6 +13,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, check_copies, folder_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.results.lookup import read_predictions
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
@@ -58,8 +58,7 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
             text = "reports/metrics.json is about other weights than those in models/run.json."
             yield Problem("run", text, workspace.metrics)
         if workspace.predictions.exists():
-            with workspace.predictions.open(encoding="utf-8", newline="") as file:
-                right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+            right = [label == predicted for label, predicted in read_predictions(workspace.predictions)]
             if abs(sum(right) / len(right) - metrics["test_accuracy"]) > 1e-9:
                 text = "reports/predictions.csv and reports/metrics.json have different accuracies."
                 yield Problem("run", text, workspace.predictions)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,31 +21,27 @@ _COLOURS = LinearSegmentedColormap.from_list("results", ["#c9d5e0", "#86acd0", B
 
 def parallel_coordinates(report: Report, board: Leaderboard) -> Figure:
     """Draw a line for each setting, through its values to its results; dotted if it has no result."""
-    points = _points(board)
+    lines = _lines(board)
     keys = board.keys or ("seed",)
-    scales = [scale_of(report, key, [point.differs.get(key) for point in points]) for key in keys]
-    results = [result_scale(name, [point.results.get(name) for point in points]) for name in board.objectives]
+    values = [[differs.get(key) for differs, _ in lines] for key in keys]
+    reached = [[results.get(name) for _, results in lines] for name in board.objectives]
+    scales = [scale_of(report, key, column) for key, column in zip(keys, values, strict=True)]
+    results = [result_scale(name, column) for name, column in zip(board.objectives, reached, strict=True)]
     figure = titled(5.0, *titles(board))
     axes = figure.subplots()
-    columns = [
-        scale.fan([point.differs.get(key) for point in points])
-        for scale, key in zip(scales, keys, strict=True)
-    ]
-    columns += [
-        [scale.place(point.results.get(name)) for point in points]
-        for scale, name in zip(results, board.objectives, strict=True)
-    ]
+    columns = [scale.fan(column) for scale, column in zip(scales, values, strict=True)]
+    columns += [list(map(scale.place, column)) for scale, column in zip(results, reached, strict=True)]
     for number, places in enumerate(zip(*columns, strict=True)):
         result = places[len(keys)]
         has_result = result != NO_VALUE
         goodness = result if SIGN[board.objectives[0]] > 0 else 1 - result
-        is_best = number == len(points) - 1
+        is_best = number == len(lines) - 1
         axes.plot(
             places,
             color=ORANGE if is_best else _COLOURS(goodness) if has_result else PALE,
             lw=2.6 if is_best else 1.4 if has_result else 1,
             ls="-" if has_result else ":",
-            alpha=1 if is_best or len(points) < 60 else 0.7,
+            alpha=1 if is_best or len(lines) < 60 else 0.7,
             solid_joinstyle="round",
         )
     missing = {x for x, places in enumerate(columns) if min(places) < 0}
@@ -95,25 +90,14 @@ def _label_upright(axes: Axes, x: int, ticks: Sequence[tuple[float, str]], right
         )
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A line of the parallel coordinates."""
-
-    differs: Mapping[str, str]
-    results: Mapping[str, float]
-
-
-def _points(board: Leaderboard) -> list[_Point]:
-    """Return the trials without a result, then the settings from the worst to the best."""
-    points = [
-        _Point(trial.differs, {}) for trial in board.others if trial.state in ("failed", "pruned", "stopped")
+def _lines(board: Leaderboard) -> list[tuple[Mapping[str, str], Mapping[str, float | None]]]:
+    """Return values and results: trials without a result, then the settings from the worst to the best."""
+    found: list[tuple[Mapping[str, str], Mapping[str, float | None]]] = [
+        (trial.differs, {}) for trial in board.others if trial.state in ("failed", "pruned", "stopped")
     ]
     for setting in reversed(board.settings):
         if board.keys:
-            means = {name: setting.mean(name) for name in board.objectives}
-            points.append(
-                _Point(setting.differs, {name: mean for name, mean in means.items() if mean is not None})
-            )
+            found.append((setting.differs, {name: setting.mean(name) for name in board.objectives}))
         else:
-            points += [_Point(trial.differs, trial.values) for trial in reversed(setting.trials)]
-    return points
+            found += [(trial.differs, trial.values) for trial in reversed(setting.trials)]
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.console import brief
+from pipeline.console import brief, count
 from pipeline.plots.text import shortened
 from pipeline.results.leaderboard import Leaderboard, label_of, value_and_sd
 from pipeline.results.report import Report
@@ -114,7 +114,7 @@ def titles(board: Leaderboard) -> tuple[str, str]:
     assert board.best is not None
     settings = len(board.settings)
     trials = sum(len(setting.trials) for setting in board.settings)
-    title = f"{board.objectives[0]} of {settings:,} setting{'s' if settings != 1 else ''}"
+    title = f"{board.objectives[0]} of {count(settings, 'setting')}"
     if trials != settings:
         title += f", {trials:,} trials"
     failed = sum(trial.state == "failed" for trial in board.others)
