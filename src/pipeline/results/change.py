@@ -1,7 +1,6 @@
 """Read the state of a commit and of the workspace from git and DVC, to compare them."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import yaml
 
 from pipeline.artifacts.computed import computed_when
 from pipeline.artifacts.history import Epoch, read_history
-from pipeline.artifacts.workspace import Workspace, object_in
+from pipeline.artifacts.workspace import Workspace, copy_file, object_in
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import Predictions, read_predictions
@@ -98,12 +97,9 @@ def of_workspace(workspace: Workspace) -> Side:
 
 
 def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
-    """Return the state of a commit, with those of its artifacts that DVC's cache has.
+    """Return the state of a commit, with those of its artifacts that DVC's cache has, copied to `folder`.
 
-    Args:
-        revision: any revision that git understands.
-        workspace: the repository's workspace.
-        folder: where the artifacts are copied to.
+    The revision is any that git understands.
 
     Raises:
         PipelineError: If git has no such commit, or the commit has no dvc.lock.
@@ -123,8 +119,7 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
         target: Path = getattr(files, name)
         digest = digests.get(str(target.relative_to(folder)))
         if digest and (cached := object_in(cache, digest)).is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(cached, target)
+            copy_file(cached, target)
     label = revision if commit.startswith(revision) else f"{revision} ({commit[:8]})"
     return Side(label, _yaml(params), stages, files, workspace)
 

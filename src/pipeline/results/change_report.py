@@ -18,11 +18,9 @@ _COLOURS = """%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4e7
 
 
 def report(base: str, workspace: Workspace) -> str:
-    """Compare the workspace with a commit, as Markdown of at most 60 KB.
+    """Compare the workspace after `dvc repro` with a commit, as Markdown of at most 60 KB.
 
-    Args:
-        base: the commit, as any revision that git understands.
-        workspace: the repository's workspace, after `dvc repro`.
+    The commit `base` is any revision that git understands.
 
     Raises:
         PipelineError: If there is no such commit, or it has no dvc.lock.

@@ -26,10 +26,7 @@ _LONGEST = 80  # characters of a value that are shown
 def compare(names: Sequence[str], tracking: TrackingSection, repository: Workspace) -> list[str]:
     """Compare two or more runs, and return the lines to print, as wide as the terminal.
 
-    Args:
-        names: names or ids in MLflow, unique beginnings of these, or a sweep's name; see `look_up`.
-        tracking: where MLflow is.
-        repository: the repository, whose own store is used if `tracking` names none.
+    The names are those of runs or of a sweep, as in `look_up`.
 
     Raises:
         PipelineError: If a run is not found or was not evaluated, or if there are fewer than two.

@@ -63,13 +63,9 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
 
 
 def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:
-    """Find the model of the run that `name` stands for, as in `look_up`, or of a registered version.
+    """Find the model of the run or of a sweep's best trial that `name` stands for, as in `look_up`.
 
-    Args:
-        name: the name of a run, of a sweep (for its best trial), or of a registered version: NAME@ALIAS or
-            NAME/NUMBER.
-        tracking: where MLflow is.
-        workspace: the repository's workspace.
+    The name may also be that of a registered version: NAME@ALIAS or NAME/NUMBER.
 
     Raises:
         PipelineError: If MLflow can't be reached, or `name` stands for no run, for several, or for one

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifacts.workspace import Workspace, atomic
+from pipeline.artifacts.workspace import Workspace, copy_file
 from pipeline.errors import PipelineError
 
 Part = Literal["model.onnx", "model.keras"]
@@ -96,7 +96,6 @@ def _accuracy(metrics: Mapping[str, float]) -> Accuracy | None:
 
 def _download(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:
     """Download a file of a logged model, once, since it never changes."""
-    import shutil
     import tempfile
 
     from mlflow.artifacts import download_artifacts
@@ -108,6 +107,5 @@ def _download(location: str, model_id: str, workspace: Workspace, part: Part) ->
                 fetched = download_artifacts(artifact_uri=f"{location}/data/{part}", dst_path=folder)
             except Exception as error:
                 raise PipelineError(f"MLflow has no {part} of the model {model_id}: {error}") from None
-            with atomic(path) as temporary:
-                shutil.copyfile(fetched, temporary)
+            copy_file(Path(fetched), path)
     return path

@@ -1,12 +1,11 @@
 """The model in use, shared by the processes of one server, including those started later."""
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pipeline.artifacts.workspace import atomic, write_text
+from pipeline.artifacts.workspace import copy_file, write_text
 from pipeline.serving.reference import Resolved
 
 _RESOLVED = TypeAdapter(Resolved)
@@ -28,8 +27,7 @@ class SharedModel:
     def put_copy(self, source: Resolved) -> None:
         """Record a copy of the file of `source`, since a training may replace the file at any time."""
         copy = self.folder / "model.onnx"
-        with atomic(copy) as temporary:
-            shutil.copyfile(source.path, temporary)
+        copy_file(source.path, copy)
         self.put(replace(source, path=copy))
 
     def put(self, source: Resolved) -> None:

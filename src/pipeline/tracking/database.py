@@ -77,12 +77,7 @@ def _path(uri: str) -> Path:
 def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = True) -> str | None:
     """Return the id of a run in the repository's own store that has all `tags` and its artifacts.
 
-    This does not import MLflow: it takes milliseconds where MLflow takes seconds.
-
-    Args:
-        workspace: The workspace of the repository.
-        tags: The tags that the run must have.
-        only_finished: Whether to ignore runs that have not finished, have failed or were deleted.
+    With `only_finished`, runs that have not finished, have failed or were deleted are ignored.
     """
     if not database(workspace).exists():
         return None

@@ -113,13 +113,7 @@ def log_occasion(run: MlflowRun, occasion: Occasion) -> None:
 
 
 def show_occasion(occasion: Occasion, run: str, tracking: TrackingSection, workspace: Workspace) -> None:
-    """Add one more occasion to a run in MLflow; do nothing if MLflow does not have the run.
-
-    Args:
-        occasion: An occasion that has ended.
-        run: The pipeline's id of the run.
-        tracking: The settings that say where MLflow is.
-        workspace: The workspace of the repository.
+    """Add an occasion that has ended to the run with the pipeline's id `run`, if MLflow has that run.
 
     Raises:
         PipelineError: If MLflow can't be reached.

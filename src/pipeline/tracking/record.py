@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
-from pipeline.artifacts.workspace import Workspace, atomic, remove, write_text
+from pipeline.artifacts.workspace import Workspace, atomic, copy_file, remove, write_text
 from pipeline.config.schema import Config
 from pipeline.console import brief, say, warn
 from pipeline.errors import PipelineError
@@ -87,13 +87,7 @@ class Record:
 
     @classmethod
     def start(cls, config: Config, workspace: Workspace, code: Mapping[str, Path]) -> "Record":
-        """Start the record of a training in `workspace`, or continue the one of a training that died.
-
-        Args:
-            config: The whole configuration.
-            workspace: The workspace, which has data/processed.
-            code: The files that the training depends on, by their names in dvc.yaml.
-        """
+        """Start the record of a training, or continue the one of a training that died; see `identify`."""
         run = identify(config, workspace, code)
         files, lock = _claim(workspace, run["id"])
         context = TrialContext.current()
@@ -121,10 +115,10 @@ class Record:
         evaluation = evaluation_of(config.model_dump(mode="json"), read_dataset(workspace))
         files, lock = _claim(workspace, f"{run['id']}-{evaluation['id']}")
         _write_json(files.root / "evaluation.json", evaluation)
-        _copy(workspace.params, files.params)
+        copy_file(workspace.params, files.params)
         # run.json is the last one: it means that the others are complete.
         for artifact in ("model", "onnx", "history", "run"):
-            _copy(getattr(workspace, artifact), getattr(files, artifact))
+            copy_file(getattr(workspace, artifact), getattr(files, artifact))
         record = cls(files, lock)
         record.set_state("FINISHED")  # like its training
         return record
@@ -178,15 +172,15 @@ class Record:
 
     def finish_training(self, result: Trained, workspace: Workspace) -> None:
         """Complete run.json, write it to `workspace`, and keep a copy of the models and the occasion."""
-        _copy(workspace.history, self.files.history)
-        _copy(workspace.model, self.files.model)
-        _copy(workspace.onnx, self.files.onnx)
+        copy_file(workspace.history, self.files.history)
+        copy_file(workspace.model, self.files.model)
+        copy_file(workspace.onnx, self.files.onnx)
         occasion = self.occasions[-1].ended(result.weights_sha256, result.cpu_seconds)
         write_text(self._occasion_file, occasion.dump())
         keep(occasion, self.id, workspace)
         run = complete(self.run, result, workspace.model)
         write_run(self.files.run, run)
-        _copy(self.files.run, workspace.run)
+        copy_file(self.files.run, workspace.run)
         self.occasions[-1] = occasion
         # Last, because from now on the thread that sends the run also sends the model.
         self.run = run
@@ -280,8 +274,3 @@ def _lock(files: Workspace) -> FileLock:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic(target) as temporary:
-        shutil.copyfile(source, temporary)

@@ -58,10 +58,7 @@ class Training:
 def training(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> Iterator[Training]:
     """Start or continue the run of the training inside the `with`, and set its status at the end.
 
-    Args:
-        config: The whole configuration.
-        workspace: The workspace, which has data/processed.
-        code: The files that the training depends on, by their names in dvc.yaml.
+    The arguments are those of `identify`.
     """
     record = Record.start(config, workspace, code)
     # Importing MLflow at once would double the time that Keras needs before the first epoch.

@@ -27,10 +27,6 @@ def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
 
     If the server does not allow this user to tag experiments, nothing is changed.
 
-    Args:
-        client: The client of the store that has the experiment.
-        experiment: The experiment, just read from that store.
-
     Raises:
         MlflowException: If the store can't be reached.
     """

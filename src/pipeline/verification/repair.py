@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.workspace import Workspace, atomic, remove, sha256
+from pipeline.artifacts.workspace import Workspace, atomic, copy_file, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.registry.journal import path_of
 from pipeline.registry.registered import open_journal
@@ -78,7 +78,7 @@ def _restore_object(problem: Problem, cache: Cache, known: Mapping[str, Path]) -
     assert problem.path
     remove(problem.path)
     if copy := known.get(problem.digest):
-        _copy(copy, problem.path)
+        copy_file(copy, problem.path)
         where = "MLflow's copy" if "mlruns" in copy.parts else "the workspace"
         return f"restored from {where}, {copy}"
     if problem.digest.endswith(".dir") and (content := _list_of_folder(problem.digest, cache)):
@@ -124,13 +124,8 @@ def _restore_file(problem: Problem, cache: Cache) -> str:
     source = cache.place(problem.digest)
     if not source.is_file():
         return ""
-    _copy(source, problem.path)
+    copy_file(source, problem.path)
     return "restored from the cache"
-
-
-def _copy(source: Path, place: Path) -> None:
-    with atomic(place) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 def _restore_metrics(problems: Sequence[Problem], cache: Cache, tracking: TrackingSection) -> Iterator[str]:
@@ -156,7 +151,7 @@ def _restore_artifacts(
         if problem.path.is_relative_to(downloaded):
             _send(problem, source, client)
         else:
-            _copy(source, problem.path)
+            copy_file(source, problem.path)
 
     lost: dict[str, list[Problem]] = {}
     copies = {sha256(path): path for path in _outputs(cache) if path.is_file()}
