@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.artifacts.workspace import SPLITS, Workspace
 from pipeline.evaluation.significance import show_p
+from pipeline.plots.text import shortened
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
 from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of
 
@@ -166,8 +167,7 @@ def _images(side: Side, split: str) -> str:
 
 
 def _value(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return shortened("none" if value is None else str(value), _LONGEST)
 
 
 def _section(title: str, body: str, instead: str) -> str:

@@ -11,6 +11,7 @@ from pipeline.console import table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.significance import McNemar, mcnemar, show_p
+from pipeline.plots.text import percent, shortened
 from pipeline.results.lookup import TEST_PINS, Evaluated, Predictions, look_up
 from pipeline.tracking.mlflow_run import TEST_TAG
 
@@ -74,7 +75,7 @@ def _brief(value: str) -> str:
     """Shorten a long value or digest for display."""
     if re.fullmatch("[0-9a-f]{64}", value):
         return value[:8]
-    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
+    return shortened(value, _LONGEST)
 
 
 def _value(key: str, run: Evaluated) -> str:
@@ -101,7 +102,7 @@ def mcnemar_of(one: Predictions, other: Predictions) -> McNemar:
 def accuracy_text(value: float, low: float | None, high: float | None) -> str:
     """Format an accuracy with its interval, if that is known: "97.50 % (97.18 to 97.79)"."""
     interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
-    return f"{100 * value:.2f} %{interval}"
+    return percent(value) + interval
 
 
 def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import brief, count, say
+from pipeline.plots.text import percent
 from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _without_result(board: Leaderboard) -> list[str]:
     shown = []
     if (more := len(board.settings) - _MOST_LINES) > 0:
         shown.append(f"     and {more:,} more settings; MLflow shows all.")
-    ended = [trial for trial in board.others if trial.state not in ("waiting", "running")]
+    ended = [trial for trial in board.others if trial.has_ended]
     for trial in ended[:_MOST_LINES]:
         shown.append(f"{trial.state}: {label_of(trial.differs)}{': ' if trial.error else ''}{trial.error}")
     if (more := len(ended) - _MOST_LINES) > 0:
@@ -238,7 +239,7 @@ def text_of(objective: str, value: float | None) -> str:
     if value is None:
         return "–"
     if objective == "val_accuracy":
-        return f"{100 * value:.2f} %"
+        return percent(value)
     return f"{value:,.0f}" if objective == "parameters" else f"{value:.4f}"
 
 

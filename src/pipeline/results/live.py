@@ -67,7 +67,7 @@ class _Board:
         """Read the current state of the trials, and print a line for each that has ended since."""
         self._report = self._look()
         for trial in self._report.trials:
-            if trial.state in ("waiting", "running") or trial.number in self._seen:
+            if not trial.has_ended or trial.number in self._seen:
                 continue
             self._seen.add(trial.number)
             self._ended.append(trial)

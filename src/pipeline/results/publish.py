@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import rank
-from pipeline.results.report import Report, Trial, reports
+from pipeline.results.report import Report, reports
 from pipeline.results.summary import command_of, digest_of, metrics_of, note_of, params_of, tables_of
 from pipeline.tracking.database import find_run, lacks_tag
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
@@ -92,7 +91,7 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
     with FileLock(folder / "sent.lock"):
         if is_local(tracking, repository):
             tags = {SWEEP_TAG: report.id, _DIGEST_TAG: digest}
-            trained = [trial.run_id for trial in _started(report)]
+            trained = [trial.run_id for trial in report.trials if trial.has_ended]
             # Runs of trials that have been rebuilt since then lack the sweep's tag.
             if find_run(repository, tags, only_finished=False) and not lacks_tag(
                 repository, trained, f"{SWEEP_TAG}.{report.id}"
@@ -122,10 +121,6 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
     return f"MLflow run {report.name} ({report.status}): {run.id}"
 
 
-def _started(report: Report) -> Sequence[Trial]:
-    return [trial for trial in report.trials if trial.state not in ("waiting", "running")]
-
-
 def _find_or_create(report: Report, store: Store) -> MlflowRun:
     """Return the sweep's own run."""
     from mlflow.tracking.context.registry import resolve_tags
@@ -146,7 +141,8 @@ def _link_trials(report: Report, folder: Path, parent: MlflowRun) -> set[str]:
     Returns:
         The ids of trials that have no run in MLflow.
     """
-    client, trials, member = parent.client, _started(report), f"{SWEEP_TAG}.{report.id}"
+    client, member = parent.client, f"{SWEEP_TAG}.{report.id}"
+    trials = [trial for trial in report.trials if trial.has_ended]
     # The trainings that ran in this sweep, now or when its command was run before.
     noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
     trained_here = {trial["run_id"] for trial in noted if trial.get("run_id")}

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.console import warn
 from pipeline.errors import PipelineError
+from pipeline.tracking.mlflow_run import Status
 from pipeline.trials.outcome import Outcome
 
 TrialStatus = Literal["waiting", "running", "known", "done", "pruned", "failed", "stopped"]
-SweepStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # 1 if larger values of an objective are better, else -1. Test images are never used to choose.
 SIGN = {"val_accuracy": 1, "val_loss": -1, "val_macro_f1": 1, "parameters": -1}
@@ -42,6 +42,11 @@ class Trial:
     def has_result(self) -> bool:
         """Whether its training was completed, in this sweep or earlier."""
         return self.state in ("known", "done")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it neither runs nor waits to run."""
+        return self.state not in ("waiting", "running")
 
     def ended(self, state: TrialStatus, outcome: Outcome | None = None, error: str = "") -> "Trial":
         """Return the trial as ended now, with its state, duration and outcome."""
@@ -71,7 +76,7 @@ class Report:
     tracking: Mapping[str, Any]  # the section `tracking` of the configuration, as plain values
     start: int
     end: int | None = None
-    status: SweepStatus = "RUNNING"
+    status: Status = "RUNNING"
     trials: tuple[Trial, ...] = ()
 
     def write(self, folder: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,13 +25,14 @@ from pipeline.processes.temporary import own_temporary_folder
 from pipeline.results import leaderboard, publish
 from pipeline.results.learning_curve import curves
 from pipeline.results.live import watching
-from pipeline.results.report import Report, SweepStatus, Trial
+from pipeline.results.report import Report, Trial
 from pipeline.sweeps.command import Command
 from pipeline.sweeps.folder import Folder
 from pipeline.sweeps.job import Job
 from pipeline.sweeps.launch import launch, stopping
 from pipeline.tracking.database import find_run
-from pipeline.tracking.mlflow_run import ID_TAG
+from pipeline.tracking.mlflow_run import ID_TAG, Status
+from pipeline.tracking.occasion import now
 from pipeline.tracking.store import is_local
 from pipeline.trials.layout import snapshot, sources
 from pipeline.trials.outcome import key_of
@@ -67,7 +67,7 @@ class Sweep(ABC):
 
     def begin(self, folder: Folder) -> None:
         """Prepare the folder, which already has the snapshot of the code."""
-        self.folder, self.start = folder, int(time.time() * 1000)
+        self.folder, self.start = folder, now()
 
     @abstractmethod
     def trials(self) -> list[Trial]:
@@ -175,12 +175,12 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
             publishing.join()
     except BaseException:
         # There is no time to publish it now; `pipeline sync` or the next sweep does that.
-        replace(sweep.report(), status="KILLED", end=_now()).write(folder.root)
+        replace(sweep.report(), status="KILLED", end=now()).write(folder.root)
         raise
     report = sweep.report()
     is_complete = all(trial.state in ("known", "done", "pruned") for trial in report.trials)
-    status: SweepStatus = "KILLED" if arrived else "FINISHED" if is_complete else "FAILED"
-    report = replace(report, status=status, end=_now())
+    status: Status = "KILLED" if arrived else "FINISHED" if is_complete else "FAILED"
+    report = replace(report, status=status, end=now())
     report.write(folder.root)
     _restore_lost(report, sweep)
     board = leaderboard.rank(report)
@@ -243,7 +243,3 @@ def plan_of(report: Report, workers: int) -> str:
     return (
         f"{text}, {min(workers, left)} at a time (hydra/launcher={report.launcher})." if left else f"{text}."
     )
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

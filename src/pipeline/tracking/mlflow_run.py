@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipeline.tracking.database import has_files
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 Item = TypeVar("Item")
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 ID_TAG = "pipeline.id"
 NAME_TAG = "pipeline.name"  # the name in models/run.json

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -34,9 +34,8 @@ from pipeline.tracking.identity import (
     write_run,
 )
 from pipeline.tracking.lineage import Code, code_of, environment_tags, read_code
+from pipeline.tracking.mlflow_run import Status
 from pipeline.tracking.occasion import Occasion, keep, now, occasions_of
-
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)

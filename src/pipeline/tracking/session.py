@@ -13,9 +13,9 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError, PrunedError
-from pipeline.tracking.mlflow_run import MlflowRun
+from pipeline.tracking.mlflow_run import MlflowRun, Status
 from pipeline.tracking.occasion import explain_difference
-from pipeline.tracking.record import Record, Status, unsent
+from pipeline.tracking.record import Record, unsent
 from pipeline.tracking.run import Projection, SettledError, shown
 from pipeline.tracking.store import (
     answers,

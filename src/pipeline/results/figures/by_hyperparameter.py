@@ -17,7 +17,7 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
     """Draw a panel for each hyperparameter with the result of each trial and medians; crosses: no result."""
     keys, objective = board.keys or ("seed",), board.objectives[0]
     trials = [trial for setting in reversed(board.settings) for trial in reversed(setting.trials)]
-    ended = [trial for trial in board.others if trial.state in ("failed", "pruned", "stopped")]
+    ended = [trial for trial in board.others if trial.has_ended]
     result = result_scale(objective, [trial.values.get(objective) for trial in trials])
     across = min(len(keys), 3)
     rows = -(-len(keys) // across)

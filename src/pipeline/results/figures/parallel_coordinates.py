@@ -93,7 +93,7 @@ def _label_upright(axes: Axes, x: int, ticks: Sequence[tuple[float, str]], right
 def _lines(board: Leaderboard) -> list[tuple[Mapping[str, str], Mapping[str, float | None]]]:
     """Return values and results: trials without a result, then the settings from the worst to the best."""
     found: list[tuple[Mapping[str, str], Mapping[str, float | None]]] = [
-        (trial.differs, {}) for trial in board.others if trial.state in ("failed", "pruned", "stopped")
+        (trial.differs, {}) for trial in board.others if trial.has_ended
     ]
     for setting in reversed(board.settings):
         if board.keys:
