@@ -126,9 +126,9 @@ def run(command: list[str], place: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables of commands: this Python's programs are found first, and other stores are not."""
+    """Return the variables of commands, which use this Python, and the package and stores of their folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "DVC"))}
-    return kept | {"PATH": path_of_this_python()}
+    return kept | {"PATH": path_of_this_python(), "PYTHONPATH": "src"}
 
 
 def summarise(runs: dict[str, list[Run]], repeats: int, ratios: Sequence[Ratio]) -> dict[str, object]:

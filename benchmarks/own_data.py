@@ -7,7 +7,6 @@ Writes own_data.json and own_data.md next to this file, unless the number of ima
 
 import argparse
 import io
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -51,7 +50,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=IMAGES)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         place = prepare_repository(Path(folder) / "repository")
         sources = write_sources(Path(folder) / "sources", place / "data" / "raw", options.images)

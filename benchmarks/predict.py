@@ -6,7 +6,6 @@ The model is the baseline's, trained for one epoch. Writes predict.json and pred
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -35,7 +34,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         place = prepare_repository(Path(folder) / "repository", "train:\n  epochs: 1\n")
         run(["dvc", "repro"], place)

@@ -6,7 +6,6 @@ Writes the tables of docs/performance.md between its marks. Takes some minutes, 
 """
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -41,7 +40,6 @@ with quiet_tensorflow():
 
 def main() -> None:
     """Measure everything and put the tables into the page."""
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         raw = fetched / "data" / "raw"

@@ -63,7 +63,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         place = prepare_model(Path(folder) / "repository")
         files = requests(Path(folder), place)

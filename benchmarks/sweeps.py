@@ -7,7 +7,6 @@ this file.
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -51,8 +50,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--known", type=int, default=200)
     options = parser.parse_args()
-    # Like the stages, the application runs the package of the folder in which it is started.
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         fetched = prepare_repository(Path(folder) / "fetched")
         many = Path(folder) / "many"

@@ -8,7 +8,6 @@ difference gives the speed of the check. Writes verify.json and verify.md next t
 
 import argparse
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,7 +28,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verify", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    os.environ["PYTHONPATH"] = "src"
     with tempfile.TemporaryDirectory() as folder:
         smoke = "defaults:\n  - override /experiment: smoke\n"
         place = prepare_repository(Path(folder) / "repository", smoke)
