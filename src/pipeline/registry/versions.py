@@ -34,29 +34,23 @@ class Versions:
         found = self.client.search_model_versions(f"name = '{self.name}'")
         return sorted(found, key=lambda version: int(version.version))
 
-    def of(self, run: "Run") -> "ModelVersion | None":
-        """Return the version that is the model of `run`, or None if there is none."""
-        same = [version for version in self.all() if version.run_id == run.info.run_id]
-        return same[0] if same else None
-
     def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
         """Return the version that is the model of `run`; create it if there is none.
 
         The registered model must exist: `Journal.ensure_run` creates it.
         """
-        version = self.of(run)
-        if version is None:
-            keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
-            tags = {key: run.data.tags[key] for key in keys if key in run.data.tags}
-            version = self.client.create_model_version(
-                self.name,
-                source=f"models:/{model.model_id}",
-                run_id=run.info.run_id,
-                tags=tags,
-                description=description,
-                model_id=model.model_id,
-            )
-        return version
+        for version in self.all():
+            if version.run_id == run.info.run_id:
+                return version
+        keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
+        return self.client.create_model_version(
+            self.name,
+            source=f"models:/{model.model_id}",
+            run_id=run.info.run_id,
+            tags={key: run.data.tags[key] for key in keys if key in run.data.tags},
+            description=description,
+            model_id=model.model_id,
+        )
 
     def set_alias(self, alias: str, number: str) -> None:
         """Give the alias to a version, unless it already has it."""

@@ -32,21 +32,18 @@ def occlusion(
     tops = np.linspace(0, height, rows + 1).round().astype(int)
     lefts = np.linspace(0, width, columns + 1).round().astype(int)
     fill = np.median(image, axis=(0, 1)).astype(np.uint8)
-    places = [(row, column) for row in range(1 - _HIDDEN, rows) for column in range(1 - _HIDDEN, columns)]
-    sums, squares = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
-    hidden = np.repeat(image[None], len(places), axis=0)
-    parts = []
-    for number, (row, column) in enumerate(places):
-        part = (
-            slice(max(row, 0), min(row + _HIDDEN, rows)),
-            slice(max(column, 0), min(column + _HIDDEN, columns)),
-        )
-        parts.append(part)
-        hidden[
-            number, tops[part[0].start] : tops[part[0].stop], lefts[part[1].start] : lefts[part[1].stop]
-        ] = fill
+    # The squares at the edges lie partly outside of the image.
+    parts = [
+        (slice(max(row, 0), min(row + _HIDDEN, rows)), slice(max(column, 0), min(column + _HIDDEN, columns)))
+        for row in range(1 - _HIDDEN, rows)
+        for column in range(1 - _HIDDEN, columns)
+    ]
+    hidden = np.repeat(image[None], len(parts), axis=0)
+    for copy, (down, across) in zip(hidden, parts, strict=True):
+        copy[tops[down.start] : tops[down.stop], lefts[across.start] : lefts[across.stop]] = fill
     believed = _log_odds(probabilities(image[None])[:, label])
     lost = believed - _log_odds(probabilities(hidden)[:, label])
+    sums, squares = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
     for part, loss in zip(parts, lost, strict=True):
         sums[part] += loss
         squares[part] += 1
