@@ -112,7 +112,7 @@ def test_a_restored_run_has_the_configuration_that_it_depends_on(workspace):
     assert (restored.state, restored.occasions, restored.evaluation) == (None, [], None)
     assert restored.config["train"] == values["train"]
     assert restored.config["modules"]["model"] == values["modules"]["model"]
-    assert restored.label == f"digits-{record.id[:6]}"
+    assert restored.label == f"digits-mlp-{record.id[:6]}"
 
 
 def test_a_run_is_not_evaluated_with_the_model_of_another_run(workspace):

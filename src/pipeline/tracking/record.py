@@ -154,7 +154,8 @@ class Record:
         """The name that the run gets when it is created in MLflow."""
         if self.occasions:
             return self.occasions[0].label
-        return _label({}, self.config.get("name", self.run["data"]["name"]), self.id)
+        name = self.config.get("name")
+        return _label({}, name, self.id) if name else self.name
 
     def release(self) -> None:
         """Let other processes send or complete the record; this happens by itself if the process dies."""
