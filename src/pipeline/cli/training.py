@@ -35,11 +35,13 @@ def ui(
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
     """Show the runs in the browser: starts MLflow and prints the address of the training runs."""
-    from pipeline.tracking.ui import serve
+    from pipeline.tracking.ui import refuse_busy, serve
 
     workspace = repository()
+    tracking = tracking_of(workspace)
+    refuse_busy(port, tracking, workspace)
     _sync(workspace)
-    raise typer.Exit(serve(tracking_of(workspace), workspace, port))
+    raise typer.Exit(serve(tracking, workspace, port))
 
 
 @app.command()

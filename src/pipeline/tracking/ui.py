@@ -37,13 +37,12 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
         The exit code of MLflow's server.
 
     Raises:
-        PipelineError: If the port can't be used or the server does not start.
+        PipelineError: If the server does not start.
     """
     uri = uri_of(tracking, workspace)
     if is_server(tracking, workspace):
         say(f"The runs are at {_page(uri.rstrip('/'), tracking, workspace)}")
         return 0
-    _refuse_busy(port)
     address = f"http://{_HOST}:{port}"
     log = workspace.scratch / "ui.log"
     log.parent.mkdir(exist_ok=True)
@@ -71,13 +70,13 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
         server.wait()
 
 
-def _refuse_busy(port: int) -> None:
-    """Check that a port can be used, and suggest the next free one if it can't.
+def refuse_busy(port: int, tracking: TrackingSection, workspace: Workspace) -> None:
+    """Check that `serve` can use a port, and suggest the next free one if it can't.
 
     Raises:
         PipelineError: If the port is in use or this user may not use it.
     """
-    reason = _bind_error(port)
+    reason = None if is_server(tracking, workspace) else _bind_error(port)
     if reason:
         free = next((other for other in range(max(port, 1023) + 1, 65536) if not _bind_error(other)), None)
         offer = f" {free} is free: `make ui PORT={free}` or `pipeline ui --port {free}`." if free else ""
