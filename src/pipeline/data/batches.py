@@ -45,6 +45,8 @@ class LocalSource(SourceSection):
     # If the source does not say which images are for testing: for each class, a limit; images whose digest,
     # as a fraction, is below it are for testing.
     test_below: Annotated[tuple[Fraction, ...], Field(strict=False)] | None = None
+    # The part of a class for which `add-data` chooses its limit. If None, a fifth.
+    test_fraction: Fraction | None = None
     # What the source calls the classes, in the order of data.classes. If None, it uses the names in
     # data.classes, or numbers from 0.
     labels: Annotated[tuple[str, ...], Field(strict=False)] | None = None

@@ -52,8 +52,9 @@ def run(config: Config, workspace: Workspace) -> None:
     raise PipelineError(
         "\n".join([f"No source of {data.name} gave the data pinned in conf/data:", *reasons])
         + "\nFix one of them, or add one that can be reached to data.sources. `pipeline pull` fetches the "
-        "data if another clone sent them to a DVC remote. If they were changed on purpose, set data.sha256 "
-        "to null: the next run prints the digests to pin."
+        "data if another clone sent them to a DVC remote. If they or data.reader were changed on purpose, "
+        f"pin the result: with `pipeline add-data PATH --name {data.name} --update` if that command wrote "
+        f"conf/data/{data.name}.yaml; else set data.sha256 to null, and the next run prints the digests."
     )
 
 

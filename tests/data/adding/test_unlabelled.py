@@ -56,6 +56,13 @@ def test_folders_of_splits_are_not_classes_and_a_table_in_an_archive_is_named(cl
         clone.add(path, name="mine")
 
 
+def test_a_single_folder_of_a_split_is_no_class(clone, tmp_path):
+    for number in range(4):
+        save(tmp_path / "pets" / "train" / f"{number}.png", number)
+    with pytest.raises(PipelineError, match=r"its pictures are in train, which is a split, not a class"):
+        clone.add(tmp_path / "pets")
+
+
 def test_a_workbook_is_refused_with_the_remedy(clone, tmp_path):
     with zipfile.ZipFile(tmp_path / "table.xlsx", "w") as file:
         file.writestr("[Content_Types].xml", "")

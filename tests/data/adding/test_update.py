@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 from pictures import save
 
@@ -101,11 +102,43 @@ def test_a_clone_that_did_not_pin_the_images_reports_only_their_numbers(clone, p
     assert any("30 images were pinned, 31 images are there now" in line for line in lines)
 
 
+def test_an_update_says_what_changed_only_as_far_as_it_is_known(clone, pets, tmp_path):
+    clone.add(pets)
+    lines = clone.add(pets, update=True, test_fraction=0.5)
+    assert (
+        "  no image was added, removed or changed: what changed is a setting, or which are for testing"
+        in lines
+    )
+    rows = ["label,pixels", *(f"{number % 2},{number} 0 0 9" for number in range(20))]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(rows))
+    clone.add(table)
+    table.write_text("\n".join([*rows, "1,20 0 0 9"]))
+    [line] = [line for line in clone.add(table, update=True) if "were pinned" in line]
+    assert line.endswith(
+        "it is not known which ones changed, since a source of this kind is pinned as a whole"
+    )
+
+
+def test_later_updates_keep_the_test_fraction(clone, pets):
+    clone.add(pets, test_fraction=0.5)
+    for number in range(10):
+        save(pets / "emu" / f"{number}.png", 900 + number)
+    clone.add(pets, update=True)
+    assert np.bincount(clone.fetch("pets")["test_labels"]).tolist() == [5, 5, 5, 5]
+    clone.add(pets, update=True, colour="grey")  # All pixels change, so all test images are chosen again.
+    assert np.bincount(clone.fetch("pets")["test_labels"]).tolist() == [5, 5, 5, 5]
+    clone.add(pets, update=True, test_fraction=0.2)
+    assert np.bincount(clone.fetch("pets")["test_labels"]).tolist() == [2, 2, 2, 2]
+    assert clone.conf("pets")["sources"][0]["test_fraction"] is None
+
+
 def test_a_reader_edited_by_hand_is_pinned_by_update(clone, pets):
     clone.add(pets)
     path = clone.workspace.root / "conf" / "data" / "pets.yaml"
     path.write_text(path.read_text().replace("colour: rgb", "colour: grey"))
-    with pytest.raises(PipelineError, match="its train_images has the SHA-256"):
+    complaint = r"its train_images has the SHA-256.*`pipeline add-data PATH --name pets --update` if that"
+    with pytest.raises(PipelineError, match=f"(?s){complaint}"):
         clone.fetch("pets")
     clone.add(pets, update=True)
     assert clone.fetch("pets")["train_images"].shape == (24, 9, 9)
@@ -131,5 +164,9 @@ def test_an_existing_file_is_not_overwritten_unless_forced(clone, pets, tmp_path
     (clone.workspace.root / "conf" / "data" / "odd.yaml").write_text("a: [")
     with pytest.raises(PipelineError, match="does not describe a data set"):
         clone.add(pets, name="odd")
+    with pytest.raises(
+        PipelineError, match=r"a data set \(missing or wrong: name, classes, reader\): choose another"
+    ):
+        clone.add(pets, name="idx")
     with pytest.raises(PipelineError, match=r"no conf/data/other\.yaml to update"):
         clone.add(pets, name="other", update=True)

@@ -72,11 +72,7 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
         return
     if before:
         yield f"Since conf/data/{name}.yaml was written:"
-        listed = changes(known, after) if known and known.images else []
-        yield from listed or [
-            f"  {_total(before)} were pinned, {count(len(found.labels), 'image')} are there now; it is not "
-            "known which ones changed, since they were not pinned in this clone"
-        ]
+        yield from _changes(before, known, after, len(found.labels))
         if not options.update:
             raise PipelineError(
                 f"Nothing was written. `{update_command(options.path, name)}` pins what is there now."
@@ -126,9 +122,13 @@ def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | No
         values = yaml.load(conf.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         found = DataSection.model_validate(values).model_dump(mode="json")
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        why = str(error).splitlines()[0]
+        if isinstance(error, ValidationError):
+            keys = dict.fromkeys(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
+            why = f"missing or wrong: {', '.join(keys) or 'all its keys'}"
         raise PipelineError(
-            f"conf/data/{conf.name} exists, but does not describe a data set ({str(error).splitlines()[0]}): "
-            "fix it, choose another --name, or overwrite it with --force."
+            f"conf/data/{conf.name} exists, but does not describe a data set ({why}): choose another --name, "
+            "fix the file, or overwrite it with --force."
         ) from None
     if found["sources"][0].get("path") != path:
         raise PipelineError(
@@ -177,6 +177,26 @@ def _stamps(path: str, home: Path, kind: str) -> dict[str, list[int]]:
 def _state(values: dict[str, Any]) -> str:
     """Return a digest of the values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _changes(before: dict[str, Any], known: Index | None, after: Index, images: int) -> list[str]:
+    """Describe what changed since the file was written.
+
+    Args:
+        before: The values in the file.
+        known: What was there then, if this clone knows it.
+        after: What is there now.
+        images: How many images that are.
+    """
+    if known and known.images:
+        return changes(known, after) or [
+            "  no image was added, removed or changed: what changed is a setting, or which are for testing"
+        ]
+    why = "a source of this kind is pinned as a whole" if known else "they were not pinned in this clone"
+    return [
+        f"  {_total(before)} were pinned, {count(images, 'image')} are there now; it is not known which ones "
+        f"changed, since {why}"
+    ]
 
 
 def _total(values: dict[str, Any]) -> str:

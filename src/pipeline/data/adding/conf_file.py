@@ -40,6 +40,7 @@ max_bytes: {max_bytes} # the largest size to which a single file may unpack
 _COMMENTS = {
     "images": "how many it has; pinned",
     "test_below": "per class: images whose digest, as a fraction, is below this are for testing; pinned",
+    "test_fraction": "the part of each class for which that was chosen; --test-fraction changes it; pinned",
     "labels": "what the source calls the classes above, which you may rename",
     "label_pattern": "regular expression searched for in a picture's path; its group is the class",
     "transpose": "swap height and width, as needed for EMNIST",

@@ -119,8 +119,8 @@ def _pinned(
         raise PipelineError(f"it has {len(classes):,} classes, more than {_MOST_CLASSES:,}")
     labels = collected.labels_in(classes)
     below: list[float] | None = None
+    fraction = options.test_fraction or source.get("test_fraction") or _TEST_FRACTION
     if not (collected.splits == 2).any():
-        fraction = _TEST_FRACTION if options.test_fraction is None else options.test_fraction
         below = limits_for(collected, labels, len(classes), fraction)
         before = source.get("test_below") or []
         # If a person edited the classes, it is not known which limit is whose.
@@ -131,7 +131,9 @@ def _pinned(
     sides = sides_of(collected, labels, below)
     _refuse_without_images(classes, labels, sides)
     pinned = canonical(arranged(collected, labels, sides), classes, collected.rows.shape)
-    first = source | {"images": len(labels), "test_below": below}
+    # Limits are chosen again for new classes, and for all of them if the reader changes.
+    asked = None if below is None or fraction == _TEST_FRACTION else fraction
+    first = source | {"images": len(labels), "test_below": below, "test_fraction": asked}
     if collected.numbers is not None:
         numbers = dict(zip(collected.classes, collected.numbers, strict=True))
         first["labels"] = [numbers[name] for name in classes]

@@ -29,7 +29,8 @@ def refuse_without_classes(collected: Collected, classes: Sequence[str]) -> None
         return
     why = "none of its images has a class"
     if splits:
-        why = f"its pictures are in {' and '.join(splits)}, which are splits, not classes"
+        what = "which is a split, not a class" if len(splits) == 1 else "which are splits, not classes"
+        why = f"its pictures are in {' and '.join(splits)}, {what}"
     elif classes:
         why = f"it has only one class, {classes[0]!r}, and a classifier needs at least two"
     raise PipelineError(
