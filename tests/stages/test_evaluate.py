@@ -141,6 +141,19 @@ def test_if_classes_are_rare_macro_f1_and_the_lowest_recalls_are_printed(config,
     assert said in capsys.readouterr().out
 
 
+def test_classes_without_test_images_have_no_recall(config, workspace, capsys):
+    images, labels = (np.array(part) for part in read_split(workspace, "test"))
+    kept = np.flatnonzero(labels != 1)
+    write_split(workspace, "test", [images[kept]], (len(kept), images.shape[1]), labels[kept])
+    record_test_split(workspace)
+    run(config, workspace)
+    [absent] = [row for row in rows_of(workspace.per_class) if row["support"] == "0"]
+    [printed] = [line for line in capsys.readouterr().out.splitlines() if "lowest recall" in line]
+    assert f"{absent['class']} " not in printed.partition("lowest recall")[2]
+    [row] = re.findall(rf"^\| {absent['class']} .*\| 0 \|$", workspace.model_card.read_text(), re.MULTILINE)
+    assert row.endswith("| – | – | 0 |")
+
+
 def test_without_validation_images_there_are_no_validation_metrics(config, workspace):
     text = HISTORY.replace("0.4,0.85", ",").replace("0.3,0.91", ",").replace("0.35,0.9", ",")
     workspace.history.write_text(text)

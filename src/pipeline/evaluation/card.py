@@ -147,14 +147,15 @@ class Card:
             ("negative log-likelihood", f"{metrics['test_nll']:.4f}", ""),
             ("expected calibration error", f"{metrics['test_ece']:.4f}", ""),
         ]
-        worst = sorted(self.classes, key=lambda found: found.f1)[:_CLASSES]
+        # Nothing is known about classes without test images, so they are listed only if all are.
+        worst = sorted(self.classes, key=lambda found: (not found.support, found.f1))[:_CLASSES]
         listed = [found for found in self.classes if found in worst]
         by_class = [
             (
                 found.name,
                 f"{found.precision:.2%}",
-                f"{found.recall:.2%}",
-                f"{found.f1:.4f}",
+                f"{found.recall:.2%}" if found.support else "–",
+                f"{found.f1:.4f}" if found.support else "–",
                 f"{found.support:,}",
             )
             for found in listed

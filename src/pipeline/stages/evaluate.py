@@ -88,7 +88,7 @@ def run(config: Config, workspace: Workspace) -> None:
         f"NLL {metrics['test_nll']:.4f}, ECE {metrics['test_ece']:.4f}."
     )
     if is_unbalanced([each.support for each in by_class]):
-        worst = sorted(by_class, key=lambda each: each.recall)[:_WORST]
+        worst = sorted((each for each in by_class if each.support), key=lambda each: each.recall)[:_WORST]
         recalls = ", ".join(f"{each.name} {100 * each.recall:.2f} %" for each in worst)
         say(f"Some classes are rare: macro F1 {metrics['test_macro_f1']:.4f}, lowest recall {recalls}.")
     if settings.tta_shift:
