@@ -63,3 +63,6 @@ def test_without_images_of_its_data_set_a_model_is_not_exported(workspace, tmp_p
     other.dataset.write_text(other.dataset.read_text().replace('"digits"', '"letters"'))
     with pytest.raises(PipelineError, match="for digits, but data/processed has letters"):
         export(None, "onnx", tmp_path / "exported", other)
+    other.dataset.unlink()
+    with pytest.raises(PipelineError, match="for digits, but data/processed is empty: choose"):
+        export(None, "onnx", tmp_path / "exported", other)

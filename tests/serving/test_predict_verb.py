@@ -1,6 +1,7 @@
 """`pipeline predict` on every kind of input, by a model that takes an image's brighter half for its class."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -126,6 +127,8 @@ def test_unreadable_input_is_an_error_in_its_place(classifier, tmp_path, capsys)
         "name.zip": zip_with_a_name_that_is_no_text(),
         "short.csv": b"1,2,3\n4,5,6\n",
         "high.csv": b",".join([b"300"] * 24),
+        "table.gz": gzip.compress(b"1,2,3"),
+        "cut.gz": gzip.compress(b"1,2,3")[:12],
     }
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
@@ -138,6 +141,8 @@ def test_unreadable_input_is_an_error_in_its_place(classifier, tmp_path, capsys)
     assert list(dict.fromkeys(files)) == list(bad)
     assert all(len(line["error"].split()) > 1 for line in refused)
     assert good["label"] == "left"
+    [zipped] = [line["error"] for line in refused if line["file"].endswith("table.gz")]
+    assert zipped == "is gzipped, but is neither a tar archive nor an IDX file with images"
 
 
 def test_a_missing_path_is_refused_before_anything_is_read(classifier, tmp_path, capsys):

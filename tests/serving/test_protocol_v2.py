@@ -77,6 +77,15 @@ def test_nested_lists_are_read_as_flat_ones_are(client, digits):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize(
+    ("body", "what"), [("{no", "Invalid JSON"), ('{"inputs": []}', "inputs: List should")]
+)
+def test_a_request_that_does_not_follow_the_protocol_is_refused_with_the_fault(client, body, what):
+    answer = client.post("/v2/models/digits/infer", body)
+    assert answer.status == 400
+    assert answer.json["error"].startswith(f"The request does not follow the protocol: {what}")
+
+
 def test_other_models_and_versions_are_not_found(client):
     for path in ("/v2/models/letters", "/v2/models/digits/versions/4", "/v2/models/digits/versions/4/infer"):
         answer = client.ask("POST" if path.endswith("infer") else "GET", path)

@@ -36,6 +36,11 @@ def test_reports_of_an_earlier_model_are_not_used_for_a_model_not_yet_evaluated(
     assert (found.name, found.test_accuracy, found.card) == ("digits-1", None, None)
 
 
+def test_without_a_model_in_the_workspace_the_models_of_runs_are_mentioned(tmp_path):
+    with pytest.raises(PipelineError, match="`dvc repro` trains one; --model NAME uses the model of any run"):
+        resolve(None, Workspace(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("ref", "reason"),
     [

@@ -19,6 +19,7 @@ from promoting import (
 )
 
 from pipeline.artifacts.processed import write_dataset
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.registry.history import history
 from pipeline.registry.journal import Entry, path_of
@@ -242,3 +243,11 @@ def test_names_that_mlflow_or_a_file_cannot_have_are_refused(repository):
     ):
         with pytest.raises(PipelineError, match=r"--name|--as"):
             rollback(name, alias, None, TRACKING, repository)
+
+
+def test_without_a_model_in_the_workspace_the_registered_model_must_be_named(tmp_path):
+    complaint = "no model in models/ whose data set is meant: give --name"
+    with pytest.raises(PipelineError, match=complaint):
+        rollback(None, "champion", None, TRACKING, Workspace(tmp_path))
+    with pytest.raises(PipelineError, match=complaint):
+        history(None, TRACKING, Workspace(tmp_path))

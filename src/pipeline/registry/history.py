@@ -8,9 +8,8 @@ from pipeline.console import table
 from pipeline.registry.gate import Check
 from pipeline.registry.journal import Entry
 from pipeline.registry.promotion import translate_mlflow_errors
-from pipeline.registry.registered import open_journal, refuse_names
+from pipeline.registry.registered import name_in, open_journal, refuse_names
 from pipeline.registry.versions import Versions
-from pipeline.tracking.identity import read_run
 from pipeline.tracking.store import open_store
 
 _COLUMNS = ("#", "when (UTC)", "who", "alias", "version", "run", "how", "reason")
@@ -28,7 +27,7 @@ def history(name: str | None, tracking: TrackingSection, repository: Workspace) 
         PipelineError: If the name is not valid, the journal is damaged, or MLflow can't be reached.
     """
     refuse_names(name)
-    name = name or read_run(repository.run)["data"]["name"]
+    name = name or name_in(repository)
     with translate_mlflow_errors(tracking, repository):
         journal = open_journal(name, tracking, repository)
         versions = Versions(open_store(tracking, repository).client, name)

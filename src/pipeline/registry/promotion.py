@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import Entry
-from pipeline.registry.registered import refuse_names, registered
+from pipeline.registry.registered import name_in, refuse_names, registered
 from pipeline.results.lookup import training_id
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.session import sync
@@ -134,7 +134,7 @@ def rollback(
         TakenError: If another promotion was recorded in the meantime.
     """
     refuse_names(name, alias)
-    name = name or read_run(repository.run)["data"]["name"]
+    name = name or name_in(repository)
     with (
         translate_mlflow_errors(tracking, repository),
         registered(name, tracking, repository) as model,

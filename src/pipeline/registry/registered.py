@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked
 from pipeline.registry.journal import EXPERIMENT, Entry, Journal, path_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.tracking.identity import read_run
 from pipeline.tracking.lineage import git
 from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
 from pipeline.tracking.store import open_store
@@ -125,6 +126,17 @@ def open_journal(name: str, tracking: TrackingSection, repository: Workspace) ->
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
     return Journal(store, path_of(tracking, repository, name), name)
+
+
+def name_in(repository: Workspace) -> str:
+    """Return the name of the registered model for the model in the workspace: that of its data set.
+
+    Raises:
+        PipelineError: If there is no model.
+    """
+    if not repository.run.exists():
+        raise PipelineError("There is no model in models/ whose data set is meant: give --name NAME.")
+    return str(read_run(repository.run)["data"]["name"])
 
 
 def refuse_names(name: str | None, alias: str = "champion") -> None:

@@ -73,11 +73,12 @@ def export(ref: str | None, form: Format, path: Path, workspace: Workspace) -> s
 def _images(classifier: Classifier, workspace: Workspace) -> NDArray[np.uint8]:
     """Return some test images of the model's data set, uint8 (n, *image_shape)."""
     description = classifier.description
-    dataset = read_dataset(workspace)
-    if (dataset.name, dataset.image_shape) != (description.data, description.image_shape):
+    dataset = read_dataset(workspace) if workspace.dataset.exists() else None
+    if not dataset or (dataset.name, dataset.image_shape) != (description.data, description.image_shape):
+        has = f"has {dataset.name}" if dataset else "is empty"
         raise PipelineError(
-            f"The model is for {description.data}, but data/processed has {dataset.name}: choose the model's "
-            "data set in conf/ and run `dvc repro`, so that the export can be checked on its images."
+            f"The model is for {description.data}, but data/processed {has}: choose the model's data set in "
+            "conf/ and run `dvc repro preprocess`, so that the export can be checked on its images."
         )
     images, _ = read_split(workspace, "test")
     return np.ascontiguousarray(images[:_IMAGES]).reshape(-1, *dataset.image_shape)

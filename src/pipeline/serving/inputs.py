@@ -1,6 +1,7 @@
 """Inputs of `pipeline predict`: pictures in files, folders and archives, arrays and tables."""
 
 import csv
+import gzip
 import io
 import os
 import re
@@ -124,7 +125,7 @@ def _from_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSect
         elif re.match(rb"\0\0\x08[\x03\x04]", head):
             yield from _from_array(name, idx.read(file, "images", MAX_BYTES), reader)
         elif head.startswith(b"\x1f\x8b") and not _is_tar(file):
-            yield from _from_array(name, idx.read(file, "images.gz", MAX_BYTES), reader)
+            yield from _from_array(name, _unzipped(name, file), reader)
         elif _is_tar(file):
             yield from _from_tar(name, file)
         elif re.match(rb"[\w\"'. -]+[,;\t]", head):
@@ -134,6 +135,19 @@ def _from_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSect
     except PipelineError as error:
         # The reason of a PictureError leaves out the name, which the item has already.
         yield Item(name, error=getattr(error, "reason", "") or str(error))
+
+
+def _unzipped(name: str, file: IO[bytes]) -> NDArray[np.uint8]:
+    """Read the images of a gzipped IDX file."""
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        try:
+            head = unpacked.read(4)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise PictureError(name, f"is damaged: {error}") from None
+    if not re.fullmatch(rb"\0\0\x08[\x03\x04]", head):
+        raise PictureError(name, "is gzipped, but is neither a tar archive nor an IDX file with images")
+    file.seek(0)
+    return idx.read(file, "images.gz", MAX_BYTES)
 
 
 def _from_array(name: str, array: NDArray[Any], reader: ReaderSection) -> Iterator[Item]:

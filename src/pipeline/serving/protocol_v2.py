@@ -145,10 +145,8 @@ def _parse(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]:
         return _InferRequest.model_validate_json(body[:size]), memoryview(body)[size:]
     except ValidationError as error:
         [first, *_] = error.errors(include_url=False, include_input=False)
-        place = ".".join(map(str, first["loc"]))
-        raise HTTPException(
-            400, f"The request does not follow the protocol: {place}: {first['msg']}."
-        ) from None
+        what = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise HTTPException(400, f"The request does not follow the protocol: {what}.") from None
 
 
 def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint8]:

@@ -57,7 +57,9 @@ def resolve(
 
 def _from_workspace(workspace: Workspace, path: Path) -> Resolved:
     if not path.is_file():
-        raise PipelineError(f"There is no model at {path}: `dvc repro` trains one.")
+        raise PipelineError(
+            f"There is no model at {path}: `dvc repro` trains one; --model NAME uses the model of any run."
+        )
     try:
         run = json.loads(workspace.run.read_text(encoding="utf-8"))
         name, weights = run["name"], run["result"]["weights_sha256"]
