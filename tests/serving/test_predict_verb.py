@@ -152,6 +152,12 @@ def test_a_missing_path_is_refused_before_anything_is_read(classifier, tmp_path,
     assert capsys.readouterr().out == ""
 
 
+def test_a_folder_without_files_gives_a_warning(classifier, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert predict(classifier, [str(tmp_path / "empty")], 1, "jsonl")
+    assert capsys.readouterr() == ("", f"warning: There is nothing to classify in {tmp_path / 'empty'}.\n")
+
+
 def test_json_lines_contain_the_next_best_classes_with_all_digits(classifier, tmp_path, capsys):
     (tmp_path / "left.png").write_bytes(png(LEFT))
     assert predict(classifier, [str(tmp_path / "left.png")], 9, "jsonl")

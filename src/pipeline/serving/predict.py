@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.onnx_file import Classifier
 from pipeline.config.section import ReaderSection
-from pipeline.console import on_stderr, reader_left
+from pipeline.console import on_stderr, reader_left, warn
 from pipeline.data.pool import in_order
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import Item, in_chunks, items
@@ -105,6 +105,7 @@ def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format
     top = min(top, len(classes))
     found = items(paths, classifier.description.reader)
     write = _write_json_line if form == "jsonl" else _Csv(top) if form == "csv" else _Table(top, classes)
+    answered = 0
     whole = True
     progress: AbstractContextManager[Any] = nullcontext()
     if sys.stderr.isatty() and not sys.stdout.isatty():
@@ -112,11 +113,14 @@ def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format
     with progress as bar:
         for answer in answers(classifier, found, top):
             write(answer)
+            answered += 1
             whole = whole and not answer.error
             if bar:
                 bar.advance(1)
             if reader_left():
                 break
+    if not answered:
+        warn(f"There is nothing to classify in {' '.join(paths)}.")
     sys.stdout.flush()
     return whole
 
