@@ -73,6 +73,11 @@ def _check(conf: Path, arguments: list[str]) -> None:
         raise PipelineError("--resolve needs --cfg.")
     if options.package and not options.cfg:
         raise PipelineError("--package needs --cfg.")
+    if options.experimental_rerun:  # argparse also takes --experiment for it
+        raise PipelineError(
+            "--experimental-rerun needs files that Hydra does not write here: repeat the run's command "
+            "instead. To select an experiment, write experiment=NAME."
+        )
     shows = options.help or options.hydra_help or options.cfg or options.info or options.shell_completion
     if shows or options.config_path or options.config_name:
         refuse_unsafe_yaml(conf)

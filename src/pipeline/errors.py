@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -62,6 +63,19 @@ def explain(error: BaseException) -> str | None:
                 "Fix that and run it again."
             )
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def network_reason(error: BaseException) -> str | None:
+    """Return what the network said, such as "Connection refused", if that is what `error` began with.
+
+    The messages of libraries wrap it in the names of their classes, and it stands last in them.
+    """
+    cause = error
+    while following := cause.__cause__ or cause.__context__:
+        cause = following
+    if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
+        return cause.strerror or str(cause)
     return None
 
 

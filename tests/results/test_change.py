@@ -186,12 +186,30 @@ def test_files_missing_from_the_cache_are_named_with_the_remedy(workspace):
     assert "Missing for now: models/history.csv (`dvc repro` makes it)." in text
 
 
+MERGE = "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n"
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.lock"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(MERGE, "conflict markers.*--ours params.yaml dvc.lock"), ("a: [\n", "git checkout"), ("1", "mapping")],
+    ids=["merge", "cut", "number"],
+)
+def test_a_generated_file_that_cannot_be_read_is_named_with_the_remedy(workspace, name, text, said):
+    (workspace.root / name).write_text(text)
+    with pytest.raises(PipelineError, match=f"(?s){name} .*{said}"):
+        report("HEAD", workspace)
+    git(workspace, "commit", "--all", "--message", "with conflicts")
+    with pytest.raises(PipelineError, match=f"{name} in the commit HEAD .*--base"):
+        report("HEAD", workspace)
+
+
 def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
     with pytest.raises(PipelineError, match="'nothing' is not a commit"):
         report("nothing", workspace)
     git(workspace, "rm", "--quiet", "--cached", "dvc.lock")
     git(workspace, "commit", "--quiet", "--message=Without")
-    with pytest.raises(PipelineError, match=r"no params\.yaml and dvc\.lock"):
+    with pytest.raises(PipelineError, match=r"has no dvc\.lock"):
         report("HEAD", workspace)
 
 

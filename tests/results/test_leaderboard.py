@@ -78,7 +78,7 @@ def test_trials_without_validation_images_come_last():
 
 def test_a_sweep_over_seeds_alone_is_one_setting_and_one_without_results_has_no_best():
     assert lines(rank(sweep(seeds([0.9, 0.8]))))[0].startswith(
-        "  1. all seeds: val_accuracy 85.00 % ± 7.07 (2 seeds); run smoke-"
+        "  1. the only setting: val_accuracy 85.00 % ± 7.07 (2 seeds); run smoke-"
     )
     assert rank(sweep([trial(values={}, state="waiting")])).best is None
 

@@ -95,6 +95,7 @@ def test_the_tab_key_completes(reproduced, typed, offered):
         (["model=mlpp"], "Did you mean mlp"),
         (["train.epochs"], "train.epochs"),
         (["-m", "--cfg", "job"], "--multirun and --cfg cannot be combined"),
+        (["--experiment", "smoke"], "write experiment=NAME"),
         (["-m", "seed=range(0,0)"], "names no value"),
         (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "chosen by name"),
         (["-m", "hydra.searchpath=[file:///tmp]", "seed=1,2"], "--config-dir"),

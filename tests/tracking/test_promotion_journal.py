@@ -66,8 +66,10 @@ def test_a_changed_line_of_the_journal_is_found(repository, change):
     path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(BrokenError, match=r"Line [12] of .*digits\.jsonl"):
         journal(repository)
-    with pytest.raises(BrokenError):
+    with pytest.raises(BrokenError, match="`pipeline verify --repair` restores"):
         promote_run(repository, "worse")
+    with pytest.raises(BrokenError, match="`pipeline verify --repair` restores"):
+        history("digits", TRACKING, repository)
 
 
 def entry_of(journal, who):

@@ -26,7 +26,7 @@ _BY_HAND = (
     "{name} and run `dvc repro`."
 )
 _IN_MERGE = (
-    "{name} has conflict markers. Take either side, `git checkout --ours {name} dvc.lock`, and run "
+    "{name} has conflict markers. Take either side, `git checkout --ours params.yaml dvc.lock`, and run "
     "`dvc repro`, which composes the present conf/."
 )
 
@@ -79,8 +79,7 @@ def unedited_values(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: `dvc repro` composes it from conf/.") from None
-    if re.search(r"^[<>]{7} ", text, re.MULTILINE):
-        raise PipelineError(_IN_MERGE.format(name=path.name))
+    _refuse_merge(text, path.name)
     _, _, rest = text.partition(_CONTENT)
     digest, _, body = rest.partition("\n")
     try:
@@ -90,6 +89,27 @@ def unedited_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or digest not in (_digest(body), _digest(_body(values))):
         raise PipelineError(_BY_HAND.format(name=path.name))
     return values
+
+
+def parse_generated(text: str, name: str) -> dict[str, Any]:
+    """Parse the text of a params.yaml or dvc.lock called `name`, whether or not it was edited by hand.
+
+    Raises:
+        PipelineError: If a merge left conflict markers in it, or it is not a mapping in YAML.
+    """
+    _refuse_merge(text, name)
+    try:
+        values = yaml.load(text, Loader=yaml.CSafeLoader)
+        if not isinstance(values, dict):
+            raise TypeError("it is not a mapping")  # noqa: TRY301
+    except (yaml.YAMLError, TypeError) as error:
+        raise PipelineError(f"{name} can't be read ({error}): `git checkout {name}` restores it.") from None
+    return values
+
+
+def _refuse_merge(text: str, name: str) -> None:
+    if re.search(r"^[<>]{7} ", text, re.MULTILINE):
+        raise PipelineError(_IN_MERGE.format(name=name))
 
 
 def refuse_edited(path: Path) -> None:

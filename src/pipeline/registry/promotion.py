@@ -16,7 +16,7 @@ from pipeline.config.schema import PromotionSection, TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
-from pipeline.registry.journal import Entry
+from pipeline.registry.journal import BrokenError, Entry
 from pipeline.registry.registered import name_in, refuse_names, registered
 from pipeline.results.lookup import training_id
 from pipeline.tracking.identity import read_run
@@ -229,6 +229,10 @@ def translate_mlflow_errors(tracking: TrackingSection, repository: Workspace) ->
 
     try:
         yield
+    except BrokenError as error:
+        raise BrokenError(
+            f"{error} `pipeline verify --repair` restores the copy on disk from the one in MLflow."
+        ) from None
     except MlflowException as error:
         failed = "failed before everything was done; the same command continues from there"
         raise PipelineError(unreachable(error, tracking, repository, failed)) from error

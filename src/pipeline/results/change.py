@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.artifacts.computed import computed_when
 from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace, copy_file, object_in
+from pipeline.config.params import parse_generated
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import Predictions, read_predictions
@@ -88,9 +87,13 @@ class Side:
 
 
 def of_workspace(workspace: Workspace) -> Side:
-    """Return the current state of the workspace."""
+    """Return the current state of the workspace.
+
+    Raises:
+        PipelineError: If params.yaml or dvc.lock can't be read, as in a merge with conflicts.
+    """
     params, lock = (
-        _yaml(path.read_text(encoding="utf-8")) if path.exists() else {}
+        parse_generated(path.read_text(encoding="utf-8"), path.name) if path.exists() else {}
         for path in (workspace.params, workspace.dvc_lock)
     )
     return Side("now", params, lock.get("stages", {}), workspace, workspace)
@@ -102,17 +105,13 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     The revision is any that git understands.
 
     Raises:
-        PipelineError: If git has no such commit, or the commit has no dvc.lock.
+        PipelineError: If git has no such commit, or the commit has no dvc.lock that can be read.
     """
     commit = git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
         raise PipelineError(f"{revision!r} is not a commit of this repository: name one with --base.")
-    params, lock = (
-        git(workspace.root, "show", f"{revision}:./{name}") for name in ("params.yaml", "dvc.lock")
-    )
-    if params is None or lock is None:
-        raise PipelineError(f"The commit {revision} has no params.yaml and dvc.lock to compare with.")
-    stages, files = _yaml(lock).get("stages", {}), Workspace(folder)
+    params, lock = (_committed(name, revision, workspace) for name in ("params.yaml", "dvc.lock"))
+    stages, files = lock.get("stages", {}), Workspace(folder)
     digests = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
     cache = workspace.dvc_cache()
     for name in _ARTIFACTS:
@@ -121,7 +120,7 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
         if digest and (cached := object_in(cache, digest)).is_file():
             copy_file(cached, target)
     label = revision if commit.startswith(revision) else f"{revision} ({commit[:8]})"
-    return Side(label, _yaml(params), stages, files, workspace)
+    return Side(label, params, stages, files, workspace)
 
 
 def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
@@ -152,10 +151,11 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
 
 def differs_by_rounding(workspace: Workspace) -> str:
     """Name a stage that made other bytes than the last commit from the same inputs, or return ""."""
-    committed = git(workspace.root, "show", "HEAD:./dvc.lock")
-    if committed is None:
+    try:
+        base = _committed("dvc.lock", "HEAD", workspace).get("stages", {})
+    except PipelineError:
         return ""
-    base, now = _yaml(committed).get("stages", {}), of_workspace(workspace).lock
+    now = of_workspace(workspace).lock
     for stage in (stage for stage in STAGES if stage in base and stage in now and base[stage] != now[stage]):
         if any(base[stage].get(part) != now[stage].get(part) for part in ("cmd", "deps", "params")):
             return ""
@@ -168,5 +168,14 @@ def differs_by_rounding(workspace: Workspace) -> str:
     return ""
 
 
-def _yaml(text: str) -> dict[str, Any]:
-    return yaml.load(text, Loader=yaml.CSafeLoader) or {}
+def _committed(name: str, revision: str, workspace: Workspace) -> dict[str, Any]:
+    """Return the content of params.yaml or dvc.lock in a commit."""
+    text = git(workspace.root, "show", f"{revision}:./{name}")
+    if text is None:
+        raise PipelineError(f"The commit {revision} has no {name} to compare with.")
+    try:
+        return parse_generated(text, name)
+    except PipelineError:
+        raise PipelineError(
+            f"{name} in the commit {revision} can't be read: name another commit with --base."
+        ) from None

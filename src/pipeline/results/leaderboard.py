@@ -121,7 +121,7 @@ def lines(board: Leaderboard) -> list[str]:
     shown = []
     for place, setting in enumerate(board.settings[:_MOST_LINES], start=1):
         results = ", ".join(f"{name} {value_and_sd(setting, name)}" for name in board.objectives)
-        label = label_of(setting.differs) or "all seeds"
+        label = label_of(setting.differs)
         notes = f" ({count(len(setting.trials), 'seed')})" * _has_seeds(board)
         notes += " [Pareto]" * _marks_front(board, setting)
         shown.append(f"{place:>3}. {label}: {results}{notes}; run {setting.trials[0].run}")
@@ -220,9 +220,9 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def label_of(differs: Mapping[str, str]) -> str:
-    """Return what differs as one line, such as "learning_rate=0.01, seed=0"."""
+    """Return what differs as one line, such as "learning_rate=0.01, seed=0", or that nothing does."""
     names = short_names(list(differs))
-    return ", ".join(f"{names[key]}={brief(value)}" for key, value in differs.items())
+    return ", ".join(f"{names[key]}={brief(value)}" for key, value in differs.items()) or "the only setting"
 
 
 def value_and_sd(setting: Setting, objective: str) -> str:

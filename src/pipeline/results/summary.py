@@ -55,7 +55,7 @@ def note_of(report: Report, board: Leaderboard) -> str:
     expected = "".join(f" {curve.text}" for curve in curves(board) if curve.text)
     results = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
     return (
-        f"Best of {len(board.settings):,}: **{label_of(best.differs) or 'all seeds'}** with {results}. "
+        f"Best of {len(board.settings):,}: **{label_of(best.differs)}** with {results}. "
         f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.{expected}\n\n{command}"
     )
 

@@ -258,7 +258,10 @@ def _send(
 def _send_kept(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
 ) -> list[str]:
-    """Send each kept run; return a line for each. A run that is rejected does not hold up the others."""
+    """Send each kept run, and return a line for each; one that is rejected does not hold up the others.
+
+    A training and its evaluation may have left two records of the same run.
+    """
     lines = []
     for record in unsent(workspace):
         try:
@@ -274,7 +277,7 @@ def _send_kept(
             lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {reason}")
             continue
         record.discard()
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _warn_of_other_weights(record: Record) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, network_reason
 from pipeline.tracking.database import artifact_root, database, relocate_artifacts
 from pipeline.tracking.view import write_view
 
@@ -247,7 +247,11 @@ def unreachable(
     failed: str = "could not be brought up to date",
 ) -> str:
     """Return the error message for a store that can't be reached or rejected a request."""
-    reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+    network = network_reason(error)
+    reason = (
+        textwrap.shorten(f"{network}." if network else str(error), 300, placeholder=" ...")
+        or type(error).__name__
+    )
     text = f"MLflow at {uri_of(tracking, workspace)} {failed}: {reason}"
     # MLFLOW_TRACKING_URI may contain a password.
     return re.sub(r"://[^/@\s]+@", "://", text)

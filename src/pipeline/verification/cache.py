@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.artifacts.workspace import Workspace, files_in, object_in
+from pipeline.config.params import parse_generated
 from pipeline.errors import PipelineError
 from pipeline.trials.run_cache import past_outputs
 from pipeline.verification.problems import Problem, digests
@@ -150,15 +149,12 @@ def _uncached(stages: dict[str, Any]) -> Iterator[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        if not isinstance(content, dict):
-            raise TypeError("it is not a mapping")  # noqa: TRY301
+        return parse_generated(path.read_text(encoding="utf-8"), path.name)
     except FileNotFoundError:
         raise PipelineError(
             f"{path} is missing: `git checkout {path.name}` or `dvc repro` restores it."
         ) from None
-    except (OSError, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise PipelineError(
             f"{path} can't be read ({error}): `git checkout {path.name}` restores it."
         ) from None
-    return content

@@ -121,4 +121,4 @@ def titles(board: Leaderboard) -> tuple[str, str]:
     pruned = sum(trial.state == "pruned" for trial in board.others)
     title += f"; {failed:,} failed" * bool(failed) + f"; {pruned:,} pruned" * bool(pruned)
     best = value_and_sd(board.best, board.objectives[0])
-    return title, shortened(f"Best (orange): {best} with {label_of(board.best.differs) or 'all seeds'}", 100)
+    return title, shortened(f"Best (orange): {best} with {label_of(board.best.differs)}", 100)
