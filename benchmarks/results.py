@@ -108,8 +108,7 @@ def main() -> None:
     results = [whole for seeds in found.values() if (whole := [result for result in seeds if result])]
     if not results:
         sys.exit("error: there are no results yet; leave out --known.")
-    earlier = {name for name, seeds in found.items() for seed in range(len(seeds)) if not known(name, seed)}
-    page = render(results, earlier)
+    page = render(results, {name for name in SEEDS if is_of_earlier_code(name)})
     write_text(DOCS / "results.md", page)
     picture(results).savefig(PICTURE, metadata={"Software": None})
     print(page)
@@ -127,6 +126,11 @@ def kept(name: str, seed: int, of_inputs: str | None = None) -> Result | None:
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
     return Result(**found["result"]) if of_inputs in (None, found["inputs"]) else None
+
+
+def is_of_earlier_code(name: str) -> bool:
+    """Return whether a saved result of an experiment is of a training with earlier values or code."""
+    return any(kept(name, seed) and not known(name, seed) for seed in range(SEEDS[name]))
 
 
 def train(name: str, seed: int) -> None:
@@ -246,14 +250,17 @@ def picture(experiments: list[list[Result]]) -> Figure:
         figure = Figure((8, 4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        for seeds in experiments:
-            cost, error = _cost(seeds), 1 - mean(seed.accuracy for seed in seeds)
+        points = [(_cost(seeds), 1 - mean(seed.accuracy for seed in seeds)) for seeds in experiments]
+        for seeds, (cost, error) in zip(experiments, points, strict=True):
             tta = " (TTA)" if seeds[0].test_tta_accuracy is not None else ""
             colour = BLUE if seeds[0].data == "mnist" else ORANGE
+            # The label is on the left if there is another point close to the right.
+            left = any(1 < other / cost < 4 and 0.8 < height / error < 1.25 for other, height in points)
             axes.errorbar(cost, 100 * error, 100 * _deviation(seeds), fmt="o", color=colour, capsize=3)
             axes.annotate(
-                f"{seeds[0].experiment}{tta}\n{100 * (1 - error):.2f} %", (cost, 100 * error), (9, 0),
-                textcoords="offset points", va="center", color=colour,
+                f"{seeds[0].experiment}{tta}\n{100 * (1 - error):.2f} %", (cost, 100 * error),
+                (-9 if left else 9, 0), textcoords="offset points", va="center",
+                ha="right" if left else "left", color=colour,
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="CPU time of a training, × the plain script")
         axes.set(ylabel="test error, %", xlim=(0.1, 100), ylim=(0.2, 10))

@@ -82,9 +82,11 @@ def test_a_training_is_kept_until_its_values_or_its_code_change(tmp_path, monkey
     results.keep("baseline", 0, kept)
     assert results.known("baseline", 0) == kept
     assert results.known("baseline", 1) is None
+    assert not results.is_of_earlier_code("baseline")
     with monkeypatch.context() as edited:
         edited.setattr(results, "_code", lambda: "other code")
         assert results.known("baseline", 0) is None
         assert results.kept("baseline", 0) == kept
+        assert results.is_of_earlier_code("baseline")
     (tmp_path / "baseline-0.json").rename(tmp_path / "mlp_best-0.json")
     assert results.known("mlp_best", 0) is None
