@@ -85,7 +85,7 @@ def curves(board: Leaderboard) -> list[Curve]:
             others = {key: value for key, value in setting.differs.items() if key != KEY}
             # A setting that names no share uses all images, the default in conf/.
             share = float(setting.differs.get(KEY, 1.0))
-            groups.setdefault(label_of(others), []).append((share, setting))
+            groups.setdefault(label_of(others) if others else "", []).append((share, setting))
     result = []
     for label, members in groups.items():
         members.sort(key=lambda member: member[0])
