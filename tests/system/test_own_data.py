@@ -21,7 +21,7 @@ CURVE = "python -m pipeline -m data=letters experiment=folder sweep=learning_cur
 
 def reached(output: str) -> float:
     """Return the test accuracy in percent from the summary of a run."""
-    return float(re.search(r", test ([\d.]+)%", output)[1])
+    return float(re.search(r", test ([\d.]+) %", output)[1])
 
 
 def test_the_commands_of_the_page_are_those_that_are_run_here():
