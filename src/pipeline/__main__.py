@@ -123,12 +123,15 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
 
 def _summary(outcome: "Outcome", trial: Workspace) -> str:
+    from pipeline.plots.text import percent
+    from pipeline.results.compare import accuracy_text
+
     best, metrics = outcome.best, json.loads(trial.metrics.read_text(encoding="utf-8"))
-    validation = f"validation {100 * best.val_accuracy:.2f} %, " if best.val_accuracy is not None else ""
+    validation = f"validation {percent(best.val_accuracy)}, " if best.val_accuracy is not None else ""
+    test = accuracy_text(*(metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high")))
     return (
-        f"Training accuracy {100 * best.train_accuracy:.2f} %, {validation}"
-        f"test {100 * metrics['test_accuracy']:.2f} % ({100 * metrics['test_accuracy_low']:.2f} to "
-        f"{100 * metrics['test_accuracy_high']:.2f}), weights {outcome.weights_sha256[:12]}"
+        f"Training accuracy {percent(best.train_accuracy)}, {validation}test {test}, "
+        f"weights {outcome.weights_sha256[:12]}"
     )
 
 

@@ -204,6 +204,13 @@ def test_a_generated_file_that_cannot_be_read_is_named_with_the_remedy(workspace
         report("HEAD", workspace)
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.lock"])
+def test_a_generated_file_that_is_not_text_is_named_with_the_remedy(workspace, name):
+    (workspace.root / name).write_bytes(b"a: \xff\n")
+    with pytest.raises(PipelineError, match=f"{name} can't be read .*git checkout"):
+        report("HEAD", workspace)
+
+
 def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
     with pytest.raises(PipelineError, match="'nothing' is not a commit"):
         report("nothing", workspace)

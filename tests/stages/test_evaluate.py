@@ -11,23 +11,13 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import log_loss
-from stripes import HISTORY, TEST_IMAGES, composed, record_test_split, reports, rows_of, with_settings
+from stripes import HISTORY, TEST_IMAGES, record_test_split, reports, rows_of, with_settings
 
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, write_split
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump, view
 from pipeline.stages import evaluate
-
-
-@pytest.fixture(scope="module")
-def config():
-    return composed()
-
-
-@pytest.fixture
-def workspace(stripes: Path, tmp_path: Path) -> Workspace:
-    return Workspace(Path(shutil.copytree(stripes, tmp_path / "workspace")))
 
 
 @pytest.fixture(scope="module")

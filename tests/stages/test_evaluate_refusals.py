@@ -1,28 +1,16 @@
 """The stage evaluate refuses models, images and files that do not belong together."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import CONF, composed, put_model, put_scores, record_test_split, write_model
+from stripes import CONF, put_model, put_scores, record_test_split, write_model
 
-from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump, view
 from pipeline.errors import PipelineError
 from pipeline.plots import evaluation as plots
 from pipeline.stages import evaluate
 from pipeline.stages.__main__ import run as run_stage
-
-
-@pytest.fixture(scope="module")
-def config():
-    return composed()
-
-
-@pytest.fixture
-def workspace(stripes: Path, tmp_path: Path) -> Workspace:
-    return Workspace(Path(shutil.copytree(stripes, tmp_path / "workspace")))
 
 
 def run(config, workspace):

@@ -91,6 +91,24 @@ def unedited_values(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_generated(path: Path) -> dict[str, Any]:
+    """Read a params.yaml or dvc.lock as `parse_generated` does.
+
+    Raises:
+        PipelineError: If the file is missing or can't be read, or as in `parse_generated`.
+    """
+    try:
+        return parse_generated(path.read_text(encoding="utf-8"), path.name)
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path} is missing: `git checkout {path.name}` or `dvc repro` restores it."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(
+            f"{path} can't be read ({error}): `git checkout {path.name}` restores it."
+        ) from None
+
+
 def parse_generated(text: str, name: str) -> dict[str, Any]:
     """Parse the text of a params.yaml or dvc.lock called `name`, whether or not it was edited by hand.
 

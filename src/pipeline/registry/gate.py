@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import PromotionSection
 from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority, show_p
+from pipeline.plots.text import percent
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _better_than_a_constant(candidate: Predictions, settings: PromotionSection) 
     return Check(
         "accuracy",
         f"better than always {candidate.classes[most]} (p < {settings.level:g})",
-        f"{_percent(candidate.right)} against {100 * counts[most] / counts.sum():.2f} % ({show_p(found.p)})",
+        f"{_percent(candidate.right)} against {percent(counts[most] / counts.sum())} ({show_p(found.p)})",
         found.p < settings.level and found.only_first > found.only_second,
     )
 
@@ -266,4 +267,4 @@ def _chance(p: float) -> str:
 
 
 def _percent(right: NDArray[np.bool_]) -> str:
-    return f"{100 * right.mean():.2f} %"
+    return percent(right.mean())

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.artifacts.computed import computed_when
 from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace, copy_file, object_in
-from pipeline.config.params import parse_generated
+from pipeline.config.params import parse_generated, read_generated
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import Predictions, read_predictions
@@ -93,8 +93,7 @@ def of_workspace(workspace: Workspace) -> Side:
         PipelineError: If params.yaml or dvc.lock can't be read, as in a merge with conflicts.
     """
     params, lock = (
-        parse_generated(path.read_text(encoding="utf-8"), path.name) if path.exists() else {}
-        for path in (workspace.params, workspace.dvc_lock)
+        read_generated(path) if path.exists() else {} for path in (workspace.params, workspace.dvc_lock)
     )
     return Side("now", params, lock.get("stages", {}), workspace, workspace)
 

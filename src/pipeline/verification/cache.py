@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.workspace import Workspace, files_in, object_in
-from pipeline.config.params import parse_generated
-from pipeline.errors import PipelineError
+from pipeline.config.params import read_generated
 from pipeline.trials.run_cache import past_outputs
 from pipeline.verification.problems import Problem, digests
 
@@ -39,8 +38,8 @@ class Cache:
         Raises:
             PipelineError: If dvc.lock or dvc.yaml can't be read.
         """
-        stages = _read(self.workspace.dvc_lock).get("stages", {})
-        uncached = set(_uncached(_read(self.workspace.dvc_yaml).get("stages", {})))
+        stages = read_generated(self.workspace.dvc_lock).get("stages", {})
+        uncached = set(_uncached(read_generated(self.workspace.dvc_yaml).get("stages", {})))
         return [
             Output(out["path"], out["md5"], stage)
             for stage, content in stages.items()
@@ -50,7 +49,7 @@ class Cache:
 
     def stages(self) -> list[str]:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
-        return list(_read(self.workspace.dvc_yaml).get("stages", {}))
+        return list(read_generated(self.workspace.dvc_yaml).get("stages", {}))
 
     def listed(self, digest: str) -> dict[str, str]:
         """Return the MD5 of each file in a folder; none if this is no folder, or its list is damaged."""
@@ -145,16 +144,3 @@ def _uncached(stages: dict[str, Any]) -> Iterator[str]:
                     yield from (
                         path for path, options in out.items() if (options or {}).get("cache") is False
                     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return parse_generated(path.read_text(encoding="utf-8"), path.name)
-    except FileNotFoundError:
-        raise PipelineError(
-            f"{path} is missing: `git checkout {path.name}` or `dvc repro` restores it."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(
-            f"{path} can't be read ({error}): `git checkout {path.name}` restores it."
-        ) from None
