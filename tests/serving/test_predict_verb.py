@@ -1,6 +1,7 @@
 """`pipeline predict` on every kind of input, by a model that takes an image's brighter half for its class."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -145,6 +146,32 @@ def test_unreadable_input_is_an_error_in_its_place(classifier, tmp_path, capsys)
     assert zipped == "is gzipped, but is neither a tar archive nor an IDX file with images"
 
 
+def test_a_file_and_a_folder_that_cannot_be_opened_are_errors_in_their_place(
+    classifier, tmp_path, monkeypatch
+):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "good.png").write_bytes(png(LEFT))
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert labels(classifier, tmp_path) == [
+        "left",
+        f"can't be read: {os.strerror(errno.ELOOP)}",
+        "can't be read: Permission denied",
+    ]
+
+
+def test_an_empty_path_is_not_the_current_folder(classifier):
+    with pytest.raises(PipelineError, match=r"no file or folder ''\."):
+        items([""], classifier.description.reader)
+
+
 def test_a_missing_path_is_refused_before_anything_is_read(classifier, tmp_path, capsys):
     (tmp_path / "good.png").write_bytes(png(LEFT))
     with pytest.raises(PipelineError, match=r"no file or folder .*missing\.png"):
@@ -182,6 +209,13 @@ def test_the_table_and_csv_say_the_same(classifier, tmp_path, capsys):
     assert head.split() == ["file", "label", "probability", "others"]
     assert right.endswith("right.png  right         >99.9%  left <0.1%")
     assert "not read: is not a PNG" in bad
+
+
+def test_a_control_character_in_a_name_does_not_reach_the_terminal(classifier, tmp_path, capsys):
+    (tmp_path / "a\n\x1b[31mb.png").write_bytes(png(RIGHT))
+    predict(classifier, [str(tmp_path / "a\n\x1b[31mb.png")], 1, "table")
+    _, row = capsys.readouterr().out.splitlines()
+    assert r"a\n\x1b[31mb.png" in row
 
 
 def test_the_table_fits_into_a_narrow_terminal(classifier, tmp_path, capsys, monkeypatch):

@@ -51,7 +51,10 @@ class Item:
             raise PipelineError(self.error)
         if isinstance(self.content, np.ndarray):
             return read_pixels(self.content, reader)
-        return read_picture(self.content, reader)
+        try:
+            return read_picture(self.content, reader)
+        except OSError as error:
+            raise PictureError(self.name, _reason(error)) from None
 
 
 def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
@@ -66,9 +69,10 @@ def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
     Raises:
         PipelineError: At once, if one of the paths does not exist.
     """
-    missing = [path for path in paths if path != STANDARD_INPUT and not Path(path).exists()]
+    # An empty path, as of an unset variable of the shell, would be the current folder.
+    missing = [path for path in paths if path != STANDARD_INPUT and not (path and Path(path).exists())]
     if missing:
-        raise PipelineError(f"There is no file or folder {missing[0]}.")
+        raise PipelineError(f"There is no file or folder {missing[0] or repr('')}.")
     return (item for path in paths for item in _items(path, reader))
 
 
@@ -76,12 +80,14 @@ def _items(path: str, reader: ReaderSection) -> Iterator[Item]:
     if path == STANDARD_INPUT:
         yield from _from_file("standard input", io.BytesIO(sys.stdin.buffer.read()), None, reader)
     elif Path(path).is_dir():
-        for file in _files_below(path):
+        refused: list[OSError] = []
+        for file in _files_below(path, refused):
             # Pictures are opened by the processes that decode them: there may be many thousands.
             if file.lower().endswith(ENDINGS) or not Path(file).is_file():
                 yield Item(file, file)
             else:
                 yield from _from_path(file, reader)
+        yield from (Item(str(error.filename), error=_reason(error)) for error in refused)
     else:
         yield from _from_path(path, reader)
 
@@ -94,12 +100,16 @@ def _from_path(path: str, reader: ReaderSection) -> Iterator[Item]:
             else:  # Such as the shell's `<(command)`.
                 yield from _from_file(path, io.BytesIO(file.read()), None, reader)
     except OSError as error:
-        yield Item(path, error=f"can't be read: {error.strerror}")
+        yield Item(path, error=_reason(error))
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield the files in a folder and its subfolders in natural order, except hidden ones."""
-    for root, folders, files in os.walk(folder):
+def _reason(error: OSError) -> str:
+    return f"can't be read: {error.strerror or error}"
+
+
+def _files_below(folder: str, refused: list[OSError]) -> Iterator[str]:
+    """Yield the files below a folder in natural order, except hidden ones; note the folders it can't read."""
+    for root, folders, files in os.walk(folder, onerror=refused.append):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
         path = str(Path(root) / "_")[:-1]  # One Path for each file would be slow: 0.2 s for ten thousand.
         for name in sorted((name for name in files if not name.startswith(".")), key=_natural):

@@ -159,7 +159,9 @@ class _Table:
         print(f"{'file':<{self._name}}  {'label':<{self._label}}  probability{'  others' if top > 1 else ''}")
 
     def __call__(self, answer: Answer) -> None:
-        name = answer.name if len(answer.name) <= self._name else "…" + answer.name[1 - self._name :]
+        # A line break in a name would split its row, and other control characters change the terminal.
+        name = answer.name if answer.name.isprintable() else repr(answer.name)
+        name = name if len(name) <= self._name else "…" + name[1 - self._name :]
         if answer.error:
             text = f"not read: {answer.error}"
         else:
