@@ -138,9 +138,9 @@ def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Bat
         yield Batch(names, contents)
 
 
-def update_command(path: str, name: str) -> str:
-    """Return the shell command that pins the changes of a source."""
-    return f"pipeline add-data {shlex.quote(path)} --name {name} --update"
+def update_command(path: str, name: str, options: Sequence[str] = ()) -> str:
+    """Return the shell command that pins the changes of a source, and those that the options make."""
+    return shlex.join(["pipeline", "add-data", path, "--name", name, *options, "--update"])
 
 
 def is_address(path: str) -> bool:

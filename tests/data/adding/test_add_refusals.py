@@ -130,6 +130,26 @@ def test_a_path_that_is_not_utf_8_is_refused(clone, pets):
         clone.add(pets.rename(pets.parent / os.fsdecode(b"p\xff")))
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"), [("", "path is empty"), (".", "contains this"), ("..", "contains")]
+)
+def test_a_path_that_would_include_the_repository_is_refused(clone, path, reason):
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(path)
+
+
+def test_the_reason_for_refusing_a_setting_has_no_words_of_a_library(clone, pets):
+    with pytest.raises(PipelineError, match=r"label_pattern=\(: is not a valid regular expression"):
+        clone.add(pets, settings=("label_pattern=(",))
+
+
+def test_an_address_that_cannot_be_read_is_named_once(clone, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(PipelineError, match="refused") as refused:
+        clone.add("http://127.0.0.1:9/pets.zip")
+    assert str(refused.value).count("http://") == 1
+
+
 def test_a_class_name_that_looks_like_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
     with pytest.raises(PipelineError, match="can't be used in conf/"):

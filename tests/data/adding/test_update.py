@@ -1,6 +1,7 @@
 """pipeline add-data run again on data that may have changed."""
 
 import os
+import shlex
 import shutil
 
 import numpy as np
@@ -49,6 +50,27 @@ def test_changes_are_reported_and_update_pins_them(clone, pets):
     assert after["classes"] == ["cat", "dog", "owl", "emu"]  # the old ones keep their numbers
     assert after["sources"][0]["test_below"][:3] == before["sources"][0]["test_below"]
     clone.fetch("pets")
+
+
+def test_the_command_that_pins_a_change_repeats_the_options(clone, pets):
+    clone.add(pets)
+    options = {"image_size": "9x7", "resize": "crop", "test_fraction": 0.25}
+    settings = (r"label_pattern=(cat|dog|owl)",)
+    with pytest.raises(PipelineError, match="Nothing was written") as refused:
+        clone.add(pets, settings=settings, **options)
+    command = str(refused.value).split("`")[1]
+    assert shlex.split(command)[3:] == [
+        *("--name", "pets", "--image-size", "9x7", "--resize", "crop", "--test-fraction", "0.25"),
+        *("--set", *settings, "--update"),
+    ]
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_a_folder_that_is_gone_is_named_with_the_place_to_change(clone, pets, update):
+    clone.add(pets)
+    pets.rename(pets.parent / "moved")
+    with pytest.raises(PipelineError, match=r"no .*/pets\. .* change `path` in conf/data/pets\.yaml"):
+        clone.add(pets, update=update)
 
 
 def test_an_update_keeps_the_comments_of_the_user_or_says_that_it_cannot(clone, pets):

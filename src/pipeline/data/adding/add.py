@@ -40,11 +40,15 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     """
     path = options.path
     if not is_address(path):
-        path = _as_in_conf(here / Path(path).expanduser(), workspace.home)
+        path = _as_in_conf(path, here, workspace.home)
     name = name_for(path) if options.name is None else options.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
     before = _existing(conf, path, options)
+    if before and not is_address(path) and not (workspace.home / path).exists():
+        raise PipelineError(
+            f"There is no {path}. If the images are elsewhere now, change `path` in conf/data/{name}.yaml."
+        )
     values = before or _defaults(name, detect(path, workspace.home), path)
     source = values["sources"][0]
     kind = source["kind"]
@@ -75,7 +79,8 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
         yield from _changes(before, known, after, len(found.labels))
         if not options.update:
             raise PipelineError(
-                f"Nothing was written. `{update_command(options.path, name)}` pins what is there now."
+                f"Nothing was written. `{update_command(options.path, name, options.typed())}` pins what is "
+                "there now."
             )
     fresh_text = text_of(found.data, found.what)
     edited_text = updated(conf.read_text(encoding="utf-8"), found.data, fresh_text) if before else None
@@ -92,9 +97,20 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
 # --- the existing file ------------------------------------------------------------------------------
 
 
-def _as_in_conf(path: Path, home: Path) -> str:
-    """Return the path relative to the repository if it is inside it, else as an absolute path."""
-    whole = Path(os.path.normpath(path.absolute()))
+def _as_in_conf(path: str, here: Path, home: Path) -> str:
+    """Return the path relative to the repository if it is inside it, else as an absolute path.
+
+    Raises:
+        PipelineError: If it is empty, has bytes that are no text, or is a folder around the repository.
+    """
+    if not path:
+        raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
+    whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
+    if home.is_relative_to(whole):
+        raise PipelineError(
+            f"{whole} contains this repository, whose figures would be among the pictures: give the path of "
+            "a folder that has only the pictures."
+        )
     named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
     try:
         named.encode()

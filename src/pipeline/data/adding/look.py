@@ -97,7 +97,8 @@ def look(
         collected = collect(batches, source, data, home, total=seen.total)
         return _pinned(options, values, collected, seen.description, index)
     except PipelineError as error:
-        raise PipelineError(f"{source.path}: {error}") from None
+        said = str(error)
+        raise PipelineError(said if source.path in said else f"{source.path}: {said}") from None
 
 
 def _pinned(

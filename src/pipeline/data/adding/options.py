@@ -31,6 +31,19 @@ class AddOptions:
     force: bool = False
     update: bool = False
 
+    def typed(self) -> list[str]:
+        """Return the options that change what is pinned, as typed on a command line."""
+        fraction = None if self.test_fraction is None else f"{self.test_fraction:g}"
+        given = {
+            "--image-size": self.image_size,
+            "--colour": self.colour,
+            "--resize": self.resize,
+            "--test-fraction": fraction,
+        }
+        pairs = [pair for pair in given.items() if pair[1] is not None]
+        pairs += [("--set", setting) for setting in self.settings]
+        return [word for pair in pairs for word in pair if word is not None]
+
 
 def reader_of(options: AddOptions) -> dict[str, Any]:
     """Return the options that are settings of the reader.
@@ -80,6 +93,7 @@ def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any
         except ValidationError as error:
             fault = error.errors()[0]
             unknown = f"a source of kind {source['kind']} has no such setting"
-            why = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
+            why = fault["msg"].removeprefix("Value error, ")
+            why = unknown if fault["type"] == "extra_forbidden" else why
             raise PipelineError(f"--set {setting}: {why}") from None
     return settings

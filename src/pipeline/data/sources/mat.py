@@ -36,6 +36,8 @@ def batches(source: MatSource, data: "DataSection", home: Path, listing: Listing
         try:
             with open_file() as file:
                 values = loadmat(file, struct_as_record=False, squeeze_me=False)
+        except PermissionError:
+            raise
         except NotImplementedError:
             raise PipelineError(f"{name} is a .mat file of version 7.3: save it as version 7") from None
         except (MatReadError, *_DAMAGED) as error:
