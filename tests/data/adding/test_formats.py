@@ -70,6 +70,14 @@ def test_npy_files_are_found_by_the_names_in_conf(clone, tmp_path):
     assert_original(clone.added(tmp_path / "odd", settings=(f"arrays={names}",)))
 
 
+def test_a_folder_of_several_npz_of_all_arrays_is_refused_since_one_would_hide_the_others(clone, tmp_path):
+    (tmp_path / "parts").mkdir()
+    np.savez(tmp_path / "parts" / "one.npz", **both_splits())
+    np.savez(tmp_path / "parts" / "two.npz", **both_splits())
+    with pytest.raises(PipelineError, match="one_x_train and two_x_train could both be its images: join"):
+        clone.add(tmp_path / "parts")
+
+
 def test_a_folder_may_contain_one_npz_of_all_arrays(clone, tmp_path):
     (tmp_path / "medmnist").mkdir()
     np.savez(tmp_path / "medmnist" / "digits.npz", **both_splits())
@@ -105,6 +113,8 @@ def test_a_setting_that_the_source_does_not_have_is_refused(clone, tmp_path, typ
         ({"x_train": np.array([None] * 300)}, "contains Python objects"),
         ({"x_train": np.zeros((300, 8, 8, 2), np.uint8)}, "have 2 channels, but must be grey or have three"),
         ({"x_train": np.zeros((300, 8, 8, 5), np.uint8)}, "have 5 channels, but must be grey or have three"),
+        ({"x_train_2": np.zeros((9, 8, 8), np.uint8)}, "x_train and x_train_2 could both be its images"),
+        ({"label_names": np.array(["a"])}, "has label_names, but no images for it among x_train, .*: say wh"),
     ],
 )
 def test_an_npz_without_images_is_refused(clone, tmp_path, change, reason):

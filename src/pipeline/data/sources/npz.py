@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _LABEL_WORDS = {"y", "label", "labels", "targets", "target"}
 _IMAGE_WORDS = {"x", "image", "images", "imgs", "img", "data"}
+_HOW_TO_NAME = (
+    "say which is which, as in --set 'arrays={images: NAME, labels: NAME}', or with train_images, "
+    "train_labels, test_images ..."
+)
 
 
 class NpzSource(LocalSource):
@@ -46,7 +50,8 @@ def batches(source: NpzSource, data: "DataSection", home: Path, listing: Listing
                 if any(pair):
                     lacks = "images" if pair[0] is None else "labels"
                     raise PipelineError(
-                        f"it has no {lacks} for {split or 'its images'}: name them in `arrays`"
+                        f"it has {pair[0] or pair[1]}, but no {lacks} for it among {', '.join(members)}: "
+                        f"{_HOW_TO_NAME}"
                     )
                 continue
             images, labels = (str(name) for name in pair)
@@ -116,7 +121,7 @@ def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStac
                 [found[path.stem]] = inner.values()
             else:
                 several |= {f"{path.stem}_{name}": member for name, member in inner.items()}
-    return found or several
+    return found | several
 
 
 def _zipped(file: IO[bytes], name: str, stack: ExitStack) -> dict[str, _Member]:
@@ -150,11 +155,14 @@ def _roles(source: NpzSource, members: Mapping[str, _Member]) -> dict[tuple[Spli
     for name in members:
         words = set(re.split(r"[\W_\d]+", name.lower()))
         kind = "labels" if words & _LABEL_WORDS else "images" if words & _IMAGE_WORDS else ""
-        if kind:
-            roles.setdefault((split_of(name), kind), name)
+        if not kind:
+            continue
+        # Otherwise the images of all but one of them would be left out in silence.
+        if other := roles.get((split_of(name), kind)):
+            raise PipelineError(
+                f"{other} and {name} could both be its {kind}: join them in one array, or {_HOW_TO_NAME}"
+            )
+        roles[split_of(name), kind] = name
     if not roles:
-        raise PipelineError(
-            f"its arrays are called {', '.join(members) or 'nothing'}: say which is which, as in "
-            "--set 'arrays={images: NAME, labels: NAME}', or with train_images, train_labels, test_images ..."
-        )
+        raise PipelineError(f"its arrays are called {', '.join(members) or 'nothing'}: {_HOW_TO_NAME}")
     return roles
