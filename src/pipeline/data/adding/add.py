@@ -52,6 +52,11 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     values = before or _defaults(name, detect(path, workspace.home), path)
     source = values["sources"][0]
     kind = source["kind"]
+    if kind == "folder" and workspace.home.is_relative_to(workspace.home / path):
+        raise PipelineError(
+            f"{path} contains this repository, whose figures would be among the pictures: give the path of a "
+            "folder that has only the pictures."
+        )
     if before is None and kind == "idx" and any((workspace.home / path).glob("emnist*")):
         source["transpose"] = True
     settings = settings_of(options, values)
@@ -101,16 +106,11 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
     """Return the path relative to the repository if it is inside it, else as an absolute path.
 
     Raises:
-        PipelineError: If it is empty, has bytes that are no text, or is a folder around the repository.
+        PipelineError: If it is empty, or has bytes that are not text.
     """
     if not path:
         raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
     whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
-    if home.is_relative_to(whole):
-        raise PipelineError(
-            f"{whole} contains this repository, whose figures would be among the pictures: give the path of "
-            "a folder that has only the pictures."
-        )
     named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
     try:
         named.encode()
