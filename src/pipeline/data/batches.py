@@ -156,7 +156,7 @@ def local_path(path: str, home: Path) -> Path:
     """
     found = home / Path(path).expanduser()
     if not found.exists():
-        raise PipelineError(f"there is no {found}")
+        raise PipelineError(f"there is no {found}: if it is elsewhere on this machine, change `path`")
     return found
 
 

@@ -65,6 +65,19 @@ def test_the_command_that_pins_a_change_repeats_the_options(clone, pets):
     ]
 
 
+@pytest.mark.parametrize("written", ["../moved", "~/moved"])
+def test_a_path_that_a_person_wrote_is_recognised(clone, pets, monkeypatch, written):
+    clone.add(pets)
+    pets.rename(pets.parent / "moved")
+    with pytest.raises(PipelineError, match=r"describes other data.* in another place, change its `path`"):
+        clone.add(pets.parent / "moved", name="pets")
+    monkeypatch.setenv("HOME", str(pets.parent))
+    file = clone.workspace.root / "conf" / "data" / "pets.yaml"
+    file.write_text(file.read_text().replace(f"path: \"{pets}\"", f"path: \"{written}\""))
+    last = clone.add(pets.parent / "moved", name="pets")[-1]
+    assert last == "Everything is as pinned in conf/data/pets.yaml."
+
+
 @pytest.mark.parametrize("update", [False, True])
 def test_a_folder_that_is_gone_is_named_with_the_place_to_change(clone, pets, update):
     clone.add(pets)

@@ -44,7 +44,7 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
     name = name_for(path) if options.name is None else options.name
     check_name(name)
     conf = workspace.root / "conf" / "data" / f"{name}.yaml"
-    before = _existing(conf, path, options)
+    before = _existing(conf, path, options, workspace.home)
     if before and not is_address(path) and not (workspace.home / path).exists():
         raise PipelineError(
             f"There is no {path}. If the images are elsewhere now, change `path` in conf/data/{name}.yaml."
@@ -119,7 +119,7 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
     return named
 
 
-def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | None:
+def _existing(conf: Path, path: str, options: AddOptions, home: Path) -> dict[str, Any] | None:
     """Read what an earlier add-data wrote about the same path; a person may have edited it since.
 
     Returns:
@@ -146,10 +146,14 @@ def _existing(conf: Path, path: str, options: AddOptions) -> dict[str, Any] | No
             f"conf/data/{conf.name} exists, but does not describe a data set ({why}): choose another --name, "
             "fix the file, or overwrite it with --force."
         ) from None
-    if found["sources"][0].get("path") != path:
+    there = found["sources"][0].get("path")
+    # A person may have written it relative to the repository or to the home folder.
+    if there and not is_address(there):
+        there = _as_in_conf(there, home, home)
+    if there != path:
         raise PipelineError(
             f"conf/data/{conf.name} exists and describes other data: choose another --name, or overwrite it "
-            "with --force."
+            "with --force. If these are the same images in another place, change its `path`."
         )
     return found
 
