@@ -73,7 +73,7 @@ def test_a_path_that_a_person_wrote_is_recognised(clone, pets, monkeypatch, writ
         clone.add(pets.parent / "moved", name="pets")
     monkeypatch.setenv("HOME", str(pets.parent))
     file = clone.workspace.root / "conf" / "data" / "pets.yaml"
-    file.write_text(file.read_text().replace(f"path: \"{pets}\"", f"path: \"{written}\""))
+    file.write_text(file.read_text().replace(f'path: "{pets}"', f'path: "{written}"'))
     last = clone.add(pets.parent / "moved", name="pets")[-1]
     assert last == "Everything is as pinned in conf/data/pets.yaml."
 
