@@ -59,10 +59,11 @@ def draw_all(folder: Path, predictions, shape=(8, 8), curves=None, bins=15, high
         (("cat", "dog"), 50, {"shape": (8, 6, 3), "curves": history(1, 0, validated=False)}),
         (tuple(f"a class with a long name, number {i}" for i in range(100)), 500, {"bins": 100}),
         (("$1", "T-shirt/top", "Ankle boot"), 2, {"shape": (8, 8, 1), "curves": history(40, 7), "bins": 1}),
+        (("猫", "a\nb"), 20, {}),
         (("a", "b"), 20, {"shape": (8, 6, 2)}),
         (("a", "b"), 20, {"shape": (8, 6, 5)}),
     ],
-    ids=["ten", "two-in-colour", "hundred", "two-images", "two-channels", "five-channels"],
+    ids=["ten", "two-in-colour", "hundred", "two-images", "no-glyphs", "two-channels", "five-channels"],
 )
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, classes, images, options):

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.config.schema import EvaluateSection
 from pipeline.evaluation.metrics import Ints, Predictions
 from pipeline.plots import evaluation
 from pipeline.plots.style import drawing
+from pipeline.plots.text import drawable
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,9 @@ def draw(folder: Path, evaluated: Evaluated) -> None:
     The figures have the width at which MLflow shows them, so that their text is not scaled.
     """
     with drawing():
+        predictions = evaluated.predictions
+        if (names := drawable(predictions.classes)) != tuple(predictions.classes):
+            evaluated = replace(evaluated, predictions=replace(predictions, classes=names))
         for module in pkgutil.iter_modules(evaluation.__path__):
             figure = importlib.import_module(f"{evaluation.__name__}.{module.name}").draw(evaluated)
             if figure is not None:

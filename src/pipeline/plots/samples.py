@@ -7,9 +7,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.plots.images import displayable
+from pipeline.plots.text import shortened
 
+STYLE: dict[str, object] = {"text.parse_math": False}  # A class may be called $x$.
 _COLUMNS = 10
 _MAX_ROWS = 40
+_LONGEST = 40  # characters of a name
 _WIDTH = 9.0  # inches, at matplotlib's 100 dots per inch
 
 
@@ -27,7 +30,7 @@ def draw(
         image_shape: (height, width) or (height, width, channels).
         classes: The names of the classes, in the order of the labels.
     """
-    classes = classes[:_MAX_ROWS]
+    classes = [shortened(name, _LONGEST) for name in classes[:_MAX_ROWS]]
     height, width = image_shape[:2]
     # In image pixels, so that gaps look the same for images of any size.
     gap = max(height, width) / 10

@@ -1,5 +1,6 @@
 """Short texts that figures have in common."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,22 @@ if TYPE_CHECKING:
 def shortened(text: str, characters: int = 20) -> str:
     """Return `text`, cut to at most `characters` characters with an ellipsis."""
     return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def drawable(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of classes as figures can show them.
+
+    matplotlib's own font has no Chinese, Japanese or Korean characters, among others, and would show the same
+    box for each. A name that has one, or a line break, is replaced by the number of its class.
+    """
+    import matplotlib
+    from matplotlib.font_manager import get_font
+
+    glyphs = get_font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf").get_charmap()
+    return tuple(
+        name if name.isprintable() and all(ord(letter) in glyphs for letter in name) else f"class {number}"
+        for number, name in enumerate(names)
+    )
 
 
 def accuracy_text(predictions: "Predictions") -> str:

@@ -41,6 +41,7 @@ from pipeline.errors import PipelineError
 from pipeline.plots import samples
 from pipeline.plots.findings import Shown, balance, near_pairs, outliers
 from pipeline.plots.style import DPI, drawing
+from pipeline.plots.text import drawable
 
 _PIECE_BYTES = 2**22
 _PAIRS_BYTES = 2**20  # smaller, since several float arrays are made of each piece
@@ -103,17 +104,18 @@ def run(config: Config, workspace: Workspace) -> None:
 
     def shown(finding: Finding) -> Shown:
         [image] = next(raw.images(finding.split, np.array([finding.index])))
-        return Shown(image, finding, label_of(finding))
+        return Shown(image, finding, names[raw.labels(finding.split)[finding.index]])
 
-    with drawing({}), atomic(workspace.samples) as path:
-        figure = samples.draw(*read_split(workspace, "train"), image_shape, classes)
+    names = drawable(classes)
+    with drawing(samples.STYLE), atomic(workspace.samples) as path:
+        figure = samples.draw(*read_split(workspace, "train"), image_shape, names)
         # The default metadata contain the version of matplotlib, which has nothing to do with the images.
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
     with drawing(), atomic(workspace.data_figures) as folder:
         folder.mkdir()
         per_class = {split: count.per_class for split, count in counts.items()}
         figures = {
-            "balance": balance(per_class, classes),
+            "balance": balance(per_class, names),
             "near_duplicates": near_pairs(shown, found, counts["test"].total, near.is_complete, image_shape),
             "outliers": outliers(shown, found, image_shape),
         }
