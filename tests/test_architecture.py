@@ -175,3 +175,8 @@ def test_no_python_file_has_more_than_300_lines():
     paths = (path for folder in folders_of_code for path in folder.rglob("*.py"))
     long = {str(path.relative_to(REPOSITORY)): path.read_text().count("\n") for path in paths}
     assert {path: lines for path, lines in long.items() if lines > 300} == {}
+
+
+def test_percentages_are_written_with_a_space():
+    glued = [path.name for path in SOURCE.rglob("*.py") if re.search(r":[.,\d]*%\}|\d%\"", path.read_text())]
+    assert glued == []

@@ -207,7 +207,7 @@ def test_the_table_and_csv_say_the_same(classifier, tmp_path, capsys):
     predict(classifier, paths, 2, "table")
     head, right, bad = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "label", "probability", "others"]
-    assert right.endswith("right.png  right         >99.9%  left <0.1%")
+    assert right.endswith("right.png  right        >99.9 %  left <0.1 %")
     assert "not read: is not a PNG" in bad
 
 

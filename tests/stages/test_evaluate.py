@@ -75,7 +75,7 @@ def test_the_card_describes_the_training_and_leaves_out_what_it_did_not_use(eval
     ]
     for picture in re.findall(r"!\[.+\]\((.+)\)", text):
         assert (evaluated.model_card.parent / picture).is_file()
-    none = re.search(r"^\| none \| (\S+)% \| (\S+)% to (\S+)% \|", text, re.MULTILINE)
+    none = re.search(r"^\| none \| (\S+) % \| (\S+) % to (\S+) % \|", text, re.MULTILINE)
     assert float(none[1]) == pytest.approx(100 * metrics["test_accuracy"], abs=3)
     assert "| architecture | mlp |\n| parameters | 60 |" in text
     assert "| epochs, of which the best is kept | 3 |\n| best epoch | 2 |" in text

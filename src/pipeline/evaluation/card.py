@@ -87,7 +87,8 @@ class Card:
         reader = self.description.reader
         height, width = reader.image_size
         names = list(self.dataset.classes)
-        listed = ", ".join(names[:_CLASSES]) + (" …" if len(names) > _CLASSES else "")
+        more = f" and {len(names) - _CLASSES:,} more" if len(names) > _CLASSES else ""
+        listed = ", ".join(names[:_CLASSES]) + more
         colour = "grey" if reader.colour == "grey" else "colour"
         how = (
             "A picture of any size is prepared like the digits of the training: the ink, light or dark, "
@@ -142,7 +143,7 @@ class Card:
     def _results(self) -> str:
         metrics = self.metrics
         rows = [
-            ("accuracy", f"{metrics['test_accuracy']:.2%}", _interval("test_accuracy", metrics)),
+            ("accuracy", _percent(metrics["test_accuracy"]), _interval("test_accuracy", metrics)),
             ("macro F1", f"{metrics['test_macro_f1']:.4f}", ""),
             ("negative log-likelihood", f"{metrics['test_nll']:.4f}", ""),
             ("expected calibration error", f"{metrics['test_ece']:.4f}", ""),
@@ -153,8 +154,8 @@ class Card:
         by_class = [
             (
                 found.name,
-                f"{found.precision:.2%}",
-                f"{found.recall:.2%}" if found.support else "–",
+                _percent(found.precision),
+                _percent(found.recall) if found.support else "–",
                 f"{found.f1:.4f}" if found.support else "–",
                 f"{found.support:,}",
             )
@@ -168,8 +169,8 @@ class Card:
         return (
             f"## Results\n\n{head}\n\n{_table(('metric', 'value', '95 % interval'), rows)}\n\n"
             f"By class{some}:\n\n{_table(('class', 'precision', 'recall', 'F1', 'images'), by_class)}\n\n"
-            f"Calibration: the mean confidence is {confidence:.2%}, the accuracy "
-            f"{metrics['test_accuracy']:.2%}.\n\n"
+            f"Calibration: the mean confidence is {_percent(confidence)}, the accuracy "
+            f"{_percent(metrics['test_accuracy'])}.\n\n"
             "![Reliability diagram](figures/reliability.png)"
         )
 
@@ -197,9 +198,9 @@ class Card:
             rows = [
                 (
                     found.change,
-                    f"{found.accuracy:.2%}",
-                    f"{found.low:.2%} to {found.high:.2%}",
-                    "" if found.unlike is None else f"{found.unlike:.1%}",
+                    _percent(found.accuracy),
+                    f"{_percent(found.low)} to {_percent(found.high)}",
+                    "" if found.unlike is None else _percent(found.unlike, 1),
                 )
                 for found in self.robustness
             ]
@@ -213,7 +214,7 @@ class Card:
         if unlike:
             parts.append(
                 "An image is called unlike the training images if its score is above a threshold that about "
-                f"{unlike.false_alarm_rate:.0%} of images of their kind exceed, as measured on "
+                f"{_percent(unlike.false_alarm_rate, 0)} of images of their kind exceed, as measured on "
                 f"{unlike.images:,} validation images."
             )
         return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
@@ -243,8 +244,12 @@ def _computed_with(train: Mapping[str, Any]) -> str:
     return f"{train['backend'].upper()} on {count(train['devices'], train['device'].upper())}{precision}"
 
 
+def _percent(share: float, decimals: int = 2) -> str:
+    return f"{100 * share:.{decimals}f} %"
+
+
 def _interval(name: str, metrics: Mapping[str, float]) -> str:
-    return f"{metrics[f'{name}_low']:.2%} to {metrics[f'{name}_high']:.2%}"
+    return f"{_percent(metrics[f'{name}_low'])} to {_percent(metrics[f'{name}_high'])}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

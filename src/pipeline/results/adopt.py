@@ -20,6 +20,7 @@ from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
+from pipeline.plots.text import percent
 from pipeline.results.download import find_training
 from pipeline.results.leaderboard import label_of, text_of
 from pipeline.results.report import Report, Trial, reports
@@ -145,7 +146,7 @@ def _of_mlflow(run: str, repository: Workspace) -> _Source:
         ) from None
     reached = {"validation accuracy": "best_val_accuracy", "test accuracy": "test_accuracy"}
     result = [
-        f"{what} {training.metrics[key]:.2%}" for what, key in reached.items() if key in training.metrics
+        f"{what} {percent(training.metrics[key])}" for what, key in reached.items() if key in training.metrics
     ]
     overrides = tuple(f"{group}={_nearest(group, config, conf)}" for group in ("data", "model"))
     # The code is not part of an experiment.

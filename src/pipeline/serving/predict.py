@@ -175,4 +175,6 @@ class _Table:
 
 def _percent(probability: float) -> str:
     """Format a probability, but never as 0 % or 100 %."""
-    return ">99.9%" if probability > 0.9995 else "<0.1%" if probability < 0.0005 else f"{probability:.1%}"
+    if probability > 0.9995:
+        return ">99.9 %"
+    return "<0.1 %" if probability < 0.0005 else f"{100 * probability:.1f} %"
