@@ -1,4 +1,5 @@
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def _own_environment(monkeypatch):
     """Hide the tracking settings of other tests and of the user who runs the tests."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def black_hole():
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Servers that are missing, die, or never answer: training continues, and nothing is lost."""
 
 import json
-import socket
 import threading
 import time
 
@@ -27,13 +26,6 @@ from pipeline.errors import PipelineError
 from pipeline.tracking import session as tracking
 
 CURVE = [(epoch.epoch, epoch.train_loss) for epoch in epochs()]
-
-
-@pytest.fixture
-def black_hole():
-    """The address of a server that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def at(uri, **changes):

@@ -111,8 +111,8 @@ class Projection:
         sent = self._client.get_metric_history(run.id, "learning_rate") if run.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
 
-    def update(self) -> None:
-        """Send what is in the record and not yet in MLflow.
+    def update(self, record: Record) -> None:
+        """Send what is in the record, as it is now, and not yet in MLflow.
 
         The final status of the training is sent even if its files can't be stored.
 
@@ -122,6 +122,7 @@ class Projection:
             PipelineError: If an artifact is missing or damaged.
             OSError: If artifacts can't be stored.
         """
+        self._record = record
         # Check these before the files are read, because the stage goes on writing at the same time.
         state, trained = self._record.state, "result" in self._record.run
         evaluated = self._record.files.metrics.exists()

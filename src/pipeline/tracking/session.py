@@ -12,26 +12,17 @@ from pipeline.artifacts.onnx_file import RunName
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
-from pipeline.errors import PipelineError, PrunedError
-from pipeline.tracking.mlflow_run import MlflowRun, Status
+from pipeline.errors import PrunedError
+from pipeline.tracking.mlflow_run import Status
 from pipeline.tracking.occasion import explain_difference
-from pipeline.tracking.record import Record, unsent
-from pipeline.tracking.run import Projection, SettledError, shown
-from pipeline.tracking.store import (
-    answers,
-    import_mlflow,
-    is_local,
-    is_server,
-    leave_deleted_folder,
-    telling_failures,
-    unreachable,
-)
+from pipeline.tracking.record import Record
+from pipeline.tracking.run import SettledError, shown
+from pipeline.tracking.sending import KEPT, Outcome, send_kept, send_whole
+from pipeline.tracking.sending_process import Send, sender
+from pipeline.tracking.store import is_local, is_server, telling_failures, unreachable
 
 _SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_FOR_FIRST_EPOCH = 5.0
-_KEPT = (
-    " The run is kept in .pipeline/runs; `pipeline sync` or the next command that finds the server sends it."
-)
 
 
 class Training:
@@ -61,8 +52,7 @@ def training(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
     The arguments are those of `identify`.
     """
     record = Record.start(config, workspace, code)
-    # Importing MLflow at once would double the time that Keras needs before the first epoch.
-    with _showing(record, config.tracking, workspace, patience=_SECONDS_FOR_FIRST_EPOCH) as sender:
+    with _showing(record, config.tracking, workspace) as sender:
         yield Training(record, workspace, sender)
 
 
@@ -76,11 +66,9 @@ def evaluation(config: Config, workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def _showing(
-    record: Record, tracking: TrackingSection, workspace: Workspace, patience: float = 0.0
-) -> Iterator["_Sender"]:
-    sender = _Sender(record, tracking, workspace, patience)
+def _showing(record: Record, tracking: TrackingSection, workspace: Workspace) -> Iterator["_Sender"]:
     trained = "result" in record.run
+    sender = _Sender(record, tracking, workspace, only_end=trained)
     sender.start()
     try:
         yield sender
@@ -100,19 +88,18 @@ class _Sender(threading.Thread):
     """Updates MLflow alongside the training, which continues whether or not that works."""
 
     def __init__(
-        self, record: Record, tracking: TrackingSection, workspace: Workspace, patience: float
+        self, record: Record, tracking: TrackingSection, workspace: Workspace, only_end: bool
     ) -> None:
         super().__init__(name="mlflow", daemon=True)
         self._record, self._tracking, self._workspace = record, tracking, workspace
-        self._patience = patience  # seconds to wait for the first news before importing MLflow
+        self._only_end = only_end  # whether there is nothing to show before the end
         self._news = threading.Event()
         self._finished = threading.Event()
-        self._projection: Projection | None = None
         self._imported = threading.Event()
         self._given_up = threading.Event()
-        self._failed = True  # until everything has been sent
+        self._outcome = Outcome(complete=False)
         self._warning = threading.Lock()
-        self._warned = self._sent_others = False
+        self._warned = False
 
     def wake(self) -> None:
         self._news.set()
@@ -129,10 +116,9 @@ class _Sender(threading.Thread):
         if self.is_alive():
             self._given_up.set()
             error = TimeoutError(f"it takes longer than tracking.timeout, {self._tracking.timeout:g} s")
-            self._warn(unreachable(error, self._tracking, self._workspace) + _KEPT)
-        elif self._projection and not self._failed:
-            run = self._projection.run
-            say(f"MLflow run {self._record.label} ({run.status}): {run.id}")
+            self._warn(unreachable(error, self._tracking, self._workspace) + KEPT)
+        elif self._outcome.complete and self._outcome.run:
+            say(f"MLflow run {self._record.label} ({self._outcome.status}): {self._outcome.run}")
 
     def run(self) -> None:
         """Send what is new until everything is sent, then release the record."""
@@ -140,48 +126,37 @@ class _Sender(threading.Thread):
             self._send_until_finished()
         finally:
             # Not before, even after a timeout: two senders at once would duplicate rows.
-            if self._failed:
-                self._record.release()
-            else:
+            if self._outcome.complete:
                 self._record.discard()
+            else:
+                self._record.release()
 
     def _send_until_finished(self) -> None:
-        self._news.wait(self._patience)
+        # Importing MLflow at once would slow down Keras before the first epoch.
+        self._news.wait(0 if self._only_end else _SECONDS_FOR_FIRST_EPOCH)
         try:
-            import_mlflow(self._tracking, self._workspace)
+            with sender(self._record, self._tracking, self._workspace, self._given_up) as send:
+                self._imported.set()
+                if self._only_end:
+                    self._finished.wait()
+                while True:
+                    last = self._finished.is_set()
+                    self._news.clear()
+                    self._update(send)
+                    if last:
+                        return
+                    # Short epochs are sent several at a time, because each update slows the training down.
+                    self._finished.wait(_SECONDS_BETWEEN_UPDATES)
+                    self._news.wait()
         finally:
             self._imported.set()
-        while True:
-            last = self._finished.is_set()
-            self._news.clear()
-            self._update()
-            if last:
-                return
-            # Short epochs are sent several at a time, because each update slows the training down.
-            self._finished.wait(_SECONDS_BETWEEN_UPDATES)
-            self._news.wait()
 
-    def _update(self) -> None:
-        try:
-            leave_deleted_folder(self._workspace)
-            with self._record.sending():
-                if self._projection is None:
-                    self._projection = Projection(
-                        self._record, self._tracking, self._workspace, self._given_up
-                    )
-                self._projection.update()
-            self._failed = False
-        except SettledError as error:
-            self._failed = False
-            self._warn(str(error))
-        except Exception as error:
-            # Part of this update may have arrived: next time, ask MLflow what it has.
-            self._projection = None
-            self._warn(unreachable(error, self._tracking, self._workspace) + _KEPT)
-            self._failed = True
-        if not self._failed and not self._sent_others:
-            self._sent_others = True
-            send_others(self._tracking, self._workspace, self._given_up)
+    def _update(self, send: Send) -> None:
+        self._outcome = send()
+        if self._outcome.warning:
+            self._warn(self._outcome.warning)
+        for line in self._outcome.others:
+            say(line)
 
     def _warn(self, text: str) -> None:
         """Print the first warning only, however often sending is retried."""
@@ -191,15 +166,13 @@ class _Sender(threading.Thread):
             warn(text)
 
 
-def send_others(
-    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
-) -> None:
+def send_others(tracking: TrackingSection, workspace: Workspace) -> None:
     """Send the kept runs as a side task of another command: failures are only warnings."""
     try:
-        for line in _send_kept(tracking, workspace, given_up):
+        for line in send_kept(tracking, workspace):
             say(line)
     except Exception as error:
-        warn(unreachable(error, tracking, workspace) + _KEPT)
+        warn(unreachable(error, tracking, workspace) + KEPT)
 
 
 def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
@@ -228,56 +201,18 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
     Raises:
         PipelineError: If MLflow can't be reached or rejects a request.
     """
-    with telling_failures(tracking, workspace, hint=_KEPT):
-        lines = _send_kept(tracking, workspace)
+    with telling_failures(tracking, workspace, hint=KEPT):
+        lines = send_kept(tracking, workspace)
         if not workspace.run.exists():
             return lines
         record = Record(workspace)
         try:
             run_id = is_local(tracking, workspace) and shown(record)
-            run_id = run_id or _send(record, tracking, workspace).id
+            run_id = run_id or send_whole(record, tracking, workspace).id
         except SettledError as error:
             return [*lines, str(error)]
     where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
     return [*lines, f"The model {where} belongs to MLflow run {record.label}: {run_id}"]
-
-
-def _send(
-    record: Record,
-    tracking: TrackingSection,
-    workspace: Workspace,
-    given_up: threading.Event | None = None,
-) -> MlflowRun:
-    """Send all of `record`, and return its run in MLflow."""
-    with record.sending():
-        projection = Projection(record, tracking, workspace, given_up)
-        projection.update()
-    return projection.run
-
-
-def _send_kept(
-    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
-) -> list[str]:
-    """Send each kept run, and return a line for each; one that is rejected does not hold up the others.
-
-    A training and its evaluation may have left two records of the same run.
-    """
-    lines = []
-    for record in unsent(workspace):
-        try:
-            run = _send(record, tracking, workspace, given_up)
-            lines.append(f"Sent run {record.label} ({run.status}): {run.id}")
-        except SettledError as error:
-            lines.append(str(error))
-        except Exception as error:
-            if not answers(tracking, workspace):
-                raise
-            refused = isinstance(error, PipelineError)
-            reason = str(error) if refused else unreachable(error, tracking, workspace)
-            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {reason}")
-            continue
-        record.discard()
-    return list(dict.fromkeys(lines))
 
 
 def _warn_of_other_weights(record: Record) -> None:

@@ -1,5 +1,6 @@
 """Open the MLflow store: find its address, connect within a time limit, and create it if necessary."""
 
+import gc
 import logging
 import os
 import re
@@ -124,24 +125,18 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    import mlflow
-
-    if not is_server(tracking, workspace):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
-
-        for logger in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-
-
-def leave_deleted_folder(workspace: Workspace) -> None:
-    """Change to the repository if the current directory is gone.
-
-    MLflow needs a current directory, but DVC deletes the one of a queued experiment that was killed.
-    """
+    collects = gc.isenabled()
+    gc.disable()  # It would take a quarter of the time, and find nothing.
     try:
-        Path.cwd()
-    except FileNotFoundError:
-        os.chdir(workspace.home)
+        import mlflow
+
+        if not is_server(tracking, workspace):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
+    finally:
+        if collects:
+            gc.enable()
+    for logger in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
 
 
 def open_store(
