@@ -42,3 +42,13 @@ def test_two_trials_share_a_gpu_unless_another_number_is_requested(device, asked
     overall = loader.load_configuration("config", asked, RunMode.MULTIRUN)
     command = Command((), HydraContext(loader, Callbacks()), overall, Workspace(CONF.parent), (), None)
     assert command.workers(device) == workers
+
+
+def test_a_folder_named_after_the_number_of_a_trial_is_part_of_the_command_line():
+    arguments = ["hydra.sweep.dir=kept", "hydra.sweep.subdir=${hydra.job.num}"]
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    overall = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
+    command = Command(
+        ("seed=1,2",), HydraContext(loader, Callbacks()), overall, Workspace(CONF.parent), (), None
+    )
+    assert command.command_line == (*arguments, "seed=1,2")

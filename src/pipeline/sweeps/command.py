@@ -55,7 +55,12 @@ class Command:
     @property
     def command_line(self) -> tuple[str, ...]:
         """All overrides of the command line, those of Hydra's own settings first."""
-        of_hydra = (text for text in self.hydra.hydra.overrides.hydra if not text.startswith("hydra.mode="))
+        from omegaconf import OmegaConf
+
+        # Not resolved: a folder's name may refer to the number of a trial, which only a trial has.
+        texts = OmegaConf.to_container(self.hydra.hydra.overrides.hydra, resolve=False)
+        assert isinstance(texts, list)
+        of_hydra = (text for text in texts if not text.startswith("hydra.mode="))
         return (*of_hydra, *self.arguments)
 
     @property
