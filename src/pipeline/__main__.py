@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pipeline.trials.outcome import Outcome
 
 # Hydra's own completion script supports `python FILE` and executables, but not `python -m`.
+# _pipeline_completion is the function with which `pipeline --show-completion bash` completes.
 _BASH_COMPLETION = r"""
-_pipeline_completion() {
+_python_m_pipeline() {
     local typed=${COMP_LINE:0:COMP_POINT} words
     [[ $typed =~ ^[^\ ]*python[0-9.]*\ +-m\ +pipeline\ +(.*)$ ]] || return
     words="pipeline ${BASH_REMATCH[1]}"
@@ -31,7 +32,7 @@ _pipeline_completion() {
     )" -- "${typed##* }"))
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -o nospace -o default -F _pipeline_completion python python3
+complete -o nospace -o default -F _python_m_pipeline python python3
 """
 
 
@@ -57,11 +58,13 @@ def _check(conf: Path, arguments: list[str]) -> None:
     """Refuse invalid values, and arguments that would make Hydra print a traceback."""
     from hydra._internal.utils import get_args_parser
 
-    from pipeline.config.compose import compose, unresolved
+    from pipeline.config.compose import compose, plain, unresolved
     from pipeline.config.overrides import first_values, parse
     from pipeline.config.unsafe_yaml import refuse_unsafe_yaml
 
-    options = get_args_parser().parse_args(arguments)
+    parser = get_args_parser()
+    parser.prog = "python -m pipeline"
+    options = parser.parse_args(arguments)
     commands = [
         f"--{name.replace('_', '-')}"
         for name in ("run", "multirun", "cfg", "info", "shell_completion")
@@ -78,15 +81,22 @@ def _check(conf: Path, arguments: list[str]) -> None:
             "--experimental-rerun needs files that Hydra does not write here: repeat the run's command "
             "instead. To select an experiment, write experiment=NAME."
         )
-    shows = options.help or options.hydra_help or options.cfg or options.info or options.shell_completion
-    if shows or options.config_path or options.config_name:
+    if options.config_path or options.config_name:
+        raise PipelineError(
+            "--config-path and --config-name are refused: the configuration is conf/config.yaml. "
+            "--config-dir adds a folder with more options, such as experiment/NAME.yaml."
+        )
+    if options.hydra_help or options.shell_completion:
         refuse_unsafe_yaml(conf)
         return
     searched = (
         [f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"] if options.config_dir else []
     )
     parsed = parse([*searched, *options.overrides])
-    if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+    if options.help or options.cfg or options.info:
+        # What is invalid, but can be shown, is shown: that is how to find out where it comes from.
+        plain(unresolved(conf, [*searched, *options.overrides]))
+    elif options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
         if any(part.key_or_group == "hydra.searchpath" for part in parse(options.overrides)):
             raise PipelineError("With -m, name the folder with --config-dir instead of hydra.searchpath.")
         # The sweeper validates each trial; the first values of all lists need not make a valid one.

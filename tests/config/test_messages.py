@@ -32,6 +32,15 @@ from pipeline.sweeps.grid import grid
         ("name=Ziffern-ä", "needs its own quotes, as in name='\"Ziffern-ä\"'"),
         ("name=“x”", "'name=“x”' can't be read"),
         ("model.hidden_units=[64", "each bracket"),
+        ("train.epoch=1", "train.epoch: there is no such key. Did you mean train.epochs?"),
+        ("trian.epochs=1", "trian.epochs: there is no such key. Did you mean train.epochs?"),
+        ("train.seed=1", "Did you mean seed or preprocess.seed or sweep.seed?"),
+        ("+train.foo=1", "train.foo: there is no such key. Available: train.optimizer, "),
+        (
+            "hydra.launcher.jobs=1",
+            "hydra.launcher.jobs: there is no such key. `python -m pipeline --cfg hydra`",
+        ),
+        ("hydra.searchpath=[file:///none]", "/none is not a folder with options"),
         ("hydra.mode=x", "hydra.mode=x is refused: Invalid value 'x', expected one of [RUN, MULTIRUN]"),
         ("experiment=1e3", "looks like a number or a boolean needs quotes"),
         ("modules.model=x", "modules.model: conf/ has no such key; it is computed"),
@@ -70,6 +79,41 @@ def test_an_experiment_without_the_package_line_is_refused(conf, head):
     assert "conf/experiment/mine.yaml must begin with the line `# @package _global_`" in refused(
         conf, "experiment=mine"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("defaults: cnn", "experiment/mine.yaml: `defaults` should be a list, with lines like"),
+        (
+            "defaults: [model: cnn]",
+            "no such group. To choose an option of model in a list of defaults, write",
+        ),
+        (
+            "defaults: [override /modle: cnn]",
+            "experiment/mine.yaml: there is no group modle. Did you mean model?",
+        ),
+        ("defaults: [override /model: cmn]", "conf/model has no option 'cmn'. Did you mean cnn?"),
+        ("defaults: [smok]", "conf/experiment has no option 'smok'. Did you mean smoke?"),
+        ("train: [3]", "experiment/mine.yaml: it has a list where the configuration has a section"),
+        (
+            "hydra: {launcher: {n_job: 1}}",
+            "experiment/mine.yaml: hydra.launcher.n_job: there is no such key.",
+        ),
+        ("- seed: 1", "experiment/mine.yaml should have keys with values, KEY: VALUE, and nothing else."),
+        ("seed: 1\nseed: 2", "mine.yaml is not valid YAML: found duplicate key seed (line 3)."),
+        (
+            "train:\n\tepochs: 1",
+            "mine.yaml is not valid YAML: found character that cannot start any token (line 3).",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_reported_with_the_file_and_the_remedy(conf, text, says):
+    (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    said = refused(conf, "experiment=mine")
+    assert says in said
+    for riddle in ("ConfigTypeError", "full_key", "unicode string", "DictConfig"):
+        assert riddle not in said
 
 
 def test_an_option_in_a_yml_file_is_refused_with_the_right_ending(conf):

@@ -61,12 +61,15 @@ def test_hydras_own_options_work(smoke):
     assert smoke.files() == before
 
 
-# What bash does when the tab key is pressed.
+# What bash does when the tab key is pressed, after the two commands of the README.
 TAB = """
 eval "$(python -m pipeline -sc install=bash)"
-COMP_LINE="python -m pipeline $1"
+eval "$(pipeline --show-completion bash)"
+COMP_LINE="$1"
 COMP_POINT=${#COMP_LINE}
-$(complete -p python | sed 's/.* -F //; s/ .*//')
+COMP_WORDS=($1)
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+$(complete -p "${COMP_WORDS[0]}" | sed 's/.* -F //; s/ .*//') "${COMP_WORDS[0]}"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
@@ -74,9 +77,10 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("mod", ["model.", "model="]),
-        ("experiment=sm", ["experiment=smoke"]),
-        ("seed=1 train.learn", ["train.learning_rate="]),
+        ("python -m pipeline mod", ["model.", "model="]),
+        ("python -m pipeline experiment=sm", ["experiment=smoke"]),
+        ("python -m pipeline -m seed=1 train.learn", ["train.learning_rate="]),
+        ("pipeline pre", ["predict"]),
     ],
 )
 def test_the_tab_key_completes(reproduced, typed, offered):
@@ -99,6 +103,12 @@ def test_the_tab_key_completes(reproduced, typed, offered):
         (["-m", "seed=range(0,0)"], "names no value"),
         (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "chosen by name"),
         (["-m", "hydra.searchpath=[file:///tmp]", "seed=1,2"], "--config-dir"),
+        (["--config-dir", "none", "seed=1"], "none is not a folder with options"),
+        (["--config-name", "other"], "--config-dir adds a folder"),
+        (["--cfg", "job", "modle=cnn"], "Did you mean model"),
+        (["--cfg", "job", "--resolve", "seed=${sed}"], "seed refers to ${sed}: there is no such key"),
+        (["--info", "all", "model=cmn"], "Did you mean cnn"),
+        (["--help", "seed=1,2"], "names several values"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

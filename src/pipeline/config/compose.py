@@ -1,6 +1,8 @@
 """Compose conf/ and overrides into a validated configuration."""
 
 import copy
+import re
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pipeline.config.messages import nearest, one_line, refused_by_hydra, valida
 from pipeline.config.modules import PACKAGE, modules_in_use
 from pipeline.config.overrides import parse, refuse_several_values
 from pipeline.config.schema import Composed, Config, SweepConfig
-from pipeline.config.unsafe_yaml import refuse_resolvers, refuse_unsafe_yaml
+from pipeline.config.unsafe_yaml import refuse_resolvers, refuse_unsafe_yaml, yaml_fault
 from pipeline.environment import device_here
 from pipeline.errors import PipelineError
 
@@ -57,7 +59,7 @@ def compose_sweep(conf: Path, overrides: Sequence[str]) -> SweepConfig:
         PipelineError: As `compose` does, for these three.
     """
     parsed, composed = next(_unresolved_each(conf, [overrides]))
-    values = {key: value for key, value in _plain(composed).items() if key in SweepConfig.model_fields}
+    values = {key: value for key, value in plain(composed).items() if key in SweepConfig.model_fields}
     return validate(values, SweepConfig, overridden={part.key_or_group for part in parsed})
 
 
@@ -90,7 +92,9 @@ def _unresolved_each(
         choices = tuple(str(part.input_line) for part in parsed if not _sets_a_value(part, groups))
         try:
             if choices not in bases:
-                with _hydra(conf):
+                with _hydra(conf), warnings.catch_warnings():
+                    # Hydra only warns about a folder that does not exist, and then lacks the options in it.
+                    warnings.filterwarnings("error", message="provider=hydra.searchpath")
                     # Folders are often named after the number of the job, which only a sweep has.
                     numbered = [*choices, "hydra.job.num=0", "hydra.job.id='0'"]
                     bases[choices] = hydra_compose("config", numbered, return_hydra_config=True)
@@ -99,9 +103,19 @@ def _unresolved_each(
             _refuse_outside(composed.hydra, conf.resolve().parent)
         except MissingConfigException as error:
             raise PipelineError(_no_such_option(error, conf)) from None
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        except yaml.YAMLError as error:
+            raise PipelineError(yaml_fault(error)) from None
+        except (HydraException, OmegaConfBaseException) as error:
             raise PipelineError(refused_by_hydra(error)) from None
-        except ValueError as error:  # Raised for `model=null`, and for `- model: null` in a file.
+        except UserWarning as warning:
+            folder = str(warning).partition("path=")[2].partition(" is not")[0]
+            raise PipelineError(f"{folder} is not a folder with options of the configuration.") from None
+        except ValueError as error:
+            if match := re.match(r"Invalid defaults list in '(.+)'", str(error)):
+                raise PipelineError(
+                    f"{match[1]}.yaml: `defaults` should be a list, with lines like `- override /model: cnn`."
+                ) from None
+            # Raised for `model=null`, and for `- model: null` in a file.
             raise PipelineError(
                 f"{' '.join(overrides) or 'conf/'} is refused: {one_line(error).strip('. ')}. An option's "
                 "name that looks like a number or a boolean needs quotes (in a shell, two kinds: \"'1'\")."
@@ -140,7 +154,14 @@ def _no_such_option(error: Any, conf: Path) -> str:
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
     if (misnamed := conf / group / f"{option}.yml").exists():
         return f"conf/{group}/{misnamed.name}: the name of an option's file ends in .yaml; rename it."
-    return f"conf/{group} has no option {option!r}.{nearest(option, error.options or [])}"
+    kind = group.rpartition("/")[2]
+    if "/" in group and not error.options and (conf / kind).is_dir():
+        return (
+            f"conf/{group}: there is no such group. To choose an option of {kind} in a list of defaults, "
+            f"write `- override /{kind}: {option}`."
+        )
+    options = error.options or [path.stem for path in sorted((conf / group).glob("*.yaml"))]
+    return f"conf/{group} has no option {option!r}.{nearest(option, options)}"
 
 
 def from_hydra(composed: "DictConfig", package: Path = PACKAGE, overridden: Collection[str] = ()) -> Composed:
@@ -154,11 +175,15 @@ def from_hydra(composed: "DictConfig", package: Path = PACKAGE, overridden: Coll
     Raises:
         PipelineError: If a value is missing or invalid, or would be read from the environment.
     """
-    return complete(_plain(composed), "conf/", package, overridden)
+    return complete(plain(composed), "conf/", package, overridden)
 
 
-def _plain(composed: "DictConfig") -> dict[str, Any]:
-    """Return the resolved values without Hydra's own section."""
+def plain(composed: "DictConfig") -> dict[str, Any]:
+    """Return the resolved values without Hydra's own section.
+
+    Raises:
+        PipelineError: If a value is missing, can't be resolved, or would be read from the environment.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 

@@ -140,6 +140,9 @@ def _no_such_key(key: str, names: Sequence[str]) -> str:
     group, dot, _ = key.partition(".")
     if group == "modules":
         return f"{key}: conf/ has no such key; it is computed from the code."
+    if group == "hydra":
+        more = " `python -m pipeline --cfg hydra` shows the keys of Hydra."
+        return f"{key}: there is no such key.{nearest(key, names) or more}"
     if key in _keys():
         if not dot:
             return f"{key}: conf/config.yaml lacks the key; put it back."
@@ -177,8 +180,21 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 def refused_by_hydra(error: Exception) -> str:
     """Describe an error of Hydra; where it names a key, suggest the right one."""
     text = one_line(error)
-    if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
-        return _no_such_key(match[1], _keys())
+    if match := re.match(r"In '([\w/.-]+)': (?:\w+ raised while composing config: )?(.*)", text):
+        return f"{match[1]}.yaml: {_of_hydra(match[2], error)}"
+    return _of_hydra(text, error)
+
+
+def _of_hydra(text: str, error: Exception) -> str:
+    if text.startswith("Cannot merge DictConfig with ListConfig"):
+        return "it has a list where the configuration has a section with keys."
+    if match := re.match(r"Could not override '([^']+)'\. No match in the defaults list", text):
+        groups = [name for name in Composed.model_fields if name != "modules"]
+        return f"there is no group {match[1]}.{nearest(match[1], groups)}"
+    if match := re.match(
+        r"Could not (?:override|delete from config)[^']*'([^']+)'|Key .* not in .* full_key: (\S+)$", text
+    ):
+        return _no_such_key(match[1] or match[2], _keys())
     if match := re.match(r"Interpolation key '([^']+)' not found.*full_key: (\S+)", text):
         return f"{match[2]} refers to ${{{match[1]}}}: there is no such key.{nearest(match[1], _keys())}"
     if match := re.match(r"Could not append to config.*already at '([^']+)'", text):
@@ -199,10 +215,18 @@ def refused_by_hydra(error: Exception) -> str:
 def nearest(wanted: str, names: Sequence[str]) -> str:
     """Return a sentence that suggests similar names, or lists all if none is similar and they are few."""
     leaf = wanted.rpartition(".")[2]
-    near = [name for name in names if leaf == "".join(word[0] for word in name.rpartition(".")[2].split("_"))]
-    near += difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
-    by_leaf = {name.rpartition(".")[2]: name for name in names}
-    near += [by_leaf[match] for match in difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.6)]
+    # By the last part only: in the same section, whole names are always similar.
+    by_leaf: dict[str, list[str]] = {}
+    for name in names:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    near = [
+        name
+        for last in by_leaf
+        if leaf == "".join(word[0] for word in last.split("_"))
+        for name in by_leaf[last]
+    ]
+    for match in difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.65):
+        near += by_leaf[match]
     near = list(dict.fromkeys(near))
     if near:
         return " Did you mean " + " or ".join(near[:3]) + "?"

@@ -38,10 +38,25 @@ def refuse_unsafe_yaml(conf: Path) -> None:
                 _check_node(root, path, {})
             values = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 (creates strings only)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PipelineError(f"{path} is not valid YAML: {error}") from None
+            raise PipelineError(yaml_fault(error, path)) from None
+        if not isinstance(values, dict | None):
+            raise PipelineError(f"{path} should have keys with values, KEY: VALUE, and nothing else.")
         # Hydra's own settings are not part of what is written or shown.
         if isinstance(values, dict) and path.relative_to(conf).parts[0] != "hydra":
             refuse_resolvers({key: value for key, value in values.items() if key != "hydra"})
+
+
+def yaml_fault(error: Exception, path: Path | None = None) -> str:
+    """Return a sentence on what is wrong in a YAML file, and in which line if that is known.
+
+    Args:
+        error: What the parser raised.
+        path: The file; None if the parser knows its name.
+    """
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return f"{path} is not valid YAML: {' '.join(str(error).split())}."
+    return f"{path or mark.name} is not valid YAML: {error.problem} (line {mark.line + 1})."
 
 
 def yaml_files(conf: Path) -> Iterator[Path]:
