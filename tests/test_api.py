@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import pipeline
-from pipeline import PipelineError, compose, run_stage
+from pipeline import PipelineError, compose, load_run, run_stage
 
 
 def test_importing_the_package_imports_nothing_but_the_standard_library():
@@ -48,3 +48,32 @@ def test_a_stage_refuses_to_write_where_dvc_runs_it(tmp_path):
     with pytest.raises(PipelineError, match="dvc repro"):
         run_stage("fetch", compose("experiment=smoke"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
+
+
+@pytest.mark.parametrize("given", [["model=cnn"], {"model": "cnn"}, 3, None])
+def test_overrides_that_are_not_texts_are_refused_in_a_sentence(given):
+    with pytest.raises(PipelineError, match="is not an override: pass each as a text of its own"):
+        compose(given)
+
+
+@pytest.mark.parametrize("given", [3, None])
+def test_a_run_that_is_not_named_by_a_text_is_not_blamed_on_mlflow(given):
+    with pytest.raises(PipelineError, match=f"{given} is not the name of a run"):
+        load_run(given)
+
+
+def test_a_stage_refuses_values_that_are_not_a_configuration(tmp_path):
+    with pytest.raises(PipelineError, match="'experiment=smoke' is not a configuration"):
+        run_stage("fetch", "experiment=smoke", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "lacks"),
+    [("preprocess", "data/raw, which the stage fetch"), ("train", "data/raw"), ("evaluate", "data/raw")],
+)
+def test_a_stage_in_the_wrong_order_names_the_one_to_run_before(tmp_path, stage, lacks):
+    with pytest.raises(
+        PipelineError, match=f"has no {lacks}.* in the order fetch, preprocess, train, evaluate"
+    ):
+        run_stage(stage, compose("experiment=smoke"), tmp_path)
+    assert not any(tmp_path.iterdir())

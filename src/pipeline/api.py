@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import keras
 
 Stage = Literal["fetch", "preprocess", "train", "evaluate"]
+
+_ERRORS_ONLY = ("TF_CPP_MIN_LOG_LEVEL", "3")  # as for the commands; takes effect when TensorFlow is imported
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Run:
         from pipeline.results.download import download_model
 
         config = compose()
+        os.environ.setdefault(*_ERRORS_ONLY)
         with quiet_tensorflow():
             from pipeline.artifacts.model_file import load
         # The results are bit for bit those of the evaluation, unless this process already uses another number
@@ -108,11 +112,15 @@ def run_stage(
     """
     if stage not in get_args(Stage):
         raise PipelineError(f"There is no stage {stage!r}: the stages are {', '.join(get_args(Stage))}.")
+    if not isinstance(config, Config):
+        raise PipelineError(f"{config!r} is not a configuration: pass what `compose` returns.")
     workspace = Workspace(Path(folder).absolute())
     if workspace.dvc_yaml.exists():
         raise PipelineError(f"{workspace.root} has a dvc.yaml: run its stages with `dvc repro`.")
+    _refuse_wrong_order(stage, workspace)
     from pipeline.environment import import_keras, quiet_tensorflow
 
+    os.environ.setdefault(*_ERRORS_ONLY)
     with quiet_tensorflow():
         if stage == "train":
             import_keras(config.train.target)
@@ -135,6 +143,18 @@ def run_stage(
         sys.dont_write_bytecode = before
 
 
+def _refuse_wrong_order(stage: Stage, workspace: Workspace) -> None:
+    stages = get_args(Stage)
+    written = (workspace.raw, workspace.dataset, workspace.run)
+    for earlier, path in zip(stages[: stages.index(stage)], written, strict=False):
+        if not path.exists():
+            lacking = path.relative_to(workspace.root)
+            raise PipelineError(
+                f"{workspace.root} has no {lacking}, which the stage {earlier} writes: run "
+                f"the stages in the order {', '.join(stages)}."
+            )
+
+
 def load_run(name: str) -> Run:
     """Load a run from MLflow by its name or id, or by the beginning of either.
 
@@ -143,6 +163,8 @@ def load_run(name: str) -> Run:
     """
     from pipeline.results.lookup import look_up
 
+    if not isinstance(name, str):
+        raise PipelineError(f"{name!r} is not the name of a run: pass a text, such as 'smoke-2c6f27'.")
     runs = look_up([name], compose().tracking, here())
     if len(runs) > 1:
         trials = ", ".join(run.name for run in runs)

@@ -43,6 +43,15 @@ def test_params_are_what_conf_composes_to(workspace, capsys):
     assert capsys.readouterr().out == "Composed params.yaml: mnist-mlp, seed 0.\n"
 
 
+def test_params_with_personal_settings_are_announced(workspace, capsys):
+    (workspace.root / "conf" / "local").mkdir()
+    (workspace.root / "conf" / "local" / "default.yaml").write_text("# @package _global_\nseed: 5\n")
+    run(workspace)
+    assert read_params(workspace.params).seed == 5
+    said = capsys.readouterr().out
+    assert "It includes your conf/local/default.yaml, which git ignores: before you commit" in said
+
+
 def test_an_edit_of_conf_changes_params(workspace):
     run(workspace)
     edit(workspace, "epochs: 10", "epochs: 3")

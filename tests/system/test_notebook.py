@@ -40,3 +40,4 @@ def test_the_notebook_and_the_examples_run_and_train_nothing_twice(template, tmp
     assert len(clone.mlflow_runs()) == 3
     assert str(best.data.metrics["test_accuracy"]) in shown
     assert "(5, 10)" in shown
+    assert not [line for line in shown if re.match(r"[IWE]0000 ", line)]  # lines of TensorFlow

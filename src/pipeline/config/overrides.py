@@ -18,12 +18,16 @@ def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> lis
         loader: Hydra's loader, which knows the files of the groups; needed for `glob(*)`.
 
     Raises:
-        PipelineError: If an override is malformed or names an import path.
+        PipelineError: If an override is not a text, is malformed or names an import path.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
     for text in overrides:
+        if not isinstance(text, str):  # In notebooks.
+            raise PipelineError(
+                f"{text!r} is not an override: pass each as a text of its own, such as 'train.epochs=3'."
+            )
         if "_target_" in text:
             raise PipelineError(f"{text} is refused: all options are chosen by name, not by _target_.")
     try:

@@ -63,7 +63,7 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
             _refuse_loss(workspace.params, config)
         text = dump(config)
     write_text(workspace.params, text)
-    say(f"Composed params.yaml: {config.name}, seed {config.seed}.{_device(config)}")
+    say(f"Composed params.yaml: {config.name}, seed {config.seed}.{_device(config)}{_personal(conf)}")
 
 
 def _device(config: Config) -> str:
@@ -72,6 +72,16 @@ def _device(config: Config) -> str:
     if train.backend == "tensorflow":
         return ""
     return f" JAX computes with {count(train.devices, train.device)}."
+
+
+def _personal(conf: Path) -> str:
+    """Return a sentence about personal settings, which git does not have; "" if there are none."""
+    if not (conf / "local" / "default.yaml").exists():
+        return ""
+    return (
+        " It includes your conf/local/default.yaml, which git ignores: before you commit params.yaml and "
+        "dvc.lock, move that file away and run `dvc repro`."
+    )
 
 
 def _refuse_loss(params: Path, config: Config) -> None:
