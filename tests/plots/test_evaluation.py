@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from pipeline.artifacts.history import Epoch, History
@@ -103,6 +105,18 @@ def test_the_highest_losses_come_first_and_only_as_many_as_configured():
     figure = top_losses.draw(evaluated(of_no_and_yes(), highest=2))
     assert captions(figure) == ["no → yes   2.30", "no → yes   1.61"], "-log 0.1, -log 0.2"
     assert "The 2 highest losses" in texts(figure)
+
+
+@pytest.mark.parametrize("name", ["common", "m" * 60])
+def test_captions_of_wide_letters_do_not_touch_each_other(name):
+    figure = top_losses.draw(evaluated(guesses((name, "rare"), 60, noise=0), highest=24))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
+    rows = {box.y0 for box in boxes}
+    assert len(boxes) == 24
+    for y0 in rows:
+        row = sorted((box.x0, box.x1) for box in boxes if box.y0 == y0)
+        assert all(before[1] < after[0] for before, after in pairwise(row))
 
 
 def test_a_model_without_mistakes_has_highest_losses_too():

@@ -7,8 +7,10 @@ from matplotlib.figure import Figure
 
 from pipeline.evaluation.metrics import Ints, Predictions
 from pipeline.plots.evaluated import Evaluated
-from pipeline.plots.rows import in_rows
-from pipeline.plots.text import shortened
+from pipeline.plots.rows import caption_width, in_rows
+from pipeline.plots.text import inches, shortened
+
+_GAP, _SIZE = 0.08, 9  # between images, in inches; of the captions, in points
 
 
 def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: str, subtitle: str) -> Figure:
@@ -23,7 +25,7 @@ def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: st
     """
     most = 8 if max(map(len, evaluated.predictions.classes)) <= 6 else 6
     columns = int(np.clip(np.ceil(np.sqrt(1.5 * len(chosen))), 4, most))
-    captions = _captions(evaluated.predictions, chosen, values, 104 // columns)
+    captions = _captions(evaluated.predictions, chosen, values, columns)
     return in_rows(
         [evaluated.images[i] for i in chosen],
         captions,
@@ -32,13 +34,14 @@ def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: st
         subtitle,
         columns=columns,
         caption=0.17 * (captions[0].count("\n") + 1),
-        gap=0.08,
-        size=9,
+        gap=_GAP,
+        size=_SIZE,
     )
 
 
-def _captions(predictions: Predictions, chosen: Ints, values: Sequence[str], characters: int) -> list[str]:
+def _captions(predictions: Predictions, chosen: Ints, values: Sequence[str], columns: int) -> list[str]:
     """Return captions such as "4 → 9   7.31", in as few lines as fit and equally many for all images."""
+    characters, width = 104 // columns, caption_width(columns, _GAP)
     names = [shortened(name, characters - 2) for name in predictions.classes]
     captions: list[str] = []
     for layout in ("{} → {}   {}", "{} → {}\n{}", "{}\n→ {}\n{}"):
@@ -46,6 +49,7 @@ def _captions(predictions: Predictions, chosen: Ints, values: Sequence[str], cha
             layout.format(names[predictions.labels[i]], names[predictions.predicted[i]], value)
             for i, value in zip(chosen, values, strict=True)
         ]
-        if all(len(line) <= characters for caption in captions for line in caption.splitlines()):
+        lines = {line for caption in captions for line in caption.splitlines()}
+        if all(len(line) <= characters and inches(line, _SIZE) <= width for line in lines):
             break
     return captions

@@ -8,8 +8,19 @@ from numpy.typing import NDArray
 
 from pipeline.plots.images import displayable
 from pipeline.plots.style import WIDTH, titled
+from pipeline.plots.text import fitted
 
 _ABOVE, _MARGIN = 0.8, 0.12  # inches: the height of the title, and the margin on the left and the right
+_SPACE = 0.1  # inches between two captions
+
+
+def caption_width(columns: int, gap: float) -> float:
+    """Return how wide a caption may be, in inches, so that it does not touch the next one."""
+    return _pitch(columns, gap) - _SPACE
+
+
+def _pitch(columns: int, gap: float) -> float:
+    return (WIDTH - 2 * _MARGIN + gap) / columns
 
 
 def in_rows(
@@ -28,7 +39,7 @@ def in_rows(
 
     Args:
         images: uint8 (pixels,) each.
-        captions: The text above each image.
+        captions: The text above each image; lines that would touch those of the neighbours are cut.
         image_shape: (height, width) or (height, width, channels).
         title: What the figure shows.
         subtitle: The most important numbers.
@@ -37,7 +48,7 @@ def in_rows(
         gap: The gap between images, in inches.
         size: The font size of the captions, in points.
     """
-    column = (WIDTH - 2 * _MARGIN + gap) / columns
+    column = _pitch(columns, gap)
     width = column - gap
     height = width * image_shape[0] / image_shape[1]
     row = caption + height + gap
@@ -47,6 +58,7 @@ def in_rows(
     axes = figure.add_axes((0, 0, 1, 1))
     for position, (image, text) in enumerate(zip(images, captions, strict=True)):
         left, top = _MARGIN + position % columns * column, _ABOVE + position // columns * row + caption
+        text = "\n".join(fitted(line, caption_width(columns, gap), size) for line in text.splitlines())
         axes.text(left + width / 2, top - 0.04, text, size=size, ha="center", va="bottom")
         axes.imshow(
             displayable(image, image_shape),
