@@ -125,13 +125,14 @@ def test_a_server_killed_during_a_training_gets_everything_when_it_is_back(works
         server.kill()
 
 
-def test_the_next_training_that_finds_its_server_sends_the_kept_runs_too(workspace):
+def test_the_next_training_that_finds_its_server_sends_the_kept_runs_too(workspace, capfd):
     train(at(f"http://127.0.0.1:{free_port()}"), workspace)
     [record] = kept(workspace)
     train(config(seed=1), workspace)
     assert kept(workspace) == []
     assert len(runs(workspace)) == 2
     run = of(runs(workspace), record)
+    assert capfd.readouterr().out.count(f"(FINISHED): {run.info.run_id}") == 1
     assert curve(workspace, run) == CURVE
     assert run.info.status == "FINISHED"
 
