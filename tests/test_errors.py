@@ -48,6 +48,16 @@ def test_a_disk_that_cannot_be_written_to_is_one_sentence_that_names_the_place(n
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["MemoryError()", "ValueError('OOM when allocating tensor')", "RuntimeError('RESOURCE_EXHAUSTED: Out')"],
+)
+def test_a_lack_of_memory_is_one_sentence_with_the_settings_that_reduce_it(error):
+    code, said = ends(f"raise {error}")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "not enough memory: use a smaller model" in said
+
+
 @pytest.mark.parametrize("body", ["1 / 0", "raise OSError(errno.EBADF, 'odd')"])
 def test_a_bug_in_the_program_is_a_traceback(body):
     code, said = ends(body)

@@ -39,6 +39,9 @@ _DISK_TEXTS = {
     r"Permission denied": errno.EACCES,
 }
 
+# Messages of TensorFlow, XLA and ONNX Runtime, which raise no MemoryError.
+_MEMORY_TEXTS = r"^RESOURCE_EXHAUSTED|OOM when allocating|Failed to allocate memory"
+
 # The kernel signals a process once for each thread of a parent that is killed.
 _SECONDS_OF_ONE_SIGNAL = 2.0
 
@@ -49,7 +52,8 @@ _signalled: list[float] = []  # the times of such signals, in seconds of the mon
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the user can fix, or None if it is a bug in the program.
 
-    Disk errors are also found behind exceptions of libraries such as SQLAlchemy, MLflow, NumPy and shutil.
+    Disk errors are also found behind exceptions of libraries such as SQLAlchemy, MLflow, NumPy and shutil,
+    and a lack of memory behind those of TensorFlow, JAX and ONNX Runtime.
     """
     if isinstance(error, PipelineError):
         return str(error)
@@ -61,6 +65,11 @@ def explain(error: BaseException) -> str | None:
             return (
                 f"{_DISK[number]}{where}: nothing was left half-written. {_remedy(number, path)}"
                 "Fix that and run it again."
+            )
+        if isinstance(cause, MemoryError) or re.search(_MEMORY_TEXTS, str(cause)):
+            return (
+                "There is not enough memory: use a smaller model or a smaller train.batch_size; in a sweep, "
+                "run fewer trials at a time, with hydra.launcher.n_jobs=1."
             )
         cause = cause.__cause__ or cause.__context__
     return None

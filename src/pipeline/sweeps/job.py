@@ -4,6 +4,7 @@ The job writes the trial's state to the sweep's folder, and checks there whether
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -160,8 +161,11 @@ def _reason(log: Path, error: FailedError) -> str:
     """Say why a trial failed: by the signal that ended it, or else the error that a stage or DVC printed."""
     if error.signal:
         return f"its process was ended by {error.signal}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    for prefix in ("error: ", "ERROR: "):
-        if errors := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
-            return errors[-1]
-    return f"it ended without an error message; its output is in {log}"
+    text = "\n" + log.read_text(encoding="utf-8", errors="replace")
+    printed, *of_dvc = text.rsplit("\nERROR: ", maxsplit=1)
+    # A message may have several lines.
+    if reported := re.findall(r"\nerror: (.*(?:\n.+)*)", printed):
+        return " ".join(reported[-1].split())
+    if "\nTraceback (most recent call last):" in printed:
+        return f"{printed.splitlines()[-1]} (its output is in {log})"
+    return of_dvc[0].strip() if of_dvc else f"it ended without an error message; its output is in {log}"
