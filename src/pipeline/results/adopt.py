@@ -77,9 +77,9 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     restores = _trained(config, repository) == source.run_id
     return [
         f"Wrote conf/experiment/{name}.yaml: {source.result}.",
-        f"For good: set `experiment: {name}` in conf/config.yaml and run `dvc repro`, which "
+        f"Permanently: set `experiment: {name}` in conf/config.yaml and run `dvc repro`, which "
         f"{'restores it' if restores else 'trains it with the code as it is now'}.",
-        f"For once: python -m pipeline experiment={name}",
+        f"Only this time: python -m pipeline experiment={name}",
     ]
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import brief, count, say
@@ -152,6 +153,11 @@ def caution(board: Leaderboard) -> str:
     )
 
 
+def short_error(trial: Trial) -> str:
+    """Return the beginning of a trial's error; the sweep ends by printing all of it."""
+    return shorten(trial.error, 100, placeholder=" …")
+
+
 def _without_result(board: Leaderboard) -> list[str]:
     """Describe the settings that were left out, and the trials that failed, were pruned or never ran."""
     shown = []
@@ -159,7 +165,9 @@ def _without_result(board: Leaderboard) -> list[str]:
         shown.append(f"     and {more:,} more settings; MLflow shows all.")
     ended = [trial for trial in board.others if trial.has_ended]
     for trial in ended[:_MOST_LINES]:
-        shown.append(f"{trial.state}: {label_of(trial.differs)}{': ' if trial.error else ''}{trial.error}")
+        shown.append(
+            f"{trial.state}: {label_of(trial.differs)}{': ' if trial.error else ''}{short_error(trial)}"
+        )
     if (more := len(ended) - _MOST_LINES) > 0:
         shown.append(f"     and {more:,} more trials without a result.")
     if waiting := len(board.others) - len(ended):

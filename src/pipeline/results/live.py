@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from pipeline.console import say
-from pipeline.results.leaderboard import label_of, text_of
+from pipeline.results.leaderboard import label_of, short_error, text_of
 from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class _Board:
         best = max(values, key=lambda value: SIGN[objective] * value, default=None)
         parts = [] if best is None else [f"best {text_of(objective, best)}"]
         left = len(self._report.trials) - len(ended)
-        took = [trial.seconds for trial in self._ended if trial.seconds is not None]
+        # A trial that failed says nothing about how long the others take.
+        took = [trial.seconds for trial in self._ended if trial.seconds and trial.state in ("done", "pruned")]
         if left and took:
             parts.append(f"about {_time(sum(took) / len(took) * math.ceil(left / self._workers))} left")
         return ", ".join(parts)
@@ -109,7 +110,7 @@ class _Board:
             values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
             return ", ".join([*values, _time(trial.seconds or 0)])
         # Without its full stop, since the line goes on.
-        return f"{trial.state}{': ' if trial.error else ''}{trial.error}".removesuffix(".")
+        return f"{trial.state}{': ' if trial.error else ''}{short_error(trial)}".removesuffix(".")
 
 
 def _time(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
+from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
@@ -128,7 +129,8 @@ def resolve(name: str, runs: "Sequence[Run]") -> "list[Run]":
     member = f"{SWEEP_TAG}.{run.data.tags[SWEEP_TAG]}"
     trials = [other for other in runs if member in other.data.tags and REPORTS_TAG in other.data.tags]
     if len(trials) < 2:
-        raise PipelineError(f"The sweep {run.info.run_name} has {len(trials)} evaluated trials to compare.")
+        found = count(len(trials), "evaluated trial")
+        raise PipelineError(f"The sweep {run.info.run_name} has {found}: a comparison needs two.")
     return sorted(trials, key=lambda trial: -trial.data.metrics.get("best_val_accuracy", 0))[:TRIALS_SHOWN]
 
 
