@@ -224,6 +224,12 @@ def test_a_sweep_is_sent_to_a_server_once(workspace, folder, server):
     assert sent_by_a_process(folder, server.uri) == ["None", "False"]
 
 
+def test_lines_that_mlflow_prints_about_a_server_do_not_appear(workspace, folder, server, capfd):
+    ended = replace(SWEEP, status="FINISHED", end=SWEEP.start + 5)
+    sent(replace(ended, tracking={**SWEEP.tracking, "uri": server.uri}), folder, workspace)
+    assert "View run" not in capfd.readouterr().out
+
+
 def test_a_sweep_that_was_deleted_in_mlflow_is_not_restored(workspace, folder):
     run_id = sent(SWEEP, folder, workspace)
     client(workspace).delete_run(run_id)
