@@ -132,13 +132,14 @@ class _Sender(threading.Thread):
                 self._record.release()
 
     def _send_until_finished(self) -> None:
-        # Importing MLflow at once would slow down Keras before the first epoch.
-        self._news.wait(0 if self._only_end else _SECONDS_FOR_FIRST_EPOCH)
         try:
             with sender(self._record, self._tracking, self._workspace, self._given_up) as send:
                 self._imported.set()
+                # Show a training whose first epoch takes long; before an evaluation ends, it shows nothing.
                 if self._only_end:
                     self._finished.wait()
+                else:
+                    self._news.wait(_SECONDS_FOR_FIRST_EPOCH)
                 while True:
                     last = self._finished.is_set()
                     self._news.clear()
