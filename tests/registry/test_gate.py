@@ -158,6 +158,12 @@ def test_facts_that_are_no_requirement_do_not_close_the_gate(change, settings):
     assert closed(predictions(1), facts=replace(FACTS, **change), **settings) == []
 
 
+def test_a_restored_model_whose_training_mlflow_does_not_know_is_not_said_to_be_missing_in_git():
+    facts = replace(FACTS, commit="unknown", dirty="unknown", is_in_git=False)
+    [found] = [each.found for each in check(predictions(1), facts, None, {}, SETTINGS) if each.name == "code"]
+    assert found == "not recorded: MLflow does not know the training"
+
+
 def test_the_page_has_the_measured_shares():
     root = Path(__file__).parents[2]
     measured = json.loads((root / "benchmarks" / "gate.json").read_text())

@@ -113,7 +113,10 @@ def _code(facts: Facts, settings: PromotionSection) -> Check:
         changes += " that are recorded" if facts.has_patch else " that are not recorded"
     known = facts.dirty == "false" or (settings.code == "explained" and facts.has_patch)
     passed = settings.code == "any" or (facts.is_in_git and known)
-    return Check("code", required, f"{facts.commit[:8]}{where}{changes}", passed)
+    found = f"{facts.commit[:8]}{where}{changes}"
+    if facts.commit == "unknown":  # The model was restored from DVC's cache.
+        found = "not recorded: MLflow does not know the training"
+    return Check("code", required, found, passed)
 
 
 def _files(facts: Facts) -> Check:
