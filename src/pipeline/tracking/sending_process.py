@@ -49,7 +49,7 @@ def sender(
         def reply() -> Outcome:
             while not connection.poll(_SECONDS_BETWEEN_CHECKS):
                 if given_up.is_set():
-                    raise EOFError
+                    return Outcome(False)  # Who gave up says why.
             received: Outcome = connection.recv()
             return received
 
