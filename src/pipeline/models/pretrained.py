@@ -1,6 +1,10 @@
 """pretrained: a network of keras.applications with pretrained weights, then one dense layer."""
 
+import os
 import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -102,16 +106,24 @@ def _backbone(config: PretrainedSection, shape: tuple[int, int, int]) -> "keras.
 
     make = getattr(keras.applications, config.backbone)
     settings = {"include_top": False, "include_preprocessing": False, "input_shape": shape, "pooling": "avg"}
+    imagenet = config.weights == "imagenet"
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = repository() / Path(config.weights or "").expanduser()
+    if config.weights and not imagenet and not path.is_file():
+        raise PipelineError(f"There is no file {path}: model.weights is {config.weights}.")
     try:
-        # With its default name, from which Keras makes the name of the file to download.
-        backbone = make(weights="imagenet" if config.weights == "imagenet" else None, **settings)
-        if config.weights not in (None, "imagenet"):
-            backbone.load_weights(repository() / Path(config.weights).expanduser())
+        with _cache_in(home):
+            # With its default name, from which Keras makes the name of the file to download.
+            backbone = make(weights="imagenet" if imagenet else None, **settings)
+        if config.weights and not imagenet:
+            backbone.load_weights(path)
     # A failed download or a damaged file can make Keras raise anything.
     except Exception as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+        by_hand = f". Without a network, put the file that Keras downloads into {home / 'models'} by hand."
         raise PipelineError(
             f"The weights of {config.backbone} (model.weights is {config.weights}) can't be loaded: {reason}"
+            + by_hand * imagenet
         ) from None
     if config.weights is not None:
         found = digest_of_weights(backbone)
@@ -128,6 +140,24 @@ def _backbone(config: PretrainedSection, shape: tuple[int, int, int]) -> "keras.
     _name(backbone)
     backbone.trainable = False
     return backbone
+
+
+@contextmanager
+def _cache_in(home: Path) -> Iterator[None]:
+    """Let Keras keep weights in its usual folder: it was imported with one that can't exist."""
+    from keras.src.backend import config
+
+    with suppress(OSError):  # Keras then takes a temporary folder.
+        home.mkdir(parents=True, exist_ok=True)
+    before = config.keras_home
+    config.keras_home = lambda: str(home)
+    try:
+        with warnings.catch_warnings():
+            # That there are no weights for images of this size: those for 224×224 pixels are wanted.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+            yield
+    finally:
+        config.keras_home = before
 
 
 def _with_depthwise_convolutions(backbone: "keras.Model") -> "keras.Model":
