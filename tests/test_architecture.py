@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts.workspace import RAW_ARRAYS
-from pipeline.cli import app
+from pipeline.cli.verbs import app
 from pipeline.config.compose import compose
 
 REPOSITORY = Path(__file__).parents[1]

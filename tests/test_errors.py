@@ -39,7 +39,12 @@ def test_with_hydra_full_error_it_is_a_traceback():
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [("ENOSPC", "The disk is full at x:"), ("EROFS", "read-only at x"), ("EACCES", "not permitted at x")],
+    [
+        ("ENOSPC", "The disk is full at x:"),
+        ("EFBIG", "larger than the file system or `ulimit -f` allows at x:"),
+        ("EROFS", "read-only at x"),
+        ("EACCES", "not permitted at x"),
+    ],
 )
 def test_a_disk_that_cannot_be_written_to_is_one_sentence_that_names_the_place(number, says):
     code, said = ends(f"raise OSError(errno.{number}, 'no', 'x')")
@@ -70,6 +75,34 @@ def test_a_signal_ends_it_after_cleaning_up_without_a_traceback(number, code):
     found, said = ends(f"os.kill(os.getpid(), {number:d}); signal.pause()")
     assert found == code
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("raise ValueError('not built: KeyboardInterrupt: ')", 130),
+        ("os.kill(os.getpid(), 15); signal.pause()\n    except SystemExit: raise ValueError", 143),
+    ],
+)
+def test_a_signal_that_a_library_reports_as_its_own_error_ends_it_without_a_traceback(body, code):
+    found, said = ends(body)
+    assert found == code
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("interrupted", ["typer", "pipeline.cli.models"])
+def test_ctrl_c_while_the_command_line_is_imported_gives_no_traceback(interrupted):
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {interrupted!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from pipeline.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_a_signal_that_comes_twice_at_once_does_not_interrupt_the_end():

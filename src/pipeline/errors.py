@@ -27,6 +27,7 @@ class PrunedError(PipelineError):
 _DISK = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",
+    errno.EFBIG: "A file is larger than the file system or `ulimit -f` allows",
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Writing or reading is not permitted",
     errno.EPERM: "Writing or reading is not permitted",
@@ -131,6 +132,11 @@ def exit_on_error() -> Iterator[None]:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        exit_if_terminated()
+        # pydantic turns an exception that a signal raises while it builds a class into an error of its own.
+        if "KeyboardInterrupt: " in str(error):
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(130)
         sentence = explain(error)
         if sentence is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
