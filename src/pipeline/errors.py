@@ -27,6 +27,7 @@ class PrunedError(PipelineError):
 _DISK = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",
+    errno.EIO: "The disk is full or damaged",
     errno.EFBIG: "A file is larger than the file system or `ulimit -f` allows",
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Writing or reading is not permitted",
@@ -35,6 +36,7 @@ _DISK = {
 # Messages of libraries that drop the error number: SQLite, NumPy's tofile, shutil.copytree, HDF5.
 _DISK_TEXTS = {
     r"database or disk is full|\d+ requested and \d+ written|No space left on device": errno.ENOSPC,
+    r"disk I/O error": errno.EIO,
     r"Disk quota exceeded": errno.EDQUOT,
     r"attempt to write a readonly database|Read-only file system": errno.EROFS,
     r"Permission denied": errno.EACCES,

@@ -4,6 +4,9 @@ import logging
 import re
 import signal
 import sys
+from typing import Any
+
+from pipeline.errors import explain
 
 
 def repro(*arguments: str) -> int:
@@ -13,23 +16,38 @@ def repro(*arguments: str) -> int:
     """
     from dvc.cli import main as dvc
     from dvc.commands.repro import CmdRepro
-    from dvc.exceptions import ReproductionError
 
     def run(command: CmdRepro) -> int:
         try:
             stages = command.repo.reproduce(**command._common_kwargs, **command._repro_kwargs)
-        except ReproductionError as error:
-            if reason := _signal_in(str(error.__cause__)):
-                print(f"error: {error}: {reason}", file=sys.stderr, flush=True)
+        except Exception as error:
+            signalled = _signal_in(str(error.__cause__))
+            if reason := f"{error}: {signalled}" if signalled else explain(error):
+                print(f"error: {reason}", file=sys.stderr, flush=True)
             raise
         if not stages:
             print("Data and pipelines are up to date.")
         return 0
 
+    _give_up_on_a_full_disk()
     # DVC has no setting for this: its own method goes on to print the advice to push.
     CmdRepro.run = run
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
     return int(dvc(["repro", *arguments]))
+
+
+def _give_up_on_a_full_disk() -> None:
+    """Let writing to DVC's databases fail; by default it is tried without end, whatever the error is."""
+    from dvc_data.hashfile.cache import Cache
+
+    def set_once(self: Cache, *args: Any, retry: bool = False, **options: Any) -> bool:
+        return bool(super(Cache, self).set(*args, **options))
+
+    def transact_once(self: Cache, retry: bool = False) -> Any:
+        return super(Cache, self).transact()
+
+    # SQLite waits a minute for other processes before it fails.
+    Cache.set, Cache.transact = set_once, transact_once
 
 
 def _signal_in(cause: str) -> str:
