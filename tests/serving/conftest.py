@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from drawn_page import FLAGS, Page
 from in_thread import READER, running, until, write_onnx
 from PIL import Image
+from selenium import webdriver
 
 from photos import png
 from pipeline.config.section import ReaderSection
@@ -67,3 +69,25 @@ def still_answers(client, digits):
 def client(served):
     with running(served) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium, tmp_path_factory):
+    binary, driver = chromium
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser, client):
+    found = Page(browser)
+    found.open(client)
+    found.complaints()
+    yield found
+    assert [complaint for complaint in found.complaints() if "status of 400" not in complaint] == []

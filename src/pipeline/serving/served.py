@@ -118,6 +118,7 @@ class Served:
             # Whether images can be drawn by hand: photographs can't.
             "drawn": reader.colour == "grey" and max(height, width) <= _DRAWN,
             "background": reader.background,
+            "prepare": reader.prepare,
             "test_accuracy": self.source.test_accuracy,
             "card": self.source.card is not None,
         }
