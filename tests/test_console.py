@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import console
-from pipeline.console import Every, say, track, track_epochs
+from pipeline.console import Every, say, say_markdown, track, track_epochs
 from servers import PATIENCE
 
 
@@ -35,6 +35,18 @@ def test_in_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
     assert "Working [on] it" in out
     assert "100%" in out
     assert "loss [0.1]" in out
+
+
+def test_a_chart_is_text_in_a_log_and_left_out_at_a_terminal(capsys, monkeypatch):
+    chart = "## Curves\n\nBlue is old.\n\n```mermaid\nxychart-beta\n    line [1, 2]\n```\n"
+    text = f"# Report\n\n## Data\n\nThe same.\n\n{chart}\n## Confusions\n\n`code`\n"
+    say_markdown(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say_markdown(text)
+    shown = capsys.readouterr().out
+    assert [word for word in ("Report", "Data", "same", "Confusions", "code") if word not in shown] == []
+    assert [word for word in ("Curves", "Blue", "mermaid", "line") if word in shown] == []
 
 
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold]", "x" * 500])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SECONDS_BETWEEN_LINES = 5.0
+# A section of Markdown with a chart, which a terminal would show as code.
+_CHART = re.compile(r"^## .*\n(?:(?!## ).*\n)*?```mermaid\n(?:.*\n)*?```\n*", re.MULTILINE)
 
 
 class _Output(io.TextIOWrapper):
@@ -63,14 +66,14 @@ def say(text: str) -> None:
 
 
 def say_markdown(text: str) -> None:
-    """Print Markdown: rendered at a terminal, as it is in a log."""
+    """Print Markdown: as it is in a log; rendered at a terminal, without sections that have a chart."""
     if not sys.stdout.isatty():
         say(text.rstrip())
         return
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(text))
+    Console().print(Markdown(_CHART.sub("", text)))
 
 
 def warn(text: str) -> None:

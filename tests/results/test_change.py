@@ -98,7 +98,7 @@ def test_an_unchanged_workspace_is_reported_as_unchanged(workspace):
     assert text.startswith("# What changed since HEAD (")
     for says in (
         "| test accuracy | 80.00 % (10.00 to 90.00) | 80.00 % (10.00 to 90.00) |",
-        "Both are right on the same of 200 test images.",
+        "Of 200 test images, both get the same ones right.",
         "No value changed.",
         "The images are the same.",
         "| train | unchanged | from the cache |",

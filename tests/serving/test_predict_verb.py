@@ -17,6 +17,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from prediction_inputs import KINDS, LEFT, RIGHT, SHAPE, npy, npz, put_folder, zip_with_a_name_that_is_no_text
+from rich.cells import cell_len
 
 from linear_model import linear_model
 from photos import png
@@ -226,6 +227,17 @@ def test_the_table_fits_into_a_narrow_terminal(classifier, tmp_path, capsys, mon
     assert right.startswith("…")
     assert len(right) <= 60
     assert head.index("label") == right.index("right  ")
+
+
+def test_the_columns_of_the_table_are_aligned_for_wide_characters(classifier, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    paths = [tmp_path / "right.png", tmp_path / "猫と犬.png"]
+    for path in paths:
+        path.write_bytes(png(RIGHT))
+    predict(classifier, [str(path) for path in paths], 1, "table")
+    _, narrow, wide = capsys.readouterr().out.splitlines()
+    columns = [cell_len(line[: line.rindex("right")]) for line in (narrow, wide)]
+    assert columns[0] == columns[1]
 
 
 def test_the_command_ends_when_its_output_is_closed(model, tmp_path):

@@ -61,7 +61,7 @@ def _verdict(old: Side, new: Side) -> str:
         return "The test images differ: no test can pair the results."
     outcome = mcnemar_of(before, after)
     if not outcome.only_first + outcome.only_second:
-        return f"Both are right on the same of {len(before):,} test images."
+        return f"Of {len(before):,} test images, both get the same ones right."
     verdict = "neither is shown to be better"
     if outcome.p < LEVEL:
         effect = "**better**" if outcome.only_second > outcome.only_first else "**worse**"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 
 from pipeline.artifacts.onnx_file import Classifier
 from pipeline.config.section import ReaderSection
@@ -155,22 +156,30 @@ class _Table:
 
     def __init__(self, top: int, classes: Sequence[str]) -> None:
         self._name = max(16, min(40, shutil.get_terminal_size().columns * 2 // 5))
-        self._label = min(24, max(len(text) for text in ("label", *classes)))
+        self._label = min(24, max(cell_len(text) for text in ("label", *classes)))
         print(f"{'file':<{self._name}}  {'label':<{self._label}}  probability{'  others' if top > 1 else ''}")
 
     def __call__(self, answer: Answer) -> None:
         # A line break in a name would split its row, and other control characters change the terminal.
         name = answer.name if answer.name.isprintable() else repr(answer.name)
-        name = name if len(name) <= self._name else "…" + name[1 - self._name :]
+        if cell_len(name) > self._name:
+            while cell_len(name) >= self._name:
+                name = name[1:]
+            name = "…" + name
         if answer.error:
             text = f"not read: {answer.error}"
         else:
             (label, value), *others = answer.best
             listed = ", ".join(f"{other} {_percent(value)}" for other, value in others)
-            text = f"{label:<{self._label}}  {_percent(value):>11}  {listed}".rstrip()
+            text = f"{_padded(label, self._label)}  {_percent(value):>11}  {listed}".rstrip()
             if answer.unlike:
                 text += "   unlike the training images: do not rely on this"
-        print(f"{name:<{self._name}}  {text}", flush=True)
+        print(f"{_padded(name, self._name)}  {text}", flush=True)
+
+
+def _padded(text: str, width: int) -> str:
+    """Return a text with spaces after it; Chinese and other wide characters take two columns."""
+    return text + " " * (width - cell_len(text))
 
 
 def _percent(probability: float) -> str:
