@@ -107,6 +107,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def printable(name: str) -> str:
+    """Return a name of a file or a class in one line, in which nothing controls the terminal."""
+    return name if name.isprintable() else repr(name)
+
+
 def brief(value: str) -> str:
     """Return a value as text; a number of more than eight characters is rounded to four digits."""
     try:

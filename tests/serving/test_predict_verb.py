@@ -24,7 +24,7 @@ from photos import png
 from pipeline.artifacts.onnx_file import load
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import items
-from pipeline.serving.predict import answers, predict
+from pipeline.serving.predict import Answer, _Table, answers, predict
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,15 @@ def test_a_control_character_in_a_name_does_not_reach_the_terminal(classifier, t
     predict(classifier, [str(tmp_path / "a\n\x1b[31mb.png")], 1, "table")
     _, row = capsys.readouterr().out.splitlines()
     assert r"a\n\x1b[31mb.png" in row
+
+
+def test_a_line_break_in_the_name_of_a_class_splits_no_row(capsys):
+    rows = _Table(2, ["a\nb", "c"])
+    rows(Answer("x.png", (("a\nb", 0.75), ("c", 0.25))))
+    rows(Answer("y.png", (("c", 0.75), ("a\nb", 0.25))))
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[1:] == [r"'a\nb'", "75.0", "%", "c", "25.0", "%"]
+    assert second.split()[1:] == ["c", "75.0", "%", r"'a\nb'", "25.0", "%"]
 
 
 def test_the_table_fits_into_a_narrow_terminal(classifier, tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from pipeline.artifacts.onnx_file import Classifier
 from pipeline.config.section import ReaderSection
-from pipeline.console import on_stderr, reader_left, warn
+from pipeline.console import on_stderr, printable, reader_left, warn
 from pipeline.data.pool import in_order
 from pipeline.errors import PipelineError
 from pipeline.serving.inputs import Item, in_chunks, items
@@ -156,12 +156,12 @@ class _Table:
 
     def __init__(self, top: int, classes: Sequence[str]) -> None:
         self._name = max(16, min(40, shutil.get_terminal_size().columns * 2 // 5))
-        self._label = min(24, max(cell_len(text) for text in ("label", *classes)))
+        self._label = min(24, max(cell_len(printable(text)) for text in ("label", *classes)))
         print(f"{'file':<{self._name}}  {'label':<{self._label}}  probability{'  others' if top > 1 else ''}")
 
     def __call__(self, answer: Answer) -> None:
         # A line break in a name would split its row, and other control characters change the terminal.
-        name = answer.name if answer.name.isprintable() else repr(answer.name)
+        name = printable(answer.name)
         if cell_len(name) > self._name:
             while cell_len(name) >= self._name:
                 name = name[1:]
@@ -170,8 +170,8 @@ class _Table:
             text = f"not read: {answer.error}"
         else:
             (label, value), *others = answer.best
-            listed = ", ".join(f"{other} {_percent(value)}" for other, value in others)
-            text = f"{_padded(label, self._label)}  {_percent(value):>11}  {listed}".rstrip()
+            listed = ", ".join(f"{printable(other)} {_percent(value)}" for other, value in others)
+            text = f"{_padded(printable(label), self._label)}  {_percent(value):>11}  {listed}".rstrip()
             if answer.unlike:
                 text += "   unlike the training images: do not rely on this"
         print(f"{_padded(name, self._name)}  {text}", flush=True)

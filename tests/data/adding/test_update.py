@@ -52,6 +52,23 @@ def test_changes_are_reported_and_update_pins_them(clone, pets):
     clone.fetch("pets")
 
 
+def test_names_with_line_breaks_take_one_line_of_the_report(clone, pets):
+    shutil.move(pets / "owl", pets / "two\nlines")
+    shutil.copy(pets / "two\nlines" / "1.png", pets / "cat" / "\n.png")
+    found = clone.add(pets)
+    assert r"  'cat/\n.png' (cat) = 'two\nlines/1.png' ('two\nlines')" in found
+    (pets / "two\nlines" / "2.png").unlink()
+    save(pets / "two\nlines" / "3.png", 77)
+    shutil.move(pets / "cat" / "4.png", pets / "two\nlines" / "moved.png")
+    found += clone.add(pets, update=True)
+    assert found[-5:-2] == [
+        r"  'two\nlines': 1 image removed",
+        r"  'two\nlines': 1 image changed",
+        r"  1 image relabelled from cat to 'two\nlines'",
+    ]
+    assert not [line for text in found for line in text.split("\n") if line == "lines"]
+
+
 def test_the_command_that_pins_a_change_repeats_the_options(clone, pets):
     clone.add(pets)
     options = {"image_size": "9x7", "resize": "crop", "test_fraction": 0.25}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.workspace import write_text
-from pipeline.console import count
+from pipeline.console import count, printable
 
 _VERSION = 1
 
@@ -66,10 +66,12 @@ def changes(before: Index, after: Index) -> list[str]:
     lines = []
     for word, found in (("added", new), ("removed", gone)):
         for label, images in sorted(Counter(label for label, _ in found.values()).items()):
-            lines.append(f"  {label}: {count(images, 'image')} {word}")
-    lines += [f"  {label}: {count(images, 'image')} changed" for label, images in sorted(changed.items())]
+            lines.append(f"  {printable(label)}: {count(images, 'image')} {word}")
     lines += [
-        f"  {count(images, 'image')} relabelled from {old} to {new_label}"
+        f"  {printable(label)}: {count(images, 'image')} changed" for label, images in sorted(changed.items())
+    ]
+    lines += [
+        f"  {count(images, 'image')} relabelled from {printable(old)} to {printable(new_label)}"
         for (old, new_label), images in sorted(moved.items())
     ]
     return lines

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.console import count
+from pipeline.console import count, printable
 from pipeline.data.collect import Collected
 
 _CLASSES, _NAMED = 30, 10  # how many classes, and other items, are listed one by one
@@ -18,7 +18,7 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
     np.add.at(counts, (labels, sides), 1)
     columns = zip(("train", "validation", "test"), counts.T, strict=True)
     shown = [(side, column) for side, column in columns if column.any()]
-    names = [_short(repr(name) if not name.isprintable() else name) for name in classes[:_CLASSES]]
+    names = [_short(printable(name)) for name in classes[:_CLASSES]]
     width = max(len(name) for name in (*names, "total"))
     yield f"  {'class':<{width}}" + "".join(f"{side:>12}" for side, _ in shown)
     for at, name in enumerate(names):
@@ -40,7 +40,7 @@ def skipped(collected: Collected) -> Iterator[str]:
     if left_out := collected.rows.skipped:
         yield f"Skipped: {count(len(left_out), 'file')}."
         for name, reason in left_out[:_NAMED]:
-            yield f"  {name if name.isprintable() else repr(name)} {reason}"
+            yield f"  {printable(name)} {reason}"
         if len(left_out) > _NAMED:
             yield f"  and {len(left_out) - _NAMED:,} more"
 
@@ -67,7 +67,10 @@ def duplicates(
     if conflicts:
         yield f"Conflicts: {count(len(conflicts), 'image')} in more than one class."
         for members in conflicts[:_NAMED]:
-            named = [f"{collected.rows.names[index]} ({classes[labels[index]]})" for index in members[:4]]
+            named = [
+                f"{printable(collected.rows.names[index])} ({printable(classes[labels[index]])})"
+                for index in members[:4]
+            ]
             yield f"  {' = '.join(named)}"
         if len(conflicts) > _NAMED:
             yield f"  and {len(conflicts) - _NAMED:,} more"
