@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tempfile
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,7 @@ def test_the_cpu_seconds_before_an_interruption_count(tmp_path):
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints._cpu_start -= 100
     state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, [])
+    assert 100 <= checkpoints.cpu_seconds < 150
     checkpoints.save(state)
     again = Checkpoints(tmp_path / "state.npz", 0.0)
     assert 0 <= again.cpu_seconds < 50
@@ -222,19 +224,43 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     assert (loaded.epochs, loaded.best_value, loaded.best_epoch) == (state.epochs, np.inf, 0)
     for one, other in zip(loaded.network + loaded.optimizer, arrays + arrays[:2], strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
-    checkpoints.discard()
-    assert checkpoints.load(like=state) is None
+    assert checkpoints.epochs == 1
+    for _ in range(2):
+        checkpoints.discard()
+        assert (checkpoints.load(like=state), checkpoints.epochs) == (None, 0)
 
 
-def test_the_weights_of_the_best_epoch_are_checked_against_the_network_too(tmp_path, capsys):
+def test_the_next_save_is_due_after_as_long_as_the_first(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    checkpoints = Checkpoints(tmp_path / "state.npz", 10.0)
+    for start in (0.0, 15.0):
+        now = start + 9
+        assert not checkpoints.due
+        now = start + 15
+        assert checkpoints.due
+        checkpoints.save(TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], [], [], np.inf, 0, []))
+
+
+@pytest.mark.parametrize(
+    ("group", "arrays"),
+    [
+        ("optimizer", [np.zeros((2, 3), np.float32)]),
+        ("best_weights", [np.zeros((2, 3), np.float32)]),
+        ("best_weights", []),
+    ],
+)
+def test_the_optimizer_and_the_best_weights_are_checked_against_the_network_too(
+    tmp_path, capsys, group, arrays
+):
     weights = [np.zeros((3, 2), np.float32)]
-    state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], weights, [], 0.5, 1, weights)
+    state = TrainState([Epoch(1, 0.5, 0.5, None, None, 1e-5)], weights, weights, 0.5, 1, weights)
     checkpoints = Checkpoints(tmp_path / "state.npz", 0.0)
     checkpoints.save(state)
     assert checkpoints.load(like=state) is not None
-    checkpoints.save(replace(state, best_weights=[np.zeros((2, 3), np.float32)]))
+    checkpoints.save(replace(state, **{group: arrays}))
     assert checkpoints.load(like=state) is None
-    assert "best weights have other shapes" in capsys.readouterr().err
+    assert f"its {group.replace('_', ' ')} have other shapes" in capsys.readouterr().err
 
 
 def test_a_training_without_checkpoints_ignores_an_existing_one(tmp_path):

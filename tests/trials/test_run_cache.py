@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.trials.layout import snapshot
-from pipeline.trials.run_cache import RunCache
+from pipeline.trials.run_cache import RunCache, past_outputs
 
 REPOSITORY = Path(__file__).parents[2]
 # What each stage prints in these tests, instead of doing its work.
@@ -159,3 +159,15 @@ def test_a_damaged_result_is_removed_and_its_training_repeated(trials, entry, co
     assert str(damaged) in capfd.readouterr().err
     trials.run(1)
     assert trials.find(1).outputs["models/run.json"].read_bytes() == expected
+
+
+def test_past_outputs_are_those_of_all_entries_but_damaged_ones(trials, entry):
+    folder, file = entry
+    (folder / "damaged").write_text("outs: 3\n")
+    cache = trials.repository.root / ".dvc" / "cache"
+    found = list(past_outputs(cache))
+    assert len(found) == 2 + 2 * 2  # the common stages, and two trainings
+    known = trials.find(1).outputs
+    digests = {path: f"{known[path].parent.name}{known[path].name}" for path in known}
+    for path in ("models/history.csv", "models/run.json"):
+        assert (digests[path], path, file.name[:12]) in found
