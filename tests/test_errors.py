@@ -1,8 +1,10 @@
 import os
 import pwd
+import py_compile
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,15 @@ def test_a_lack_of_memory_is_one_sentence_with_the_settings_that_reduce_it(error
     code, said = ends(f"raise {error}")
     assert (code, said.count("\n")) == (1, 1)
     assert "not enough memory: use a smaller model" in said
+
+
+def test_a_compiled_module_that_a_full_disk_left_incomplete_is_one_sentence(tmp_path):
+    (tmp_path / "half.py").write_text("names = list(range(100))")
+    compiled = Path(py_compile.compile(str(tmp_path / "half.py")))
+    compiled.write_bytes(compiled.read_bytes()[:40])
+    code, said = ends("import half", imports=f"import sys\nsys.path.insert(0, {str(tmp_path)!r})")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "remove the folders __pycache__ below" in said
 
 
 @pytest.mark.parametrize("body", ["1 / 0", "raise OSError(errno.EBADF, 'odd')"])

@@ -42,6 +42,9 @@ _DISK_TEXTS = {
     r"Permission denied": errno.EACCES,
 }
 
+# Messages of Python about a compiled module that it could not write completely.
+_COMPILED_TEXTS = r"marshal data too short|bad marshal data|EOF read where object expected"
+
 # Messages of TensorFlow, XLA and ONNX Runtime, which raise no MemoryError.
 _MEMORY_TEXTS = r"^RESOURCE_EXHAUSTED|OOM when allocating|Failed to allocate memory"
 
@@ -73,6 +76,11 @@ def explain(error: BaseException) -> str | None:
             return (
                 "There is not enough memory: use a smaller model or a smaller train.batch_size; in a sweep, "
                 "run fewer trials at a time, with hydra.launcher.n_jobs=1."
+            )
+        if isinstance(cause, EOFError | ValueError) and re.search(_COMPILED_TEXTS, str(cause)):
+            return (
+                "A compiled module of Python is incomplete, as after a full disk: remove the folders "
+                f"__pycache__ below {Path(__file__).parents[1]} or of the other package, and run it again."
             )
         cause = cause.__cause__ or cause.__context__
     return None
