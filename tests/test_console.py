@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline import console
+from pipeline.cli.verbs import app
 from pipeline.console import Every, say, say_markdown, track, track_epochs
 from servers import PATIENCE
 
@@ -35,6 +37,13 @@ def test_in_a_terminal_progress_is_a_bar_with_the_note(capsys, monkeypatch):
     assert "Working [on] it" in out
     assert "100%" in out
     assert "loss [0.1]" in out
+
+
+def test_no_description_is_cut_in_the_list_of_commands(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert "  predict    Predict what pictures show.\n" in shown
+    assert "...\n" not in shown.partition("Commands:")[2]
 
 
 def test_a_chart_is_text_in_a_log_and_left_out_at_a_terminal(capsys, monkeypatch):

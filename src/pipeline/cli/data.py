@@ -33,7 +33,7 @@ def add_data(
     force: Annotated[bool, typer.Option("--force", help="Overwrite conf/data/NAME.yaml.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Pin the data again after a change.")] = False,
 ) -> None:
-    """Look at your own images and describe them in conf/data/NAME.yaml, which `data=NAME` then selects."""
+    """Describe your images in conf/data/NAME.yaml, for `data=NAME`."""
     from pipeline.data.adding.add import add_data as add
     from pipeline.data.adding.options import AddOptions
 

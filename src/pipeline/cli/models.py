@@ -39,7 +39,7 @@ def export(
     form: Annotated[ExportFormat, typer.Option("--format", help="The format that the other tool reads.")],
     model: Annotated[str | None, typer.Option(help="A run, or NAME@ALIAS or NAME/3.")] = None,
 ) -> None:
-    """Export the model for other tools, after checking that it gives the same predictions."""
+    """Export the model for other tools. The file is first checked to give the same predictions."""
     from pipeline.serving.export import export
 
     say(export(model, form, path, repository()))
@@ -64,7 +64,7 @@ def serve(
         float, typer.Option(help="How long a picture may wait for others to join its batch.", min=0, max=1000)
     ] = 5,
 ) -> None:
-    """Serve the model over HTTP, with a page to try it at /, until SIGTERM or Ctrl-C."""
+    """Serve the model over HTTP, with a page to try it at /. Ctrl-C or SIGTERM stops the server."""
     from pipeline.serving.server import Settings, serve
 
     workspace = repository()

@@ -27,7 +27,10 @@ def promote(
     ] = False,
     reason: Reason = "",
 ) -> None:
-    """Give a run's model to the users if it passes the checks of conf/promotion. Exit code 3: it does not."""
+    """Give a run's model to the users if it passes the checks. Exit code 3: it does not.
+
+    conf/promotion has the checks.
+    """
     from pipeline.config.compose import compose_each
     from pipeline.registry.history import checks_table
     from pipeline.registry.promotion import promote
@@ -64,7 +67,7 @@ def rollback(
 
 @app.command()
 def history(name: Registered = None) -> None:
-    """Show every promotion and rollback: who, when, from, to, how, why."""
+    """Show every promotion and rollback: who, when, how and why."""
     from pipeline.registry.history import history
 
     workspace = repository()

@@ -17,7 +17,7 @@ def compare(
         typer.Argument(help="Names or ids of runs in MLflow, or the beginning of one; or a sweep's name."),
     ],
 ) -> None:
-    """Show how runs differ, what each reached, and whether a difference is more than chance."""
+    """Show how runs differ, and whether by more than chance."""
     from pipeline.results.compare import compare
 
     workspace = repository()
@@ -33,7 +33,7 @@ def adopt(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an experiment of that name.")] = False,
 ) -> None:
-    """Write a run as an experiment in conf/, which `dvc repro` restores without training."""
+    """Write a run as an experiment in conf/. `dvc repro` then restores it without training."""
     from pipeline.results.adopt import adopt
 
     workspace = repository()
@@ -57,7 +57,7 @@ def reproduce(
         float, typer.Option(help="How much probabilities and metrics may differ.", min=0)
     ] = 0.001,
 ) -> None:
-    """Rebuild a run from its code, configuration and data, and say step by step what is the same.
+    """Rebuild a run from its code, configuration and data. Say step by step what is the same.
 
     Exit code 0: equal bit for bit; 3: predictions and metrics within the tolerance; 1: neither.
     """
@@ -73,7 +73,7 @@ def report(
     base: Annotated[str, typer.Option(help="The commit to compare with.")] = "HEAD",
     output: Annotated[Path | None, typer.Option(help="A file to write, instead of the terminal.")] = None,
 ) -> None:
-    """Say what changed since a commit: values, data, stages, results, and whether the model is better."""
+    """Say what changed since a commit: values, data, stages, results. Say whether the model is better."""
     from pipeline.results.change_report import report
 
     text = report(base, repository())

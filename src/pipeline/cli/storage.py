@@ -20,7 +20,7 @@ def verify(
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove what killed processes left behind.")] = False,
 ) -> None:
-    """Check cache, workspace, runs and registered models against the records. Exit code 1: damage found."""
+    """Check files, runs and registered models against the records. Exit code 1: damage found."""
     from pipeline.verification.verify import VerifyOptions, verify
 
     workspace = repository()
@@ -30,7 +30,7 @@ def verify(
 
 @app.command()
 def push(remote: Remote = None) -> None:
-    """Send everything that was trained here, sweeps included, to a DVC remote."""
+    """Send what was trained here, also in sweeps, to a DVC remote."""
     from pipeline.trials.remote import push
 
     say(push(repository(), remote))
@@ -38,7 +38,7 @@ def push(remote: Remote = None) -> None:
 
 @app.command()
 def pull(remote: Remote = None) -> None:
-    """Fetch what others trained from a DVC remote, so that it is not trained here again."""
+    """Fetch what others trained from a DVC remote. It is not trained here again."""
     from pipeline.trials.remote import pull
 
     say(pull(repository(), remote))

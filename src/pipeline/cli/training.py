@@ -15,7 +15,7 @@ from pipeline.processes.system import path_of_this_python
 
 @app.command()
 def repro() -> None:
-    """Run what changed (`dvc repro`), bring MLflow up to date, and show the results."""
+    """Run what changed (`dvc repro`), and show the results in MLflow."""
     from pipeline.results.change import differs_by_rounding
     from pipeline.trials.repro import repro
 
@@ -34,7 +34,7 @@ def repro() -> None:
 def ui(
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
-    """Show the runs in the browser: starts MLflow and prints the address of the training runs."""
+    """Show the runs in the browser. Starts MLflow and prints the address of the training runs."""
     from pipeline.tracking.ui import refuse_busy, serve
 
     workspace = repository()
@@ -46,7 +46,7 @@ def ui(
 
 @app.command()
 def sync() -> None:
-    """Bring MLflow up to date: send what it missed, rebuild what it lost."""
+    """Send MLflow what it missed, and rebuild what it lost."""
     _sync(repository())
 
 
