@@ -156,7 +156,7 @@ def render(scores: _Scores, survivors: dict[str, str]) -> str:
         sensible = tried - equal
         totals = [totals[0] + sensible - (alive - equal), totals[1] + sensible]
         share = (sensible - (alive - equal)) / max(1, sensible)
-        lines.append((share, f"| `{module}` | {every} | {tried} | {alive} | {equal} | {share:.0%} |"))
+        lines.append((share, f"| `{module}` | {every} | {tried} | {alive} | {equal} | {100 * share:.0f} % |"))
     waiting = [f"`{module}`" for module in MODULES if module not in scores]
     not_run = f"Not run yet: {', '.join(waiting)}.\n\n" if waiting else ""
     return f"""\
@@ -166,7 +166,7 @@ Each mutant is a module that determines results, with one small fault: another o
 a negated condition, a missing statement. It is tested only by the fast tests of its module, not by the whole
 suite. This page is written by `python -m benchmarks.mutations`, except for the reasons.
 
-Noticed: **{totals[0]} of {totals[1]}** ({totals[0] / max(1, totals[1]):.0%}), without mutants that
+Noticed: **{totals[0]} of {totals[1]}** ({100 * totals[0] / max(1, totals[1]):.0f} %), without mutants that
 behave the same as the original code. If fewer mutants were tried than exist, they are a sample (`--sample`),
 chosen by a digest. For most mutants that were not noticed at first, a test was written, so the shares show
 what is noticed now; of the mutants that were not tried, fewer may be. A number after a mutant distinguishes

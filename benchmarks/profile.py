@@ -109,7 +109,7 @@ def limit_table(npz: Path) -> list[str]:
         "",
         "| what | CPU | of the loop's epoch |",
         "|---|---|---|",
-        *(f"| {name} | {seconds:.2f} s | {seconds / epoch:.0%} |" for name, seconds in rows),
+        *(f"| {name} | {seconds:.2f} s | {100 * seconds / epoch:.0f} % |" for name, seconds in rows),
     ]
 
 

@@ -59,15 +59,15 @@ def test_mutants_of_equal_lines_have_different_names(toy, tmp_path):
         "`toy` | `first(1)` | `first(1)` → `pass` (2)",
     ]
     page = render({"toy": (7, 4, 3)}, dict.fromkeys(rows, "Same: it does nothing."))
-    assert "| `toy` | 7 | 4 | 3 | 3 | 100% |" in page
+    assert "| `toy` | 7 | 4 | 3 | 3 | 100 % |" in page
     assert dict(mutations._SURVIVOR.findall(page)) == dict.fromkeys(rows, "Same: it does nothing.")
 
 
 def test_the_page_counts_the_noticeable_mutants_and_can_be_read_again(tmp_path, monkeypatch):
     same, weak = "`a/b` | `y = x \\| 1` | `x \\| 1` → `x & 1`", "`a/b` | `y = 1` | `1` → `2`"
     page = render({"a/b": (20, 12, 2)}, {same: "Same: x is 1.", weak: "No test."})
-    assert "| `a/b` | 20 | 12 | 2 | 1 | 91% |" in page
-    assert "**10 of 11** (91%)" in page
+    assert "| `a/b` | 20 | 12 | 2 | 1 | 91 % |" in page
+    assert "**10 of 11** (91 %)" in page
     monkeypatch.setattr(mutations, "PAGE", tmp_path / "page.md")
     mutations.PAGE.write_text(page)
     assert mutations._read_page() == ({"a/b": (20, 12, 2)}, {same: "Same: x is 1.", weak: "No test."})
