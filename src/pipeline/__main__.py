@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import Workspace, here
-from pipeline.console import say
+from pipeline.console import percent, say
 from pipeline.environment import prepare_environment
 from pipeline.errors import PipelineError, exit_on_error, explain
 
@@ -133,7 +133,6 @@ def _hydra_application(repository: Workspace, conf: Path) -> int:
 
 
 def _summary(outcome: "Outcome", trial: Workspace) -> str:
-    from pipeline.plots.text import percent
     from pipeline.results.compare import accuracy_text
 
     best, metrics = outcome.best, json.loads(trial.metrics.read_text(encoding="utf-8"))

@@ -112,6 +112,11 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def percent(share: float, decimals: int = 2) -> str:
+    """Return a share of one as a percentage, such as "97.34 %"."""
+    return f"{100 * share:.{decimals}f} %"
+
+
 def brief(value: str) -> str:
     """Return a value as text; a number of more than eight characters is rounded to four digits."""
     try:

@@ -9,7 +9,7 @@ import yaml
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import Description
 from pipeline.artifacts.processed import Dataset, findings_text
-from pipeline.console import count
+from pipeline.console import count, percent
 from pipeline.evaluation.metrics import ClassMetrics, Predictions
 from pipeline.evaluation.robustness import Robustness
 
@@ -143,7 +143,7 @@ class Card:
     def _results(self) -> str:
         metrics = self.metrics
         rows = [
-            ("accuracy", _percent(metrics["test_accuracy"]), _interval("test_accuracy", metrics)),
+            ("accuracy", percent(metrics["test_accuracy"]), _interval("test_accuracy", metrics)),
             ("macro F1", f"{metrics['test_macro_f1']:.4f}", ""),
             ("negative log-likelihood", f"{metrics['test_nll']:.4f}", ""),
             ("expected calibration error", f"{metrics['test_ece']:.4f}", ""),
@@ -154,8 +154,8 @@ class Card:
         by_class = [
             (
                 found.name,
-                _percent(found.precision),
-                _percent(found.recall) if found.support else "–",
+                percent(found.precision),
+                percent(found.recall) if found.support else "–",
                 f"{found.f1:.4f}" if found.support else "–",
                 f"{found.support:,}",
             )
@@ -169,8 +169,8 @@ class Card:
         return (
             f"## Results\n\n{head}\n\n{_table(('metric', 'value', '95 % interval'), rows)}\n\n"
             f"By class{some}:\n\n{_table(('class', 'precision', 'recall', 'F1', 'images'), by_class)}\n\n"
-            f"Calibration: the mean confidence is {_percent(confidence)}, the accuracy "
-            f"{_percent(metrics['test_accuracy'])}.\n\n"
+            f"Calibration: the mean confidence is {percent(confidence)}, the accuracy "
+            f"{percent(metrics['test_accuracy'])}.\n\n"
             "![Reliability diagram](figures/reliability.png)"
         )
 
@@ -198,9 +198,9 @@ class Card:
             rows = [
                 (
                     found.change,
-                    _percent(found.accuracy),
-                    f"{_percent(found.low)} to {_percent(found.high)}",
-                    "" if found.unlike is None else _percent(found.unlike, 1),
+                    percent(found.accuracy),
+                    f"{percent(found.low)} to {percent(found.high)}",
+                    "" if found.unlike is None else percent(found.unlike, 1),
                 )
                 for found in self.robustness
             ]
@@ -214,7 +214,7 @@ class Card:
         if unlike:
             parts.append(
                 "An image is called unlike the training images if its score is above a threshold that about "
-                f"{_percent(unlike.false_alarm_rate, 0)} of images of their kind exceed, as measured on "
+                f"{percent(unlike.false_alarm_rate, 0)} of images of their kind exceed, as measured on "
                 f"{unlike.images:,} validation images."
             )
         return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
@@ -244,12 +244,8 @@ def _computed_with(train: Mapping[str, Any]) -> str:
     return f"{train['backend'].upper()} on {count(train['devices'], train['device'].upper())}{precision}"
 
 
-def _percent(share: float, decimals: int = 2) -> str:
-    return f"{100 * share:.{decimals}f} %"
-
-
 def _interval(name: str, metrics: Mapping[str, float]) -> str:
-    return f"{_percent(metrics[f'{name}_low'])} to {_percent(metrics[f'{name}_high'])}"
+    return f"{percent(metrics[f'{name}_low'])} to {percent(metrics[f'{name}_high'])}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

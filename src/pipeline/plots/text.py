@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pipeline.console import count, percent
+
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
 
@@ -57,14 +59,4 @@ def _font() -> "FT2Font":
 
 def accuracy_text(predictions: "Predictions") -> str:
     """Return the accuracy as text, such as "97.30 % of 10,000 test images right"."""
-    return f"{percent(predictions.correct.mean())} of {images_text(len(predictions.labels))} right"
-
-
-def images_text(count: int) -> str:
-    """Return a number of images as text, such as "10,000 test images"."""
-    return f"{count:,} test image{'s' if count != 1 else ''}"
-
-
-def percent(share: float) -> str:
-    """Return a share of one as a percentage with two decimals."""
-    return f"{100 * share:.2f} %"
+    return f"{percent(predictions.correct.mean())} of {count(len(predictions.labels), 'test image')} right"

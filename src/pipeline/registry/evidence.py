@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace
+from pipeline.console import percent
 from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Predictions
 from pipeline.results.lookup import is_training
@@ -74,8 +75,8 @@ class Evidence:
         path = self.stored.folder / "model_card.md"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-        accuracy = 100 * self.run.data.metrics.get("test_accuracy", 0.0)
-        return f"The model of the run {self.name}, test accuracy {accuracy:.2f} %."
+        accuracy = percent(self.run.data.metrics.get("test_accuracy", 0.0))
+        return f"The model of the run {self.name}, test accuracy {accuracy}."
 
     @property
     def test(self) -> str:

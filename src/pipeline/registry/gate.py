@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PromotionSection
+from pipeline.console import percent
 from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority, show_p
-from pipeline.plots.text import percent
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pipeline.config.messages import refused_by_hydra, validate
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
+from pipeline.console import percent
 from pipeline.errors import PipelineError
-from pipeline.plots.text import percent
 from pipeline.results.download import find_training
 from pipeline.results.leaderboard import label_of, text_of
 from pipeline.results.report import Report, Trial, reports

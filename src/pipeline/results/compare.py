@@ -7,11 +7,11 @@ import numpy as np
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
-from pipeline.console import table, terminal_width
+from pipeline.console import percent, table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.significance import McNemar, mcnemar, show_p
-from pipeline.plots.text import percent, shortened
+from pipeline.plots.text import shortened
 from pipeline.results.lookup import TEST_PINS, Evaluated, Predictions, look_up
 from pipeline.tracking.mlflow_run import TEST_TAG
 

@@ -8,8 +8,7 @@ from statistics import fmean, stdev
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import brief, count, say
-from pipeline.plots.text import percent
+from pipeline.console import brief, count, percent, say
 from pipeline.results.report import SIGN, Report, Trial
 
 if TYPE_CHECKING:

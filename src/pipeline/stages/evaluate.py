@@ -16,7 +16,7 @@ from pipeline.artifacts.onnx_file import BATCH, Classifier, load
 from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
 from pipeline.config.schema import Config
-from pipeline.console import say
+from pipeline.console import percent, say
 from pipeline.errors import PipelineError
 from pipeline.evaluation.card import Card
 from pipeline.evaluation.label_issues import label_issues
@@ -89,10 +89,10 @@ def run(config: Config, workspace: Workspace) -> None:
     )
     if is_unbalanced([each.support for each in by_class]):
         worst = sorted((each for each in by_class if each.support), key=lambda each: each.recall)[:_WORST]
-        recalls = ", ".join(f"{each.name} {100 * each.recall:.2f} %" for each in worst)
+        recalls = ", ".join(f"{each.name} {percent(each.recall)}" for each in worst)
         say(f"Some classes are rare: macro F1 {metrics['test_macro_f1']:.4f}, lowest recall {recalls}.")
     if settings.tta_shift:
-        say(f"With test-time augmentation, test accuracy {100 * metrics['test_tta_accuracy']:.2f} %.")
+        say(f"With test-time augmentation, test accuracy {percent(metrics['test_tta_accuracy'])}.")
 
 
 def _named(split: str, metrics: dict[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from pipeline.artifacts.history import read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.config.section import leaves
+from pipeline.console import percent
 from pipeline.errors import PipelineError
 from pipeline.tracking.database import find_run
 from pipeline.tracking.evaluation_run import REPORTS_TAG, Evaluation
@@ -155,7 +156,7 @@ class Projection:
         """Return a description with the results of the training and how to load its model."""
         result, data = self._record.run["result"], self._record.run["data"]
         reached = [
-            f"{split} accuracy **{100 * metrics[key]:.2f} %**"
+            f"{split} accuracy **{percent(metrics[key])}**"
             for split, key in (("test", "test_accuracy"), ("validation", "best_val_accuracy"))
             if key in metrics
         ]

@@ -3,10 +3,11 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.console import count
 from pipeline.plots.evaluated import Evaluated
 from pipeline.plots.matrix import matrix
 from pipeline.plots.style import titled
-from pipeline.plots.text import accuracy_text, images_text, shortened
+from pipeline.plots.text import accuracy_text, shortened
 
 
 def draw(evaluated: Evaluated) -> Figure:
@@ -20,7 +21,7 @@ def draw(evaluated: Evaluated) -> Figure:
     hardest = int(np.nanargmin(recall))
     found = "no mistakes"
     if recall[hardest] < 100:
-        of = images_text(totals[hardest])
+        of = count(totals[hardest], "test image")
         found = f"hardest class: {shortened(names[hardest])}, {recall[hardest]:.1f} % of {of} right"
     title = f"Where each class's images went: {accuracy_text(predictions)}"
     figure = titled(7.4, title, f"Percent of each row; {found}")

@@ -3,9 +3,9 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pipeline.console import percent
 from pipeline.plots.evaluated import Evaluated
 from pipeline.plots.style import BLUE, GREY, ORANGE, titled
-from pipeline.plots.text import percent
 
 
 def draw(evaluated: Evaluated) -> Figure:

@@ -4,10 +4,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
+from pipeline.console import percent
 from pipeline.evaluation.metrics import calibrate, wilson
 from pipeline.plots.evaluated import Evaluated
 from pipeline.plots.style import GREY, INK, LIGHT_BLUE, LIGHT_ORANGE, ORANGE, titled
-from pipeline.plots.text import accuracy_text, percent
+from pipeline.plots.text import accuracy_text
 
 
 def draw(evaluated: Evaluated) -> Figure:
