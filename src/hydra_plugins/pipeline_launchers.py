@@ -108,11 +108,7 @@ def connected(address: str | None) -> Any:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Refuse an address at once that does not answer; Ray would try for minutes.
-
-    Raises:
-        PipelineError: If nothing answers at the address.
-    """
+    """Refuse an address at once that does not answer; Ray would try for minutes."""
     host, _, port = address.partition(":")
     if port.isdecimal():
         try:

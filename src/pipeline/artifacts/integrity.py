@@ -9,11 +9,7 @@ from pipeline.errors import PipelineError
 
 
 def refuse_damaged(workspace: Workspace, expected: Mapping[Path, str]) -> None:
-    """Hash files in parallel, and refuse damaged ones.
-
-    Args:
-        workspace: The workspace of the files.
-        expected: The recorded SHA-256 of each file.
+    """Hash files in parallel, and refuse those without the expected SHA-256.
 
     Raises:
         PipelineError: If a file is missing or has other bytes than recorded; the text says how to restore it.

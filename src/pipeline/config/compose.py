@@ -35,10 +35,7 @@ def compose(conf: Path, overrides: Sequence[str] = (), package: Path = PACKAGE) 
 def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACKAGE) -> Iterator[Composed]:
     """Compose `conf/config.yaml` once with each of many lists of overrides.
 
-    Args:
-        conf: The folder conf/.
-        many: The lists of overrides.
-        package: The folder `pipeline` with the code that will run, whose digests the configuration contains.
+    The digests of the code in the configuration are those of `package`, a folder `pipeline`.
 
     Raises:
         PipelineError: As `compose` does, once the faulty list is reached.
@@ -50,10 +47,8 @@ def compose_each(conf: Path, many: Iterable[Sequence[str]], package: Path = PACK
 def compose_sweep(conf: Path, overrides: Sequence[str]) -> SweepConfig:
     """Compose and validate only what concerns a sweep as a whole: `name`, `tracking` and `sweep`.
 
-    Args:
-        conf: The folder conf/.
-        overrides: Those with one value. Together with the defaults of the keys that are swept over they may
-            give a configuration that no trial has, so the other sections are not validated.
+    The overrides are those with one value. Together with the defaults of the keys that are swept over they
+    may give a configuration that no trial has, so the other sections are not validated.
 
     Raises:
         PipelineError: As `compose` does, for these three.

@@ -22,11 +22,8 @@ def validate(
 ) -> Schema:
     """Validate plain values against a schema.
 
-    Args:
-        values: The values by section.
-        schema: The section that they should form.
-        where: Where the values come from, for the message.
-        overridden: The keys that the command line sets.
+    For the message, `where` says where the values come from, and `overridden` which keys the command line
+    sets.
 
     Raises:
         PipelineError: If a value is invalid; for each error, one sentence names the key, its value and what

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> list["Override"]:
     """Parse overrides of Hydra's grammar.
 
-    Args:
-        overrides: The overrides, such as `train.epochs=3`.
-        loader: Hydra's loader, which knows the files of the groups; needed for `glob(*)`.
+    The loader of Hydra knows the files of the groups; `glob(*)` needs it.
 
     Raises:
         PipelineError: If an override is not a text, is malformed or names an import path.

@@ -34,9 +34,7 @@ _IN_MERGE = (
 def dump(config: Config, experiment: str | None = None) -> str:
     """Return the text of params.yaml: a header with the content's digest, then every value, in schema order.
 
-    Args:
-        config: The values.
-        experiment: The name of the DVC experiment that they belong to, if those of conf/ differ.
+    If the values of conf/ differ, `experiment` names the DVC experiment that they belong to.
     """
     head = _EXPERIMENT.format(name=experiment) if experiment else ""
     return head + dump_values(config.model_dump(mode="json"))

@@ -49,9 +49,7 @@ def refuse_unsafe_yaml(conf: Path) -> None:
 def yaml_fault(error: Exception, path: Path | None = None) -> str:
     """Return a sentence on what is wrong in a YAML file, and in which line if that is known.
 
-    Args:
-        error: What the parser raised.
-        path: The file; None if the parser knows its name.
+    Without a path, the parser knows the name of the file.
     """
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     if not isinstance(error, yaml.MarkedYAMLError) or mark is None:

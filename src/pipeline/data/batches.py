@@ -119,11 +119,7 @@ def is_hidden(path: str) -> bool:
 
 
 def in_batches(pictures: Iterable[tuple[str, bytes | str, int]]) -> Iterator[Batch]:
-    """Group pictures into batches.
-
-    Args:
-        pictures: For each picture its name, its content or path, and how many bytes of memory that takes.
-    """
+    """Group pictures, each with its name, content or path, and bytes held in memory, into batches."""
     names: list[str] = []
     contents: list[bytes | str] = []
     size = 0

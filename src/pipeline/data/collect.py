@@ -63,12 +63,7 @@ def collect(
 ) -> Collected:
     """Read a whole source.
 
-    Args:
-        batches: Yields its images.
-        source: Its settings.
-        data: Has the reader, and the names of the classes.
-        home: The folder that a relative path is relative to.
-        total: How many images there are, for the progress, unless the source counts them; None if unknown.
+    For the progress, `total` is the number of images, if it is known, unless the source counts them.
 
     Raises:
         PipelineError: If a picture or a label can't be read, or the layout of the files is not supported.
@@ -170,13 +165,7 @@ def sides_of(
 
 
 def arranged(collected: Collected, labels: NDArray[np.int32], sides: NDArray[np.int8]) -> Arrays:
-    """Return the raw arrays; validation images that the source provides come after the training images.
-
-    Args:
-        collected: What was read.
-        labels: The labels of the images, (n,).
-        sides: Whether they are for training, validation or testing, (n,); see `sides_of`.
-    """
+    """Return the raw arrays by `sides_of`; validation images of the source come after the training images."""
     order = np.arange(len(labels))
     if collected.is_set:
         # By content, since names and order of files have no meaning; so the last tenth is a random one.

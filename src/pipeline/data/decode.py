@@ -60,12 +60,8 @@ def decode(
 ) -> Rows:
     """Read all images.
 
-    Args:
-        batches: The batches of a source, which may add to `listing` while it is read.
-        reader: How pictures become images; arrays must already have the resulting type and shape.
-        listing: Has the total for the progress bar.
-        skip: Whether to leave out pictures that can't be read; otherwise they are refused.
-        what: What is read, for the progress bar.
+    Pictures that can't be read are left out with `skip`, and otherwise refused. Arrays must already have the
+    type and shape that the reader makes. The batches may add to `listing` while they are read.
 
     Raises:
         PipelineError: If a picture can't be read and is not to be skipped, or an array is not an image.

@@ -119,11 +119,7 @@ def write_findings(
 ) -> None:
     """Write a CSV file with a row for each finding.
 
-    Args:
-        path: The path of the file.
-        found: The findings, with the indices of the images in data/raw.
-        class_of: Returns the name of the class of an image.
-        names: The names of the files, by train_names and test_names, or None if the source has no files.
+    The indices of the findings are those in data/raw; `names` are the files by train_names and test_names.
     """
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -11,10 +11,8 @@ def without_points(labels: Sequence[Any], known: Collection[str]) -> Sequence[An
 
     pandas writes integers like that if a value in their column was missing.
 
-    Args:
-        labels: Numbers or texts.
-        known: Names of classes; if labels with a point are among them, an earlier version has pinned them,
-            and all labels are kept as they are.
+    If labels with a point are among the `known` classes, an earlier version has pinned them, and all labels
+    are kept as they are.
 
     Raises:
         PipelineError: If all are numbers, but some are not whole.

@@ -46,10 +46,8 @@ class Layout:
 def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ()) -> Layout:
     """Find the class and the split of each file.
 
-    Args:
-        files: Their paths with "/", in any order, without hidden files.
-        listing: The folders and tables next to them.
-        known: Names of classes that are kept as they are if a table has them.
+    The paths have "/" and are in any order; classes that are `known` are kept as they are if a table has
+    them.
 
     Raises:
         PipelineError: If two folders have the same name, or a table is damaged or lacks a column.
@@ -110,11 +108,7 @@ def _normal(name: str) -> str:
 
 
 def _apart(names: set[str]) -> set[str]:
-    """Return the names in Unicode normal form C.
-
-    Raises:
-        PipelineError: If two names become the same.
-    """
+    """Return the names in Unicode normal form C."""
     seen: dict[str, str] = {}
     for name in sorted(names):
         if other := seen.get(_normal(name)):

@@ -19,10 +19,7 @@ def write_names(
 ) -> None:
     """Write the names and sizes of training and test pictures, in the order of the arrays.
 
-    Args:
-        raw: The folder data/raw.
-        names: By NAMES.
-        sizes: By SIZES: height and width, (n, 2).
+    The names are by NAMES, the sizes, height and width (n, 2), by SIZES.
     """
     # Flat lists: nested ones would take twice the space.
     sizes_of = {name: of.ravel().tolist() for name, of in sizes.items()}

@@ -21,10 +21,7 @@ from pipeline.errors import PipelineError
 def read_archive(file: Readable, name: str, max_bytes: int) -> Arrays:
     """Read the IDX files anywhere in a tar archive as a stream; nothing is unpacked to disk.
 
-    Args:
-        file: The archive, uncompressed.
-        name: What to call it in a message.
-        max_bytes: The largest size of the archive, and of any unpacked file in it.
+    Neither the archive, uncompressed, nor any unpacked file in it may exceed `max_bytes`.
 
     Raises:
         PipelineError: If the archive is damaged or exceeds `max_bytes`, an IDX file is refused, or *any*

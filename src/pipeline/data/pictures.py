@@ -11,11 +11,7 @@ from pipeline.errors import PipelineError
 
 
 class Pictures:
-    """All pictures below one folder, which is listed when the first one is searched for.
-
-    Args:
-        folder: The folder; nothing outside of it is found.
-    """
+    """All pictures below one folder, which is listed when the first one is searched for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,10 +22,8 @@ class Pictures:
     def find(self, name: str, split: Split | None) -> str | None:
         """Find a picture.
 
-        Args:
-            name: The end of its path, with or without the file extension.
-            split: The split that it belongs to. If None, a test picture is chosen only if there is no other,
-                since test pictures often have no labels.
+        The name is the end of its path, with or without the file extension. Without a split, a test picture
+        is chosen only if there is no other, since test pictures often have no labels.
 
         Returns:
             Its path below the folder, with "/", or None if there is no such picture.
@@ -54,11 +48,6 @@ class Pictures:
 
     def locate(self, folder: Path, name: str, split: Split | None) -> tuple[str, Path, Split | None]:
         """Locate a picture that a table names: at that path below the table's folder, or as `find` does.
-
-        Args:
-            folder: The folder of the table, which is the folder of all pictures or below it.
-            name: The name in the table, as for `find`.
-            split: The split that it belongs to, as for `find`.
 
         Returns:
             What to call it, its path, and, if `find` found it, the split of the folders above it.

@@ -43,11 +43,7 @@ class PictureError(PipelineError):
 
 
 def read_picture(source: bytes | str | Path, settings: ReaderSection) -> NDArray[np.uint8]:
-    """Read one encoded picture; its format is detected by its content, not by its name.
-
-    Args:
-        source: Its bytes, or the path of the file.
-        settings: `data.reader`.
+    """Read one encoded picture or its file; its format is detected by its content, not by its name.
 
     Returns:
         uint8 (height, width) if `settings.colour` is grey, else (height, width, 3); the first frame of an
@@ -91,11 +87,7 @@ def describe(source: bytes | str | Path) -> tuple[tuple[int, int], str] | None:
 
 
 def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint8]:
-    """Check one image that is already an array.
-
-    Args:
-        array: Must be uint8, of the shape that pictures get by `settings`.
-        settings: `data.reader`.
+    """Check one image that is already an array: uint8, of the shape that pictures get by `settings`.
 
     Returns:
         The array itself.

@@ -100,10 +100,7 @@ def measure_robustness(
 ) -> Sequence[Robustness]:
     """Measure the model on images that are changed in several ways; the unchanged images come first.
 
-    Args:
-        classifier: The model.
-        images: uint8 (n, *image_shape), n > 0.
-        labels: int (n,).
+    There is at least one image, uint8 (n, *image_shape), with labels int (n,).
     """
     background = 255 if classifier.description.reader.background == "white" else 0
     smallest = min(images.shape[1:3])

@@ -107,9 +107,7 @@ def tango(gained: int, lost: int, images: int, difference: float) -> float:
 def fall(new: NDArray[np.bool_], old: NDArray[np.bool_]) -> float:
     """Compute the one-sided p-value of McNemar's exact test that a new model is right less often.
 
-    Args:
-        new: bool (n,), whether the new model is right on each image.
-        old: The same for the old model, which it would replace.
+    The arrays say whether the models are right on each image, bool (n,).
     """
     from scipy.special import bdtrc
 

@@ -31,9 +31,7 @@ class Shown:
 def balance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Figure:
     """Draw a bar for each of at most 40 classes, with its number of images by split.
 
-    Args:
-        counts: For each split, how many images each class has.
-        classes: The names of the classes, in the order of the labels.
+    For each split, `counts` has the number of images of each class, in the order of the labels.
     """
     per_class = np.array([counts[split] for split in counts])
     train = per_class[0]
@@ -72,12 +70,8 @@ def near_pairs(
 ) -> Figure:
     """Draw the test images that nearly equal a training image, each before that image, the closest first.
 
-    Args:
-        show: Returns the image of a finding.
-        found: All findings.
-        test_images: The number of test images.
-        is_complete: Whether all candidate pairs were compared.
-        image_shape: (height, width) or (height, width, channels).
+    `show` returns the image of a finding, of the given shape; `is_complete` says whether all candidate pairs
+    were compared.
     """
     near = [each for each in found if each.kind == "near_duplicate"]
     shown = [show(each) for each in near[:_MOST]]
@@ -96,10 +90,7 @@ def outliers(
 ) -> Figure:
     """Draw images that are unusually bright, dark or empty, or whose pictures are unusually large or small.
 
-    Args:
-        show: Returns the image of a finding.
-        found: All findings.
-        image_shape: (height, width) or (height, width, channels).
+    `show` returns the image of a finding, of the given shape: (height, width) or (height, width, channels).
     """
     kinds = ("one_colour", "brightness", "size")
     of_kind = [[each for each in found if each.kind == kind] for kind in kinds]

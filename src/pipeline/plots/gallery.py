@@ -16,12 +16,7 @@ _GAP, _SIZE = 0.08, 9  # between images, in inches; of the captions, in points
 def gallery(evaluated: Evaluated, chosen: Ints, values: Sequence[str], title: str, subtitle: str) -> Figure:
     """Draw the chosen images in rows; above each, the true and the predicted class and a value.
 
-    Args:
-        evaluated: n test images and the predictions for them.
-        chosen: The indices of the m images to show, in order; m is at least 1.
-        values: m short texts.
-        title: What the figure shows.
-        subtitle: The most important numbers.
+    There is at least one index in `chosen`; each image has a text in `values`.
     """
     most = 8 if max(map(len, evaluated.predictions.classes)) <= 6 else 6
     columns = int(np.clip(np.ceil(np.sqrt(1.5 * len(chosen))), 4, most))

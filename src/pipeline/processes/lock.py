@@ -13,10 +13,8 @@ from pipeline.console import say
 def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]:
     """Hold a lock inside the `with`.
 
-    Args:
-        path: The file to lock, which is removed afterwards; its folder is created.
-        timeout: How many seconds to wait for the lock; if negative, without a limit.
-        waiting: A line to print if another process holds the lock.
+    The file to lock is removed afterwards, and its folder is created. A negative timeout waits without a
+    limit; if another process holds the lock, the line `waiting` is printed.
 
     Raises:
         Timeout: If another process still holds the lock after `timeout` seconds (filelock's exception).

@@ -158,11 +158,6 @@ class Evidence:
 def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
     """Find a training in MLflow and fetch its files.
 
-    Args:
-        identity: The pipeline's id of the training.
-        client: The client of the store.
-        folder: The folder for downloaded files.
-
     Raises:
         PipelineError: If MLflow has no such run.
         MlflowException: If the store can't be reached.
@@ -178,10 +173,8 @@ def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
 def evaluate(model: Evidence, test: str, workspace: Workspace) -> Predictions:
     """Return a model's predictions for other test images than those that it was evaluated on.
 
-    Args:
-        model: The model, whose ONNX file is used.
-        test: The digest of the test split.
-        workspace: The workspace that has these images in data/processed.
+    The model's ONNX file is used on the images in data/processed, whose test split must have the digest
+    `test`.
 
     Raises:
         PipelineError: If the workspace has other images, or the model takes images of another shape or has

@@ -83,12 +83,7 @@ def check(
 ) -> list[Check]:
     """Run all checks, and return them in the order in which they are shown.
 
-    Args:
-        candidate: The predictions of the candidate.
-        facts: What else is known about the candidate.
-        champion: The version that it would replace; None if there is none yet.
-        slices: The test images in each slice, by name, bool (n,).
-        settings: The limits.
+    The slices are the test images in each, by name, bool (n,).
     """
     return [
         Check("run", "finished and evaluated", facts.status.lower(), facts.status == "FINISHED"),

@@ -18,10 +18,7 @@ _COLUMNS = ("#", "when (UTC)", "who", "alias", "version", "run", "how", "reason"
 def history(name: str | None, tracking: TrackingSection, repository: Workspace) -> list[str]:
     """Return the lines that show the history of a registered model, the latest change last.
 
-    Args:
-        name: The registered model; None for the one named after the data set of the run in `repository`.
-        tracking: The settings of MLflow.
-        repository: The repository, which has the store if that is local.
+    Without a name, it is the model named after the data set of the run in `repository`.
 
     Raises:
         PipelineError: If the name is not valid, the journal is damaged, or MLflow can't be reached.

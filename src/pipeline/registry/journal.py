@@ -67,11 +67,7 @@ class Entry:
 
 
 def parse(lines: Sequence[str], where: str) -> list[Entry]:
-    """Parse the lines of a journal, and check their chain of digests.
-
-    Args:
-        lines: The lines, as written by `Entry.dump`.
-        where: The name of the copy, for messages.
+    """Parse lines that `Entry.dump` wrote, and check their chain of digests; `where` is for messages.
 
     Raises:
         BrokenError: If a line is damaged, or the chain is broken.
@@ -94,12 +90,7 @@ class Journal:
     """The journal of one registered model, with its copies in MLflow and on disk."""
 
     def __init__(self, store: Store, path: Path, name: str) -> None:
-        """Open the journal, and add the lines that one copy lacks.
-
-        Args:
-            store: The store, opened with the experiment `EXPERIMENT`.
-            path: The copy on disk.
-            name: The name of the registered model.
+        """Open the journal in the experiment `EXPERIMENT`, and add the lines that one copy lacks.
 
         Raises:
             BrokenError: If a copy is damaged, or the copies differ.

@@ -52,16 +52,9 @@ def promote(
 ) -> PromotionResult:
     """Give the alias to the model of a run if the gate is open; the model is registered once.
 
-    Args:
-        run: The run's name or id, or the beginning of either; None for the run of the model in `repository`.
-        name: The registered model; None for the name of the data set.
-        alias: The alias, such as champion.
-        settings: The limits of the gate.
-        tracking: The settings of MLflow.
-        repository: The repository, which has the test images, and the store if that is local.
-        dry_run: Run the checks only.
-        force: Promote even if the gate is closed; the journal records that.
-        reason: The reason, for the journal.
+    Without a run, it is that of the model in `repository`; without a name, the registered model is called
+    like the data set. `dry_run` only runs the checks; `force` promotes even if the gate is closed, which the
+    journal records with the reason.
 
     Raises:
         PipelineError: If a name is not valid, MLflow can't be reached, or something is missing.
@@ -117,13 +110,8 @@ def rollback(
 ) -> str:
     """Give the alias back to an earlier version.
 
-    Args:
-        name: The registered model; None for the one named after the data set of the run in `repository`.
-        alias: The alias, such as champion.
-        to: The version; None for the one that had the alias before, one further back with each rollback.
-        tracking: The settings of MLflow.
-        repository: The repository, which has the store if that is local.
-        reason: The reason, for the journal.
+    Without a name, it is the model named after the data set of the run in `repository`; without `to`, the
+    version that had the alias before, one further back with each rollback.
 
     Returns:
         A line that says which version has the alias now.

@@ -67,11 +67,7 @@ class Registered:
     def record(self, alias: str, before: "ModelVersion | None", to: "ModelVersion", **more: Any) -> None:
         """Add an entry to the journal, and then give the alias to the version in it.
 
-        Args:
-            alias: The alias, such as champion.
-            before: The version that had the alias, if any.
-            to: The version that gets the alias.
-            more: The other fields of the `Entry`.
+        `more` has the other fields of the `Entry`.
 
         Raises:
             TakenError: If another process has just added an entry; nothing is changed then.

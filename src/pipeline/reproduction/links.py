@@ -30,10 +30,7 @@ class Link:
 def compare(old: Recorded, new: Recorded, tolerance: float) -> list[Link]:
     """Return the links from the code to the metrics, in the order in which one depends on the other.
 
-    Args:
-        old: the run.
-        new: the rebuilt run.
-        tolerance: how far apart probabilities and metrics may be, relative for metrics larger than one.
+    The tolerance for probabilities and metrics is relative for metrics larger than one.
     """
     return [
         _of_digest("code", old.run["code"], new.run["code"]),

@@ -33,10 +33,7 @@ def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -
     The data come from DVC's cache, by their digests, or from their sources; the training and the evaluation
     run again, and their results do not enter the cache.
 
-    Args:
-        origin: the inputs of the run.
-        repository: the repository with the run's commit and DVC's cache; it is not written to.
-        own_packages: whether to use the packages that the run's commit locks, not the installed ones.
+    `own_packages` uses the packages that the run's commit locks, not the installed ones.
 
     Raises:
         PipelineError: If the code or the packages are not available, or a stage failed.
@@ -58,11 +55,7 @@ def rebuilt(origin: Origin, repository: Workspace, own_packages: bool = False) -
 
 
 def _refuse_without_backend(origin: Origin, own_packages: bool) -> None:
-    """Check at once whether JAX is available; the training would fail only after the clone is made.
-
-    Raises:
-        PipelineError: If the run needs JAX for a device for which it is not available.
-    """
+    """Check at once whether JAX is available; the training would fail only after the clone is made."""
     train = origin.config["train"]
     if train.get("backend") != "jax":
         return
@@ -81,9 +74,7 @@ def _refuse_without_backend(origin: Origin, own_packages: bool) -> None:
 def packages_of(origin: Origin, root: Path) -> str:
     """Return the packages that a run needs, from the lock files of its commit, in pip's format.
 
-    Args:
-        origin: the inputs of the run.
-        root: the repository, checked out with the code of the run.
+    The code of the run is checked out in `root`.
 
     Raises:
         PipelineError: If there is no lock file, or the lock files lack the packages of the backend.
@@ -104,11 +95,7 @@ def packages_of(origin: Origin, root: Path) -> str:
 
 
 def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
-    """Clone the repository, and check out the code of the run.
-
-    Raises:
-        PipelineError: If the commit is unknown or not in the repository, or git fails.
-    """
+    """Clone the repository, and check out the code of the run."""
     code = origin.code
     if code.commit == "unknown":
         raise PipelineError(
@@ -135,11 +122,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _output(command: list[str], failed: str) -> str:
-    """Return what a command prints.
-
-    Raises:
-        PipelineError: If it fails: `failed`, and the last line of its errors.
-    """
+    """Return what a command prints, or raise an error: `failed`, and the last line of its errors."""
     done = subprocess.run(command, capture_output=True, env=_environment(), text=True, errors="replace")
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -152,11 +135,7 @@ def _environment() -> dict[str, str]:
 
 
 def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
-    """Run `dvc repro` for single stages, without `compose`, which would use the values of the current conf/.
-
-    Raises:
-        PipelineError: If a stage failed.
-    """
+    """Run `dvc repro` for single stages, without `compose`, which would use the values of this conf/."""
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", *arguments]
     with subprocess.Popen(
@@ -190,11 +169,7 @@ def _show(lines: Iterable[str]) -> None:
 
 
 def _environment_of(clone: Workspace, repository: Workspace, packages: str) -> Path:
-    """Return the Python of an environment with `packages`, made once for all runs with the same packages.
-
-    Raises:
-        PipelineError: If the packages can't be installed.
-    """
+    """Return the Python of an environment with `packages`, made once for all runs with the same packages."""
     lock_file = clone.root.with_name("packages.lock")
     write_text(lock_file, packages)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

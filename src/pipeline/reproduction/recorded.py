@@ -59,12 +59,8 @@ def recorded_here(workspace: Workspace) -> Recorded:
 def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Recorded:
     """Download the run that `name` stands for from MLflow.
 
-    Args:
-        name: the name or id of a run, the unique beginning of one, or a registered version: NAME@ALIAS or
-            NAME/NUMBER.
-        tracking: where MLflow is.
-        workspace: the repository's workspace.
-        folder: where to download the files to.
+    The name is that of a run or its id, the unique beginning of one, or a registered version: NAME@ALIAS or
+    NAME/NUMBER.
 
     Raises:
         PipelineError: If MLflow can't be reached, or has no such run or not all of its files.

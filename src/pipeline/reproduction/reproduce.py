@@ -24,13 +24,8 @@ def reproduce(
 ) -> int:
     """Rebuild a run, compare it link by link, and record the outcome as an occasion of the run.
 
-    Args:
-        name: the name of the run, as in `pipeline.results.lookup`, or of a registered version; None for the
-            run of the workspace.
-        tracking: where MLflow is.
-        workspace: the repository's workspace, which is not changed.
-        tolerance: how far apart probabilities and metrics may be.
-        own_packages: whether to use the packages of the lock file of the run's commit.
+    The name is one of `pipeline.results.lookup`, or of a registered version; without it, the run of the
+    workspace is rebuilt. `own_packages` uses the packages of the lock file of the run's commit.
 
     Returns:
         The exit code: 0 if weights, predictions and metrics are equal bit for bit, 3 if predictions and

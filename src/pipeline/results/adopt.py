@@ -46,12 +46,8 @@ class _Source:
 def adopt(run: str, repository: Workspace, name: str | None = None, force: bool = False) -> list[str]:
     """Write conf/experiment/NAME.yaml from a run.
 
-    Args:
-        run: the name or id of a run, or the unique beginning of one: a trial of a sweep in this repository,
-            or any training in MLflow.
-        repository: the repository with conf/ and the sweeps.
-        name: the name of the experiment; if None, it is made from the configuration's name and the run's id.
-        force: whether to overwrite an existing file.
+    The run is a trial of a sweep in this repository, or any training in MLflow. Without a name, the
+    experiment's is made from the configuration's name and the run's id.
 
     Returns:
         Lines that say what was written and how to use it.
@@ -84,11 +80,7 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
 
 
 def _of_sweep(run: str, repository: Workspace) -> _Source | None:
-    """Find the trial with that run in the latest sweep that has it; return None if no sweep does.
-
-    Raises:
-        PipelineError: If several trials match, or conf/ no longer composes to the trial's configuration.
-    """
+    """Find the trial with that run in the latest sweep that has it; return None if no sweep does."""
     candidates: dict[str | None, tuple[Report, Trial]] = {}
     for _, report in reports(repository):
         for trial in report.trials:
@@ -128,12 +120,7 @@ def _names(trial: Trial) -> tuple[str, str]:
 
 
 def _of_mlflow(run: str, repository: Workspace) -> _Source:
-    """Find a training in MLflow; if it is a trial of a sweep under another name, return that trial.
-
-    Raises:
-        PipelineError: If MLflow can't be reached or has no such training or several, or if its values do not
-            fit the current settings.
-    """
+    """Find a training in MLflow; if it is a trial of a sweep under another name, return that trial."""
     conf = repository.root / "conf"
     training = find_training(run, compose(conf).tracking, repository)
     if trial := _of_sweep(training.id, repository):
@@ -235,9 +222,6 @@ def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
 
     Valid values are completed with the defaults that files in conf/ may leave out, as in a run's
     configuration: otherwise a list such as data.sources would seem to differ, and be written out.
-
-    Raises:
-        PipelineError: If a value refers to a missing one.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -255,11 +239,7 @@ def _composed(conf: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
 
 
 def _check(text: str, name: str, config: Config, conf: Path) -> None:
-    """Check that the experiment composes to `config`.
-
-    Raises:
-        PipelineError: If it does not.
-    """
+    """Refuse an experiment that does not compose to `config`."""
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(shutil.copytree(conf, Path(folder) / "conf"))
         (copied / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")

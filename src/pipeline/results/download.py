@@ -142,12 +142,7 @@ def download_run(
 ) -> tuple[str, Mapping[str, str], Workspace]:
     """Download what MLflow holds of a training and its evaluation, as the stages wrote it.
 
-    Args:
-        name: the name of a run, as in `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
-        tracking: where MLflow is.
-        workspace: the repository's workspace.
-        folder: where to put the files.
-        model: whether to download the model, too.
+    The name is one of `look_up`, or of a registered version: NAME@ALIAS or NAME/NUMBER.
 
     Returns:
         The run's name in MLflow; its tags; a workspace in `folder` with params.yaml, models/run.json and

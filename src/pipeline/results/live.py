@@ -21,12 +21,7 @@ _ROWS = 12  # how many of the ended trials a terminal shows
 
 @contextmanager
 def watching(look: Callable[[], Report], workers: int) -> Iterator[None]:
-    """Show the state of the trials for the duration of the `with` block.
-
-    Args:
-        look: returns the report with the current state of the trials.
-        workers: how many trials run at a time.
-    """
+    """Show the trials, as `look` reports them, during the `with`; so many `workers` run at a time."""
     board, over = _Board(look, workers), threading.Event()
 
     def watch() -> None:

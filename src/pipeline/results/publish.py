@@ -73,10 +73,7 @@ def publish_all(repository: Workspace) -> list[str]:
 def publish(report: Report, folder: Path, repository: Workspace) -> str:
     """Publish the sweep as a run in MLflow with its trials below it, unless MLflow already shows it.
 
-    Args:
-        report: The report of the sweep.
-        folder: The folder of the sweep, which gets the figures, and the MLflow run's id in the file `parent`.
-        repository: The workspace of the repository.
+    The folder of the sweep gets the figures, and the MLflow run's id in the file `parent`.
 
     Returns:
         A line that says so, or that somebody deleted the sweep's run; "" if there was nothing new.

@@ -33,10 +33,7 @@ Background = Callable[[Service], Awaitable[None]]
 def create_application(service: Service, access: Access, background: Background | None = None) -> Starlette:
     """Create the application of one process.
 
-    Args:
-        service: The service that answers the requests.
-        access: Who may send requests, and how much at once.
-        background: A task that runs for as long as the server does.
+    The task `background` runs for as long as the server does.
     """
 
     @asynccontextmanager

@@ -62,11 +62,7 @@ class Batcher:
     async def answer(
         self, served: Served, pictures: Sequence[bytes | NDArray[np.uint8]]
     ) -> list[Answer | PictureError]:
-        """Return what `served` answers for each picture.
-
-        Args:
-            served: The model to use.
-            pictures: Encoded pictures, or images of the model's shape.
+        """Return what `served` answers for each encoded picture, or image of the model's shape.
 
         Raises:
             OverloadedError: If too many pictures are waiting already.

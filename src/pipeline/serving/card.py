@@ -17,10 +17,6 @@ def page(path: Path, name: str) -> str:
     """Return the card at `path` as HTML, without its front matter.
 
     HTML in the card is shown as text. Its pictures are embedded if they are PNG files below its folder.
-
-    Args:
-        path: The Markdown file of the card.
-        name: The name of the model.
     """
     from markdown_it import MarkdownIt
 

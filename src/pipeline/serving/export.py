@@ -27,11 +27,8 @@ def export(ref: str | None, form: Format, path: Path, workspace: Workspace) -> s
 
     The file gets its name only after its predictions were compared with those of the evaluated model.
 
-    Args:
-        ref: A run, or a version in the registry; None for the workspace's model.
-        form: The format to write.
-        path: The file to write, or the folder of a SavedModel; it must not exist.
-        workspace: The workspace whose images are used to check the result.
+    `ref` is a run or a version in the registry; None stands for the workspace's model. The test images of the
+    workspace are used to check the result.
 
     Returns:
         A line that says what was written and how it was checked.

@@ -62,9 +62,8 @@ def items(paths: Sequence[str], reader: ReaderSection) -> Iterator[Item]:
 
     A file's type is recognized by its content. What can't be read is an item with an error.
 
-    Args:
-        paths: Files, folders, which are searched recursively, and archives; "-" is the standard input.
-        reader: How pictures become images.
+    The paths are those of files, folders, which are searched recursively, and archives; "-" is the standard
+    input.
 
     Raises:
         PipelineError: At once, if one of the paths does not exist.

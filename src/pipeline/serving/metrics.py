@@ -81,11 +81,7 @@ class Metrics:
         self._add((name,))
 
     def text(self, model: dict[str, str]) -> str:
-        """Return all metrics in the format of Prometheus.
-
-        Args:
-            model: The labels of the metric that describes the model in use.
-        """
+        """Return all metrics in the format of Prometheus; `model` describes the model in use."""
         sums = dict(zip(self._columns, self._table.sum(axis=0).tolist(), strict=True))
         return "\n".join([*self._lines(sums, model), ""])
 

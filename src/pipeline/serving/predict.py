@@ -43,13 +43,7 @@ class Answer:
 
 
 def answers(classifier: Classifier, found: Iterable[Item], top: int) -> Iterator[Answer]:
-    """Yield an answer for each item, in order and in bounded memory.
-
-    Args:
-        classifier: The model to use.
-        found: The items.
-        top: The number of labels in each answer.
-    """
+    """Yield an answer with the `top` likeliest labels for each item, in order and in bounded memory."""
     read = functools.partial(_images, reader=classifier.description.reader)
     chunks = ((chunk, chunk, len(chunk)) for chunk in in_chunks(found, _CHUNK))
     for chunk, (images, errors) in in_order(read, chunks, _FEW):
@@ -89,11 +83,7 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
 def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format | None) -> bool:
     """Print an answer for each item of `paths` as soon as it is known, until the reader closes the pipe.
 
-    Args:
-        classifier: The model to use.
-        paths: Files and folders; "-" is the standard input.
-        top: The number of labels in each answer.
-        form: The output format; None chooses a table at a terminal and JSON lines in a pipe.
+    Without a format, it is a table at a terminal and JSON lines in a pipe.
 
     Returns:
         Whether every item could be read.

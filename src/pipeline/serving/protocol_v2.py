@@ -150,11 +150,7 @@ def _parse(body: bytes, length: str | None) -> tuple[_InferRequest, memoryview]:
 
 
 def _images(tensor: _Input, rest: memoryview, served: Served) -> NDArray[np.uint8]:
-    """Return the images in a tensor, uint8 (n, *image_shape).
-
-    Raises:
-        HTTPException: With status 400, if the tensor is not valid for this model.
-    """
+    """Return the images in a tensor, uint8 (n, *image_shape)."""
     wanted = [-1, *served.image_shape]
     if tensor.name != "images" or tensor.datatype != "UINT8":
         raise HTTPException(

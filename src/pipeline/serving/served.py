@@ -77,11 +77,7 @@ class Served:
         return reader.model_copy(update={"max_pixels": min(reader.max_pixels, _SMALL)})
 
     def read(self, picture: bytes | NDArray[np.uint8], small: bool = False) -> NDArray[np.uint8]:
-        """Read the image that the model takes.
-
-        Args:
-            picture: An encoded picture; an image is returned as it is.
-            small: Whether to refuse pictures that take long to read.
+        """Return the image that the model takes; `small` refuses pictures that take long to read.
 
         Raises:
             PictureError: If the picture can't be read, or `small` is true and it has too many pixels.

@@ -120,11 +120,7 @@ def _end_on_hang_up(hang_up: object) -> None:
 def _process(settings: Settings, workspace: Workspace, folder: Path, parent: int) -> Starlette:
     """Load the model and create the application, in one of several processes.
 
-    Args:
-        settings: The options of the server.
-        workspace: The workspace whose models are used.
-        folder: The folder that the processes share.
-        parent: The id of the process that supervises this one.
+    The processes share `folder`; the process `parent` supervises this one.
     """
     # The parent tells this process to end. If the parent is killed, this one must end too, or it would keep
     # the port in use.

@@ -19,13 +19,7 @@ _EXPLAINED = 8  # pictures whose maps may be pending
 
 
 class Service:
-    """Answers with the model in use, which may be replaced between two requests.
-
-    Args:
-        served: The model to start with.
-        metrics: The counters to update.
-        batch_seconds: How long a picture may wait while others of the same batch are read.
-    """
+    """Answers with the model in use, which may be replaced between two requests."""
 
     def __init__(self, served: Served, metrics: Metrics, batch_seconds: float) -> None:
         self.served, self.metrics, self._batch_seconds = served, metrics, batch_seconds

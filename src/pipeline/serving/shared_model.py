@@ -17,9 +17,6 @@ class SharedModel:
 
     A process that starts later loads the same model as the others, even if the original file was replaced
     or another version has taken over since.
-
-    Args:
-        folder: An existing folder, which is removed with the server.
     """
 
     folder: Path

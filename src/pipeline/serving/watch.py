@@ -23,10 +23,8 @@ async def watch(
     A version that can't be loaded, or has other classes or another image size, is refused, and the current
     one stays in use. It also stays in use while the registry can't be reached.
 
-    Args:
-        service: The service whose model is replaced.
-        find: Finds the model that the registry names now; it is called in a thread.
-        keep: Called with each new model, once it is in use.
+    `find` finds the model that the registry names now, in a thread; `keep` is called with each new model once
+    it is in use.
     """
     # Always the same thread, since MLflow keeps connections for each.
     thread, loop = ThreadPoolExecutor(1, "watch"), asyncio.get_running_loop()

@@ -41,10 +41,6 @@ def run(workspace: Workspace, dvc_experiment: str | None = None) -> None:
     overrides: DVC's file may contain values from the environment, and a later `dvc repro` would take it for a
     manual edit.
 
-    Args:
-        workspace: The workspace with conf/, to which params.yaml is written.
-        dvc_experiment: The name of the experiment under `dvc exp run`.
-
     Raises:
         PipelineError: If a value is invalid, or params.yaml was edited by hand or has an experiment's values.
     """

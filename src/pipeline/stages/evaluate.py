@@ -32,10 +32,6 @@ def run(config: Config, workspace: Workspace) -> None:
 
     Results without "tta" in their names are those of the model file without test-time augmentation.
 
-    Args:
-        config: The configuration; only its section `evaluate` is used.
-        workspace: A workspace with data/processed and models.
-
     Raises:
         PipelineError: If data, model, run or history are missing or do not belong together, or if the model's
             scores are not probabilities.

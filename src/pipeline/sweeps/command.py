@@ -110,10 +110,7 @@ def parse(
 ) -> list["Override"]:
     """Parse the overrides of the command line, and those of `params` whose keys it does not set itself.
 
-    Args:
-        arguments: The overrides of the command line.
-        params: By key, the values or the text that names them.
-        loader: Hydra's loader; see `pipeline.config.overrides.parse`.
+    The params are values, or the text that names them, by key.
 
     Raises:
         PipelineError: If an override is malformed, or sweeps over a key that does not change the training.

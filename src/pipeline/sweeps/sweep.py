@@ -103,14 +103,7 @@ class Sweep(ABC):
 def run(
     kind: type[Sweep], arguments: Sequence[str], hydra_context: "HydraContext", config: "DictConfig"
 ) -> None:
-    """Run a sweep, and exit with code 0 if all trials have a result or were pruned.
-
-    Args:
-        kind: the class that chooses the trials.
-        arguments: the overrides of the command line.
-        hydra_context: the context with which Hydra composes.
-        config: what Hydra composed for the sweep as a whole.
-    """
+    """Run a sweep, and exit with code 0 if all trials have a result or were pruned."""
     with exit_on_error():
         sweep = kind(Command.read(arguments, hydra_context, config))
         with _opened(sweep) as server:
@@ -119,11 +112,7 @@ def run(
 
 @contextmanager
 def _opened(sweep: Sweep) -> Iterator[ForkServer]:
-    """Make the sweep's folder with a snapshot of the code and conf/, and start a fork server of that code.
-
-    Raises:
-        PipelineError: If the same sweep is already running.
-    """
+    """Make the sweep's folder with a snapshot of the code and conf/, and start a fork server of that code."""
     repository = sweep.command.repository
     remove_abandoned(repository.scratch / "trials")
     for left_over in [*repository.sweeps.glob("*/code"), *repository.sweeps.glob("*.lock")]:

@@ -68,10 +68,8 @@ class Evaluation:
     def show(self, store: "Store", training: MlflowRun, model: str | None) -> None:
         """Send the evaluation to MLflow, unless MLflow already shows it.
 
-        Args:
-            store: The store that has the run.
-            training: The training's run, which shows the evaluation unless it already shows a different one.
-            model: The id of the logged model that was evaluated.
+        If the run of the training shows a different evaluation, this one gets a run of its own. `model` is
+        the id of the logged model that was evaluated.
 
         Raises:
             MlflowException: If the store can't be reached.

@@ -22,10 +22,8 @@ _TRAINED_ON = ("train", "validation")
 def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> dict[str, Any]:
     """Return the contents of models/run.json before the training begins.
 
-    Args:
-        config: The configuration, of which only `TRAIN_PARAMS` count.
-        workspace: The workspace, which has data/processed.
-        code: The files that the stage train depends on, by their names in dvc.yaml.
+    Of the configuration only `TRAIN_PARAMS` count; `code` has the files that the stage train depends on, by
+    their names in dvc.yaml.
 
     Returns:
         `id`, 32 hex digits of a hash of the inputs; `name`, derived from it; and the inputs: `config`, `data`
@@ -56,9 +54,7 @@ def describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
 def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Return what distinguishes an evaluation from others of the same run.
 
-    Args:
-        config: The configuration as plain values, of which only `evaluate` counts.
-        dataset: The data, of which only the test split counts.
+    Of the configuration only `evaluate` counts, and of the data only the test split.
 
     Returns:
         `id`, 8 hex digits of a hash of the rest; `settings`, the section `evaluate`; `test`, the result of
@@ -71,10 +67,7 @@ def evaluation_of(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
 def complete(run: Mapping[str, Any], trained: Trained, model: Path) -> dict[str, Any]:
     """Return the contents of models/run.json after the training: `run` with its `result`.
 
-    Args:
-        run: The result of `identify`.
-        trained: The result of the training, without its seconds, which belong to one occasion.
-        model: The Keras model file.
+    The seconds of the training are not part of it: they belong to one occasion.
     """
     result = {key: value for key, value in asdict(trained).items() if key != "cpu_seconds"}
     return {**run, "result": result | {"model_sha256": sha256(model)}}

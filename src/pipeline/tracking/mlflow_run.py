@@ -112,11 +112,9 @@ class MlflowRun:
     ) -> None:
         """Log metrics that don't belong to an epoch; MLflow draws them as a bar chart of all runs.
 
-        Args:
-            values: The metrics by name.
-            moment: When they were measured, in milliseconds since 1970; the same if the call is repeated.
-            model: The id of the logged model that they belong to, which gets them as well.
-            data: The name and the digest of the data set that they were measured on, for the model.
+        The moment, in milliseconds since 1970, is the same if the call is repeated. The logged model with the
+        id `model` gets the metrics, too, with the name and the digest of the data set that they were measured
+        on.
         """
         from mlflow.entities import Metric
 

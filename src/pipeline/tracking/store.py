@@ -48,9 +48,7 @@ class Store:
     def find(self, tags: Mapping[str, str], without: str = "") -> "Run | None":
         """Return the experiment's oldest run with these tags; a deleted one only if there is no other.
 
-        Args:
-            tags: The tags that the run must have.
-            without: The name of a tag that it must not have.
+        It must not have the tag `without`.
         """
         from mlflow.entities import ViewType
 
@@ -66,8 +64,7 @@ class Store:
     def new_colour(self, seed: str) -> str:
         """Return a colour that none of the latest runs has; MLflow would give most runs the same one.
 
-        Args:
-            seed: Hexadecimal digits that select the colour, so that runs created at once differ.
+        The seed, in hexadecimal digits, makes runs that are created at once differ.
         """
         latest = self.client.search_runs([self.experiment], max_results=_COLOURS_APART - 1)
         used = {run.data.tags.get("mlflow.runColor") for run in latest}
@@ -145,10 +142,7 @@ def open_store(
 ) -> Store:
     """Connect to the store, and create the experiment if it does not exist.
 
-    Args:
-        tracking: The settings of the store and the experiment.
-        workspace: The workspace of the repository or of one of its trials.
-        given_up: An event; once it is set, nothing more is sent.
+    Once the event `given_up` is set, nothing more is sent.
 
     Raises:
         PipelineError: If the experiment was deleted in MLflow.

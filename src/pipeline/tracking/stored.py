@@ -25,10 +25,6 @@ def files_tag(part: str, digests: Mapping[str, str]) -> dict[str, str]:
     """Return a tag with the digests of files, by their paths among the artifacts.
 
     If there are too many for a tag, it contains the first ones in the order of their names.
-
-    Args:
-        part: The part of the run to which the files belong.
-        digests: The SHA-256 of each file.
     """
     some = dict(sorted(digests.items()))
     while len(text := json.dumps(some, ensure_ascii=False, separators=(",", ":"))) > _MAX_TAG:
@@ -84,11 +80,8 @@ class Stored:
 def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True) -> Stored:
     """Download the files of a run if they are not on this machine, and check them.
 
-    Args:
-        client: The client of the store that has the run.
-        run: The run of a training or of an evaluation.
-        folder: The folder for downloads; files of a local store are read where they are.
-        remote: Whether to download; if False, files that are not on this machine are not checked.
+    Downloads go into `folder`; files of a local store are read where they are. Without `remote`, files that
+    are not on this machine are not checked.
 
     Raises:
         MlflowException: If the store can't be reached.

@@ -82,11 +82,7 @@ def share_cache(workspace: Workspace, file: str, repository: Workspace, **core: 
 
     Files are copied from the cache, because writing through a link would damage the cache.
 
-    Args:
-        workspace: The workspace in which DVC will run.
-        file: The file in its `.dvc` to write: config, or config.local if git tracks config.
-        repository: The repository that has the cache.
-        core: More settings for DVC's section `core`.
+    The file in `.dvc` to write is config, or config.local if git tracks config.
     """
     from configobj import ConfigObj
 

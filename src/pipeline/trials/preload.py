@@ -22,10 +22,8 @@ DVC, KERAS = "dvc", "keras"
 def start_fork_server(code: Workspace, backend: str = "tensorflow") -> ForkServer:
     """Start a fork server with the package in `code` and the pools DVC and KERAS.
 
-    Args:
-        code: The workspace with the package.
-        backend: The expected backend of the trainings. If it is not TensorFlow, Keras is imported only when a
-            worker with it is requested, because JAX workers are forked from the other pool.
+    If the expected backend is not TensorFlow, Keras is imported only when a worker with it is requested,
+    because JAX workers are forked from the other pool.
     """
     return ForkServer(code, __name__, (DVC, KERAS), backend)
 

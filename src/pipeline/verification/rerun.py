@@ -39,12 +39,7 @@ def rebuild(
 ) -> list[str]:
     """Rebuild a run for the files that MLflow lost, and return a line for each file.
 
-    Args:
-        run: MLflow's id of the run.
-        lost: The files that have no copy.
-        tracking: The settings of MLflow.
-        workspace: The repository, which is not changed.
-        put: Sends a file to MLflow.
+    `run` is MLflow's id; `put` sends a file to MLflow.
     """
     names = ", ".join(problem.name for problem in lost)
     try:

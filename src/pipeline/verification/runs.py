@@ -71,11 +71,7 @@ def check_mlflow(
 ) -> tuple[list[Problem], int]:
     """Check that the runs and models in MLflow have the files that were recorded, byte for byte.
 
-    Args:
-        tracking: The settings of MLflow.
-        workspace: The repository.
-        folder: The folder for downloaded files.
-        everything: Whether to download the files of all runs, and not only those of the workspace's run.
+    `everything` downloads the files of all runs, and not only those of the workspace's run.
 
     Returns:
         The problems, and the number of files that were hashed.

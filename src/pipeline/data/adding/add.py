@@ -26,10 +26,7 @@ from pipeline.errors import PipelineError
 def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[str]:
     """Describe a source line by line, and write its file in conf/data.
 
-    Args:
-        options: The options of the command.
-        workspace: The repository.
-        here: The current folder, against which a relative path is resolved.
+    A relative path is resolved against the folder `here`.
 
     Yields:
         The lines to print.
@@ -103,11 +100,7 @@ def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[
 
 
 def _as_in_conf(path: str, here: Path, home: Path) -> str:
-    """Return the path relative to the repository if it is inside it, else as an absolute path.
-
-    Raises:
-        PipelineError: If it is empty, or has bytes that are not text.
-    """
+    """Return the path relative to the repository if it is inside it, else as an absolute path."""
     if not path:
         raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
     whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
@@ -124,9 +117,6 @@ def _existing(conf: Path, path: str, options: AddOptions, home: Path) -> dict[st
 
     Returns:
         The values of the file, or None if there is none or it is to be overwritten.
-
-    Raises:
-        PipelineError: If there is nothing to update, or the file describes something else.
     """
     if not conf.exists():
         if options.update:
@@ -200,14 +190,7 @@ def _state(values: dict[str, Any]) -> str:
 
 
 def _changes(before: dict[str, Any], known: Index | None, after: Index, images: int) -> list[str]:
-    """Describe what changed since the file was written.
-
-    Args:
-        before: The values in the file.
-        known: What was there then, if this clone knows it.
-        after: What is there now.
-        images: How many images that are.
-    """
+    """Describe what changed since the file was written; `known` was there then, if this clone knows it."""
     if known and known.images:
         return changes(known, after) or [
             "  no image was added, removed or changed: what changed is a setting, or which are for testing"

@@ -72,9 +72,7 @@ def name_for(path: str) -> str:
 def text_of(data: DataSection, what: str) -> str:
     """Return the text of the file.
 
-    Args:
-        data: The values.
-        what: A short description of the source, for the first line.
+    Its first line has `what`, a short description of the source.
 
     Raises:
         PipelineError: If the name of a class can't be written in YAML, or would be taken for a reference to
@@ -104,10 +102,7 @@ def text_of(data: DataSection, what: str) -> str:
 def updated(text: str, data: DataSection, fresh_text: str) -> str | None:
     """Put other values into the text of a file, and leave everything else in it, such as comments, as it is.
 
-    Args:
-        text: The text of the file.
-        data: The new values.
-        fresh_text: The result of `text_of` for them, whose first line gives the number of images.
+    The first line, with the number of images, is that of `fresh_text`, which `text_of` made of the values.
 
     Returns:
         The new text, or None if the file is written in a way that can't be edited.

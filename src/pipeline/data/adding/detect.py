@@ -37,9 +37,7 @@ _ENDINGS = {
 def detect(given: str, home: Path) -> str:
     """Return the kind of a source: the name of a module in `data/sources`.
 
-    Args:
-        given: The path, or an address.
-        home: The folder that a relative path is relative to.
+    A relative path is relative to `home`.
 
     Raises:
         PipelineError: If nothing is there, or nothing that could be read.

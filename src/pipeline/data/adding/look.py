@@ -73,12 +73,8 @@ def look(
 ) -> Found:
     """Read the whole source, and determine what is to be pinned.
 
-    Args:
-        options: The options of the command.
-        values: The values of the file in conf/data so far.
-        workspace: The repository.
-        index: The source when it was pinned, if that is known.
-        fresh: Whether no earlier file in conf/data is being updated.
+    `index` is the source when it was pinned, if that is known; `fresh` says that no earlier file in conf/data
+    is being updated.
 
     Raises:
         PipelineError: If the source can't be read, or no classifier could be trained on it.
@@ -104,11 +100,7 @@ def look(
 def _pinned(
     options: AddOptions, values: dict[str, Any], collected: Collected, sizes: str, index: Index | None
 ) -> Found:
-    """Pin the order of the classes, the rule for test images, and the digests of the raw arrays.
-
-    Raises:
-        PipelineError: If no classifier could be trained on these images.
-    """
+    """Pin the order of the classes, the rule for test images, and the digests of the raw arrays."""
     source = values["sources"][0]
     known = values["classes"] if values["sha256"] else []
     there = set(collected.classes)

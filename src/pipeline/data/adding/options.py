@@ -72,10 +72,6 @@ def reader_of(options: AddOptions) -> dict[str, Any]:
 def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the source that `--set` gives, by key.
 
-    Args:
-        options: The options of the command.
-        values: The values of the file in conf/data.
-
     Raises:
         PipelineError: If one is not KEY=VALUE, or is not valid for this kind of source.
     """

@@ -19,11 +19,6 @@ _BATCH_BYTES = 32 * 4
 def refuse_if_too_large(images: int, reader: ReaderSection, home: Path) -> None:
     """Check the space before the work starts, not when the disk is full.
 
-    Args:
-        images: The number of images.
-        reader: Has the size that they become.
-        home: The repository.
-
     Raises:
         PipelineError: If they would not fit; the message gives the size that they would take.
     """

@@ -65,10 +65,7 @@ def _size(size: tuple[int, int]) -> str:
 def survey(batches: Iterable[Batch], listing: Listing, reader: ReaderSection) -> Survey:
     """Look at the header of every picture.
 
-    Args:
-        batches: The batches of the source.
-        listing: What the source records while it is read.
-        reader: The settings used to find out why a picture can't be read.
+    The reader says why a picture can't be read.
 
     Raises:
         PipelineError: If there are no pictures.

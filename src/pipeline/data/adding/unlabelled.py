@@ -17,10 +17,6 @@ _NUMBERED = r"([^/]*[^/\d._ -])[._ -]*\d+\.\w+$"
 def refuse_without_classes(collected: Collected, classes: Sequence[str]) -> None:
     """Check that there are at least two classes, and that they are not just the folders of splits.
 
-    Args:
-        collected: What was read.
-        classes: The classes that have images.
-
     Raises:
         PipelineError: If not; the message says what to do.
     """

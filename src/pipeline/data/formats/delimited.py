@@ -41,10 +41,7 @@ class Lines:
 def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
     """Open a file as the lines of a table.
 
-    Args:
-        file: The file, seekable.
-        name: What to call it in a message.
-        max_bytes: The largest size that it may unpack to.
+    The file is seekable, and is called `name` in messages.
 
     Raises:
         PipelineError: If it is not UTF-8 text or not a table, or exceeds the limits.
@@ -65,11 +62,7 @@ def lines_of(file: IO[bytes], name: str, max_bytes: int) -> Iterator[Lines]:
 
 
 def unzipped(file: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
-    """Return a file whose content is unzipped if it is gzipped.
-
-    Args:
-        file: The file, at its start and seekable.
-    """
+    """Return a seekable file, which is at its start, so that its content is unzipped if it is gzipped."""
     is_packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     return gzip.GzipFile(fileobj=file) if is_packed else file

@@ -35,10 +35,7 @@ def raw_name(file_name: str) -> str | None:
 def read(file: IO[bytes], name: str, max_bytes: int) -> NDArray[Any]:
     """Read one IDX file, gzipped if its name ends in .gz.
 
-    Args:
-        file: Its content, at the start.
-        name: Its name, under which one of the RAW_ARRAYS is published.
-        max_bytes: The largest size that it may unpack to.
+    The name is one under which one of the RAW_ARRAYS is published.
 
     Returns:
         Labels (n,), uint8 or big-endian int16 or int32 as the file has them, or uint8 images

@@ -36,11 +36,7 @@ def open_npy(path: Path) -> NDArray[Any]:
 
 
 def write_npy(array: NDArray[Any] | Chosen, file: IO[bytes] | None = None) -> str:
-    """Write an array as np.save does, in pieces.
-
-    Args:
-        array: An array of numbers.
-        file: The file to write to. If None, only the digest is computed.
+    """Write an array as np.save does, in pieces; without a file, only compute the digest.
 
     Returns:
         The SHA-256 of the file.
@@ -63,11 +59,7 @@ def read_npz(
 ) -> dict[str, NDArray[Any]]:
     """Read arrays from an .npz file, without ever unpickling.
 
-    Args:
-        file: The archive, seekable.
-        name: What to call it in a message.
-        members: The arrays to read, as {name in the result: name in the archive}.
-        max_bytes: The largest size that any one array may unpack to.
+    The file is seekable, and `members` are {name in the result: name in the archive}.
 
     Raises:
         PipelineError: If it is not an .npz file, is damaged or lacks an array, or an array contains objects,
@@ -102,11 +94,7 @@ def read_npy(file: IO[bytes], size: int, name: str, max_bytes: int) -> NDArray[A
 def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
     """Read a .npy file from start to end, a few megabytes along the first axis at a time.
 
-    Args:
-        file: Its content, at the start.
-        size: The size of the file, in bytes.
-        name: What to call it in a message.
-        max_bytes: The largest size that it may have.
+    The file is at its start, has `size` bytes, and is called `name` in messages.
 
     Raises:
         PipelineError: If it is not a .npy file, contains objects, is larger than `max_bytes`, does not have

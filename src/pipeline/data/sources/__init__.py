@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 def load(source: SourceSection, data: "DataSection", home: Path) -> "Arrays":
     """Get the raw arrays from one source, unchanged.
 
-    Args:
-        source: One of `data.sources`.
-        data: Has the limits: timeout, retries, bytes.
-        home: The folder that relative paths are relative to.
+    Relative paths are relative to `home`; `data` has the limits: timeout, retries, bytes.
 
     Raises:
         PipelineError: If the source can't be reached, is damaged or unsafe, or exceeds the limits.

@@ -58,14 +58,7 @@ load = loader(batches)
 
 
 def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[Batch]:
-    """Yield the images of SVHN.
-
-    Args:
-        images: X, uint8 (32, 32, 3, n).
-        labels: y, (n, 1), from 1 to 10, where 10 means the digit 0.
-        name: The name of the file.
-        split: The split, if the name of the file says it.
-    """
+    """Yield images X, uint8 (32, 32, 3, n), with digits y, (n, 1), from 1 to 10, which means 0."""
     digits = np.asarray(labels).ravel()
     if np.ndim(images) != 4 or images.shape[-1] != len(digits) or digits.dtype.kind not in "iu":
         raise PipelineError(f"{name}: X has shape {np.shape(images)}, but y has {np.shape(labels)}")
@@ -79,11 +72,8 @@ def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[
 def _emnist(dataset: Any, name: str, listing: Listing) -> Iterator[Batch]:
     """Yield the images of EMNIST.
 
-    Args:
-        dataset: A struct with train and test, each with images (n, 784) in column order and labels, and a
-            mapping from labels to characters.
-        name: The name of the file.
-        listing: Gets the names of the classes.
+    The dataset is a struct with train and test, each with images (n, 784) in column order and labels, and a
+    mapping from labels to characters.
     """
     try:
         whole = dataset[0, 0]
