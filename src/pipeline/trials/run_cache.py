@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.workspace import Workspace, remove
+from pipeline.artifacts.workspace import Workspace, files_in, object_in, remove
 from pipeline.config.schema import Config
 from pipeline.config.section import value_at
 from pipeline.console import warn
@@ -42,7 +42,7 @@ class RunCache:
 
         self._repo = Repo(str(workspace.root))
         self._stages: list[Stage] = list(self._repo.index.stages)
-        self._cache = Path(self._repo.cache.local.path)
+        self._cache = workspace.dvc_cache()
         self._whole: dict[str, bool] = {}
         for stage in self._stages:
             for dependency in stage.deps:
@@ -62,7 +62,7 @@ class RunCache:
                 missing[stage.name] = read.hexdigest()[:16]
             else:
                 outputs |= {out["path"]: out for out in entry["outs"]}
-        return Known({path: self._path(out["md5"]) for path, out in outputs.items()}, missing)
+        return Known({path: object_in(self._cache, out["md5"]) for path, out in outputs.items()}, missing)
 
     def _entry(
         self, stage: "Stage", values: dict[str, Any], outputs: dict[str, dict[str, Any]]
@@ -110,7 +110,7 @@ class RunCache:
     def _is_whole(self, digest: str) -> bool:
         """Return whether the cache has the file, or the folder with all of its files."""
         if digest not in self._whole:
-            path = self._path(digest)
+            path = object_in(self._cache, digest)
             whole = path.is_file()
             if whole and path.stat().st_size <= _MAX_CHECKED:
                 content = path.read_bytes()
@@ -118,20 +118,14 @@ class RunCache:
                 if not whole:
                     _discard(path)
                 elif digest.endswith(".dir"):
-                    whole = all(self._path(entry["md5"]).exists() for entry in json.loads(content))
+                    files = files_in(self._cache, digest).values()
+                    whole = all(object_in(self._cache, md5).exists() for md5 in files)
             self._whole[digest] = whole
         return self._whole[digest]
 
-    def _path(self, digest: str) -> Path:
-        return self._cache / digest[:2] / digest[2:]
-
 
 def past_outputs(cache: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (digest, path, entry) for each output of a past result, as the run cache names it.
-
-    Args:
-        cache: The folder of DVC's cache.
-    """
+    """Yield (digest, path, entry) for each output of a past result, as the run cache names it."""
     import yaml
 
     for path in sorted((cache / "runs").glob("*/*/*")):

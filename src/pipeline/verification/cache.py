@@ -51,17 +51,13 @@ class Cache:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
         return list(read_generated(self.workspace.dvc_yaml).get("stages", {}))
 
-    def listed(self, digest: str) -> dict[str, str]:
-        """Return the MD5 of each file in a folder; none if this is no folder, or its list is damaged."""
-        return files_in(self.root, digest)
-
     def files(self) -> list[Output]:
         """Return all files that dvc.lock names, including each file in a folder."""
         found = []
         for output in self.locked():
             if not output.md5.endswith(".dir"):
                 found.append(output)
-            for inner, md5 in self.listed(output.md5).items():
+            for inner, md5 in files_in(self.root, output.md5).items():
                 found.append(Output(f"{output.path}/{inner}", md5, output.stage))
         return found
 
@@ -69,9 +65,7 @@ class Cache:
 def check_cache(cache: Cache, everything: bool) -> list[Problem]:
     """Check that each object has the digest in its name, and that what dvc.lock names exists.
 
-    Args:
-        cache: The cache.
-        everything: Whether to check also the objects that neither dvc.lock nor a past result names.
+    `everything` includes the objects that neither dvc.lock nor a past result names.
     """
     named: dict[str, tuple[str, str]] = {}
     for digest, what, stage in _named(cache, everything):
@@ -94,11 +88,11 @@ def _named(cache: Cache, everything: bool) -> Iterator[tuple[str, str, str]]:
     for output in cache.locked():
         made_by = f"an output of {output.stage}"
         yield output.md5, f"{output.path}, {made_by}", output.stage
-        for inner, md5 in cache.listed(output.md5).items():
+        for inner, md5 in files_in(cache.root, output.md5).items():
             yield md5, f"{output.path}/{inner}, {made_by}", output.stage
     for digest, path, entry in past_outputs(cache.root):
         yield digest, f"{path} of the past result {entry}", ""
-        for inner, md5 in cache.listed(digest).items():
+        for inner, md5 in files_in(cache.root, digest).items():
             yield md5, f"{path}/{inner} of the past result {entry}", ""
     if everything:
         for found in cache.objects.glob("??/*"):
@@ -125,7 +119,7 @@ def _unlisted(cache: Cache) -> list[Problem]:
     """Find files in the folders of dvc.lock that it does not list."""
     problems = []
     for output in cache.locked():
-        known = cache.listed(output.md5)
+        known = files_in(cache.root, output.md5)
         if not known:
             continue
         folder = cache.workspace.root / output.path

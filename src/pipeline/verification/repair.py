@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.workspace import Workspace, atomic, copy_file, remove, sha256
+from pipeline.artifacts.workspace import Workspace, atomic, copy_file, files_in, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.registry.journal import path_of
 from pipeline.registry.registered import open_journal
@@ -31,11 +31,7 @@ def repair(
 ) -> list[str]:
     """Repair what can be repaired, and return a line for each attempt.
 
-    Args:
-        problems: The problems that were found.
-        cache: The cache of the repository.
-        tracking: The settings of MLflow.
-        downloaded: The folder with the artifacts that were downloaded from MLflow.
+    `downloaded` has the artifacts that were downloaded from MLflow.
     """
     lines, lost = [], []
     copies = [
@@ -186,7 +182,7 @@ def _outputs(cache: Cache) -> Iterator[Path]:
     yield from results_in(cache.workspace)
     for digest, path, _ in past_outputs(cache.root):
         if path.startswith(("models/", "reports/")):
-            for md5 in (digest, *cache.listed(digest).values()):
+            for md5 in (digest, *files_in(cache.root, digest).values()):
                 yield cache.place(md5)
 
 
