@@ -58,11 +58,7 @@ def first_values(overrides: Sequence["Override"]) -> list[str]:
 
 
 def refuse_several_values(overrides: Sequence["Override"]) -> None:
-    """Check that no override has several values, as in a sweep.
-
-    Raises:
-        PipelineError: If an override names several values.
-    """
+    """Refuse overrides with several values, which only a sweep may have."""
     for override in overrides:
         if override.is_sweep_override():
             raise PipelineError(

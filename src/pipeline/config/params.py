@@ -129,11 +129,7 @@ def _refuse_merge(text: str, name: str) -> None:
 
 
 def refuse_edited(path: Path) -> None:
-    """Check that overwriting params.yaml loses no manual edit; a file that DVC wrote has no header to check.
-
-    Raises:
-        PipelineError: If a value was edited by hand.
-    """
+    """Refuse a manual edit, which writing params.yaml would lose; a file of DVC has no header to check."""
     if path.exists() and _CONTENT in path.read_text(encoding="utf-8"):
         unedited_values(path)
 

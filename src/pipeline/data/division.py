@@ -104,16 +104,13 @@ def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]
 
 
 def share(labels: NDArray[np.int32], prints: NDArray[np.uint64], chosen: Indices, fraction: float) -> Indices:
-    """Return a fraction of each class of `chosen`, at least one image; smaller ones are part of larger ones.
+    """Return a fraction of each class of `chosen`, ascending, at least one image; smaller are part of larger.
 
     Args:
         labels: The labels of all images.
         prints: Their fingerprints, which determine the order of the images of a class.
         chosen: Indices of images.
         fraction: Greater than 0, up to 1.
-
-    Returns:
-        The indices, ascending.
     """
     parts = []
     for label in np.unique(labels[chosen]):

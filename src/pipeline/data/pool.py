@@ -19,15 +19,12 @@ _AHEAD = 2  # pieces that may be waiting for each process
 def in_order(
     work: Callable[[Piece], Result], pieces: Iterable[tuple[Key, Piece, int]], few: int
 ) -> Iterator[tuple[Key, Result]]:
-    """Apply `work` to each piece, in the order of the pieces and in bounded memory.
+    """Yield each key with the result of `work` on its piece, in order and in bounded memory.
 
     Args:
         work: A picklable function; what it uses must have been imported or opened before.
         pieces: Each with a key, which stays in this process, and its size.
         few: The total size that is processed here, which takes less time than starting processes.
-
-    Yields:
-        The key and the result of each piece.
     """
     pool: ProcessPoolExecutor | None = None
     waiting: deque[tuple[Key, Future[Result]]] = deque()

@@ -87,10 +87,7 @@ def describe(source: bytes | str | Path) -> tuple[tuple[int, int], str] | None:
 
 
 def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint8]:
-    """Check one image that is already an array: uint8, of the shape that pictures get by `settings`.
-
-    Returns:
-        The array itself.
+    """Return an array, if it is an image: uint8, of the shape that pictures get by `settings`.
 
     Raises:
         PictureError: If it has another type or shape.

@@ -14,12 +14,9 @@ from pipeline.processes.context import TrialContext
 
 
 def hand_over(context: TrialContext, stage: str) -> int:
-    """Let the trial's worker run `stage` in this directory, with this process's output.
+    """Let the trial's worker run `stage` here, with this process's output, and return its exit code.
 
     If this process ends first, the stage ends too.
-
-    Returns:
-        The exit code of the stage.
     """
     request = {"stage": stage, "cwd": str(Path.cwd()), "environment": context.as_environment()}
     answer = b""

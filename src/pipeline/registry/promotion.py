@@ -108,13 +108,10 @@ def rollback(
     repository: Workspace,
     reason: str = "",
 ) -> str:
-    """Give the alias back to an earlier version.
+    """Give the alias back to an earlier version, and return a line that says which one has it now.
 
     Without a name, it is the model named after the data set of the run in `repository`; without `to`, the
     version that had the alias before, one further back with each rollback.
-
-    Returns:
-        A line that says which version has the alias now.
 
     Raises:
         PipelineError: If a name is not valid, there is no such version, it is damaged, or MLflow can't be

@@ -136,11 +136,7 @@ def name_in(repository: Workspace) -> str:
 
 
 def refuse_names(name: str | None, alias: str = "champion") -> None:
-    """Refuse names that can't be used in MLflow or in the name of the journal's file.
-
-    Raises:
-        PipelineError: If the name of the registered model, unless it is None, or the alias is not valid.
-    """
+    """Refuse names that can't be used in MLflow or in the name of the journal's file; None is no name."""
     if name is not None and not _NAME.fullmatch(name):
         raise PipelineError(f"--name {name!r} is not valid: use up to 100 letters, digits, spaces and _.,=+-")
     # MLflow reserves latest, and v1 and so on.

@@ -44,13 +44,10 @@ class _Source:
 
 
 def adopt(run: str, repository: Workspace, name: str | None = None, force: bool = False) -> list[str]:
-    """Write conf/experiment/NAME.yaml from a run.
+    """Write conf/experiment/NAME.yaml from a run, and return lines that say so and how to use it.
 
     The run is a trial of a sweep in this repository, or any training in MLflow. Without a name, the
     experiment's is made from the configuration's name and the run's id.
-
-    Returns:
-        Lines that say what was written and how to use it.
 
     Raises:
         PipelineError: If there is no such run, conf/ can't compose to its configuration, or the file exists.

@@ -37,13 +37,10 @@ def main(folder: str, repository: str) -> int:
 
 
 def publish_all(repository: Workspace) -> list[str]:
-    """Publish the sweeps that MLflow lacks, oldest first.
+    """Publish the sweeps that MLflow lacks, oldest first, and return a line for each.
 
     Running sweeps are left to their own process; a sweep whose process died is published as KILLED. A sweep
     that can't be published does not hold up the others.
-
-    Returns:
-        A line for each sweep that was published.
 
     Raises:
         PipelineError: If a sweep can't be published; raised after trying the others if MLflow answers.
@@ -131,12 +128,9 @@ def _find_or_create(report: Report, store: Store) -> MlflowRun:
 
 
 def _link_trials(report: Report, folder: Path, parent: MlflowRun) -> set[str]:
-    """Tag the runs of the trials with the sweep, and put those that it trained below its run.
+    """Put the runs that the sweep trained below its run, tag all, and return the ids of trials without a run.
 
     Runs that were trained earlier, by `dvc repro` or another sweep, stay where they are.
-
-    Returns:
-        The ids of trials that have no run in MLflow.
     """
     client, member = parent.client, f"{SWEEP_TAG}.{report.id}"
     trials = [trial for trial in report.trials if trial.has_ended]

@@ -23,15 +23,12 @@ _LARGEST_DIFFERENCE = 1e-5
 
 
 def export(ref: str | None, form: Format, path: Path, workspace: Workspace) -> str:
-    """Write a model in another format.
+    """Write a model in another format, and return a line that says how it was checked.
 
     The file gets its name only after its predictions were compared with those of the evaluated model.
 
     `ref` is a run or a version in the registry; None stands for the workspace's model. The test images of the
     workspace are used to check the result.
-
-    Returns:
-        A line that says what was written and how it was checked.
 
     Raises:
         PipelineError: If there is no such model, `path` exists, there are no images of the model's data set,

@@ -81,12 +81,9 @@ def _images(chunk: Sequence[Item], reader: ReaderSection) -> _Images:
 
 
 def predict(classifier: Classifier, paths: Sequence[str], top: int, form: Format | None) -> bool:
-    """Print an answer for each item of `paths` as soon as it is known, until the reader closes the pipe.
+    """Print answers until the reader closes the pipe, and return whether all items could be read.
 
     Without a format, it is a table at a terminal and JSON lines in a pipe.
-
-    Returns:
-        Whether every item could be read.
 
     Raises:
         PipelineError: If a path does not exist.

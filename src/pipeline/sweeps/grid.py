@@ -70,10 +70,7 @@ class Grid(Sweep):
 
 
 def grid(conf: Path, overrides: Sequence["Override"]) -> tuple[list[Trial], dict[str, Config]]:
-    """Return a trial for every combination of the values in `overrides`, each configuration once.
-
-    Returns:
-        The trials, and their configurations by the keys of the trials.
+    """Return a trial for every combination of values, each configuration once, and the configurations by key.
 
     Raises:
         PipelineError: If a value is invalid, or can't be enumerated.

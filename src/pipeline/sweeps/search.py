@@ -118,11 +118,7 @@ class SearchJob(Job):
     deadline: float  # no trial starts after this time in seconds since 1970
 
     def run(self, name: str, folder: Folder) -> Trial | None:
-        """Ask the study for values, run a trial with them, and tell the study the result.
-
-        Returns:
-            The ended trial, or None if the time was up and it did not start.
-        """
+        """Run a trial with values of the study, and tell it the result; return None if the time was up."""
         if time.time() > self.deadline:
             write_text(folder.stop, NO_MORE)
             return None

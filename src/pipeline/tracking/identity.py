@@ -94,11 +94,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
-    """Check that the model files are those that the run wrote.
-
-    Raises:
-        PipelineError: If a model file is missing or belongs to another run.
-    """
+    """Refuse model files that are missing or that another run wrote."""
     for path, digest in ((files.model, "model_sha256"), (files.onnx, "onnx_sha256")):
         if not path.exists():
             raise PipelineError(f"{path} is missing: `dvc repro` restores the one in models/.")

@@ -27,13 +27,10 @@ _LOADER = Path(__file__).with_name("onnx_classifier.py")
 
 
 def log_model(store: Store, run: MlflowRun, record: Record) -> str:
-    """Log the model of `record` in the run's experiment, unless it is already there.
+    """Log the model of `record` in the run's experiment, unless it is already there, and return its id.
 
     This makes single calls to `MlflowClient`, because `mlflow.keras.log_model` can't continue after an
     interruption.
-
-    Returns:
-        The id of the model in MLflow.
 
     Raises:
         PipelineError: If a model file is missing or does not belong to the run.

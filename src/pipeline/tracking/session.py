@@ -194,10 +194,7 @@ def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
 
 
 def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
-    """Send the kept runs, and rebuild the workspace's run from its artifacts if MLflow lacks it.
-
-    Returns:
-        A line for each run that was sent, and one for the run of the workspace.
+    """Send the kept runs, and rebuild the workspace's run if MLflow lacks it; return a line for each.
 
     Raises:
         PipelineError: If MLflow can't be reached or rejects a request.

@@ -29,12 +29,9 @@ _SETTINGS = {
 
 
 def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
-    """Serve the runs until Ctrl-C, and print the address of the page to open.
+    """Serve the runs until Ctrl-C, print the address of the page to open, and return the exit code.
 
     If the runs are on a tracking server, which has its own pages, only print their address.
-
-    Returns:
-        The exit code of MLflow's server.
 
     Raises:
         PipelineError: If the server does not start.
@@ -71,11 +68,7 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
 
 
 def refuse_busy(port: int, tracking: TrackingSection, workspace: Workspace) -> None:
-    """Check that `serve` can use a port, and suggest the next free one if it can't.
-
-    Raises:
-        PipelineError: If the port is in use or this user may not use it.
-    """
+    """Refuse a port that `serve` can't use, and suggest the next free one."""
     reason = None if is_server(tracking, workspace) else _bind_error(port)
     if reason:
         free = next((other for other in range(max(port, 1023) + 1, 65536) if not _bind_error(other)), None)

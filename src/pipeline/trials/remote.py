@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def push(workspace: Workspace, remote: str | None = None) -> str:
-    """Send the cached outputs of every stage that ever ran.
-
-    Returns:
-        A line that says how many files were sent.
+    """Send the cached outputs of every stage that ever ran, and return a line that says how many files.
 
     Raises:
         PipelineError: If there is no such remote, or it can't be used.
@@ -38,10 +35,7 @@ def push(workspace: Workspace, remote: str | None = None) -> str:
 
 
 def pull(workspace: Workspace, remote: str | None = None) -> str:
-    """Fetch the outputs that the remote has of every stage that ever ran.
-
-    Returns:
-        A line that says how many files were fetched.
+    """Fetch the outputs of every stage that ever ran, and return a line that says how many files.
 
     Raises:
         PipelineError: If there is no such remote, or it can't be used.

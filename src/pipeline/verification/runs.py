@@ -69,12 +69,9 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
 def check_mlflow(
     tracking: TrackingSection, workspace: Workspace, folder: Path, everything: bool
 ) -> tuple[list[Problem], int]:
-    """Check that the runs and models in MLflow have the files that were recorded, byte for byte.
+    """Return the files in MLflow that are not as recorded, byte for byte, and how many were hashed.
 
     `everything` downloads the files of all runs, and not only those of the workspace's run.
-
-    Returns:
-        The problems, and the number of files that were hashed.
 
     Raises:
         MlflowException: If the store can't be reached.

@@ -24,12 +24,9 @@ from pipeline.errors import PipelineError
 
 
 def add_data(options: AddOptions, workspace: Workspace, here: Path) -> Iterator[str]:
-    """Describe a source line by line, and write its file in conf/data.
+    """Describe a source, yielding the lines to print, and write its file in conf/data.
 
     A relative path is resolved against the folder `here`.
-
-    Yields:
-        The lines to print.
 
     Raises:
         PipelineError: If the path can't be read, an option is invalid, or the file exists and pins other
@@ -115,8 +112,7 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
 def _existing(conf: Path, path: str, options: AddOptions, home: Path) -> dict[str, Any] | None:
     """Read what an earlier add-data wrote about the same path; a person may have edited it since.
 
-    Returns:
-        The values of the file, or None if there is none or it is to be overwritten.
+    Return the values of the file, or None if there is none or it is to be overwritten.
     """
     if not conf.exists():
         if options.update:

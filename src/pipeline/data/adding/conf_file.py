@@ -49,11 +49,7 @@ _COMMENTS = {
 
 
 def check_name(name: str) -> None:
-    """Check that a name works as a file name in conf/data and as a value on the command line.
-
-    Raises:
-        PipelineError: If it does not.
-    """
+    """Refuse a name that can't be a file in conf/data or a value on the command line."""
     if not _NAME.fullmatch(name) or name.lower() in _WORDS:
         raise PipelineError(
             f"{name!r} can't be a name in conf/data: with --name, choose one of letters, digits, _ and - "

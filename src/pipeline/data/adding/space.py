@@ -17,11 +17,7 @@ _BATCH_BYTES = 32 * 4
 
 
 def refuse_if_too_large(images: int, reader: ReaderSection, home: Path) -> None:
-    """Check the space before the work starts, not when the disk is full.
-
-    Raises:
-        PipelineError: If they would not fit; the message gives the size that they would take.
-    """
+    """Refuse images that would not fit, before the work starts, not when the disk is full."""
     height, width = reader.image_size
     each = prod(reader.image_shape)
     what = f"{images:,} images of {height}×{width} pixels, {reader.colour}, take {_size(images * each)}"

@@ -15,11 +15,7 @@ _NUMBERED = r"([^/]*[^/\d._ -])[._ -]*\d+\.\w+$"
 
 
 def refuse_without_classes(collected: Collected, classes: Sequence[str]) -> None:
-    """Check that there are at least two classes, and that they are not just the folders of splits.
-
-    Raises:
-        PipelineError: If not; the message says what to do.
-    """
+    """Refuse pictures with fewer than two classes, or whose classes are just the folders of splits."""
     splits = [name for name in classes if collected.is_set and split_of(name)]
     if len(classes) > 1 and len(splits) < len(classes):
         return
