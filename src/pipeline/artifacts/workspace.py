@@ -1,11 +1,12 @@
 """The paths of all artifacts, and atomic writing: a file with its final name is always complete."""
 
+import csv
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,6 +171,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a complete UTF-8 file, or nothing."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a complete CSV file, or nothing."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def copy_file(source: Path, target: Path) -> None:

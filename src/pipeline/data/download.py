@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def download(url: str, data: "DataSection") -> IO[bytes]:
-    """Download into a file without a name, at its start, so that nothing is left over however this ends.
+    """Return a download in a file without a name, at its start: nothing is left over however this ends.
 
     Args:
         url: An http or https address.

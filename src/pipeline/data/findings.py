@@ -1,6 +1,5 @@
 """Findings: images worth looking at before a model is trained on them, listed by file."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts.workspace import atomic, origin_of
+from pipeline.artifacts.workspace import origin_of, write_csv
 from pipeline.data.inspection import Inspection
 from pipeline.data.near_duplicates import Near
 
@@ -121,10 +120,9 @@ def write_findings(
 
     The indices of the findings are those in data/raw; `names` are the files by train_names and test_names.
     """
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("finding", "group", "split", "index", "file", "class", "value"))
-        for each in found:
-            name = names[f"{origin_of(each.split)}_names"][each.index] if names else ""
-            group = "" if each.group is None else each.group
-            writer.writerow((each.kind, group, each.split, each.index, name, class_of(each), each.value))
+
+    def row(each: Finding) -> tuple[object, ...]:
+        name = names[f"{origin_of(each.split)}_names"][each.index] if names else ""
+        return (each.kind, each.group, each.split, each.index, name, class_of(each), each.value)
+
+    write_csv(path, ("finding", "group", "split", "index", "file", "class", "value"), map(row, found))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,41 +19,22 @@ class Inspection:
     hasher: Hasher
     # How often each grey level occurs: int64 (256,).
     levels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
-    _parts: dict[str, list[NDArray[np.generic]]] = field(default_factory=dict)
+    # Numbers that are equal only for equal pixels.
+    fingerprints: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    # Perceptual hashes, which have most bits in common for images that look alike.
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    # The mean level, and the difference between the highest and the lowest one.
+    brightness: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    contrast: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def watch(self, pieces: Iterable[Images]) -> Iterator[Images]:
         """Yield the images unchanged, uint8 (some, pixels) each, and collect their statistics."""
+        parts = []
         for piece in pieces:
-            statistics: dict[str, NDArray[Any]] = {
-                "fingerprints": fingerprints_of([piece]),
-                "hashes": self.hasher.hashes(piece),
-                "brightness": piece.mean(axis=1, dtype=np.float32),
-                "contrast": piece.max(axis=1) - piece.min(axis=1),
-            }
-            for name, values in statistics.items():
-                self._parts.setdefault(name, []).append(values)
+            brightness, contrast = piece.mean(axis=1, dtype=np.float32), piece.max(axis=1) - piece.min(axis=1)
+            parts.append((fingerprints_of([piece]), self.hasher.hashes(piece), brightness, contrast))
             self.levels += np.bincount(piece.ravel(), minlength=256)
             yield piece
-
-    @property
-    def fingerprints(self) -> NDArray[np.uint64]:
-        """Numbers that are equal only for equal pixels."""
-        return self._all("fingerprints", np.uint64)
-
-    @property
-    def hashes(self) -> NDArray[np.uint64]:
-        """Perceptual hashes, which have most bits in common for images that look alike."""
-        return self._all("hashes", np.uint64)
-
-    @property
-    def brightness(self) -> NDArray[np.float32]:
-        """The mean level of each image."""
-        return self._all("brightness", np.float32)
-
-    @property
-    def contrast(self) -> NDArray[np.uint8]:
-        """The difference between the highest and lowest level of each image."""
-        return self._all("contrast", np.uint8)
-
-    def _all(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-        return np.concatenate([np.empty(0, dtype), *self._parts.get(name, [])])
+        if parts:
+            columns = map(np.concatenate, zip(*parts, strict=True))
+            self.fingerprints, self.hashes, self.brightness, self.contrast = columns

@@ -1,6 +1,6 @@
 """The style that all figures share: those of data sets, evaluations, sweeps and results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,12 @@ def _only_bundled_fonts() -> None:
     font_manager.fontManager.ttflist = []
     for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf")):
         font_manager.fontManager.addfont(path)
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write each figure into the existing `folder`, as NAME.png with the same bytes in all versions."""
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
 
 
 def titled(height: float, title: str, subtitle: str) -> Figure:

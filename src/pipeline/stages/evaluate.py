@@ -1,11 +1,9 @@
 """evaluate: measure the model on the test images, which no earlier stage used, in numbers and figures."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.onnx_file import BATCH, Classifier, load
 from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
-from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_text
+from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_csv, write_text
 from pipeline.config.schema import Config
 from pipeline.console import percent, say
 from pipeline.errors import PipelineError
@@ -57,12 +55,12 @@ def run(config: Config, workspace: Workspace) -> None:
 
     with atomic(workspace.probabilities) as temporary, temporary.open("wb") as file:
         np.save(file, predictions.scores)
-    _write_csv(workspace.predictions, *_prediction_table(predictions))
+    write_csv(workspace.predictions, *_prediction_table(predictions))
     by_class = measure_classes(predictions)
     head = ("class", "precision", "recall", "f1", "support")
-    _write_csv(workspace.per_class, head, map(astuple, by_class))
+    write_csv(workspace.per_class, head, map(astuple, by_class))
     listed = () if issues is None else issues[: settings.label_issues]
-    _write_csv(workspace.label_issues, *_label_table(predictions, listed))
+    write_csv(workspace.label_issues, *_label_table(predictions, listed))
     with atomic(workspace.figures) as folder:
         folder.mkdir()
         draw(folder, Evaluated(predictions, images, dataset.image_shape, history, settings, issues))
@@ -206,10 +204,3 @@ def _label_table(
         for index in chosen
     )
     return ("index", "label", "suggested", "probability"), rows
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -40,7 +40,7 @@ from pipeline.data.near_duplicates import Hasher, Near
 from pipeline.errors import PipelineError
 from pipeline.plots import samples
 from pipeline.plots.findings import Shown, balance, near_pairs, outliers
-from pipeline.plots.style import DPI, drawing
+from pipeline.plots.style import drawing, save
 from pipeline.plots.text import drawable
 
 _PIECE_BYTES = 2**22
@@ -119,8 +119,7 @@ def run(config: Config, workspace: Workspace) -> None:
             "near_duplicates": near_pairs(shown, found, counts["test"].total, near.is_complete, image_shape),
             "outliers": outliers(shown, found, image_shape),
         }
-        for figure_name, figure in figures.items():
-            figure.savefig(folder / f"{figure_name}.png", dpi=DPI, metadata={"Software": None})
+        save(figures, folder)
 
     say(
         f"Processed {name}: " + ", ".join(f"{counts[split].total:,} {split}" for split in SPLITS) + " images."

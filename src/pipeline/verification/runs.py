@@ -69,7 +69,7 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
 def check_mlflow(
     tracking: TrackingSection, workspace: Workspace, folder: Path, everything: bool
 ) -> tuple[list[Problem], int]:
-    """Return the files in MLflow that are not as recorded, byte for byte, and how many were hashed.
+    """Return what in MLflow is not as recorded, byte for byte, and the number of files that were hashed.
 
     `everything` downloads the files of all runs, and not only those of the workspace's run.
 

@@ -33,16 +33,14 @@ class AddOptions:
 
     def typed(self) -> list[str]:
         """Return the options that change what is pinned, as typed on a command line."""
-        fraction = None if self.test_fraction is None else f"{self.test_fraction:g}"
-        given = {
-            "--image-size": self.image_size,
-            "--colour": self.colour,
-            "--resize": self.resize,
-            "--test-fraction": fraction,
-        }
-        pairs = [pair for pair in given.items() if pair[1] is not None]
-        pairs += [("--set", setting) for setting in self.settings]
-        return [word for pair in pairs for word in pair if word is not None]
+        given = [
+            ("--image-size", self.image_size),
+            ("--colour", self.colour),
+            ("--resize", self.resize),
+            ("--test-fraction", self.test_fraction and f"{self.test_fraction:g}"),
+            *(("--set", setting) for setting in self.settings),
+        ]
+        return [word for option, value in given if value is not None for word in (option, str(value))]
 
 
 def reader_of(options: AddOptions) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def open_npy(path: Path) -> NDArray[Any]:
 
 
 def write_npy(array: NDArray[Any] | Chosen, file: IO[bytes] | None = None) -> str:
-    """Write an array as np.save does, in pieces, or just return the SHA-256 that the file would have."""
+    """Write an array as np.save does, in pieces, if there is a file, and return the file's SHA-256."""
     header = io.BytesIO()
     description = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     npy.write_array_header_1_0(header, description)

@@ -39,7 +39,7 @@ def by_hyperparameter(report: Report, board: Leaderboard) -> Figure:
         for trial in ended:
             axes.plot(scale.place(trial.differs.get(key)), NO_VALUE, "x", ms=4, color=PALE)
         if len(by_place) < len(trials) and scale.evenly:
-            half = min(0.25 / scale.levels, 0.05)
+            half = min(0.25 / len(scale.at), 0.05)
             for x, ys in by_place.items():
                 axes.hlines(median(ys), x - half, x + half, color=INK, lw=2, zorder=5)
             name += " (bars: medians)"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.plots.style import DPI, drawing
+from pipeline.plots.style import drawing, save
 from pipeline.results.figures.by_hyperparameter import by_hyperparameter
 from pipeline.results.figures.learning_curve import learning_curve
 from pipeline.results.figures.parallel_coordinates import parallel_coordinates
@@ -24,5 +24,4 @@ def draw(folder: Path, report: Report) -> None:
         }
         if learning_curves := curves(board):
             figures["learning_curve"] = learning_curve(learning_curves)
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        save(figures, folder)

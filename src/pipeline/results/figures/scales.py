@@ -28,11 +28,6 @@ class Scale:
     ticks: Sequence[tuple[float, str]]
     evenly: bool = False  # whether the places are evenly spaced, not by size
 
-    @property
-    def levels(self) -> int:
-        """The number of different values."""
-        return len(self.at)
-
     def place(self, value: Any) -> float:
         """Return the place of a value; NO_VALUE if it has none."""
         return self.at.get(value, NO_VALUE)
@@ -44,7 +39,7 @@ class Scale:
         seen, times = Counter[Any](), Counter(values)
         places = []
         for value in values:
-            step = min(0.6 / max(self.levels, 1) / times[value], 0.025) if value in self.at else 0
+            step = min(0.6 / max(len(self.at), 1) / times[value], 0.025) if value in self.at else 0
             places.append(self.place(value) + step * (seen[value] - (times[value] - 1) / 2))
             seen[value] += 1
         return places
