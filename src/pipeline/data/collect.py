@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pipeline.data.arrays import Arrays, Chosen
 from pipeline.data.batches import Batch, Listing, LocalSource, Split, update_command
 from pipeline.data.decode import DIGEST_BYTES, Rows, decode
-from pipeline.data.labels import without_points
-from pipeline.data.layout import arrange, natural_order
+from pipeline.data.layout import arrange, natural_order, without_points
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

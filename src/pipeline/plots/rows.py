@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.plots.images import displayable
 from pipeline.plots.style import WIDTH, titled
 from pipeline.plots.text import fitted
 
@@ -71,3 +70,19 @@ def in_rows(
     axes.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0))
     axes.set_axis_off()
     return figure
+
+
+def displayable(image: NDArray[np.uint8], image_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return what a figure can show of an image: the first three channels, or the first if it has fewer.
+
+    Args:
+        image: uint8 (pixels,).
+        image_shape: (height, width) or (height, width, channels).
+
+    Returns:
+        uint8 (height, width), shown in grey, or (height, width, 3), shown in colour.
+    """
+    shaped = image.reshape(image_shape)
+    if shaped.ndim == 2:
+        return shaped
+    return shaped[..., :3] if image_shape[2] >= 3 else shaped[..., 0]

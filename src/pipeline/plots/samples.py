@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.plots.images import displayable
+from pipeline.plots.rows import displayable
 from pipeline.plots.text import shortened
 
 STYLE: dict[str, object] = {"text.parse_math": False}  # A class may be called $x$.

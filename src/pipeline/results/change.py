@@ -2,9 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,18 @@ _ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
 
 @dataclass(frozen=True)
 class Side:
-    """One state of the pipeline, as far as git and DVC's cache have it."""
+    """One state of the pipeline, as far as git and DVC's cache have it; what is missing is empty."""
 
     name: str
-    params: Mapping[str, Any]
     lock: Mapping[str, Any]  # the stages of dvc.lock
     files: Workspace  # holds the artifacts that were found
-    repository: Workspace
+    values: Mapping[str, Any]  # the configuration, by dotted keys
+    metrics: Mapping[str, Any]  # the content of reports/metrics.json
+    run: Mapping[str, Any]  # the content of models/run.json
+    dataset: Mapping[str, Any]  # the content of data/processed/dataset.json
+    epochs: Sequence[Epoch]
+    predictions: Predictions
+    occasions: Sequence[Occasion]  # those of the run that are known here
 
     @property
     def missing(self) -> list[str]:
@@ -39,51 +43,33 @@ class Side:
         paths = (getattr(self.files, name) for name in _ARTIFACTS)
         return [str(path.relative_to(root)) for path in paths if not path.exists()]
 
-    @cached_property
-    def values(self) -> dict[str, Any]:
-        """The configuration by dotted keys."""
-        return dict(leaves(self.params))
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """The content of reports/metrics.json; empty if it is missing."""
-        return self._json(self.files.metrics)
-
-    @cached_property
-    def run(self) -> dict[str, Any]:
-        """The content of models/run.json; empty if it is missing."""
-        return self._json(self.files.run)
-
-    @cached_property
-    def dataset(self) -> dict[str, Any]:
-        """The content of data/processed/dataset.json; empty if it is missing."""
-        return self._json(self.files.dataset)
-
-    @cached_property
-    def epochs(self) -> list[Epoch]:
-        """The history of the training; empty if it is missing."""
-        return list(read_history(self.files.history).epochs) if self.files.history.exists() else []
-
-    @cached_property
-    def predictions(self) -> Predictions:
-        """The label and the predicted class of each test image; empty if the file is missing."""
-        return read_predictions(self.files.predictions) if self.files.predictions.exists() else ()
-
-    @cached_property
-    def occasions(self) -> list[Occasion]:
-        """The occasions of the run that are known here."""
-        return occasions_of(self.repository, self.run["id"]) if self.run else []
-
     @property
     def confusions(self) -> Counter[tuple[str, str]]:
         """How often each label was predicted as each other class."""
         return Counter(pair for pair in self.predictions if pair[0] != pair[1])
 
-    def _json(self, path: Path) -> dict[str, Any]:
-        if not path.exists():
-            return {}
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+
+def _side(
+    name: str, params: Mapping[str, Any], lock: Mapping[str, Any], files: Workspace, repository: Workspace
+) -> Side:
+    run = _json(files.run)
+    return Side(
+        name,
+        lock.get("stages", {}),
+        files,
+        dict(leaves(params)),
+        _json(files.metrics),
+        run,
+        _json(files.dataset),
+        read_history(files.history).epochs if files.history.exists() else (),
+        read_predictions(files.predictions) if files.predictions.exists() else (),
+        occasions_of(repository, run["id"]) if run else (),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
 
 
 def of_workspace(workspace: Workspace) -> Side:
@@ -92,10 +78,11 @@ def of_workspace(workspace: Workspace) -> Side:
     Raises:
         PipelineError: If params.yaml or dvc.lock can't be read, as in a merge with conflicts.
     """
-    params, lock = (
-        read_generated(path) if path.exists() else {} for path in (workspace.params, workspace.dvc_lock)
-    )
-    return Side("now", params, lock.get("stages", {}), workspace, workspace)
+    return _side("now", _generated(workspace.params), _generated(workspace.dvc_lock), workspace, workspace)
+
+
+def _generated(path: Path) -> dict[str, Any]:
+    return read_generated(path) if path.exists() else {}
 
 
 def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
@@ -110,8 +97,8 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     if commit is None:
         raise PipelineError(f"{revision!r} is not a commit of this repository: name one with --base.")
     params, lock = (_committed(name, revision, workspace) for name in ("params.yaml", "dvc.lock"))
-    stages, files = lock.get("stages", {}), Workspace(folder)
-    digests = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    stages, files = lock.get("stages", {}).values(), Workspace(folder)
+    digests = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
     cache = workspace.dvc_cache()
     for name in _ARTIFACTS:
         target: Path = getattr(files, name)
@@ -119,7 +106,7 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
         if digest and (cached := object_in(cache, digest)).is_file():
             copy_file(cached, target)
     label = revision if commit.startswith(revision) else f"{revision} ({commit[:8]})"
-    return Side(label, params, stages, files, workspace)
+    return _side(label, params, lock, files, workspace)
 
 
 def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
@@ -154,7 +141,7 @@ def differs_by_rounding(workspace: Workspace) -> str:
         base = _committed("dvc.lock", "HEAD", workspace).get("stages", {})
     except PipelineError:
         return ""
-    now = of_workspace(workspace).lock
+    now = _generated(workspace.dvc_lock).get("stages", {})
     for stage in (stage for stage in STAGES if stage in base and stage in now and base[stage] != now[stage]):
         if any(base[stage].get(part) != now[stage].get(part) for part in ("cmd", "deps", "params")):
             return ""

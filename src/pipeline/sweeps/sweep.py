@@ -37,8 +37,7 @@ from pipeline.tracking.store import is_local
 from pipeline.trials.layout import snapshot, sources
 from pipeline.trials.outcome import key_of
 from pipeline.trials.preload import DVC, start_fork_server
-from pipeline.trials.restore import restore
-from pipeline.trials.trial import remove_abandoned
+from pipeline.trials.trial import remove_abandoned, restore
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import TextIO
 
 from filelock import Timeout
 
-from pipeline.artifacts.workspace import Workspace, remove
-from pipeline.config.params import read_params
+from pipeline.artifacts.workspace import Workspace, copy_file, files_in, object_in, remove, write_text
+from pipeline.config.params import dump, read_params
 from pipeline.config.schema import Config
 from pipeline.console import say, warn
 from pipeline.environment import prepare_environment
@@ -198,6 +198,30 @@ def show(config: Config, trial: Workspace) -> None:
             say(line)
     except PipelineError as error:
         warn(str(error))
+
+
+def restore(configs: Iterable[Config], repository: Workspace, code: Workspace) -> None:
+    """Send the runs of trials that were trained before to MLflow again.
+
+    `code` is a snapshot of the code that they ran with.
+    """
+    cache = RunCache(code)
+    for config in configs:
+        with trial_workspace(config, repository) as trial:
+            write_text(trial.params, dump(config))
+            for path, cached in cache.find(config).outputs.items():
+                if path.startswith(("models/", "reports/")):
+                    _check_out(cached, trial.root / path)
+            show(config, trial)
+
+
+def _check_out(cached: Path, target: Path) -> None:
+    """Copy a file or a folder from DVC's cache."""
+    if cached.suffix != ".dir":
+        copy_file(cached, target)
+    cache = cached.parents[3]
+    for path, md5 in files_in(cache, cached.parent.name + cached.name).items():
+        copy_file(object_in(cache, md5), target / path)
 
 
 if __name__ == "__main__":
