@@ -60,9 +60,10 @@ def reader_left() -> bool:
     return getattr(sys.stdout, "reader_left", False)
 
 
-def say(text: str) -> None:
-    """Print one line as it is, and flush it."""
-    print(text, flush=True)
+def say(*lines: str) -> None:
+    """Print lines as they are, and flush each."""
+    for line in lines:
+        print(line, flush=True)
 
 
 def say_markdown(text: str) -> None:

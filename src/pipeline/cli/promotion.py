@@ -44,8 +44,7 @@ def promote(
         run, name, alias, settings, tracking, workspace, dry_run=dry_run, force=force, reason=reason
     )
     if result.checks:
-        for line in (*checks_table(result.checks), ""):
-            say(line)
+        say(*checks_table(result.checks), "")
     say(result.message)
     if not result.is_open and result.version is None:
         raise typer.Exit(3)
@@ -71,5 +70,4 @@ def history(name: Registered = None) -> None:
     from pipeline.registry.history import history
 
     workspace = repository()
-    for line in history(name, tracking_of(workspace), workspace):
-        say(line)
+    say(*history(name, tracking_of(workspace), workspace))

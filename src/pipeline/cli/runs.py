@@ -21,8 +21,7 @@ def compare(
     from pipeline.results.compare import compare
 
     workspace = repository()
-    for line in compare(runs, tracking_of(workspace), workspace):
-        say(line)
+    say(*compare(runs, tracking_of(workspace), workspace))
 
 
 @app.command()
@@ -36,9 +35,7 @@ def adopt(
     """Write a run as an experiment in conf/. `dvc repro` then restores it without training."""
     from pipeline.results.adopt import adopt
 
-    workspace = repository()
-    for line in adopt(run, workspace, name, force):
-        say(line)
+    say(*adopt(run, repository(), name, force))
 
 
 @app.command()

@@ -58,8 +58,7 @@ def _sync(workspace: Workspace) -> None:
     # A run that cannot be sent must not hold up the sweeps.
     for send in (partial(tracking.sync, settings), publish_all):
         try:
-            for line in send(workspace):
-                say(line)
+            say(*send(workspace))
         except PipelineError as error:
             errors.append(str(error))
     if errors:

@@ -109,11 +109,9 @@ def show(board: Leaderboard) -> None:
         from rich.console import Console
 
         Console().print(_table(board))
-        for line in _without_result(board):
-            say(line)
+        say(*_without_result(board))
     else:
-        for line in lines(board):
-            say(line)
+        say(*lines(board))
 
 
 def lines(board: Leaderboard) -> list[str]:

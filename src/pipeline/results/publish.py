@@ -61,8 +61,7 @@ def publish_all(repository: Workspace) -> list[str]:
         except PipelineError as error:
             errors.append(error)
     if errors:
-        for line in filter(None, lines):
-            say(line)
+        say(*filter(None, lines))
         raise errors[0]
     return [line for line in lines if line]
 

@@ -175,12 +175,9 @@ def _run(sweep: Sweep, server: ForkServer) -> int:
     leaderboard.show(board)
     if caution := leaderboard.caution(board):
         say(caution)
-    for curve in curves(board):
-        if curve.text:
-            say(curve.text)
+    say(*(curve.text for curve in curves(board) if curve.text))
     _publish(sweep, server)
-    for line in leaderboard.next_steps(board):
-        say(line)
+    say(*leaderboard.next_steps(board))
     for trial in report.trials:
         if trial.state == "failed":
             print(f"error: {leaderboard.label_of(trial.differs)}: {trial.error}", file=sys.stderr)

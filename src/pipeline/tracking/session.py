@@ -156,8 +156,7 @@ class _Sender(threading.Thread):
         self._outcome = send()
         if self._outcome.warning:
             self._warn(self._outcome.warning)
-        for line in self._outcome.others:
-            say(line)
+        say(*self._outcome.others)
 
     def _warn(self, text: str) -> None:
         """Print the first warning only, however often sending is retried."""
@@ -170,8 +169,7 @@ class _Sender(threading.Thread):
 def send_others(tracking: TrackingSection, workspace: Workspace) -> None:
     """Send the kept runs as a side task of another command: failures are only warnings."""
     try:
-        for line in send_kept(tracking, workspace):
-            say(line)
+        say(*send_kept(tracking, workspace))
     except Exception as error:
         warn(unreachable(error, tracking, workspace) + KEPT)
 

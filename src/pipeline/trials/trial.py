@@ -194,8 +194,7 @@ def show(config: Config, trial: Workspace) -> None:
     from pipeline.tracking import session as tracking
 
     try:
-        for line in tracking.sync(config.tracking, trial):
-            say(line)
+        say(*tracking.sync(config.tracking, trial))
     except PipelineError as error:
         warn(str(error))
 

@@ -38,11 +38,9 @@ def verify(workspace: Workspace, tracking: TrackingSection, options: VerifyOptio
     with translate_mlflow_errors(tracking, workspace), tempfile.TemporaryDirectory() as folder:
         problems = _check(cache, tracking, Path(folder) / "before", options.everything)
         if problems and options.repair:
-            for line in repair(problems, cache, tracking, Path(folder)):
-                say(line)
+            say(*repair(problems, cache, tracking, Path(folder)))
             problems = _check(cache, tracking, Path(folder) / "after", options.everything)
-    for line in _report_leftovers(workspace, options.clean):
-        say(line)
+    say(*_report_leftovers(workspace, options.clean))
     if problems:
         command = "pipeline verify --all --repair" if options.everything else "pipeline verify --repair"
         advice = "" if options.repair else f" `{command}` fixes what it can."
@@ -59,8 +57,7 @@ def _check(cache: Cache, tracking: TrackingSection, folder: Path, everything: bo
     def note(what: str, found: Sequence[Problem]) -> None:
         problems.extend(found)
         say(f"{what}: {'as recorded' if not found else count(len(found), 'problem')}.")
-        for problem in found:
-            say(f"  {problem.text}")
+        say(*(f"  {problem.text}" for problem in found))
 
     note("DVC's cache", check_cache(cache, everything))
     note("The workspace and dvc.lock", check_workspace(cache))
