@@ -58,10 +58,8 @@ class Sending:
         others: list[str] = []
         if not self._sent_others:
             self._sent_others = True
-            try:
-                others = send_kept(self._tracking, self._workspace, self._given_up)
-            except Exception as error:
-                warning = warning or unreachable(error, self._tracking, self._workspace) + KEPT
+            others, failure = try_kept(self._tracking, self._workspace, self._given_up)
+            warning = warning or failure
         run = self._projection and self._projection.run
         return Outcome(True, run.id if run else "", run.status if run else "", warning, tuple(others))
 
@@ -89,6 +87,16 @@ def send_kept(
             continue
         record.discard()
     return list(dict.fromkeys(lines))
+
+
+def try_kept(
+    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
+) -> tuple[list[str], str]:
+    """Send the kept runs as a side task; return a line for each, and a warning if that failed."""
+    try:
+        return send_kept(tracking, workspace, given_up), ""
+    except Exception as error:
+        return [], unreachable(error, tracking, workspace) + KEPT
 
 
 def send_whole(

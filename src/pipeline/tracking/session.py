@@ -17,7 +17,7 @@ from pipeline.tracking.mlflow_run import Status
 from pipeline.tracking.occasion import explain_difference
 from pipeline.tracking.record import Record
 from pipeline.tracking.run import SettledError, shown
-from pipeline.tracking.sending import KEPT, Outcome, send_kept, send_whole
+from pipeline.tracking.sending import KEPT, Outcome, send_kept, send_whole, try_kept
 from pipeline.tracking.sending_process import Send, sender
 from pipeline.tracking.store import is_local, is_server, telling_failures, unreachable
 
@@ -166,14 +166,6 @@ class _Sender(threading.Thread):
             warn(text)
 
 
-def send_others(tracking: TrackingSection, workspace: Workspace) -> None:
-    """Send the kept runs as a side task of another command: failures are only warnings."""
-    try:
-        say(*send_kept(tracking, workspace))
-    except Exception as error:
-        warn(unreachable(error, tracking, workspace) + KEPT)
-
-
 def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
     """Send the final status of runs whose process died, even if it died while it was ending the run.
 
@@ -187,7 +179,10 @@ def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
         except (Timeout, FileNotFoundError):
             continue
         if dead:
-            send_others(tracking, workspace)
+            lines, warning = try_kept(tracking, workspace)
+            say(*lines)
+            if warning:
+                warn(warning)
             return
 
 
