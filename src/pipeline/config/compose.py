@@ -160,12 +160,7 @@ def _no_such_option(error: Any, conf: Path) -> str:
 
 
 def from_hydra(composed: "DictConfig", package: Path = PACKAGE, overridden: Collection[str] = ()) -> Composed:
-    """Resolve and validate what Hydra composed.
-
-    Args:
-        composed: The values, with or without Hydra's own section.
-        package: The folder `pipeline` with the code that will run.
-        overridden: The keys that the command line sets.
+    """Resolve and validate what Hydra composed, with or without its own section.
 
     Raises:
         PipelineError: If a value is missing or invalid, or would be read from the environment.

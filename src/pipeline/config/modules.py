@@ -17,14 +17,9 @@ _FOLLOWED = ("models", "data", "training.backends")
 
 
 def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[str, str]:
-    """Return digests of the modules of the options in use.
+    """For `model`, `backend` and `sources`, return a SHA-256 over the option's module and those it imports.
 
-    Args:
-        values: The configuration, which may be invalid: a name without a module is ignored.
-        package: The folder `pipeline` whose code will run.
-
-    Returns:
-        For `model`, `backend` and `sources`, a SHA-256 over the option's module and those that it imports.
+    A name without a module is ignored: the configuration may be invalid.
     """
     sources = _get(values, "data", "sources")
     kinds = [_get(source, "kind") for source in (sources if isinstance(sources, list) else [])]

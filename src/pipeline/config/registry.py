@@ -14,10 +14,8 @@ from pipeline.errors import PipelineError
 def options(package: str, base: type[Section], key: str) -> Any:
     """Return the union of the sections of the modules in a package.
 
-    Args:
-        package: Such as `pipeline.models`; each module is an option, unless its name begins with _.
-        base: The base class of the modules' sections.
-        key: The field of the section that holds the module's name, as a literal.
+    `key` is the field of their sections that holds the module's name, as a literal. Each module is an option,
+    unless its name begins with _.
 
     Raises:
         PipelineError: If a module has no such section, more than one, or one with another name.

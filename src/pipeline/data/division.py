@@ -93,10 +93,7 @@ def _by_hash(labels: NDArray[np.int32], prints: NDArray[np.uint64], fraction: fl
 def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]) -> Indices:
     """Remove from `chosen` the duplicates of earlier images and of images in `others`.
 
-    Args:
-        prints: The fingerprint of each image.
-        chosen: Indices into `prints`, ascending.
-        others: The fingerprints of images for validation and testing.
+    Indices in `chosen` are ascending; `others` are the fingerprints of images for validation and testing.
     """
     _, first = np.unique(prints[chosen], return_index=True)
     distinct = chosen[np.sort(first)]
@@ -106,11 +103,7 @@ def kept(prints: NDArray[np.uint64], chosen: Indices, others: NDArray[np.uint64]
 def share(labels: NDArray[np.int32], prints: NDArray[np.uint64], chosen: Indices, fraction: float) -> Indices:
     """Return a fraction of each class of `chosen`, ascending, at least one image; smaller are part of larger.
 
-    Args:
-        labels: The labels of all images.
-        prints: Their fingerprints, which determine the order of the images of a class.
-        chosen: Indices of images.
-        fraction: Greater than 0, up to 1.
+    The fingerprints determine the order of the images of a class.
     """
     parts = []
     for label in np.unique(labels[chosen]):

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 def download(url: str, data: "DataSection") -> IO[bytes]:
     """Return a download in a file without a name, at its start: nothing is left over however this ends.
 
-    Args:
-        url: An http or https address.
-        data: Has the limits: `timeout` applies to connecting and to each read, `deadline` to the whole
-            download, `retries` to temporary failures (5xx, 429, timeouts, lost connections), and `max_bytes`
-            to the body.
+    Of the limits, `timeout` applies to connecting and to each read, `deadline` to the whole download,
+    `retries` to temporary failures (5xx, 429, timeouts, lost connections), and `max_bytes` to the body.
 
     Raises:
         PipelineError: If the download fails; the message has the URL and the reason of the last attempt.

@@ -19,27 +19,16 @@ _CONFUSIONS = 5
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """The contents of a model card.
+    """The contents of a model card."""
 
-    Args:
-        description: The description in the model file.
-        run: The contents of models/run.json.
-        dataset: The data set that the model was trained and evaluated on.
-        best: The epoch whose weights the model has.
-        metrics: The metrics, with the names of metrics.json.
-        classes: The results by class.
-        predictions: The predictions for the test images.
-        robustness: The results on changed test images; empty if they were not requested.
-    """
-
-    description: Description
-    run: Mapping[str, Any]
-    dataset: Dataset
-    best: Epoch
-    metrics: Mapping[str, float]
+    description: Description  # in the model file
+    run: Mapping[str, Any]  # the contents of models/run.json
+    dataset: Dataset  # that the model was trained and evaluated on
+    best: Epoch  # the one whose weights the model has
+    metrics: Mapping[str, float]  # with the names of metrics.json
     classes: Sequence[ClassMetrics]
-    predictions: Predictions
-    robustness: Sequence[Robustness]
+    predictions: Predictions  # for the test images
+    robustness: Sequence[Robustness]  # on changed test images; empty if not requested
 
     def text(self) -> str:
         """Return the text of the card, without the sections about which nothing is known."""

@@ -20,23 +20,14 @@ from pipeline.plots.text import drawable
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A model that was evaluated on n test images.
-
-    Args:
-        predictions: The predictions for the n images.
-        images: uint8 (n, pixels), in the order of the predictions.
-        image_shape: (height, width) or (height, width, channels) of an image.
-        history: The history of the training.
-        settings: The settings in conf/evaluate.
-        label_issues: The indices of images whose labels are probably wrong; None if not searched for.
-    """
+    """A model that was evaluated on n test images."""
 
     predictions: Predictions
-    images: NDArray[np.uint8]
-    image_shape: tuple[int, ...]
+    images: NDArray[np.uint8]  # (n, pixels), in the order of the predictions
+    image_shape: tuple[int, ...]  # (height, width) or (height, width, channels)
     history: History
     settings: EvaluateSection
-    label_issues: Ints | None
+    label_issues: Ints | None  # indices of labels that are probably wrong; None if not searched for
 
 
 def draw(folder: Path, evaluated: Evaluated) -> None:

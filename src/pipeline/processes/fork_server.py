@@ -38,12 +38,8 @@ class ForkServer:
     def __init__(self, code: Workspace, module: str, pools: Sequence[str], *arguments: str) -> None:
         """Start the servers.
 
-        Args:
-            code: The workspace with the package that they import.
-            module: The module that is run; it does the imports. Its first arguments are the numbers of the
-                listening sockets, in the order of `pools`.
-            pools: The names of the servers, after what they import.
-            arguments: More arguments of `module`.
+        The module is run to do the imports; its first arguments are the numbers of the listening sockets of
+        the servers, in the order of `pools`, which are named after what they import.
         """
         self._open = ExitStack()
         # A socket's path is limited to about a hundred characters, which a path in a workspace may exceed.
@@ -93,14 +89,9 @@ class Fork:
 
         The new process gets a signal to end when this process dies.
 
-        Args:
-            server: The address of a fork server, which is also the folder for temporary files.
-            pool: The name of the server to fork.
-            module: The module whose `main` is run and returns the exit code.
-            arguments: The arguments of `main`; the numbers of the further descriptors are added to them.
-            cwd: The working directory.
-            environment: All environment variables.
-            descriptors: Standard output, standard error and any others that `main` needs.
+        `server` is the address of a fork server, also the folder for temporary files, and `pool` the name of
+        the server to fork. `main` returns the exit code. The descriptors are standard output, standard error
+        and others that `main` needs, whose numbers are added to its arguments.
 
         Raises:
             OSError: If the server died.

@@ -23,23 +23,14 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's predictions for the n test images.
+    """A model's predictions for the n test images."""
 
-    Args:
-        name: The name of the model's run.
-        classes: The names of the classes.
-        labels: int (n,), the indices of the true classes.
-        predicted: int (n,), the indices of the predicted classes.
-        confidence: float (n,), the probabilities of the predicted classes.
-        bins: The number of bins of the calibration error.
-    """
-
-    name: str
+    name: str  # of the model's run
     classes: Sequence[str]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    bins: int
+    labels: NDArray[np.int64]  # (n,), the indices of the true classes
+    predicted: NDArray[np.int64]  # (n,), the indices of the predicted classes
+    confidence: NDArray[np.float64]  # (n,), the probabilities of the predicted classes
+    bins: int  # of the calibration error
 
     @property
     def right(self) -> NDArray[np.bool_]:

@@ -125,10 +125,7 @@ def unlike(
 ) -> Sequence[bool | None]:
     """Tell for each image whether it is unlike the training images; None if the model has no measure of it.
 
-    Args:
-        classifier: The model.
-        images: uint8 (n, *image_shape).
-        probabilities: The model's probabilities for `images`, float32 (n, classes).
+    The images are uint8 (n, *image_shape), their probabilities float32 (n, classes).
     """
     measure = classifier.description.unlike
     if measure is None:
