@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.tracking.mlflow_run import unless_missing
+from pipeline.tracking.mlflow_run import MAX_TEXT, unless_missing
 from pipeline.tracking.occasion import now
 from pipeline.tracking.store import Store, is_local, open_store, uri_of
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "promotions"  # in MLflow, to keep the runs of journals apart from trainings
 JOURNAL_TAG = "pipeline.journal"
 _FIRST = 64 * "0"  # instead of a digest, in the first line
-_LONGEST = 6000  # characters of a param
 
 
 class BrokenError(PipelineError):
@@ -124,9 +123,9 @@ class Journal:
             TakenError: If another process wrote a line first; open the journal again to read it.
         """
         line = entry.dump()
-        if len(line) > _LONGEST:
+        if len(line) > MAX_TEXT:
             raise PipelineError(
-                f"The entry has {len(line):,} characters, but the limit is {_LONGEST:,}: shorten --reason."
+                f"The entry has {len(line):,} characters, but the limit is {MAX_TEXT:,}: shorten --reason."
             )
         self._send(entry.number, line)
         self._lines.append(line)

@@ -72,7 +72,12 @@ def rank(report: Report) -> Leaderboard:
             groups.setdefault(tuple(map(trial.differs.get, keys)), {})[trial.key] = trial
     ranked = []
     for trials in groups.values():
-        setting = _setting(tuple(trials.values()), report.objectives)
+        first, *_ = trials.values()
+        differs = {key: value for key, value in first.differs.items() if key != "seed"}
+        best_first = sorted(
+            trials.values(), key=lambda trial: _score(trial.values.get, report.objectives), reverse=True
+        )
+        setting = Setting(differs, tuple(best_first), on_front=False)
         ranked.append((_score(setting.mean, report.objectives), setting))
     ranked.sort(key=lambda scored: scored[0], reverse=True)
     settings = tuple(
@@ -81,12 +86,6 @@ def rank(report: Report) -> Leaderboard:
     )
     others = tuple(trial for trial in report.trials if not trial.has_result)
     return Leaderboard(report.objectives, keys, settings, others)
-
-
-def _setting(trials: tuple[Trial, ...], objectives: Sequence[str]) -> Setting:
-    differs = {key: value for key, value in trials[0].differs.items() if key != "seed"}
-    best_first = sorted(trials, key=lambda trial: _score(trial.values.get, objectives), reverse=True)
-    return Setting(differs, tuple(best_first), on_front=False)
 
 
 def _score(value_of: Callable[[str], float | None], objectives: Sequence[str]) -> tuple[float, ...]:

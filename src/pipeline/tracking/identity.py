@@ -16,7 +16,6 @@ from pipeline.errors import PipelineError
 
 # The params of the stage train, as in dvc.yaml.
 TRAIN_PARAMS = ("seed", "model", "train", "modules.model", "modules.backend")
-_TRAINED_ON = ("train", "validation")
 
 
 def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
             "classes": list(dataset.classes),
             "image_shape": list(dataset.image_shape),
             "reader": dict(dataset.reader),
-            "splits": {split: describe_split(dataset, split) for split in _TRAINED_ON},
+            "splits": {split: describe_split(dataset, split) for split in ("train", "validation")},
         },
         "code": _digest({name: sha256(path) for name, path in code.items()}),
     }

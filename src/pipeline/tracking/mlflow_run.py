@@ -27,7 +27,7 @@ NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
 _MAX_DIGEST = 36  # characters of a data set's digest
-_MAX_TEXT = 6000  # characters; MLflow rejects or truncates longer params and tags
+MAX_TEXT = 6000  # characters; MLflow rejects or truncates longer params and tags
 _PARAMS_PER_REQUEST = 100  # MLflow's limit
 
 
@@ -119,7 +119,8 @@ class MlflowRun:
         from mlflow.entities import Metric
 
         new = set(values)
-        if not model or values.keys() <= {metric.key for metric in self._metrics_of(model)}:
+        of_model = self.client.get_logged_model(model).metrics or () if model else ()
+        if not model or values.keys() <= {metric.key for metric in of_model}:
             new = {key for key, value in values.items() if self.metrics.get(key) != value}
         details = {"model_id": model, "run_id": self.id} if model else {}
         if model and data:
@@ -138,9 +139,6 @@ class MlflowRun:
         elif status != self.status:
             self.client.update_run(self.id, status)
         self.status, self._ended = status, self._ended or bool(end)
-
-    def _metrics_of(self, model: str) -> Sequence[Any]:
-        return self.client.get_logged_model(model).metrics or ()
 
 
 def logged_model_of(client: "MlflowClient", experiment: str, run: str) -> "LoggedModel | None":
@@ -178,7 +176,7 @@ def named_data(name: str, split: str, part: Mapping[str, Any]) -> tuple[str, str
 def shortened(value: object) -> str:
     """Return a value as the text of a param or a tag, truncated if it is too long for MLflow."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts.workspace import sha256
 from pipeline.tracking.database import local_folder
-from pipeline.tracking.mlflow_run import logged_model_of
+from pipeline.tracking.mlflow_run import MAX_TEXT, logged_model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # A tag of runs and logged models: the SHA-256 of files, by their paths among the artifacts.
 FILES_TAG = "pipeline.files"
-_MAX_TAG = 6000  # characters; MLflow rejects longer tags
 _THREADS = 4
 
 
@@ -27,7 +26,7 @@ def files_tag(part: str, digests: Mapping[str, str]) -> dict[str, str]:
     If there are too many for a tag, it contains the first ones in the order of their names.
     """
     some = dict(sorted(digests.items()))
-    while len(text := json.dumps(some, ensure_ascii=False, separators=(",", ":"))) > _MAX_TAG:
+    while len(text := json.dumps(some, ensure_ascii=False, separators=(",", ":"))) > MAX_TEXT:
         some.popitem()
     return {f"{FILES_TAG}.{part}": text}
 

@@ -56,7 +56,8 @@ class RunCache:
         missing = {}
         read = hashlib.sha256()
         for stage in self._stages:
-            read.update(json.dumps([value_at(values, key) for key in _params(stage)]).encode())
+            keys = [key for dependency in stage.deps for key in getattr(dependency, "params", ())]
+            read.update(json.dumps([value_at(values, key) for key in keys]).encode())
             entry = self._entry(stage, values, outputs)
             if entry is None:
                 missing[stage.name] = read.hexdigest()[:16]
@@ -141,7 +142,3 @@ def past_outputs(cache: Path) -> Iterator[tuple[str, str, str]]:
 def _discard(path: Path) -> None:
     warn(f"{path} in DVC's cache was damaged and has been removed: it will be made again.")
     remove(path)
-
-
-def _params(stage: "Stage") -> list[str]:
-    return [key for dependency in stage.deps for key in getattr(dependency, "params", ())]

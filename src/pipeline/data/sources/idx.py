@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.artifacts.workspace import RAW_ARRAYS
-from pipeline.data.batches import Batch, Listing, LocalSource, Split, local_path
+from pipeline.data.batches import Batch, Listing, LocalSource, local_path
 from pipeline.data.collect import loader
 from pipeline.data.formats import idx
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
-
-_SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 class IdxSource(LocalSource):
@@ -30,7 +28,7 @@ def batches(source: IdxSource, data: "DataSection", home: Path, listing: Listing
     """Yield the images in the order of the files."""
     folder = local_path(source.path, home)
     found = _files(folder)
-    for split in _SPLITS:
+    for split in ("train", "test"):
         path = found[f"{split}_labels"]
         with path.open("rb") as file:
             labels = idx.read(file, path.name, data.max_bytes)

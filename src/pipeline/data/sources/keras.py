@@ -17,8 +17,6 @@ from pipeline.data.formats.npy import read_npz
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
-_NPZ_MEMBERS = ("x_train", "y_train", "x_test", "y_test")
-
 
 class KerasSource(SourceSection):
     """A data set of keras.datasets."""
@@ -41,9 +39,8 @@ def load(source: KerasSource, data: "DataSection", home: Path) -> Arrays:
 
     if source.dataset == "mnist":
         with opened("mnist.npz") as file:
-            return read_npz(
-                file, "mnist.npz", dict(zip(RAW_ARRAYS, _NPZ_MEMBERS, strict=True)), data.max_bytes
-            )
+            members = dict(zip(RAW_ARRAYS, ("x_train", "y_train", "x_test", "y_test"), strict=True))
+            return read_npz(file, "mnist.npz", members, data.max_bytes)
     arrays = {}
     for raw_name, name in zip(RAW_ARRAYS, idx.PUBLISHED_NAMES, strict=True):
         with opened(f"{name}.gz", "fashion-mnist") as file:
