@@ -102,11 +102,9 @@ class Table:
 def table_of(lines: Lines, chosen: str | None, *, is_alone: bool) -> Table:
     """Determine what the columns of a table are.
 
-    Args:
-        lines: The lines of the file, from the first one on.
-        chosen: The name of the column with the class. If None, it is found by the names of the columns.
-        is_alone: Whether no other table has the classes. If so, and it is a table of file names, a single
-            column of unknown meaning is the class, and several with 0 and 1 are one for each class.
+    Without a chosen column, the class is found by the names of the columns. `is_alone` says that no other
+    table has the classes: then in a table of file names, a single column of unknown meaning is the class, and
+    several with 0 and 1 are one for each class.
 
     Raises:
         PipelineError: If it has no header.

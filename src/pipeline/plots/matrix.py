@@ -25,14 +25,7 @@ def matrix(
 ) -> None:
     """Draw a matrix, coloured from 0 to `top`, with a colour scale if no text fits into the cells.
 
-    Args:
-        figure: An empty figure.
-        values: (k, k), NaN where there is no value.
-        texts: The texts in the cells.
-        names: The names of the k classes.
-        ticks: The ticks of the colour scale.
-        top: The largest value of the colour scale.
-        unit: The unit of the values.
+    The values are (k, k), NaN where there is no value; the texts are those in the cells.
     """
     axes = figure.subplots()
     axes.set_anchor("N")

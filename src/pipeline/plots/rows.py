@@ -36,16 +36,8 @@ def in_rows(
 ) -> Figure:
     """Draw images in rows.
 
-    Args:
-        images: uint8 (pixels,) each.
-        captions: The text above each image; lines that would touch those of the neighbours are cut.
-        image_shape: (height, width) or (height, width, channels).
-        title: What the figure shows.
-        subtitle: The most important numbers.
-        columns: The number of images in a row.
-        caption: The height of a caption, in inches.
-        gap: The gap between images, in inches.
-        size: The font size of the captions, in points.
+    The images are uint8 (pixels,) each. Heights and gaps are in inches, the size of the captions is in
+    points; lines of captions that would touch those of the neighbours are cut.
     """
     column = _pitch(columns, gap)
     width = column - gap

@@ -31,12 +31,9 @@ def resolve(
 ) -> Resolved:
     """Find the model that `ref` names, and download it if it is in MLflow.
 
-    Args:
-        ref: A file; the name or id of a run in MLflow, or the beginning of either; NAME@ALIAS or NAME/VERSION
-            in MLflow's registry; None for the workspace's model.
-        workspace: The workspace whose model and MLflow store are used.
-        part: Which of the model's two files to find.
-        with_card: Whether to download the card, with its pictures, too.
+    The model is a file; the name or id of a run in MLflow, or the beginning of either; NAME@ALIAS or
+    NAME/VERSION in MLflow's registry; or, if `ref` is None, the workspace's. `with_card` downloads the card,
+    with its pictures, too.
 
     Raises:
         PipelineError: If there is no such model, or MLflow can't be reached.

@@ -61,14 +61,10 @@ def run_trial(
 ) -> Iterator[Workspace]:
     """Run the stages with `config` in a workspace that is removed after the `with`.
 
-    Args:
-        config: The configuration of the trial.
-        repository: The repository whose cache and runs are shared; its own workspace is not changed.
-        code: A `snapshot` to take the code from; by default the code of the repository as it is now.
-        server: The address of a fork server that forks the process; by default a new process is started.
-        context: What the stages know about the trial; by default it is not part of a sweep.
-        log: The file for the output of the stages; by default the output of this process.
-        stops: Called repeatedly; the trial is stopped when it returns True.
+    The cache and the runs of `repository` are shared; its own workspace is not changed. The code is that of a
+    `snapshot`, or by default of the repository as it is now; the process is forked by the fork server at the
+    address `server`, or else started; its output goes to `log`, or else to that of this process. The trial is
+    stopped when `stops`, which is called repeatedly, returns True.
 
     Raises:
         FailedError: If a stage failed; its output says why.
