@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.artifacts.processed import FINDINGS
@@ -41,11 +42,9 @@ def balance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Figu
     title = f"{per_class.sum():,} images in {len(classes):,} classes"
     rarest, largest = int(train.argmin()), int(train.argmax())
     subtitle = (
-        f"For training {train[rarest]:,} ({shortened(classes[rarest], 20)}) to {train[largest]:,} "
-        f"({shortened(classes[largest], 20)}) in a class"
+        f"Training images: from {train[rarest]:,} (class {shortened(classes[rarest], 20)}) "
+        f"to {train[largest]:,} (class {shortened(classes[largest], 20)})"
     )
-    if len(shown) < len(classes):
-        subtitle += f"; shown are the {len(shown)} that have the fewest and the most"
     figure = titled(2 + 0.24 * len(shown), title, subtitle)
     axes = figure.subplots()
     left = np.zeros(len(shown))
@@ -54,7 +53,10 @@ def balance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Figu
             axes.barh(np.arange(len(shown)), of[shown], 0.75, left, color=_COLOURS[split], label=split)
         left += of[shown]
     axes.set_yticks(np.arange(len(shown)), [shortened(classes[at], 24) for at in shown])
-    axes.set(xlabel="images", ylim=(len(shown) - 0.4, -0.6))
+    extremes = f" of the {len(shown)} classes with the fewest and the most"
+    axes.set(xlabel="images" + extremes * (len(shown) < len(classes)), ylim=(len(shown) - 0.4, -0.6))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside lower center", ncols=3)
@@ -97,8 +99,9 @@ def outliers(
     # The kinds take turns, so that one with many images leaves room for the others.
     turns = [each for row in zip_longest(*of_kind) for each in row if each][:_MOST]
     shown = [show(each) for each in sorted(turns, key=lambda each: kinds.index(each.kind))]
+    # The value comes first, since a long name of a class is cut.
     captions = [
-        f"{each.label}, {'level ' if each.finding.kind != 'size' else ''}{each.finding.value}"
+        f"{'level ' if each.finding.kind != 'size' else ''}{each.finding.value}: {each.label}"
         for each in shown
     ]
     number = len({(each.split, each.index) for of in of_kind for each in of})

@@ -154,7 +154,7 @@ class _Table:
                 name = name[1:]
             name = "…" + name
         if answer.error:
-            text = f"not read: {answer.error}"
+            text = answer.error
         else:
             (label, value), *others = answer.best
             listed = ", ".join(f"{printable(other)} {_percent(value)}" for other, value in others)
