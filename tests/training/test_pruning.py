@@ -78,7 +78,7 @@ def test_median_ends_trials_below_the_median_but_not_in_the_last_epoch(journal):
     assert [training(journal, "median", good) for _ in range(5)] == [3] * 5
     assert training(journal, "median", [0.1, 0.1, 0.1]) == 1
     why = open_study(journal).trials[-1].user_attrs[WHY_PRUNED]
-    assert why.startswith("val_accuracy 0.1 in epoch 1 of 3 was worse than other trials had it by then")
+    assert why == "val_accuracy 10.00 % in epoch 1 of 3, worse than others by then (sweep.pruner=median)"
     assert training(journal, "median", [0.6, 0.65, 0.1]) == 2
     assert training(journal, "median", [0.5, 0.7, 0.1]) == 3
     assert training(journal, "median", [0.9, 0.9, 0.9]) == 3

@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from pipeline.artifacts.history import Epoch
+from pipeline.console import percent
 from pipeline.errors import PrunedError
 from pipeline.processes.context import Pruning
 
@@ -61,9 +62,10 @@ def pruning_callback(pruning: Pruning) -> Callable[[Epoch], None]:
             trial.report(value, epoch.epoch)
         # After the last epoch there is nothing left to save.
         if epoch.epoch < pruning.epochs and trial.should_prune():
+            reached = percent(value) if pruning.objective == "val_accuracy" else f"{value:.4f}"
             why = (
-                f"{pruning.objective} {value:.4g} in epoch {epoch.epoch} of {pruning.epochs} was worse than "
-                f"other trials had it by then (sweep.pruner={pruning.pruner})"
+                f"{pruning.objective} {reached} in epoch {epoch.epoch} of {pruning.epochs}, worse than others "
+                f"by then (sweep.pruner={pruning.pruner})"
             )
             trial.set_user_attr(WHY_PRUNED, why)
             raise PrunedError(why)
