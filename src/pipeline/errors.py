@@ -5,7 +5,6 @@ import os
 import pwd
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -83,19 +82,6 @@ def explain(error: BaseException) -> str | None:
                 f"__pycache__ below {Path(__file__).parents[1]} or of the other package, and run it again."
             )
         cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def network_reason(error: BaseException) -> str | None:
-    """Return what the network said, such as "Connection refused", if that is what `error` began with.
-
-    The messages of libraries wrap it in the names of their classes, and it stands last in them.
-    """
-    cause = error
-    while following := cause.__cause__ or cause.__context__:
-        cause = following
-    if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
-        return cause.strerror or str(cause)
     return None
 
 

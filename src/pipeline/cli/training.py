@@ -8,7 +8,7 @@ import typer
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.cli.app import app, repository, tracking_of
-from pipeline.console import say, warn
+from pipeline.console import count, say, warn
 from pipeline.errors import PipelineError
 from pipeline.processes.system import path_of_this_python
 
@@ -47,7 +47,12 @@ def ui(
 @app.command()
 def sync() -> None:
     """Send MLflow what it missed, and rebuild what it lost."""
-    _sync(repository())
+    from pipeline.tracking.record import waiting
+
+    workspace = repository()
+    _sync(workspace)
+    if kept := waiting(workspace):
+        raise PipelineError(f"{count(kept, 'run')} could not be sent: see above.")
 
 
 def _sync(workspace: Workspace) -> None:

@@ -25,7 +25,7 @@ def history(name: str | None, tracking: TrackingSection, repository: Workspace) 
     """
     refuse_names(name)
     name = name or name_in(repository)
-    with translate_mlflow_errors(tracking, repository):
+    with translate_mlflow_errors(tracking, repository, "can't be read"):
         journal = open_journal(name, tracking, repository)
         versions = Versions(open_store(tracking, repository).client, name)
         if not journal.entries:

@@ -19,9 +19,10 @@ from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import BrokenError, Entry
 from pipeline.registry.registered import name_in, refuse_names, registered
 from pipeline.results.lookup import training_id
+from pipeline.tracking.failures import unreachable
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.session import sync
-from pipeline.tracking.store import open_store, unreachable
+from pipeline.tracking.store import open_store
 from pipeline.tracking.stored import fetch
 
 if TYPE_CHECKING:
@@ -208,7 +209,11 @@ def _unchanged(checks: Sequence[Check], is_open: bool) -> str:
 
 
 @contextmanager
-def translate_mlflow_errors(tracking: TrackingSection, repository: Workspace) -> Iterator[None]:
+def translate_mlflow_errors(
+    tracking: TrackingSection,
+    repository: Workspace,
+    failed: str = "failed before everything was done; the same command continues from there",
+) -> Iterator[None]:
     """Turn MLflow's exceptions into a PipelineError with a message for the user."""
     from mlflow.exceptions import MlflowException
 
@@ -219,5 +224,4 @@ def translate_mlflow_errors(tracking: TrackingSection, repository: Workspace) ->
             f"{error} `pipeline verify --repair` restores the copy on disk from the one in MLflow."
         ) from None
     except MlflowException as error:
-        failed = "failed before everything was done; the same command continues from there"
         raise PipelineError(unreachable(error, tracking, repository, failed)) from error

@@ -14,9 +14,10 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.evaluation_run import REPORTS_TAG
+from pipeline.tracking.failures import telling_failures
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
 from pipeline.tracking.run import SWEEP_TAG
-from pipeline.tracking.store import open_store, search, telling_failures
+from pipeline.tracking.store import open_store, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

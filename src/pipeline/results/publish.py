@@ -15,11 +15,12 @@ from pipeline.results.leaderboard import rank
 from pipeline.results.report import Report, reports
 from pipeline.results.summary import command_of, digest_of, metrics_of, note_of, params_of, tables_of
 from pipeline.tracking.database import find_run, lacks_tag
+from pipeline.tracking.failures import answers, telling_failures
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, NOTE_TAG, PARENT_TAG, MlflowRun, shortened
 from pipeline.tracking.occasion import now
 from pipeline.tracking.record import differs_text
 from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, parent_file
-from pipeline.tracking.store import Store, answers, is_local, open_store, search, telling_failures, uri_of
+from pipeline.tracking.store import Store, is_local, mlflow_command, open_store, search, uri_of
 
 # Set once the sweep is complete in MLflow.
 _DIGEST_TAG = "pipeline.sweep_sha256"
@@ -100,9 +101,9 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
         with telling_failures(tracking, repository, hint=hint):
             run = _find_or_create(report, open_store(tracking, repository))
             if run.is_deleted:
+                restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, repository)
                 return (
-                    f"The run {report.name} of the sweep was deleted in MLflow: `mlflow runs restore "
-                    f"--run-id {run.id}` brings it back."
+                    f"The run {report.name} of the sweep was deleted in MLflow: `{restore}` brings it back."
                 )
             write_text(parent_file(folder), run.id + "\n")
             lost = _link_trials(report, folder, run)

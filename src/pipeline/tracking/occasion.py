@@ -18,9 +18,10 @@ from typing import Any
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.environment import device_tags
+from pipeline.tracking.failures import telling_failures
 from pipeline.tracking.lineage import Code, environment_tags
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, MlflowRun
-from pipeline.tracking.store import open_store, telling_failures
+from pipeline.tracking.store import open_store
 
 OCCASIONS = "occasions"  # the folder, in .pipeline, in a DVC remote and among the artifacts of a run
 # Prefixes of the tags that may explain why two occasions gave different weights.

@@ -234,13 +234,7 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
 
     A run whose process died is marked as KILLED; a damaged record is skipped with a warning.
     """
-    for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
-        files = Workspace(path.parents[1])
-        lock = _lock(files)
-        try:
-            lock.acquire(0)
-        except Timeout:
-            continue
+    for files, lock in _unlocked(workspace):
         try:
             record = Record(files, lock)
             if record.state is None or record.state.status == "RUNNING":
@@ -250,6 +244,24 @@ def unsent(workspace: Workspace) -> Iterator[Record]:
             # If the file is gone, another process has just sent the run.
             if files.run.exists():
                 warn(f"{files.root} is damaged: it is not sent to MLflow.")
+
+
+def waiting(workspace: Workspace) -> int:
+    """Return how many records MLflow does not have yet, without those that a process is writing."""
+    return sum(1 for _ in _unlocked(workspace))
+
+
+def _unlocked(workspace: Workspace) -> Iterator[tuple[Workspace, FileLock]]:
+    """Yield the folder and the lock of each record that no process is writing, and lock it meanwhile."""
+    for path in sorted((workspace.scratch / "runs").glob("*/models/run.json")):
+        files = Workspace(path.parents[1])
+        lock = _lock(files)
+        try:
+            lock.acquire(0)
+        except Timeout:
+            continue
+        try:
+            yield files, lock
         finally:
             lock.release()
 

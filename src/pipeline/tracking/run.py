@@ -37,7 +37,7 @@ from pipeline.tracking.mlflow_run import (
 )
 from pipeline.tracking.occasion import log_occasion, now
 from pipeline.tracking.record import Record, State
-from pipeline.tracking.store import open_store
+from pipeline.tracking.store import mlflow_command, open_store
 from pipeline.tracking.stored import files_tag
 
 if TYPE_CHECKING:
@@ -105,10 +105,8 @@ class Projection:
             found = store.find({ID_TAG: record.id}, without=EVALUATION_TAG) or self._create()
         self.run = run = MlflowRun(store.client, found)
         if run.is_deleted:
-            raise SettledError(
-                f"The run {record.name} was deleted in MLflow: `mlflow runs restore --run-id "
-                f"{run.id}` brings it back."
-            )
+            restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, workspace)
+            raise SettledError(f"The run {record.label} was deleted in MLflow: `{restore}` brings it back.")
         sent = self._client.get_metric_history(run.id, "learning_rate") if run.metrics else []
         self._last_step = max((metric.step for metric in sent), default=0)
 
@@ -247,7 +245,7 @@ class Projection:
         weights = self._record.run["result"]["weights_sha256"]
         if self.run.tags.get(MODEL_TAG, weights) != weights:
             raise SettledError(
-                f"The model in {self._record.files.model.parent} and the run {self._record.name} in MLflow "
+                f"The model in {self._record.files.model.parent} and the run {self._record.label} in MLflow "
                 f"({self.run.tags[MODEL_TAG][:12]}) have different weights: one of them was trained on "
                 "another machine or with other packages. The run stays as it is; `dvc repro --force` trains "
                 "the model again."

@@ -8,10 +8,10 @@ from pathlib import Path
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
+from pipeline.tracking.failures import answers, unreachable
 from pipeline.tracking.mlflow_run import MlflowRun
 from pipeline.tracking.record import Record, unsent
 from pipeline.tracking.run import Projection, SettledError
-from pipeline.tracking.store import answers, unreachable
 
 KEPT = (
     " The run is kept in .pipeline/runs; `pipeline sync` or the next command that finds the server sends it."
@@ -83,7 +83,7 @@ def send_kept(
                 raise
             refused = isinstance(error, PipelineError)
             reason = str(error) if refused else unreachable(error, tracking, workspace)
-            lines.append(f"Run {record.name} was not sent and stays in .pipeline/runs: {reason}")
+            lines.append(f"Run {record.label} was not sent and stays in .pipeline/runs: {reason}")
             continue
         record.discard()
     return list(dict.fromkeys(lines))

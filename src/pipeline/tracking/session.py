@@ -13,13 +13,14 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PrunedError
+from pipeline.tracking.failures import telling_failures, unreachable
 from pipeline.tracking.mlflow_run import Status
 from pipeline.tracking.occasion import explain_difference
 from pipeline.tracking.record import Record
 from pipeline.tracking.run import SettledError, shown
 from pipeline.tracking.sending import KEPT, Outcome, send_kept, send_whole, try_kept
 from pipeline.tracking.sending_process import Send, sender
-from pipeline.tracking.store import is_local, is_server, telling_failures, unreachable
+from pipeline.tracking.store import is_local, is_server
 
 _SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_FOR_FIRST_EPOCH = 5.0
@@ -212,7 +213,7 @@ def _warn_of_other_weights(record: Record) -> None:
     other = next((other for other in earlier if other.weights_sha256), occasion)
     if other.weights_sha256 != occasion.weights_sha256:
         warn(
-            f"this training gave different weights from the first occasion of {record.name} "
+            f"this training gave different weights from the first occasion of {record.label} "
             f"({other.summary}). They differ in: {explain_difference(other, occasion)}. The run in MLflow "
             "keeps the first weights."
         )

@@ -4,12 +4,9 @@ import gc
 import logging
 import os
 import re
-import textwrap
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +16,7 @@ from filelock import FileLock
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
-from pipeline.errors import PipelineError, network_reason
+from pipeline.errors import PipelineError
 from pipeline.tracking.database import artifact_root, database, relocate_artifacts
 from pipeline.tracking.view import write_view
 
@@ -94,6 +91,14 @@ def is_local(tracking: TrackingSection, workspace: Workspace) -> bool:
 def is_server(tracking: TrackingSection, workspace: Workspace) -> bool:
     """Return whether the store is a server, which may be slow."""
     return urlsplit(uri_of(tracking, workspace)).scheme in ("http", "https")
+
+
+def mlflow_command(arguments: str, tracking: TrackingSection, workspace: Workspace) -> str:
+    """Return the command by which a user in the repository runs MLflow's own program on this store."""
+    # The program reads the variable, but not conf/.
+    found_by_itself = os.environ.get("MLFLOW_TRACKING_URI") or is_local(tracking, workspace)
+    where = "" if found_by_itself else f"MLFLOW_TRACKING_URI={uri_of(tracking, workspace)} "
+    return f"{where}mlflow {arguments}"
 
 
 def _local_uri(workspace: Workspace) -> str:
@@ -177,11 +182,13 @@ def open_store(
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             experiment = client.get_experiment_by_name(tracking.experiment)
+    if not experiment.experiment_id:
+        raise MlflowException("It does not answer as MLflow does. Is the address right?")
     if experiment.lifecycle_stage == "deleted":
+        restore = f"experiments restore --experiment-id {experiment.experiment_id}"
         raise PipelineError(
-            f"The MLflow experiment {tracking.experiment!r} was deleted: restore it with `mlflow "
-            f"experiments restore --experiment-id {experiment.experiment_id}`, or name another one in "
-            "tracking.experiment."
+            f"The MLflow experiment {tracking.experiment!r} was deleted: restore it with "
+            f"`{mlflow_command(restore, tracking, workspace)}`, or name another one in tracking.experiment."
         )
     write_view(client, experiment)
     return Store(client, experiment.experiment_id, lock)
@@ -214,53 +221,6 @@ def _create(file: Path, workspace: Workspace) -> None:
             os.link(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def answers(tracking: TrackingSection, workspace: Workspace) -> bool:
-    """Return whether the store can be reached, even if it responds with an error."""
-    if not is_server(tracking, workspace):
-        return True
-    address = re.sub(r"://[^/@\s]+@", "://", uri_of(tracking, workspace)).rstrip("/")
-    try:
-        urllib.request.urlopen(f"{address}/health", timeout=tracking.timeout).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def unreachable(
-    error: Exception,
-    tracking: TrackingSection,
-    workspace: Workspace,
-    failed: str = "could not be brought up to date",
-) -> str:
-    """Return the error message for a store that can't be reached or rejected a request."""
-    network = network_reason(error)
-    reason = (
-        textwrap.shorten(f"{network}." if network else str(error), 300, placeholder=" ...")
-        or type(error).__name__
-    )
-    text = f"MLflow at {uri_of(tracking, workspace)} {failed}: {reason}"
-    # MLFLOW_TRACKING_URI may contain a password.
-    return re.sub(r"://[^/@\s]+@", "://", text)
-
-
-@contextmanager
-def telling_failures(
-    tracking: TrackingSection,
-    workspace: Workspace,
-    failed: str = "could not be brought up to date",
-    hint: str = "",
-) -> Iterator[None]:
-    """Turn what MLflow raises inside the `with` into a PipelineError: `unreachable`, and a hint after it."""
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        raise PipelineError(f"{unreachable(error, tracking, workspace, failed)}{hint}") from error
 
 
 def search(client: "MlflowClient", condition: str) -> "list[Run]":

@@ -17,7 +17,7 @@ from pipeline.results.lookup import read_predictions
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
-from pipeline.tracking.store import open_store, search
+from pipeline.tracking.store import mlflow_command, open_store, search
 from pipeline.tracking.stored import Stored, fetch
 from pipeline.verification.problems import Problem
 
@@ -139,9 +139,10 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
                 problems.append(Problem("registry", text))
             run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
             if run and run.info.lifecycle_stage == "deleted":
+                restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
                 text = (
                     f"{alias} of {name} belongs to the run {run.info.run_name}, which was deleted in MLflow: "
-                    f"`mlflow runs restore --run-id {run.info.run_id}` restores it."
+                    f"`{restore}` restores it."
                 )
                 problems.append(Problem("registry", text))
     return problems

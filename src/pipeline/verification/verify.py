@@ -35,7 +35,10 @@ def verify(workspace: Workspace, tracking: TrackingSection, options: VerifyOptio
         PipelineError: If dvc.lock can't be read, or MLflow can't be reached.
     """
     cache = Cache(workspace)
-    with translate_mlflow_errors(tracking, workspace), tempfile.TemporaryDirectory() as folder:
+    with (
+        translate_mlflow_errors(tracking, workspace, "could not be checked"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         problems = _check(cache, tracking, Path(folder) / "before", options.everything)
         if problems and options.repair:
             say(*repair(problems, cache, tracking, Path(folder)))
