@@ -25,6 +25,10 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9
         ("a: &a\n  b: *a\n", "aliases expand to over 10000 values"),
         ("seed: " + "[" * 200_000 + "]" * 200_000, "nested more than 50 levels"),
         ("seed: " + "[" * 200_000, "nested more than 50 levels"),
+        (
+            "a: 0\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> c\n",
+            "has conflict markers of git (line 2)",
+        ),
         ("a: [1\n", "is not valid YAML"),
         ("? [a, b]\n: 5\n", "is not valid YAML"),
         ("a: \x00\n", "is not valid YAML"),

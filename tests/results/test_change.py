@@ -220,6 +220,16 @@ def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
         report("HEAD", workspace)
 
 
+def test_a_commit_that_a_shallow_clone_lacks_is_refused_with_the_command_that_fetches_it(workspace, tmp_path):
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message=After")
+    with pytest.raises(PipelineError, match="`git fetch --all` may bring it"):
+        report("HEAD~9", workspace)
+    clone = tmp_path / "clone"
+    git(workspace, "clone", "--quiet", "--depth=1", f"file://{workspace.root}", str(clone))
+    with pytest.raises(PipelineError, match="`git fetch --unshallow` may bring it"):
+        report("HEAD~1", Workspace(clone))
+
+
 def locked(workspace, **changes):
     """Write a dvc.lock whose stage `train` has these changes."""
     train = {

@@ -151,7 +151,7 @@ def test_different_weights_are_reported_at_once_and_never_overwrite_the_first(wo
     workspace.model.write_bytes(b"as another processor would have it")
     train(config(), workspace)
     said = capfd.readouterr().err
-    assert "gave different weights from the first occasion of digits-mlp-" in said
+    assert "gave different weights from the first occasion of smoke-" in said
     assert "nothing that is recorded differs" in said
     evaluate(config(), workspace, accuracy=0.1)
     [line] = tracking.sync(config().tracking, workspace)[-1:]

@@ -1,7 +1,6 @@
 """params.yaml: the composed configuration, which the stages read and DVC watches."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 
 from pipeline.config.messages import validate
 from pipeline.config.schema import Config
+from pipeline.config.unsafe_yaml import conflict_marker
 from pipeline.errors import PipelineError
 
 _HEADER = """\
@@ -124,7 +124,7 @@ def parse_generated(text: str, name: str) -> dict[str, Any]:
 
 
 def _refuse_merge(text: str, name: str) -> None:
-    if re.search(r"^[<>]{7} ", text, re.MULTILINE):
+    if conflict_marker(text):
         raise PipelineError(_IN_MERGE.format(name=name))
 
 

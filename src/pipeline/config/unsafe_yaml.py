@@ -32,6 +32,11 @@ def refuse_unsafe_yaml(conf: Path) -> None:
     for path in yaml_files(conf):
         try:
             text = path.read_text(encoding="utf-8")
+            if (line := conflict_marker(text)) is not None:
+                raise PipelineError(
+                    f"{path} has conflict markers of git (line {line}): keep the lines that you want, and "
+                    "delete the others and the markers."
+                )
             _refuse_depth(text, path)
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             if root is not None:
@@ -55,6 +60,12 @@ def yaml_fault(error: Exception, path: Path | None = None) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
         return f"{path} is not valid YAML: {' '.join(str(error).split())}."
     return f"{path or mark.name} is not valid YAML: {error.problem} (line {mark.line + 1})."
+
+
+def conflict_marker(text: str) -> int | None:
+    """Return the number of the line that begins a conflict of git; None if there is none."""
+    found = re.search(r"^[<>]{7} ", text, re.MULTILINE)
+    return text.count("\n", 0, found.start()) + 1 if found else None
 
 
 def yaml_files(conf: Path) -> Iterator[Path]:

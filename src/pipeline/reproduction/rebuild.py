@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.recorded import Origin
-from pipeline.tracking.lineage import git
+from pipeline.tracking.lineage import fetching, git
 from pipeline.trials.layout import share_cache
 
 # Variables of the user's shell that tell git, DVC and Python about another repository.
@@ -106,7 +106,7 @@ def _check_out(origin: Origin, repository: Workspace, root: Path) -> Workspace:
     if git(top, "cat-file", "-e", f"{code.commit}^{{commit}}") is None:
         raise PipelineError(
             f"{origin.label} was trained from the commit {code.commit[:12]}, which this clone does not "
-            "have: `git fetch --all` may bring it."
+            f"have: `{fetching(top)}` may bring it."
         )
     _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(root))
     _git(root, "checkout", "--quiet", "--detach", code.commit)

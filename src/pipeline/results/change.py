@@ -15,7 +15,7 @@ from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import Predictions, read_predictions
 from pipeline.stages.__main__ import STAGES
-from pipeline.tracking.lineage import git, processor
+from pipeline.tracking.lineage import fetching, git, processor
 from pipeline.tracking.occasion import Occasion, occasions_of
 
 _ARTIFACTS = ("dataset", "run", "history", "metrics", "predictions")
@@ -95,7 +95,10 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     """
     commit = git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
-        raise PipelineError(f"{revision!r} is not a commit of this repository: name one with --base.")
+        raise PipelineError(
+            f"{revision!r} is not a commit that this clone has: name one with --base, or "
+            f"`{fetching(workspace.root)}` may bring it."
+        )
     params, lock = (_committed(name, revision, workspace) for name in ("params.yaml", "dvc.lock"))
     stages, files = lock.get("stages", {}).values(), Workspace(folder)
     digests = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}

@@ -126,6 +126,12 @@ def environment_tags() -> dict[str, str]:
     return tags
 
 
+def fetching(root: Path) -> str:
+    """Return the git command that may bring a commit which the repository at `root` does not have."""
+    shallow = (git(root, "rev-parse", "--is-shallow-repository") or "").strip() == "true"
+    return "git fetch --unshallow" if shallow else "git fetch --all"
+
+
 def processor() -> str:
     """Return the name of this machine's processor; other models may round differently."""
     try:

@@ -138,7 +138,7 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
     finally:
         if collects:
             gc.enable()
-    for logger in ("alembic", "mlflow.store.db.utils"):
+    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(logger).setLevel(logging.WARNING)
 
 
