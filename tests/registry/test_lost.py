@@ -1,13 +1,16 @@
 """A store that was lost with its registered versions: what the commands say, and what they do not change."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
+from pipeline.registry.history import history
 from pipeline.registry.journal import Entry, path_of
 from pipeline.registry.promotion import rollback
-from pipeline.registry.registered import registered
+from pipeline.registry.registered import lost_version, registered
 from pipeline.verification.cache import Cache
 from pipeline.verification.repair import repair
 from pipeline.verification.runs import check_registry
@@ -37,15 +40,27 @@ def test_rollback_to_a_lost_version_is_refused_and_the_journal_is_kept(repositor
             rollback("letters", "champion", to, TRACKING, repository)
         if to:
             assert "MLflow has no such version" in str(refused.value)
-            assert "`pipeline promote letters-mlp-4bf76b --force --reason lost`" in str(refused.value)
+            assert "`pipeline promote letters-mlp-4bf76b --name letters --force --reason lost`" in str(
+                refused.value
+            )
 
     journal = path_of(TRACKING, repository, "letters")
     before = journal.read_bytes()
     problems = check_registry(TRACKING, repository)
-    assert ["champion of letters is no version" in problem.text for problem in problems] == [True]
+    # The next promotion would not mend this, as it does an alias that was set by hand.
+    [said] = [problem.text for problem in problems]
+    assert "MLflow has no such version" in said
+    assert history("letters", TRACKING, repository)[-1] == said
     assert repair(problems, Cache(repository), TRACKING, repository.root / "downloaded") == []
     assert journal.read_bytes() == before
     assert not journal.with_suffix(".damaged").exists()
+
+
+def test_the_advice_for_a_lost_version_names_the_model_and_the_alias(repository):
+    with registered("letters", TRACKING, repository) as model:
+        entry = replace(model.journal.entries[0], alias="tried")
+    command = "pipeline promote letters-mlp-4bf76b --name 'my letters' --as tried --force --reason lost"
+    assert f"`{command}`" in lost_version(entry, "my letters")
 
 
 def test_a_damaged_journal_is_restored_from_the_copy_in_mlflow(repository):

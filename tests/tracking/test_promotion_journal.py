@@ -103,7 +103,10 @@ def test_an_alias_that_was_set_by_hand_is_reported_and_corrected(repository, cap
     for name in ("good", "same"):
         promote_run(repository, name)
     client(repository).set_registered_model_alias("digits", "champion", "1")
-    assert "version 1 in MLflow, but the journal says 2" in history(None, TRACKING, repository)[-1]
+    assert (
+        "champion of digits is version 1, but the journal says version 2"
+        in history(None, TRACKING, repository)[-1]
+    )
     promote_run(repository, "worse")
     assert champion(repository) == ("2", "same")
     assert "somebody set it by hand" in capfd.readouterr().err

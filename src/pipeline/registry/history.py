@@ -8,7 +8,7 @@ from pipeline.console import table
 from pipeline.registry.gate import Check
 from pipeline.registry.journal import Entry
 from pipeline.registry.promotion import translate_mlflow_errors
-from pipeline.registry.registered import name_in, open_journal, refuse_names
+from pipeline.registry.registered import deviation, name_in, open_journal, refuse_names
 from pipeline.registry.versions import Versions
 from pipeline.tracking.store import open_store
 
@@ -50,12 +50,4 @@ def _now(entries: Sequence[Entry], versions: Versions) -> Iterator[str]:
     """Yield a line about each alias: its version in MLflow, compared with the journal."""
     last = {entry.alias: entry for entry in entries}
     for alias, entry in last.items():
-        found = versions.at(alias)
-        if found and str(found.version) == entry.version:
-            yield f"{alias}: version {entry.version} ({entry.run})."
-        else:
-            where = f"version {found.version}" if found else "no version"
-            yield (
-                f"{alias}: {where} in MLflow, but the journal says {entry.version} ({entry.run}). The next "
-                "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
-            )
+        yield deviation(entry, versions) or f"{alias}: version {entry.version} ({entry.run})."

@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import BrokenError, Entry
-from pipeline.registry.registered import name_in, refuse_names, registered
+from pipeline.registry.registered import lost_version, name_in, refuse_names, registered
 from pipeline.results.lookup import training_id
 from pipeline.tracking.failures import unreachable
 from pipeline.tracking.identity import read_run
@@ -75,7 +75,7 @@ def promote(
                 return PromotionResult((), True, str(champion.version), message)
             if lost and not force:
                 raise PipelineError(
-                    f"{_lost(lost, name)} Without it, the checks have nothing to compare with."
+                    f"{lost_version(lost, name)} Without it, the checks have nothing to compare with."
                 )
             now = _champion(candidate, champion, Path(temporary) / "champion", repository)
             predictions = candidate.predictions()
@@ -137,7 +137,7 @@ def rollback(
             )
         if number == last.version:
             if lost := model.lost_entry(alias):
-                raise PipelineError(_lost(lost, name))
+                raise PipelineError(lost_version(lost, name))
             return f"Version {number} is already {alias} of {name}."
         version = model.versions.get(number)
         if version is None:
@@ -151,16 +151,6 @@ def rollback(
         return (
             f"{alias} of {name} is version {number} again ({stored.run.info.run_name}), after {last.version}."
         )
-
-
-def _lost(entry: Entry, name: str) -> str:
-    """Say that MLflow lacks the version in a journal entry, and how to get it back."""
-    return (
-        f"According to the journal, {entry.alias} of {name} is version {entry.version}, from the run "
-        f"{entry.run}, but MLflow has no such version. Restore that run first: `pipeline sync` does so if "
-        "its model is in models/; a sweep's command, or `python -m pipeline` with the run's values, gets it "
-        f"from DVC's cache. Then `pipeline promote {entry.run} --force --reason lost` registers it again."
-    )
 
 
 def earlier(entries: Sequence[Entry], alias: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import getpass
 import re
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,12 +46,7 @@ class Registered:
     def champion(self, alias: str) -> "ModelVersion | None":
         """Return the version with the alias in the journal, or in MLflow if the journal has no entry."""
         last = self.journal.last(alias)
-        if last is None:
-            return self.versions.at(alias)
-        found = self.versions.get(last.version)
-        # In a new database, another model may have the same number.
-        is_it = found and found.tags.get(MODEL_FILE_TAG, "") == last.model_sha256
-        return found if is_it else None
+        return self.versions.of(last) if last else self.versions.at(alias)
 
     def restore_alias(self, alias: str) -> None:
         """Set the alias to the version in the journal, with a warning, if MLflow has another one."""
@@ -122,6 +118,32 @@ def open_journal(name: str, tracking: TrackingSection, repository: Workspace) ->
     """
     store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
     return Journal(store, path_of(tracking, repository, name), name)
+
+
+def deviation(entry: Entry, versions: Versions) -> str | None:
+    """Return a sentence if the alias of its latest journal entry has another version; None if it agrees."""
+    found = versions.at(entry.alias)
+    if found and str(found.version) == entry.version:
+        return None
+    if versions.of(entry) is None:
+        return lost_version(entry, versions.name)
+    where = f"version {found.version}" if found else "no version"
+    return (
+        f"{entry.alias} of {versions.name} is {where}, but the journal says version {entry.version} "
+        f"({entry.run}): the next `pipeline promote` or `pipeline rollback` sets it to what the journal says."
+    )
+
+
+def lost_version(entry: Entry, name: str) -> str:
+    """Say that MLflow lacks the version in a journal entry, and how to get it back."""
+    other = f" --as {entry.alias}" if entry.alias != "champion" else ""
+    return (
+        f"According to the journal, {entry.alias} of {name} is version {entry.version}, from the run "
+        f"{entry.run}, but MLflow has no such version. `pipeline promote {entry.run} --name "
+        f"{shlex.quote(name)}{other} --force --reason lost` registers it again. If MLflow lacks the run, "
+        "restore it first: `pipeline sync` does so if its model is in models/; a sweep's command, or `python "
+        "-m pipeline` with the run's values, gets it from DVC's cache."
+    )
 
 
 def name_in(repository: Workspace) -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
+    from pipeline.registry.journal import Entry
+
 MODEL_FILE_TAG = "pipeline.model_sha256"
 
 
@@ -28,6 +30,13 @@ class Versions:
     def at(self, alias: str) -> "ModelVersion | None":
         """Return the version that has the alias, or None if none has it."""
         return unless_missing(lambda: self.client.get_model_version_by_alias(self.name, alias))
+
+    def of(self, entry: "Entry") -> "ModelVersion | None":
+        """Return the version of a journal's entry, or None if MLflow lacks it."""
+        found = self.get(entry.version)
+        # In a new database, another model may have the same number.
+        is_it = found and found.tags.get(MODEL_FILE_TAG, "") == entry.model_sha256
+        return found if is_it else None
 
     def all(self) -> "list[ModelVersion]":
         """Return all versions, the oldest first."""

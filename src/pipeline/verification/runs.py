@@ -12,6 +12,7 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, check_copies, folder_of
+from pipeline.registry.registered import deviation
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
 from pipeline.results.lookup import read_predictions
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
@@ -128,15 +129,10 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
             problems.append(Problem("registry", str(error), name=name))
             continue
         for alias, entry in {entry.alias: entry for entry in entries}.items():
-            found = versions.at(alias)
-            if found is None or str(found.version) != entry.version:
-                where = f"version {found.version}" if found else "no version"
-                text = (
-                    f"{alias} of {name} is {where}, but the journal says version {entry.version}: the next "
-                    "`pipeline promote` or `pipeline rollback` sets it to what the journal says."
-                )
+            if text := deviation(entry, versions):
                 # Without a name, which would tell `repair` to restore the journal: that is not damaged.
                 problems.append(Problem("registry", text))
+            found = versions.at(alias)
             run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
             if run and run.info.lifecycle_stage == "deleted":
                 restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
