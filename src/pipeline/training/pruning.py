@@ -64,8 +64,8 @@ def pruning_callback(pruning: Pruning) -> Callable[[Epoch], None]:
         if epoch.epoch < pruning.epochs and trial.should_prune():
             reached = percent(value) if pruning.objective == "val_accuracy" else f"{value:.4f}"
             why = (
-                f"{pruning.objective} {reached} in epoch {epoch.epoch} of {pruning.epochs}, worse than others "
-                f"by then (sweep.pruner={pruning.pruner})"
+                f"{pruning.objective} {reached} in epoch {epoch.epoch} of {pruning.epochs}, worse than "
+                f"others by then (sweep.pruner={pruning.pruner})"
             )
             trial.set_user_attr(WHY_PRUNED, why)
             raise PrunedError(why)
