@@ -41,6 +41,7 @@ def main() -> None:
     with exit_on_error():
         repository = here()
         repository.refuse_foreign_environment(Path.cwd())
+        repository.refuse_copy()
         prepare_environment(repository.scratch / "home")
         conf = repository.root / "conf"
         # Relative paths in overrides and in Hydra's own settings are relative to the repository.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts.workspace import Workspace, atomic, here, remove, sha256, write_text
+from pipeline.cli.app import tracking_of
 from pipeline.errors import PipelineError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -204,6 +205,15 @@ def test_inside_another_clone_it_refuses_with_the_remedy(tmp_path):
     for place in (other, other / "docs" / "deep"):
         with pytest.raises(PipelineError, match=f"belongs to {re.escape(str(REPOSITORY))}.*`make setup`"):
             here().refuse_foreign_environment(place)
+
+
+def test_a_copy_by_pip_refuses_with_the_remedy_in_a_clone_and_does_what_needs_no_clone_elsewhere(tmp_path):
+    copy = Workspace(tmp_path)
+    copy.refuse_foreign_environment(tmp_path)
+    with pytest.raises(PipelineError, match=f"copy in {re.escape(str(tmp_path))}.*--editable"):
+        copy.refuse_foreign_environment(REPOSITORY)
+    with pytest.raises(PipelineError, match=r"copy in .*--editable"):
+        tracking_of(copy)
 
 
 def test_a_link_to_its_own_clone_counts_as_its_own_clone(tmp_path):

@@ -99,16 +99,29 @@ class Workspace:
         """Refuse to use this workspace from inside another clone, whose environment was copied.
 
         Raises:
-            PipelineError: If `current` is in a clone other than that of this package.
+            PipelineError: If `current` is in a clone other than that of this package, which may be a copy.
         """
         for folder in (current, *current.parents):
             if (folder / "src" / "pipeline" / "artifacts" / "workspace.py").exists():
                 if folder.resolve() != self.root.resolve():
+                    self.refuse_copy()
                     raise PipelineError(
                         f"This Python environment belongs to {self.root}, but you are in {folder}: "
                         "run `make setup` here and use its .venv."
                     )
                 return
+
+    def refuse_copy(self) -> None:
+        """Refuse a package that `pip install .` copied out of its clone, away from conf/ and dvc.yaml.
+
+        Raises:
+            PipelineError: If this workspace has no dvc.yaml.
+        """
+        if not self.dvc_yaml.is_file():
+            raise PipelineError(
+                f"The package runs as a copy in {self.root}, where there is no dvc.yaml: in the clone, run "
+                "`pip install --editable .`, or run `make setup` and use its .venv."
+            )
 
 
 def object_in(cache: Path, md5: str) -> Path:

@@ -57,6 +57,7 @@ def tracking_of(workspace: Workspace) -> "TrackingSection":
     Raises:
         PipelineError: If params.yaml is missing or invalid.
     """
+    workspace.refuse_copy()
     # This import takes as long as a prediction, which does not need it.
     from pipeline.config.params import read_params
 

@@ -16,10 +16,16 @@ from pipeline.processes.system import path_of_this_python
 @app.command()
 def repro() -> None:
     """Run what changed (`dvc repro`), and show the results in MLflow."""
+    from pipeline.config.params import read_generated
     from pipeline.results.change import differs_by_rounding
     from pipeline.trials.repro import repro
 
     workspace = repository()
+    workspace.refuse_copy()
+    # DVC would show what is wrong with a file in a merge, but not what helps.
+    for generated in (workspace.params, workspace.dvc_lock):
+        if generated.exists():
+            read_generated(generated)
     os.chdir(workspace.root)
     # Run the stages with this Python, even if its environment is not activated.
     os.environ["PATH"] = path_of_this_python()
