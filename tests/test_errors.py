@@ -145,3 +145,24 @@ def test_the_file_of_another_user_is_named_with_its_owner(tmp_path):
     code, said = ends(f"raise PermissionError(errno.EACCES, 'no', {str(tmp_path / 'lock')!r})")
     assert code == 1
     assert f"{tmp_path / 'lock'} belongs to {pwd.getpwuid(1).pw_name}" in said
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&-", 0, ""),
+        (">/dev/full", 1, "error: The disk is full: nothing was left half-written. Fix that and run it again.\n"),
+    ],
+)
+def test_an_output_that_is_closed_or_on_a_full_disk_is_no_traceback(streams, code, said):
+    body = (
+        "import subprocess, sys\nfrom pipeline.errors import exit_on_error\nwith exit_on_error():\n"
+        "    print('text', sys.stdout.isatty(), sys.stdin.read(), flush=True)\n"
+        "    subprocess.run([sys.executable, '-c', 'print(1)'], check=True)\n"
+    )
+    command = ["bash", "-c", f'exec "$0" -c "$1" {streams}', sys.executable, body]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, said)

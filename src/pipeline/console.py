@@ -29,22 +29,34 @@ class _Output(io.TextIOWrapper):
         except BrokenPipeError:
             self._turn_off()
             return len(text)
+        except OSError:
+            self._turn_off(reader_left=False)
+            raise
 
     def flush(self) -> None:
         try:
             super().flush()
         except BrokenPipeError:
             self._turn_off()
+        except OSError:
+            # Such as a full disk: it is reported once, not again when Python flushes its streams at the end.
+            self._turn_off(reader_left=False)
+            raise
 
-    def _turn_off(self) -> None:
-        self.reader_left = True
+    def _turn_off(self, reader_left: bool = True) -> None:
+        self.reader_left = reader_left
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
 def outlive_readers() -> None:
-    """Keep this process running if the pipe that it writes to is closed or cannot encode a character."""
+    """Keep this process running if what it writes to is closed or cannot encode a character."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed from the beginning, as with >&-
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, nowhere == number)
+            setattr(sys, name, open(nowhere, "w" if number else "r", closefd=False))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
