@@ -85,3 +85,16 @@ def test_files_of_editors_and_python_in_the_sources_are_not_copied(repository, t
     with Repo(str(repository.root)) as repo:
         ignored = [path.name for path in package.iterdir() if repo.dvcignore.is_ignored_file(str(path))]
     assert sorted(ignored) == ["#mlp.py#", ".#mlp.py", ".mlp.py.swp", "mlp.py.orig", "mlp.py~"]
+
+
+def test_a_compiled_module_that_another_process_is_writing_is_not_copied(repository, config):
+    code = snapshot(repository, repository.scratch / "code", config)
+    cached = code.root / "src" / "pipeline" / "__pycache__"
+    cached.mkdir(exist_ok=True)
+    (cached / "errors.cpython-311.pyc").write_bytes(b"whole")
+    # Gone when it is copied, as a link to nothing is.
+    (cached / "errors.cpython-311.pyc.1400").symlink_to("nothing")
+    with trial_workspace(config, repository) as trial:
+        lay_out(trial, code, config, repository)
+        copied = trial.root / cached.relative_to(code.root)
+        assert [path.name for path in copied.iterdir()] == ["errors.cpython-311.pyc"]

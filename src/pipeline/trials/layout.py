@@ -34,7 +34,8 @@ def snapshot(repository: Workspace, root: Path, config: Config, *more: str) -> W
 def lay_out(trial: Workspace, code: Workspace, config: Config, repository: Workspace) -> None:
     """Make `trial` a workspace with the code of a snapshot and the configuration `config`."""
     remove(trial.root)
-    shutil.copytree(code.root / "src", trial.root / "src")
+    # Another trial may be writing a compiled module there, under a temporary name that is soon gone.
+    shutil.copytree(code.root / "src", trial.root / "src", ignore=shutil.ignore_patterns("*.pyc.*"))
     shutil.copy(code.dvc_yaml, trial.dvc_yaml)
     _fill(trial, config, repository)
 
