@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from harness import client, dataset
+from harness import client, config, dataset
 from promoting import (
     IMAGES,
     LABELS,
@@ -20,11 +20,13 @@ from promoting import (
 )
 
 from pipeline.artifacts.processed import write_dataset
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.registry.history import history
 from pipeline.registry.journal import Entry, path_of
 from pipeline.registry.promotion import earlier, rollback
+from pipeline.serving.reference import resolve
 
 
 @pytest.fixture
@@ -145,6 +147,15 @@ def test_a_damaged_model_is_not_promoted(repository):
     content[-1] ^= 1
     path.write_bytes(content)
     assert failed(promote_run(repository, "good")) == ["files", "latency"]
+
+
+def test_runs_of_a_version_without_these_files_are_refused_with_the_remedy(repository):
+    write_text(repository.params, dump(config()))
+    for path in [*(repository.root / "mlruns").rglob("model.onnx"), *repository.root.rglob("run.json")]:
+        path.unlink()
+    for use in (lambda: promote_run(repository, "good"), lambda: resolve("good", repository)):
+        with pytest.raises(PipelineError, match=r"of an older version.*Train it again\.$"):
+            use()
 
 
 def run_id(repository, name):

@@ -185,6 +185,7 @@ def test_a_damaged_record_is_named_and_does_not_delay_the_others(workspace, capf
     lines = tracking.sync(config().tracking, workspace)
     assert str(truncated) in capfd.readouterr().err
     assert any("model.keras is missing" in line and "stays" in line for line in lines)
+    assert any(line.endswith(f"To give it up, remove {without_model}.") for line in lines)
     assert any(line.startswith("Sent run") for line in lines)
     assert kept(workspace) == [truncated, without_model]
     assert not good.exists()
@@ -198,6 +199,18 @@ def test_a_run_of_older_code_is_sent_although_the_schema_has_changed(workspace):
     workspace.run.unlink()
     tracking.sync(config().tracking, workspace)
     assert "train.size_of_batches" in one_run(workspace).data.params
+
+
+def test_a_model_that_an_older_version_recorded_otherwise_is_refused_with_the_remedy(workspace):
+    train(config(tracking={"uri": NOWHERE}), workspace)
+    [record] = kept(workspace)
+    path = record / "models" / "run.json"
+    path.write_text(path.read_text().replace('"onnx_sha256"', '"digest_of_onnx"'))
+    workspace.run.unlink()
+    [line] = tracking.sync(config().tracking, workspace)
+    assert f"{path} was written by an older version: run `dvc repro`." in line
+    assert "`pipeline sync` with the code of that time sends it" in line
+    assert kept(workspace) == [record]
 
 
 def test_sync_without_runs_to_send_creates_nothing(tmp_path):

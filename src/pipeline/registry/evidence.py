@@ -104,7 +104,13 @@ class Evidence:
 
     @property
     def _run_json(self) -> dict[str, Any]:
-        return read_run(self.stored.folder / "run.json")
+        path = self.stored.folder / "run.json"
+        if not path.is_file():
+            raise PipelineError(
+                f"MLflow's run {self.name} has no run.json: it did not finish or is of an older version. "
+                "Train it again."
+            )
+        return read_run(path)
 
     @property
     def bins(self) -> int:

@@ -161,7 +161,8 @@ def download_run(
         available = {item.path for item in client.list_artifacts(run.info.run_id)}
         if "run.json" not in available:
             raise PipelineError(
-                f"MLflow's run {run.info.run_name} has no run.json: it did not finish or is too old."
+                f"MLflow's run {run.info.run_name} has no run.json: it did not finish or is of an older "
+                "version. Train it again."
             )
         places = {
             "config/params.yaml": files.params,

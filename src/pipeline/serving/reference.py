@@ -105,6 +105,10 @@ def _download(location: str, model_id: str, workspace: Workspace, part: Part) ->
             try:
                 fetched = download_artifacts(artifact_uri=f"{location}/data/{part}", dst_path=folder)
             except Exception as error:
-                raise PipelineError(f"MLflow has no {part} of the model {model_id}: {error}") from None
+                reason = " ".join(str(error).split())
+                raise PipelineError(
+                    f"MLflow has no {part} of the model {model_id} ({reason}): it is damaged, or of an older "
+                    "version. Train it again."
+                ) from None
             copy_file(Path(fetched), path)
     return path

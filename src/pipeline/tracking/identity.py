@@ -97,6 +97,8 @@ def refuse_foreign_model(run: Mapping[str, Any], files: Workspace) -> None:
     for path, digest in ((files.model, "model_sha256"), (files.onnx, "onnx_sha256")):
         if not path.exists():
             raise PipelineError(f"{path} is missing: `dvc repro` restores the one in models/.")
+        if digest not in run.get("result", {}):
+            raise PipelineError(f"{files.run} was written by an older version: run `dvc repro`.")
         if sha256(path) != run["result"][digest]:
             raise PipelineError(
                 f"{path} is not the model of the run {run['name']} that {files.run} names, so MLflow does "

@@ -83,6 +83,11 @@ def send_kept(
                 raise
             refused = isinstance(error, PipelineError)
             reason = str(error) if refused else unreachable(error, tracking, workspace)
+            if refused:
+                reason += (
+                    " If the code was updated since, `pipeline sync` with the code of that time sends it. "
+                    f"To give it up, remove {record.files.root}."
+                )
             lines.append(f"Run {record.label} was not sent and stays in .pipeline/runs: {reason}")
             continue
         record.discard()
