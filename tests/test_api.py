@@ -68,6 +68,19 @@ def test_a_stage_refuses_values_that_are_not_a_configuration(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("folder", "reason"), [(5, "5 is not a folder"), (__file__, "be used"), ("/proc/x", "be used")]
+)
+def test_a_stage_refuses_what_is_no_folder(folder, reason):
+    with pytest.raises(PipelineError, match=reason):
+        run_stage("fetch", compose("experiment=smoke"), folder)
+
+
+def test_a_stage_refuses_what_is_no_function_before_it_trains(tmp_path):
+    with pytest.raises(PipelineError, match="5 is not a function"):
+        run_stage("train", compose("experiment=smoke"), tmp_path, on_epoch=5)
+
+
+@pytest.mark.parametrize(
     ("stage", "lacks"),
     [("preprocess", "data/raw, which the stage fetch"), ("train", "data/raw"), ("evaluate", "data/raw")],
 )

@@ -114,10 +114,18 @@ def run_stage(
         raise PipelineError(f"There is no stage {stage!r}: the stages are {', '.join(get_args(Stage))}.")
     if not isinstance(config, Config):
         raise PipelineError(f"{config!r} is not a configuration: pass what `compose` returns.")
+    if not isinstance(folder, str | PathLike):
+        raise PipelineError(f"{folder!r} is not a folder: pass its path.")
+    if not callable(on_epoch):
+        raise PipelineError(f"{on_epoch!r} is not a function: on_epoch is called with each epoch's metrics.")
     workspace = Workspace(Path(folder).absolute())
     if workspace.dvc_yaml.exists():
         raise PipelineError(f"{workspace.root} has a dvc.yaml: run its stages with `dvc repro`.")
     _refuse_wrong_order(stage, workspace)
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"{workspace.root} can't be used as a folder: {error.strerror}.") from None
     from pipeline.environment import import_keras, quiet_tensorflow
 
     os.environ.setdefault(*_ERRORS_ONLY)
