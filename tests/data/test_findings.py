@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from scipy import fft
 
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import SPLITS, Workspace
@@ -135,6 +136,37 @@ def test_sizes_within_a_wide_spread_are_not_unusual():
     sizes["train"][5], sizes["test"][6] = (4000, 3000), (30, 900)
     found = {(each.split, each.index, each.value) for each in unusual_sizes(sizes)}
     assert found == {("train", 5, "4000×3000"), ("test", 6, "30×900")}
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)], ids=["grey", "rgb"])
+def test_the_hash_compares_the_lowest_frequencies_of_the_cosine_transform(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    grey = image.astype(float) if image.ndim == 2 else image.mean(axis=2)
+    lowest = fft.dctn(grey)[:8, :8].ravel()[1:]
+    # The median of one image is that image.
+    hasher = Hasher.of([image.reshape(1, -1)], shape)
+    np.testing.assert_allclose(hasher.thresholds, lowest / np.linalg.norm(lowest), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("differ", "found"),
+    [
+        ((), True),
+        ((0, 1, 2, 3), True),
+        ((16, 48), True),
+        ((0, 16, 32), True),
+        ((15, 31, 62), True),
+        ((0, 1, 2, 3, 4), False),
+        ((0, 16, 32, 48), False),  # They have no quarter in common.
+    ],
+)
+def test_images_are_compared_if_their_hashes_differ_in_few_bits_and_not_in_each_quarter(differ, found):
+    image = np.random.default_rng(0).integers(0, 255, 200, dtype=np.uint8)
+    images = {"train": image[None], "test": image[None].copy()}
+    images["test"][0, 0] += 1
+    hashes = np.array([0], np.uint64), np.array([sum(2**bit for bit in differ)], np.uint64)
+    near = find(*hashes, lambda split, at: [images[split][at]])
+    assert (len(near.test) == 1, near.is_complete) == (found, True)
 
 
 def test_when_all_images_look_alike_the_search_ends_and_says_so(monkeypatch):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from raw_arrays import config, save
+from raw_arrays import composed, config, save
 
 from pipeline.artifacts.processed import read_dataset, read_split
 from pipeline.artifacts.workspace import SPLITS, Workspace
+from pipeline.data.division import divide
 from pipeline.errors import PipelineError
 from pipeline.stages import preprocess
 
@@ -104,6 +105,18 @@ def test_a_split_by_hash_leaves_each_class_a_training_image(workspace):
     save(workspace, train_labels=np.array([0] * 38 + [1, 2], np.int32))
     preprocess.run(config(validation_split="hash", validation_fraction=0.97), workspace)
     assert min(read_dataset(workspace).counts["train"].per_class) >= 1
+
+
+def test_a_split_by_hash_takes_chances_below_the_fraction_and_leaves_each_class_its_highest():
+    # The copy (3) of the image that the first class keeps (1) is for training too, so that the second class
+    # has one anyway; a chance of just the fraction (5) is for training.
+    chances = np.array([0.125, 0.375, 0.25, 0.375, 0.4375, 0.5, 0.75, 0.46875])
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2], np.int32)
+    by_hash = {"validation_split": "hash", "validation_fraction": 0.5}
+    settings = composed().preprocess.model_copy(update=by_hash)
+    prints = (chances * 2.0**64).astype(np.uint64)
+    train, validation = divide(labels, settings, 0, lambda: prints)
+    assert (train.tolist(), validation.tolist()) == ([1, 3, 5, 6], [0, 2, 4, 7])
 
 
 def test_a_smaller_share_of_the_training_images_is_a_subset_of_a_larger_one(workspace):
