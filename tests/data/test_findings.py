@@ -12,7 +12,8 @@ from scipy import fft
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import SPLITS, Workspace
 from pipeline.config.compose import compose
-from pipeline.data.findings import unusual_sizes
+from pipeline.data.findings import unusual_brightness, unusual_sizes
+from pipeline.data.inspection import Inspection
 from pipeline.data.names import write_names
 from pipeline.data.near_duplicates import Hasher, find
 from pipeline.stages import preprocess
@@ -136,6 +137,34 @@ def test_sizes_within_a_wide_spread_are_not_unusual():
     sizes["train"][5], sizes["test"][6] = (4000, 3000), (30, 900)
     found = {(each.split, each.index, each.value) for each in unusual_sizes(sizes)}
     assert found == {("train", 5, "4000×3000"), ("test", 6, "30×900")}
+
+
+@pytest.mark.parametrize("usual", [30, 77, 100, 640])
+def test_a_size_is_unusual_from_four_times_the_area_or_twice_the_proportion_on(usual):
+    double, more, less = 2 * usual, usual + 1, 2 * usual - 1
+    listed = [(double, double), (double, usual), (usual, double), (usual // 2, usual // 2)]
+    others = [(less, double), (less, usual), (usual, less), (double, more), (usual // 2 + 1, usual // 2 + 1)]
+    sizes = {"train": np.array(20 * [(usual, usual)]), "test": np.array([*others, *listed])}
+    found = [each.index for each in unusual_sizes(sizes) if each.split == "test"]
+    assert sorted(found) == list(range(len(others), len(others) + len(listed)))
+
+
+@pytest.mark.parametrize(
+    ("train", "inside", "beyond"),
+    [
+        ([100.0] * 9, (95.0, 105.0), (94.75, 105.25)),  # a spread of at least one level
+        ([90.0, 100.0, 110.0] * 3, (26.0, 174.0), (25.75, 174.25)),  # 1.4826 times 10 levels
+    ],
+)
+def test_a_brightness_is_unusual_beyond_five_robust_standard_deviations(train, inside, beyond):
+    def inspected(levels):
+        hasher = Hasher((1, 1), np.zeros(63, np.float32))
+        contrast = np.full(len(levels), 9, np.uint8)
+        return Inspection(hasher, brightness=np.array(levels, np.float32), contrast=contrast)
+
+    splits = {"train": inspected(train), "test": inspected([*inside, *beyond])}
+    found = {(each.split, each.kind, float(each.value)) for each in unusual_brightness(splits)}
+    assert found == {("test", "brightness", round(level, 1)) for level in beyond}
 
 
 @pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)], ids=["grey", "rgb"])

@@ -93,7 +93,8 @@ def unusual_sizes(sizes: Mapping[str, NDArray[np.int32]]) -> Iterator[Finding]:
         for split, of in logs.items():
             away[split] = np.maximum(away[split], np.abs(of[:, 0] + sign * of[:, 1] - middle) / limit)
     for split, of in away.items():
-        for index in _falling(of, of > 1):
+        # Just the factor counts, however its logarithm was rounded.
+        for index in _falling(of, of > 1 - 1e-9):
             height, width = sizes[split][index].tolist()
             yield Finding("size", split, index, value=f"{height}×{width}")
 
