@@ -8,8 +8,20 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pipeline.artifacts.workspace import Workspace, atomic, here, remove, sha256, write_text
+from pipeline.artifacts.workspace import (
+    SPLITS,
+    Workspace,
+    atomic,
+    copy_file,
+    here,
+    origin_of,
+    remove,
+    sha256,
+    write_csv,
+    write_text,
+)
 from pipeline.cli.app import tracking_of
 from pipeline.errors import PipelineError
 
@@ -116,6 +128,24 @@ with atomic(Path({str(path)!r})) as temporary:
     assert path.read_text() == "whole"
 
 
+def test_files_of_a_writer_that_is_alive_are_kept(tmp_path):
+    path, alive = tmp_path / "artifact", f".artifact.{os.getppid()}.tmp"
+    own, ended = f".artifact.{os.getpid()}.tmp.part", f".artifact.{2**22 + 1}.tmp"  # No process has that id.
+    for name in (alive, own, ended):
+        (tmp_path / name).touch()
+    write_text(path, "whole")
+    assert names(tmp_path) == [alive, "artifact"]
+
+
+def test_a_table_and_a_copy_have_all_their_content(tmp_path):
+    write_csv(tmp_path / "new" / "table.csv", ("name", "number"), [("ü,x", 1), ("y", None)])
+    expected = 'name,number\n"ü,x",1\ny,\n'.encode()
+    assert (tmp_path / "new" / "table.csv").read_bytes() == expected
+    copy_file(tmp_path / "new" / "table.csv", tmp_path / "other" / "copy.csv")
+    assert (tmp_path / "other" / "copy.csv").read_bytes() == expected
+    assert names(tmp_path / "other") == ["copy.csv"]
+
+
 def test_a_read_only_folder_keeps_its_contents(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -172,8 +202,6 @@ def test_a_relative_workspace_has_an_absolute_home(tmp_path, monkeypatch):
 
 
 def test_every_output_in_dvc_yaml_is_a_path_of_the_workspace():
-    import yaml
-
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     workspace = Workspace(Path())
     places = {
@@ -182,6 +210,10 @@ def test_every_output_in_dvc_yaml_is_a_path_of_the_workspace():
     for stage in stages.values():
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             assert (next(iter(out)) if isinstance(out, dict) else out) in places
+
+
+def test_only_test_images_come_from_the_raw_arrays_for_testing():
+    assert [origin_of(split) for split in SPLITS] == ["train", "train", "test"]
 
 
 # --- whose environment -------------------------------------------------------------------------

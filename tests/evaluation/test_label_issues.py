@@ -34,6 +34,18 @@ def test_wrong_labels_are_found_with_the_least_probable_first(classes):
     assert (np.diff(given) > 0).all()
 
 
+def test_wrong_labels_are_found_between_just_two_classes():
+    labels = np.arange(300) % 3
+    guesses = predictions(labels)
+    some = np.flatnonzero(labels < 2)
+    planted = np.arange(0, 60, 6)
+    swapped = labels[some]
+    swapped[planted] = 1 - swapped[planted]
+    found = label_issues(Predictions(guesses.classes, swapped, guesses.probabilities[some]))
+    assert len(found) >= 4
+    assert set(found) <= set(planted)
+
+
 def test_if_all_labels_are_right_none_is_found():
     assert label_issues(predictions(np.arange(300) % 3)).tolist() == []
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -37,5 +39,19 @@ def test_rotation_and_blur_equal_those_of_scipy(shape):
     turned = robustness._turned(images, 0, 20)
     expected = ndimage.rotate(images.astype(float), 20, (1, 2), reshape=False, order=1, mode="grid-constant")
     np.testing.assert_allclose(turned, expected, atol=0.51)
-    blurred = ndimage.gaussian_filter(images.astype(float), 1, axes=(1, 2), mode="nearest", truncate=3)
-    np.testing.assert_allclose(robustness._blurred(images, 0, 1), blurred, atol=0.51)
+    for pixels in (1, 2):
+        blurred = ndimage.gaussian_filter(
+            images.astype(float), pixels, axes=(1, 2), mode="nearest", truncate=3
+        )
+        np.testing.assert_allclose(robustness._blurred(images, 0, pixels), blurred, atol=0.51)
+
+
+def test_each_change_is_as_strong_as_its_name_says():
+    for name, (_, amount) in robustness._CHANGES.items():
+        assert re.findall(r"\d+", name)[:1] == ([str(amount)] if amount else []), name
+
+
+def test_images_are_not_moved_by_their_whole_side(tmp_path):
+    path = linear_model(tmp_path / "model.onnx", np.ones((10, 2)), image_shape=(2, 5))
+    found = measure_robustness(load(path), np.zeros((3, 2, 5), np.uint8), np.zeros(3, np.int32))
+    assert [row.change for row in found if "moved" in row.change] == ["moved by 1 pixel"]

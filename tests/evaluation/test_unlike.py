@@ -36,6 +36,39 @@ def test_one_percent_of_similar_images_and_most_other_images_are_called_unlike(t
     assert (unlike.images, unlike.brightest) == (1000, train.max())
 
 
+@pytest.mark.parametrize("shape", [(12, 8), (12, 8, 3)], ids=["grey", "rgb"])
+def test_the_properties_are_what_they_are_called(tmp_path, shape):
+    rng = np.random.default_rng(2)
+    kernel = rng.normal(size=(int(np.prod(shape)), 3)) / 10
+    classifier = load(linear_model(tmp_path / "model.onnx", kernel, image_shape=shape))
+    image = rng.integers(0, 256, shape, dtype=np.uint8)
+    same = np.stack([image, image])
+    levels = image / 255 if len(shape) == 2 else (image / 255).mean(axis=2)
+    sureness = float(classifier.probabilities(same).max())
+    assert 0.35 < sureness < 0.999
+    expected = {
+        "brightness": levels.mean(),
+        "contrast": levels.std(),
+        "edges down": np.abs(np.diff(levels, axis=0)).mean(),
+        "edges across": np.abs(np.diff(levels, axis=1)).mean(),
+        "bright": (levels > 0.9).mean(),
+        "dark": (levels < 0.1).mean(),
+        "confidence": np.log(sureness / (1 - sureness)),
+    }
+    regions = levels.reshape(4, 3, 4, 2).mean(axis=(1, 3)).ravel()
+    found = measure(classifier, same, same).mean
+    np.testing.assert_allclose(found, [*expected.values(), *regions], rtol=1e-4)
+
+
+def test_an_image_alone_has_the_score_that_it_has_among_others(tmp_path):
+    rng = np.random.default_rng(3)
+    classifier = load(linear_model(tmp_path / "model.onnx", rng.normal(size=(120, 3)), image_shape=(12, 10)))
+    images = blobs(50, rng)
+    unlike = measure(classifier, images, images)
+    together, alone = (scores(unlike, some, classifier.probabilities(some)) for some in (images, images[:1]))
+    assert alone == pytest.approx(together[:1])
+
+
 @pytest.mark.parametrize(("number", "rate"), [(36, 1 / 37), (98, 1 / 99), (99, 0.01), (400, 0.01)])
 def test_the_stated_rate_is_one_that_few_images_can_show(tmp_path, number, rate):
     rng = np.random.default_rng(1)

@@ -149,6 +149,9 @@ def test_a_calibration_error_that_rises_within_what_is_allowed_passes_however_su
     new, old = model(), replace(model(), confidence=np.full(128, 0.96))
     within = checks(new, old)["calibration error"]
     assert (within.passed, within.found) == (True, "0.0500 against 0.0400")
+    pair = CalibrationPair((new.confidence, new.right), (old.confidence, old.right), new.bins)
+    just = checks(new, old, max_calibration_rise=pair.new - pair.old)["calibration error"]
+    assert just.passed
     beyond = checks(new, old, max_calibration_rise=0.005)["calibration error"]
     assert (beyond.passed, beyond.found) == (False, "0.0500 against 0.0400 (p < 1e-99)")
 
