@@ -1,6 +1,7 @@
-"""Promotion settings for tests, independent of the current conf/promotion."""
+"""Settings of the promotion for tests, independent of conf/promotion, and facts about a model."""
 
 from pipeline.config.schema import PromotionSection
+from pipeline.registry.gate import Facts
 
 SETTINGS = PromotionSection(
     require="not_worse",
@@ -14,4 +15,17 @@ SETTINGS = PromotionSection(
     reproduced=False,
     max_megabytes=100.0,
     max_milliseconds=50.0,
+)
+# What is known about a model in which nothing is wrong.
+FACTS = Facts(
+    status="FINISHED",
+    commit="1a2b3c4d5e6f",
+    is_in_git=True,
+    dirty="false",
+    has_patch=False,
+    files=9,
+    problems=(),
+    occasions=1,
+    megabytes=0.4,
+    milliseconds=0.1,
 )

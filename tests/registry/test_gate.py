@@ -8,23 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.registry.gate import Champion, Facts, Predictions, check
-from promotion_settings import SETTINGS
+from pipeline.registry.gate import Champion, Predictions, check
+from promotion_settings import FACTS, SETTINGS
 
 CLASSES = tuple("0123456789")
 IMAGES = 5000
-FACTS = Facts(
-    status="FINISHED",
-    commit="1a2b3c4d5e6f",
-    is_in_git=True,
-    dirty="false",
-    has_patch=False,
-    files=9,
-    problems=(),
-    occasions=1,
-    megabytes=0.4,
-    milliseconds=0.1,
-)
 
 
 def predictions(seed, name="model", spoil=slice(0, 0), confidence=0.0):

@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority
-from pipeline.registry.gate import Champion, Facts, Predictions, check
-from promotion_settings import SETTINGS
+from pipeline.registry.gate import Champion, Predictions, check
+from promotion_settings import FACTS, SETTINGS
 
-FACTS = Facts(
-    status="FINISHED",
-    commit="1a2b3c4d5e6f",
-    is_in_git=True,
-    dirty="false",
-    has_patch=False,
-    files=9,
-    problems=(),
-    occasions=1,
-    megabytes=0.4,
-    milliseconds=0.1,
-)
 CLASSES = ("ant", "bee", "cow")
 
 
