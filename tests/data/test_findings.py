@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from scipy import fft
 
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import SPLITS, Workspace
@@ -15,7 +14,7 @@ from pipeline.config.compose import compose
 from pipeline.data.findings import unusual_brightness, unusual_sizes
 from pipeline.data.inspection import Inspection
 from pipeline.data.names import write_names
-from pipeline.data.near_duplicates import Hasher, find
+from pipeline.data.near_duplicates import Hasher
 from pipeline.stages import preprocess
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -165,56 +164,6 @@ def test_a_brightness_is_unusual_beyond_five_robust_standard_deviations(train, i
     splits = {"train": inspected(train), "test": inspected([*inside, *beyond])}
     found = {(each.split, each.kind, float(each.value)) for each in unusual_brightness(splits)}
     assert found == {("test", "brightness", round(level, 1)) for level in beyond}
-
-
-@pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)], ids=["grey", "rgb"])
-def test_the_hash_compares_the_lowest_frequencies_of_the_cosine_transform(shape):
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    grey = image.astype(float) if image.ndim == 2 else image.mean(axis=2)
-    lowest = fft.dctn(grey)[:8, :8].ravel()[1:]
-    # The median of one image is that image.
-    hasher = Hasher.of([image.reshape(1, -1)], shape)
-    np.testing.assert_allclose(hasher.thresholds, lowest / np.linalg.norm(lowest), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("differ", "found"),
-    [
-        ((), True),
-        ((0, 1, 2, 3), True),
-        ((16, 48), True),
-        ((0, 16, 32), True),
-        ((15, 31, 62), True),
-        ((0, 1, 2, 3, 4), False),
-        ((0, 16, 32, 48), False),  # They have no quarter in common.
-    ],
-)
-def test_images_are_compared_if_their_hashes_differ_in_few_bits_and_not_in_each_quarter(differ, found):
-    image = np.random.default_rng(0).integers(0, 255, 200, dtype=np.uint8)
-    images = {"train": image[None], "test": image[None].copy()}
-    images["test"][0, 0] += 1
-    hashes = np.array([0], np.uint64), np.array([sum(2**bit for bit in differ)], np.uint64)
-    near = find(*hashes, lambda split, at: [images[split][at]])
-    assert (len(near.test) == 1, near.is_complete) == (found, True)
-
-
-def test_when_all_images_look_alike_the_search_ends_and_says_so(monkeypatch):
-    rng = np.random.default_rng(0)
-    base = rng.integers(60, 190, (SIDE * SIDE,))
-    frames = np.clip(base + rng.normal(0, 2, (400, SIDE * SIDE)), 0, 255).astype(np.uint8)
-    hasher = Hasher.of([rng.integers(0, 256, (200, SIDE * SIDE)).astype(np.uint8)], (SIDE, SIDE))
-    images = {"train": frames[:300], "test": frames[300:]}
-    hashes = {split: hasher.hashes(of) for split, of in images.items()}
-
-    def search():
-        return find(hashes["train"], hashes["test"], lambda split, at: [images[split][at]])
-
-    assert len(search().test) == 100
-    assert search().is_complete
-    monkeypatch.setattr("pipeline.data.near_duplicates._MOST_PAIRS", 1000)
-    monkeypatch.setattr("pipeline.data.near_duplicates._AT_ONCE", 500)
-    assert 0 < len(search().test) < 100
-    assert not search().is_complete
 
 
 def test_the_counts_are_in_dataset_json(made):

@@ -1,0 +1,109 @@
+"""Near-duplicates are found by their hashes and then by their pixels, and the closest are named first."""
+
+import numpy as np
+import pytest
+from scipy import fft
+
+from pipeline.data.near_duplicates import Hasher, find
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)], ids=["grey", "rgb"])
+def test_the_hash_compares_the_lowest_frequencies_of_the_cosine_transform(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    grey = image.astype(float) if image.ndim == 2 else image.mean(axis=2)
+    lowest = fft.dctn(grey)[:8, :8].ravel()[1:]
+    # The median of one image is that image.
+    hasher = Hasher.of([image.reshape(1, -1)], shape)
+    np.testing.assert_allclose(hasher.thresholds, lowest / np.linalg.norm(lowest), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("differ", "found"),
+    [
+        ((), True),
+        ((0, 1, 2, 3), True),
+        ((16, 48), True),
+        ((0, 16, 32), True),
+        ((15, 31, 62), True),
+        ((0, 1, 2, 3, 4), False),
+        ((0, 16, 32, 48), False),  # They have no quarter in common.
+    ],
+)
+def test_images_are_compared_if_their_hashes_differ_in_few_bits_and_not_in_each_quarter(differ, found):
+    image = np.random.default_rng(0).integers(0, 255, 200, dtype=np.uint8)
+    images = {"train": image[None], "test": image[None].copy()}
+    images["test"][0, 0] += 1
+    hashes = np.array([0], np.uint64), np.array([sum(2**bit for bit in differ)], np.uint64)
+    near = find(*hashes, lambda split, at: [images[split][at]])
+    assert (len(near.test) == 1, near.is_complete) == (found, True)
+
+
+def nearby(rng, number, noise):
+    """Return images that are one image with so much noise each, (n, 200)."""
+    image = rng.integers(60, 190, 200)
+    return np.clip(image + rng.normal(0, 1, (number, 200)) * np.reshape(noise, (-1, 1)), 0, 255).astype(
+        np.uint8
+    )
+
+
+def test_near_duplicates_are_listed_with_the_closest_image_and_the_closest_pair_first():
+    rng = np.random.default_rng(0)
+    first, second = nearby(rng, 4, [0, 4, 2, 3]), nearby(rng, 4, [0, 1, 4, 2])
+    images = {"test": np.stack([first[0], second[0]]), "train": np.concatenate([first[1:], second[1:]])}
+    # A copy of the closest image: the earlier one is named.
+    images["train"] = np.concatenate([images["train"], images["train"][[3]]])
+    hashes = {"test": np.array([0, 2**63 - 1], np.uint64)}
+    hashes["train"] = np.repeat(hashes["test"], [3, 4])
+    near = find(hashes["train"], hashes["test"], lambda split, at: [images[split][at]])
+    expected = [
+        np.corrcoef(images["test"][test], images["train"][train])[0, 1] for test, train in ((1, 3), (0, 1))
+    ]
+    assert (near.test.tolist(), near.train.tolist()) == ([1, 0], [3, 1])
+    np.testing.assert_allclose(near.correlation, expected, atol=1e-6)
+
+
+def test_of_many_alike_the_ones_with_the_closest_hashes_are_compared():
+    rng = np.random.default_rng(0)
+    made = nearby(rng, 41, [0, *40 * [2]])
+    made[40] = made[0]
+    made[40, 0] += 1
+    images = {"test": made[:1], "train": made[1:]}
+    hashes = np.full(40, 7, np.uint64), np.zeros(1, np.uint64)  # three bits apart
+    hashes[0][39] = 0
+    near = find(*hashes, lambda split, at: [images[split][at]])
+    assert near.train.tolist() == [39]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7, 10_000])
+def test_the_pairs_are_the_same_in_pieces_of_any_size(monkeypatch, at_once):
+    rng = np.random.default_rng(0)
+    images = {"test": nearby(rng, 9, 9 * [1]), "train": nearby(np.random.default_rng(0), 5, 5 * [1])}
+    hashes = {split: np.zeros(len(of), np.uint64) for split, of in images.items()}
+    monkeypatch.setattr("pipeline.data.near_duplicates._AT_ONCE", at_once)
+    near = find(hashes["train"], hashes["test"], lambda split, at: [images[split][at]])
+    assert (sorted(near.test.tolist()), near.is_complete) == (list(range(9)), True)
+
+
+def test_images_of_one_colour_are_no_near_duplicates():
+    images = {"train": np.full((1, 200), 9, np.uint8), "test": np.full((1, 200), 10, np.uint8)}
+    near = find(np.zeros(1, np.uint64), np.zeros(1, np.uint64), lambda split, at: [images[split][at]])
+    assert near.test.tolist() == []
+
+
+def test_when_all_images_look_alike_the_search_ends_and_says_so(monkeypatch):
+    rng = np.random.default_rng(0)
+    base = rng.integers(60, 190, 24 * 24)
+    frames = np.clip(base + rng.normal(0, 2, (400, 24 * 24)), 0, 255).astype(np.uint8)
+    hasher = Hasher.of([rng.integers(0, 256, (200, 24 * 24)).astype(np.uint8)], (24, 24))
+    images = {"train": frames[:300], "test": frames[300:]}
+    hashes = {split: hasher.hashes(of) for split, of in images.items()}
+
+    def search():
+        return find(hashes["train"], hashes["test"], lambda split, at: [images[split][at]])
+
+    assert len(search().test) == 100
+    assert search().is_complete
+    monkeypatch.setattr("pipeline.data.near_duplicates._MOST_PAIRS", 1000)
+    monkeypatch.setattr("pipeline.data.near_duplicates._AT_ONCE", 500)
+    assert 0 < len(search().test) < 100
+    assert not search().is_complete
