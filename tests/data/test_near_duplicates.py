@@ -27,6 +27,7 @@ def test_the_hash_compares_the_lowest_frequencies_of_the_cosine_transform(shape)
         ((15, 31, 62), True),
         ((0, 1, 2, 3, 4), False),
         ((0, 16, 32, 48), False),  # They have no quarter in common.
+        ((15, 31, 47, 62), False),
     ],
 )
 def test_images_are_compared_if_their_hashes_differ_in_few_bits_and_not_in_each_quarter(differ, found):
