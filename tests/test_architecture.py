@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -175,6 +176,12 @@ def test_no_python_file_has_more_than_300_lines():
     paths = (path for folder in folders_of_code for path in folder.rglob("*.py"))
     long = {str(path.relative_to(REPOSITORY)): path.read_text().count("\n") for path in paths}
     assert {path: lines for path, lines in long.items() if lines > 300} == {}
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names, and refuses the second only when both are run at once."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_percentages_are_written_with_a_space():
