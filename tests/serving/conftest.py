@@ -5,8 +5,8 @@ import pytest
 from drawn_page import FLAGS, Page
 from in_thread import READER, running, until, write_onnx
 from PIL import Image
-from selenium import webdriver
 
+from browsing import running_browser
 from photos import png
 from pipeline.config.section import ReaderSection
 from pipeline.data.reader import read_picture
@@ -73,15 +73,8 @@ def client(served):
 
 @pytest.fixture(scope="module")
 def browser(chromium, tmp_path_factory):
-    binary, driver = chromium
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
+    with running_browser(chromium, tmp_path_factory.mktemp("chromium"), *FLAGS, logs=True) as browser:
+        yield browser
 
 
 @pytest.fixture

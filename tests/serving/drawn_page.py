@@ -5,10 +5,7 @@ from in_thread import until
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-import browsing
-
 FLAGS = (
-    *browsing.FLAGS,
     "--window-size=1280,1000",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",

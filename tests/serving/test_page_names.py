@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-import browsing
+from browsing import running_browser
 from pipeline import serving
 
 pytestmark = pytest.mark.browser
@@ -28,15 +27,9 @@ SHOW = """
 
 @pytest.fixture(scope="module")
 def browser(chromium, tmp_path_factory):
-    binary, driver = chromium
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*browsing.FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    browser.get((Path(serving.__file__).parent / "page.html").as_uri())
-    yield browser
-    browser.quit()
+    with running_browser(chromium, tmp_path_factory.mktemp("chromium")) as browser:
+        browser.get((Path(serving.__file__).parent / "page.html").as_uri())
+        yield browser
 
 
 @pytest.mark.parametrize("width", [390, 900, 1280])

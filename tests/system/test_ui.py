@@ -12,32 +12,21 @@ from pathlib import Path
 
 import pytest
 from clones import until
-from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-import browsing
+from browsing import running_browser
 from servers import PATIENCE, free_port
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    *browsing.FLAGS,
-    "--window-size=1600,1000",
-)
 
 
 @pytest.fixture
 def browser(chromium, tmp_path):
-    binary, driver = chromium
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'chromium'}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
+    with running_browser(chromium, tmp_path / "chromium", "--window-size=1600,1000") as browser:
+        yield browser
 
 
 @pytest.fixture
