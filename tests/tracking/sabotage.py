@@ -69,6 +69,10 @@ SABOTAGE = {
         lambda repository: shutil.copy(repository.onnx, repository.model),
         "models/model.keras is not the model of the run",
     ),
+    "an empty run.json": (
+        lambda repository: os.truncate(repository.run, 0),
+        "models/run.json is damaged: ",
+    ),
     "a file more in a folder": (
         lambda repository: (repository.figures / "foreign.png").write_bytes(b"png"),
         "reports/figures/foreign.png is not among the outputs of evaluate",

@@ -1,5 +1,6 @@
 """Check that the workspace's run, MLflow's runs and the registry agree with each other."""
 
+import csv
 import functools
 import json
 import math
@@ -25,6 +26,9 @@ from pipeline.verification.problems import Problem
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# What reading a file raises if any byte of it may have changed.
+_DAMAGE = (PipelineError, OSError, LookupError, TypeError, ValueError, ArithmeticError, csv.Error)
+
 
 def check_run(workspace: Workspace) -> list[Problem]:
     """Check that run.json, the two model files and the metrics in the workspace belong together."""
@@ -33,7 +37,8 @@ def check_run(workspace: Workspace) -> list[Problem]:
     try:
         run = read_run(workspace.run)
         result = run["result"]
-    except (PipelineError, KeyError) as error:
+        weights = str(result["weights_sha256"])
+    except _DAMAGE as error:
         return [Problem("run", f"models/run.json is damaged: {error}", workspace.run)]
     problems = []
     for path, key in ((workspace.model, "model_sha256"), (workspace.onnx, "onnx_sha256")):
@@ -44,10 +49,10 @@ def check_run(workspace: Workspace) -> list[Problem]:
             problems.append(Problem("run", text, path))
     if workspace.onnx.exists() and not problems:
         about = load(workspace.onnx).description
-        if (about.run.id, about.weights_sha256) != (run["id"], result["weights_sha256"]):
+        if (about.run.id, about.weights_sha256) != (run["id"], weights):
             text = f"models/model.onnx belongs to the run {about.run.name}, not to {run['name']}."
             problems.append(Problem("run", text, workspace.onnx))
-    return problems + list(_check_metrics(workspace, str(result["weights_sha256"])))
+    return problems + list(_check_metrics(workspace, weights))
 
 
 def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
@@ -63,7 +68,7 @@ def _check_metrics(workspace: Workspace, weights: str) -> Iterator[Problem]:
             if abs(sum(right) / len(right) - metrics["test_accuracy"]) > 1e-9:
                 text = "reports/predictions.csv and reports/metrics.json have different accuracies."
                 yield Problem("run", text, workspace.predictions)
-    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
+    except _DAMAGE as error:
         yield Problem("run", f"reports/ is damaged ({error!r}).", workspace.metrics)
 
 
@@ -78,7 +83,7 @@ def check_mlflow(
         MlflowException: If the store can't be reached.
     """
     client = open_store(tracking, workspace).client
-    own = read_run(workspace.run)["id"] if workspace.run.exists() else None
+    own = _own_id(workspace)
     problems: list[Problem] = []
     checked = 0
     for number, run in enumerate(search(client, f"tags.`{ID_TAG}` LIKE '%'")):
@@ -93,6 +98,14 @@ def check_mlflow(
             problems.append(Problem("mlflow", stored.lost, run=run.info.run_id))
         problems += _metrics_shown(stored)
     return problems, checked
+
+
+def _own_id(workspace: Workspace) -> str | None:
+    """Return the id of the workspace's run, or None if it has none; `check_run` reports a damaged one."""
+    try:
+        return str(read_run(workspace.run)["id"])
+    except PipelineError:
+        return None
 
 
 def _metrics_shown(stored: Stored) -> Iterator[Problem]:
