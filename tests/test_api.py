@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import pipeline
-from pipeline import PipelineError, compose, load_run, run_stage
+from pipeline import PipelineError, Run, compose, load_run, run_stage
 
 
 def test_importing_the_package_imports_nothing_but_the_standard_library():
@@ -90,3 +90,12 @@ def test_a_stage_in_the_wrong_order_names_the_one_to_run_before(tmp_path, stage,
     ):
         run_stage(stage, compose("experiment=smoke"), tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_an_error_as_its_sentence_and_a_run_in_a_few_lines():
+    with pytest.raises(PipelineError) as refused:
+        compose("train.epohcs=3")
+    # What IPython shows in place of a traceback, if an exception has this method.
+    assert refused.value._render_traceback_() == [f"PipelineError: {refused.value}"]
+    run = Run("smoke-1", "a1", {"seed": "0"}, {"test_accuracy": 0.9}, (("1", "7"),) * 10_000)
+    assert repr(run) == "Run(name='smoke-1', id='a1', metrics={'test_accuracy': 0.9})"

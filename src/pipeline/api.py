@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -30,6 +30,8 @@ _ERRORS_ONLY = ("TF_CPP_MIN_LOG_LEVEL", "3")  # as for the commands; takes effec
 class Run:
     """A trained and evaluated run of the pipeline, as recorded in MLflow.
 
+    As the last value of a cell, it is shown in a few lines, without its params and predictions.
+
     Args:
         name: The run's name.
         id: The run's id in MLflow.
@@ -41,9 +43,9 @@ class Run:
 
     name: str
     id: str
-    params: Mapping[str, str]
+    params: Mapping[str, str] = field(repr=False)
     metrics: Mapping[str, float]
-    predictions: tuple[tuple[str, str], ...]
+    predictions: tuple[tuple[str, str], ...] = field(repr=False)
 
     def model(self) -> "keras.Model":
         """Download the trained model from MLflow and load it.

@@ -18,6 +18,10 @@ from pipeline.console import outlive_readers
 class PipelineError(Exception):
     """An error that the user can fix; its text is shown as it is, without a traceback."""
 
+    def _render_traceback_(self) -> list[str]:
+        # Notebooks show these lines instead of a traceback.
+        return [f"{type(self).__name__}: {self}"]
+
 
 class PrunedError(PipelineError):
     """A trial was stopped between epochs because others do better; the text gives the details."""
