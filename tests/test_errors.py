@@ -166,3 +166,35 @@ def test_an_output_that_is_closed_or_on_a_full_disk_is_no_traceback(streams, cod
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr.partition(". Fix that")[0]) == (code, said)
+
+
+# Runs a module, and sends it SIGINT when it begins to import a library, which takes most of its start.
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name in ("numpy", "pydantic", "typer", "yaml"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("pipeline", "seed=1"), ("pipeline.stages", "compose"), ("pipeline.trials", "repository")],
+    ids=" ".join,
+)
+def test_a_process_that_is_interrupted_while_it_starts_says_so_in_a_word(tmp_path, command):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")

@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.processes.lock import locked
-from pipeline.processes.system import die_with_parent, path_of_this_python
+from pipeline.processes.system import path_of_this_python
 from pipeline.processes.temporary import own_temporary_folder
 from pipeline.trials.layout import lay_out, origin_of, snapshot
 from pipeline.trials.outcome import key_of
@@ -126,7 +126,7 @@ def _started(
         output = (log.fileno(), log.fileno())
         return Fork(server, DVC, __name__, [str(repository.root)], trial.root, environment, output)
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(repository.root)],
+        [sys.executable, "-m", "pipeline.trials", str(repository.root)],
         cwd=trial.root,
         env=environment,
         stdout=log,
@@ -217,10 +217,3 @@ def _check_out(cached: Path, target: Path) -> None:
     cache = cached.parents[3]
     for path, md5 in files_in(cache, cached.parent.name + cached.name).items():
         copy_file(object_in(cache, md5), target / path)
-
-
-if __name__ == "__main__":
-    die_with_parent()
-    # A process that a shell script starts with `&` ignores SIGINT by default.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main(sys.argv[1]))
