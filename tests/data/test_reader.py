@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 from reading import encoded, settings
 
-from pipeline.data.reader import PictureError, read_picture, read_pixels
+from pipeline.data.reader import PictureError, describe, read_picture, read_pixels, read_sized
 
 RNG = np.random.default_rng(0)
 
@@ -102,6 +102,24 @@ def test_a_photo_is_turned_by_its_orientation_tag(orientation, size):
     assert found[1, -2] < 60
     assert found[-2, 1] < 60
     assert found.shape == (6, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "MPO", "TIFF", "PNG", "WEBP"])
+def test_the_size_of_a_photo_is_that_of_the_upright_photo(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Phones add a second picture to a JPEG file, for which Pillow has a name of its own.
+    several = {"save_all": True, "append_images": [PICTURE]} if format == "MPO" else {}
+    content = encoded(PICTURE, format, exif=exif, **several)
+    upright = (6, 8) if orientation < 5 else (8, 6)
+    assert describe(content) == (upright, "RGB")
+    assert read_sized(content, settings())[1] == upright
+
+
+def test_the_size_of_a_large_jpeg_is_not_that_at_which_it_was_decoded():
+    content = encoded(Image.new("RGB", (1000, 999)), "JPEG")
+    assert read_sized(content, settings())[1] == (999, 1000)
 
 
 def test_resizing_pads_crops_or_stretches():

@@ -78,12 +78,11 @@ def describe(source: bytes | str | Path) -> tuple[tuple[int, int], str] | None:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with pillow.open(file, formats=FORMATS) as image:
-            size, mode = (image.height, image.width), image.mode
-            turned = image.format in ("JPEG", "TIFF") and image.getexif().get(_ORIENTATION) in _TRANSPOSED
+            size = image.height, image.width
+            return (size[::-1] if _is_turned(image) else size), image.mode
     # Any exception, as in `read_sized`.
     except Exception:
         return None
-    return (size[::-1] if turned else size), mode
 
 
 def read_pixels(array: NDArray[Any], settings: ReaderSection) -> NDArray[np.uint8]:
@@ -147,11 +146,10 @@ def _read(content: bytes, settings: ReaderSection) -> tuple[NDArray[np.uint8], t
     if image.format == "JPEG" and not digit:
         _decode_small(image, settings)
     image.load()
-    # Other files have no orientation, and looking for it takes as long as decoding a small picture.
-    if image.info or image.format == "TIFF":
+    size = (width, height) if _is_turned(image) else (height, width)
+    # Others have no orientation, and looking for it takes as long as decoding a small picture.
+    if image.info:
         image = _upright(image)
-    # Whether it was turned shows in the shape of the decoded image, which may be smaller.
-    size = (width, height) if (image.width > image.height) == (height > width) else (height, width)
     if digit:
         prepared = prepare_digit(_levels_for_digit(image, settings), settings.image_size)
         if prepared is None:
@@ -164,7 +162,7 @@ def _read(content: bytes, settings: ReaderSection) -> tuple[NDArray[np.uint8], t
 def _decode_small(image: "Image", settings: ReaderSection) -> None:
     """Have a large JPEG decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the final size."""
     height, width = settings.image_size
-    if image.getexif().get(_ORIENTATION) in _TRANSPOSED:
+    if _is_turned(image):
         height, width = width, height
     choose = max if settings.resize == "crop" else min
     scale = choose(width / image.width, height / image.height)
@@ -173,11 +171,18 @@ def _decode_small(image: "Image", settings: ReaderSection) -> None:
     image.draft(None, (max(width, 1), max(height, 1)))
 
 
+def _is_turned(image: "Image") -> bool:
+    """Check whether the height and width of a picture are swapped by its orientation."""
+    # Those of a TIFF file are already swapped by Pillow. A PNG file's own `getexif` would decode it.
+    if not image.info or image.format == "TIFF":
+        return False
+    return _pillow().Image.getexif(image).get(_ORIENTATION) in _TRANSPOSED
+
+
 def _upright(image: "Image") -> "Image":
     from PIL import ImageOps
 
-    upright: Image | None = ImageOps.exif_transpose(image)
-    return upright or image
+    return ImageOps.exif_transpose(image)
 
 
 def _flat(image: "Image", mode: str, background: str) -> "Image":
