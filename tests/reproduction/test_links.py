@@ -1,6 +1,5 @@
 """Links between a run and the rebuilt run: equal, within the tolerance, or described."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +17,11 @@ LINKS = ["code", "configuration", "data", "packages", "processor", "weights", "p
 
 def recorded(root, nudge=0.0):
     files = Workspace(root)
-    for path in (files.model, files.metrics):
+    for path in (files.model, files.probabilities):
         path.parent.mkdir(parents=True)
     files.model.write_bytes(b"weights")
     np.save(files.probabilities, np.array([[0.9, 0.1], [0.4 + nudge, 0.6 - nudge]], np.float32))
     metrics = {"test_accuracy": 0.5, "test_nll": 0.3 + nudge, "test_errors": 1, "weights_sha256": "w" * 64}
-    files.metrics.write_text(json.dumps(metrics))
     run = {
         "id": "1" * 32,
         "name": "letters-mlp-111111",
@@ -33,7 +31,7 @@ def recorded(root, nudge=0.0):
         "result": {"weights_sha256": "w" * 64, "model_sha256": sha256(files.model)},
     }
     tags = {"processor": "a processor", "package.python": "3.11.1", "package.keras": "3.1"}
-    return Recorded("letters-111111", run["config"], Code("a" * 40), run, tags, "t" * 64, files)
+    return Recorded("letters-111111", run["config"], Code("a" * 40), run, tags, "t" * 64, metrics, files)
 
 
 @pytest.fixture
@@ -58,6 +56,7 @@ def test_a_run_equals_itself_in_every_link(old, new):
     assert [(link.name, link.state) for link in compare(old, new, TOLERANCE)] == [
         (name, "same") for name in LINKS
     ]
+    assert compare(old, new, TOLERANCE)[0].detail == 12 * "c"
 
 
 @pytest.mark.parametrize(
@@ -114,16 +113,38 @@ def test_predictions_and_metrics_may_differ_within_the_tolerance(old, tmp_path, 
     assert "test_nll the most" in found["metrics"].detail
 
 
+def test_the_tolerance_itself_is_within_it(old, new):
+    np.save(old.files.probabilities, np.array([[1, 0], [0.5, 0.5]], np.float32))
+    np.save(new.files.probabilities, np.array([[0.5, 0.5], [0.5, 0.5]], np.float32))
+    found = compare(replace(old, metrics={"test_nll": 0.5}), replace(new, metrics={"test_nll": 1.0}), 0.5)
+    assert [link.state for link in found[-2:]] == 2 * ["within tolerance"]
+
+
 def test_a_metric_that_only_one_has_is_different(old, new):
-    new.files.metrics.write_text(json.dumps({**new.metrics, "test_ece": 0.1}))
+    new = replace(new, metrics={**new.metrics, "test_ece": 0.1})
     assert differing(old, new)["metrics"].state == "different"
+
+
+def test_the_metric_that_differs_most_is_named_with_large_ones_compared_by_ratio(old, new):
+    old = replace(old, metrics={"test_errors": 2000, "test_nll": 1.5, "test_ece": 0.1})
+    new = replace(new, metrics={"test_errors": 2001, "test_nll": 1.5012, "test_ece": 0.1})
+    said = "2 of 3, test_nll the most: 1.5, rebuilt 1.5012"
+    assert differing(old, new)["metrics"] == Link("metrics", "within tolerance", said)
+
+
+def test_three_differences_are_named_and_more_are_counted(old, new):
+    for number, more in ((3, ""), (4, "; 1 more"), (5, "; 2 more")):
+        other = with_run(new, config=new.run["config"] | {f"key{index}": 1 for index in range(number)})
+        shown = "; ".join(f"key{index} none, rebuilt 1" for index in range(3))
+        assert differing(old, other)["configuration"].detail == shown + more
 
 
 def test_predictions_of_other_images_are_different(old, new):
     np.save(new.files.probabilities, np.ones((3, 2), np.float32))
     assert differing(old, new)["predictions"].state == "different"
-    old.files.probabilities.write_bytes(b"cut")
-    assert differing(old, new)["predictions"].state == "different"
+    for content in (b"cut", b""):
+        old.files.probabilities.write_bytes(content)
+        assert differing(old, new)["predictions"].state == "different"
     old.files.probabilities.unlink()
     assert differing(old, new)["predictions"].state == "not recorded"
 

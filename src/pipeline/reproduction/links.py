@@ -105,7 +105,7 @@ def _predictions(old: Recorded, new: Recorded, tolerance: float) -> Link:
 def _probabilities(files: Workspace) -> NDArray[np.float64] | None:
     try:
         return np.asarray(np.load(files.probabilities, allow_pickle=False), np.float64)
-    except (ValueError, OSError):
+    except (ValueError, OSError, EOFError):
         return None
 
 

@@ -36,20 +36,15 @@ class Recorded(Origin):
     run: Mapping[str, Any]  # the content of models/run.json
     tags: Mapping[str, str]  # tags of the machine and the packages; empty if unknown
     test: str  # the digest of the test split; empty if unknown
-    files: Workspace  # holds the model and the reports
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The content of reports/metrics.json."""
-        content: dict[str, Any] = json.loads(self.files.metrics.read_text(encoding="utf-8"))
-        return content
+    metrics: Mapping[str, Any]  # the content of reports/metrics.json
+    files: Workspace  # holds the model and the predictions
 
 
 def recorded_here(workspace: Workspace) -> Recorded:
     """Read the run of the workspace from its artifacts.
 
     Raises:
-        PipelineError: If there is no run, or it is unfinished or was not evaluated.
+        PipelineError: If there is no run, it is unfinished or was not evaluated, or its metrics are damaged.
     """
     run = read_run(workspace.run)
     test = describe_split(read_dataset(workspace), "test")["sha256"]
@@ -63,7 +58,7 @@ def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspac
     NAME/NUMBER.
 
     Raises:
-        PipelineError: If MLflow can't be reached, or has no such run or not all of its files.
+        PipelineError: If MLflow can't be reached, or has no such run, or its files are missing or damaged.
     """
     label, tags, files = download_run(name, tracking, workspace, folder)
     config = _config_in(files, label)
@@ -86,7 +81,7 @@ def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace,
 def _config_in(files: Workspace, label: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = yaml.load(files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise PipelineError(f"MLflow's run {label} holds no configuration: {error}") from None
     return config
 
@@ -109,7 +104,13 @@ def _recorded(
 ) -> Recorded:
     if "result" not in run:
         raise PipelineError(f"The training of {label} has not finished: there is nothing to compare with.")
-    if not files.metrics.exists():
-        raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.")
+    try:
+        metrics = {**json.loads(files.metrics.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        raise PipelineError(f"The run {label} was not evaluated: there is nothing to compare with.") from None
+    except (ValueError, TypeError) as error:
+        raise PipelineError(
+            f"metrics.json of the run {label} is damaged ({error}): `pipeline verify --repair` restores it."
+        ) from None
     code, tags = _made_by(run["id"], files, repository)
-    return Recorded(label, config, code, run, tags, test, files)
+    return Recorded(label, config, code, run, tags, test, metrics, files)
