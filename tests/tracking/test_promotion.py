@@ -41,7 +41,7 @@ def test_the_first_champion_is_registered_once_and_can_be_loaded_by_its_alias(re
     assert (first.is_open, first.version) == (True, "1")
     assert champion(repository) == ("1", "good")
     again = promote_run(repository, "good")
-    assert again.version == "1"
+    assert (again.is_open, again.version) == (True, "1")
     assert "already" in again.message
     assert len(client(repository).search_model_versions("name = 'digits'")) == 1
     [entry] = journal(repository).entries
@@ -96,8 +96,10 @@ def test_a_dry_run_changes_nothing(repository):
 
 def test_force_passes_a_closed_gate_and_is_recorded_as_such(repository, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # The table is as wide as the terminal.
-    promote_run(repository, "good")
-    assert promote_run(repository, "worse", force=True, reason="a demonstration").version == "2"
+    assert "forced" not in promote_run(repository, "good", force=True).message
+    forced = promote_run(repository, "worse", force=True, reason="a demonstration")
+    assert (forced.version, forced.is_open) == ("2", False)
+    assert forced.message.endswith("after version 1. The gate was closed: this is recorded as forced.")
     last = journal(repository).entries[-1]
     assert (last.forced, last.reason, last.before) == (True, "a demonstration", "1")
     assert not all(check["passed"] for check in last.checks)
@@ -136,17 +138,34 @@ def test_a_slice_given_by_image_numbers_can_refuse_a_run(repository):
     assert "slice first" in failed(promote_run(repository, "worse", settings=slices))
 
 
-def test_a_damaged_model_is_not_promoted(repository):
+def damage_model(repository, name):
+    """Flip a bit of the model that MLflow has of a run."""
     [path] = [
         found
         for found in (repository.root / "mlruns").rglob("model.onnx")
         if client(repository).get_logged_model(found.parents[2].name).source_run_id
-        == run_id(repository, "good")
+        == run_id(repository, name)
     ]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_damaged_model_is_not_promoted(repository):
+    damage_model(repository, "good")
     assert failed(promote_run(repository, "good")) == ["files", "latency"]
+
+
+def test_nothing_is_compared_with_a_damaged_champion_and_nothing_goes_back_to_one(repository):
+    promote_run(repository, "good")
+    damage_model(repository, "good")
+    refused = promote_run(repository, "best")
+    assert failed(refused) == ["test images"]
+    assert "model.onnx of the model of good is damaged" in refused.checks[3].found
+    promote_run(repository, "best", force=True)
+    with pytest.raises(PipelineError, match=r"Version 1 of digits can't be used: .*model\.onnx .*is damaged"):
+        rollback(None, "champion", None, TRACKING, repository)
+    assert champion(repository) == ("2", "best")
 
 
 def test_runs_of_a_version_without_these_files_are_refused_with_the_remedy(repository):
@@ -244,6 +263,9 @@ def test_rollback_skips_versions_that_were_rolled_back():
     assert earlier(entries((up, "1"), (up, "2")), "champion") == "1"
     assert earlier(entries((up, "1"), (up, "2"), (up, "3"), (down, "2")), "champion") == "1"
     assert earlier(entries((up, "1"), (up, "2"), (down, "1"), (up, "3")), "champion") == "1"
+    # What was promoted again was champion before, and so was what was rolled back to by its number.
+    assert earlier(entries((up, "1"), (up, "2"), (up, "1")), "champion") == "2"
+    assert earlier(entries((up, "1"), (down, "3")), "champion") == "1"
     assert earlier(entries((up, "1"), (up, "2")), "other") is None
 
 

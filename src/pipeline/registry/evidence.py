@@ -134,7 +134,7 @@ class Evidence:
                 np.array([number[row[key]] for row in rows]) for key in ("label", "predicted")
             )
             confidence = np.array([float(row["confidence"]) for row in rows])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, csv.Error) as error:
             raise PipelineError(
                 f"{path} has no valid predictions ({error!r}): run `pipeline sync`."
             ) from None
