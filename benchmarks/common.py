@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.processes.system import path_of_this_python
+from pipeline.processes.system import variables_for_dvc
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -128,7 +128,7 @@ def run(command: list[str], place: Path) -> str:
 def environment() -> dict[str, str]:
     """Return the variables of commands, which use this Python, and the package and stores of their folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "DVC"))}
-    return kept | {"PATH": path_of_this_python(), "PYTHONPATH": "src"}
+    return kept | variables_for_dvc() | {"PYTHONPATH": "src"}
 
 
 def summarise(runs: dict[str, list[Run]], repeats: int, ratios: Sequence[Ratio]) -> dict[str, object]:

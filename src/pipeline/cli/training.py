@@ -10,7 +10,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.cli.app import app, repository, tracking_of
 from pipeline.console import count, say, warn
 from pipeline.errors import PipelineError
-from pipeline.processes.system import path_of_this_python
+from pipeline.processes.system import variables_for_dvc
 
 
 @app.command()
@@ -27,8 +27,7 @@ def repro() -> None:
         if generated.exists():
             read_generated(generated)
     os.chdir(workspace.root)
-    # Run the stages with this Python, even if its environment is not activated.
-    os.environ["PATH"] = path_of_this_python()
+    os.environ |= variables_for_dvc()
     if code := repro():
         raise typer.Exit(code)
     _sync(workspace)

@@ -20,6 +20,10 @@ def name_process(name: str) -> None:
         Path("/proc/self/comm").write_text(name)
 
 
-def path_of_this_python() -> str:
-    """Return a PATH with the programs of this Python first, even if its environment is not activated."""
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+def variables_for_dvc(python: Path = Path(sys.executable)) -> dict[str, str]:
+    """Return the environment variables with which DVC runs stages, with the programs of `python` first.
+
+    So a stage finds its Python even if the environment is not activated. The shell is not the user's, which
+    may be one that can't read the commands of dvc.yaml, such as csh, or that runs none, such as nologin.
+    """
+    return {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}", "SHELL": "/bin/sh"}

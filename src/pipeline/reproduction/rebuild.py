@@ -15,6 +15,7 @@ from pipeline.config.params import dump_values
 from pipeline.console import EpochTrack, say, track_epochs
 from pipeline.errors import PipelineError
 from pipeline.processes.lock import locked
+from pipeline.processes.system import variables_for_dvc
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.recorded import Origin
 from pipeline.tracking.lineage import fetching, git
@@ -136,12 +137,11 @@ def _environment() -> dict[str, str]:
 
 def _repro(clone: Workspace, python: Path, *arguments: str) -> None:
     """Run `dvc repro` for single stages, without `compose`, which would use the values of this conf/."""
-    path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", *arguments]
     with subprocess.Popen(
         command,
         cwd=clone.root,
-        env=_environment() | {"PATH": path},
+        env=_environment() | variables_for_dvc(python),
         stdout=subprocess.PIPE,
         text=True,
         errors="replace",

@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.fork_server import Fork
 from pipeline.processes.lock import locked
-from pipeline.processes.system import path_of_this_python
+from pipeline.processes.system import variables_for_dvc
 from pipeline.processes.temporary import own_temporary_folder
 from pipeline.trials.layout import lay_out, origin_of, snapshot
 from pipeline.trials.outcome import key_of
@@ -76,8 +76,7 @@ def run_trial(
         else:
             lay_out(trial, code, config, repository)
         variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
-        variables["PATH"] = path_of_this_python()
-        variables["PYTHONPATH"] = "src"
+        variables |= variables_for_dvc() | {"PYTHONPATH": "src"}
         context = replace(context or TrialContext(), origin=str(origin_of(code or trial)))
         variables |= context.as_environment()
         with _started(trial, repository, server, variables, log) as process:

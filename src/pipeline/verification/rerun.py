@@ -10,7 +10,7 @@ from pipeline.artifacts.workspace import Workspace, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.processes.system import path_of_this_python
+from pipeline.processes.system import variables_for_dvc
 from pipeline.processes.temporary import temporary_folder
 from pipeline.reproduction.rebuild import rebuilt
 from pipeline.reproduction.recorded import origin_in_mlflow
@@ -98,7 +98,7 @@ def _changed_inputs(stage: str, cache: Cache) -> str:
 def _repro(stage: str, cache: Cache) -> str:
     """Run the stage, and return an error message; empty if it succeeded."""
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
-    environment = os.environ | {"PATH": path_of_this_python()}
+    environment = os.environ | variables_for_dvc()
     done = subprocess.run(command, cwd=cache.workspace.root, env=environment)
     return "could not be made again: the reason is above" if done.returncode else ""
 
