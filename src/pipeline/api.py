@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     import keras
 
 Stage = Literal["fetch", "preprocess", "train", "evaluate"]
-
-_ERRORS_ONLY = ("TF_CPP_MIN_LOG_LEVEL", "3")  # as for the commands; takes effect when TensorFlow is imported
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,6 @@ class Run:
         from pipeline.results.download import download_model
 
         config = compose()
-        os.environ.setdefault(*_ERRORS_ONLY)
         with quiet_tensorflow():
             from pipeline.artifacts.model_file import load
         # The results are bit for bit those of the evaluation, unless this process already uses another number
@@ -130,7 +126,6 @@ def run_stage(
         raise PipelineError(f"{workspace.root} can't be used as a folder: {error.strerror}.") from None
     from pipeline.environment import import_keras, quiet_tensorflow
 
-    os.environ.setdefault(*_ERRORS_ONLY)
     with quiet_tensorflow():
         if stage == "train":
             import_keras(config.train.target)

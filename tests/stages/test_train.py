@@ -107,8 +107,8 @@ def test_without_a_terminal_an_epoch_is_a_line(workspace, capsys):
     assert [epoch.epoch for epoch in seen] == [1, 2, 3]
     for number, (line, epoch) in enumerate(zip(lines, seen, strict=True), start=1):
         assert line == (
-            f"Epoch {number} of 3: loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.4f}, "
-            f"validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
+            f"Epoch {number} of 3: loss {epoch.train_loss:.4f}, accuracy {100 * epoch.train_accuracy:.2f} %, "
+            f"validation loss {epoch.val_loss:.4f}, accuracy {100 * epoch.val_accuracy:.2f} %"
         )
 
 

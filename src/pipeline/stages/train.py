@@ -15,7 +15,7 @@ from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refu
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
 from pipeline.config.section import ModelSection, ReaderSection
-from pipeline.console import say, track_epochs
+from pipeline.console import percent, say, track_epochs
 from pipeline.environment import use
 from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
@@ -176,7 +176,7 @@ def _fine_tune(model: ModelSection) -> "FineTune | None":
 
 
 def _line(epoch: Epoch) -> str:
-    line = f"loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.4f}"
-    if epoch.val_loss is not None:
-        line += f", validation loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
+    line = f"loss {epoch.train_loss:.4f}, accuracy {percent(epoch.train_accuracy)}"
+    if epoch.val_loss is not None and epoch.val_accuracy is not None:
+        line += f", validation loss {epoch.val_loss:.4f}, accuracy {percent(epoch.val_accuracy)}"
     return line

@@ -1,6 +1,5 @@
 """Open the MLflow store: find its address, connect within a time limit, and create it if necessary."""
 
-import gc
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from filelock import FileLock
 
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
+from pipeline.environment import without_collecting
 from pipeline.errors import PipelineError
 from pipeline.tracking.database import artifact_root, database, relocate_artifacts
 from pipeline.tracking.view import write_view
@@ -128,16 +128,11 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    collects = gc.isenabled()
-    gc.disable()  # It would take a quarter of the time, and find nothing.
-    try:
+    with without_collecting():
         import mlflow
 
         if not is_server(tracking, workspace):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
-    finally:
-        if collects:
-            gc.enable()
     for logger in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(logger).setLevel(logging.WARNING)
 
