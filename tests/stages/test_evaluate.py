@@ -32,6 +32,14 @@ def run(config, workspace):
     evaluate.run(view(config, ["evaluate"]), workspace)
 
 
+def drop_second_class(workspace, after=0):
+    """Drop the test images of the second class, except for those among the first `after` images."""
+    images, labels = (np.array(part) for part in read_split(workspace, "test"))
+    kept = np.flatnonzero((labels != 1) | (np.arange(len(labels)) < after))
+    write_split(workspace, "test", [images[kept]], (len(kept), images.shape[1]), labels[kept])
+    record_test_split(workspace)
+
+
 def test_the_reports_are_consistent(evaluated):
     workspace = evaluated
     metrics = json.loads(workspace.metrics.read_text())
@@ -103,6 +111,22 @@ def test_without_a_robustness_test_the_card_has_no_limits(config, workspace):
     assert "## Limits" not in workspace.model_card.read_text()
 
 
+def test_class_names_cannot_break_the_tables_of_the_card(config, workspace, capsys):
+    dataset = json.loads(workspace.dataset.read_text())
+    dataset["classes"] = ["zero", "a|b", "two\nlines"]
+    workspace.dataset.write_text(json.dumps(dataset))
+    drop_second_class(workspace, after=300)
+    run(config, workspace)
+    card = workspace.model_card.read_text()
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+    assert any(line.startswith(r"| a\|b |") for line in rows)
+    assert any(line.startswith(r"| 'two\nlines' |") for line in rows)
+    assert r"zero, a|b, 'two\nlines'." in card
+    [said] = [line for line in capsys.readouterr().out.splitlines() if "lowest recall" in line]
+    assert r"'two\nlines'" in said
+
+
 def test_metrics_of_the_training_are_those_of_its_best_epoch(evaluated):
     metrics = json.loads(evaluated.metrics.read_text())
     assert (metrics["train_accuracy"], metrics["val_accuracy"], metrics["val_loss"]) == (0.9, 0.91, 0.3)
@@ -119,10 +143,7 @@ def test_the_names_of_the_metrics_begin_with_their_split_and_are_few(evaluated):
 def test_if_classes_are_rare_macro_f1_and_the_lowest_recalls_are_printed(config, workspace, capsys):
     run(config, workspace)
     assert "macro F1" not in capsys.readouterr().out
-    images, labels = (np.array(part) for part in read_split(workspace, "test"))
-    kept = np.flatnonzero((labels != 1) | (np.arange(len(labels)) < 300))
-    write_split(workspace, "test", [images[kept]], (len(kept), images.shape[1]), labels[kept])
-    record_test_split(workspace)
+    drop_second_class(workspace, after=300)
     run(config, workspace)
     rows = sorted(rows_of(workspace.per_class), key=lambda row: float(row["recall"]))
     named = ", ".join(f"{row['class']} {100 * float(row['recall']):.2f} %" for row in rows)
@@ -132,10 +153,7 @@ def test_if_classes_are_rare_macro_f1_and_the_lowest_recalls_are_printed(config,
 
 
 def test_classes_without_test_images_have_no_recall(config, workspace, capsys):
-    images, labels = (np.array(part) for part in read_split(workspace, "test"))
-    kept = np.flatnonzero(labels != 1)
-    write_split(workspace, "test", [images[kept]], (len(kept), images.shape[1]), labels[kept])
-    record_test_split(workspace)
+    drop_second_class(workspace)
     run(config, workspace)
     [absent] = [row for row in rows_of(workspace.per_class) if row["support"] == "0"]
     [printed] = [line for line in capsys.readouterr().out.splitlines() if "lowest recall" in line]

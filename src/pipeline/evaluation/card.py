@@ -9,7 +9,7 @@ import yaml
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.onnx_file import Description
 from pipeline.artifacts.processed import Dataset, findings_text
-from pipeline.console import count, percent
+from pipeline.console import count, percent, printable
 from pipeline.evaluation.metrics import ClassMetrics, Predictions
 from pipeline.evaluation.robustness import Robustness
 
@@ -77,7 +77,7 @@ class Card:
         height, width = reader.image_size
         names = list(self.dataset.classes)
         more = f" and {len(names) - _CLASSES:,} more" if len(names) > _CLASSES else ""
-        listed = ", ".join(names[:_CLASSES]) + more
+        listed = ", ".join(map(printable, names[:_CLASSES])) + more
         colour = "grey" if reader.colour == "grey" else "colour"
         how = (
             "A picture of any size is prepared like the digits of the training: the ink, light or dark, "
@@ -239,4 +239,6 @@ def _interval(name: str, metrics: Mapping[str, float]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

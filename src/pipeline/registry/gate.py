@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PromotionSection
-from pipeline.console import percent
+from pipeline.console import percent, printable
 from pipeline.evaluation.significance import CalibrationPair, fall, mcnemar, non_inferiority, show_p
 
 
@@ -143,7 +143,7 @@ def _better_than_a_constant(candidate: Predictions, settings: PromotionSection) 
     found = mcnemar(candidate.right, candidate.labels == most)
     return Check(
         "accuracy",
-        f"better than always {candidate.classes[most]} (p < {settings.level:g})",
+        f"better than always {printable(candidate.classes[most])} (p < {settings.level:g})",
         f"{_percent(candidate.right)} against {percent(counts[most] / counts.sum())} ({show_p(found.p)})",
         found.p < settings.level and found.only_first > found.only_second,
     )
@@ -202,7 +202,7 @@ def _recall(candidate: Predictions, champion: Predictions, settings: PromotionSe
     return Check(
         "recall of classes",
         f"at most {100 * settings.max_recall_fall:g} points less for any, or within chance",
-        f"{candidate.classes[index]}: {_percent(candidate.right[members])} against "
+        f"{printable(candidate.classes[index])}: {_percent(candidate.right[members])} against "
         f"{_percent(champion.right[members])}{_chance(p)}",
         not counts,
     )

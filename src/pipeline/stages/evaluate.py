@@ -14,7 +14,7 @@ from pipeline.artifacts.onnx_file import BATCH, Classifier, load
 from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, atomic, sha256, write_csv, write_text
 from pipeline.config.schema import Config
-from pipeline.console import percent, say
+from pipeline.console import percent, printable, say
 from pipeline.errors import PipelineError
 from pipeline.evaluation.card import Card
 from pipeline.evaluation.label_issues import label_issues
@@ -83,7 +83,7 @@ def run(config: Config, workspace: Workspace) -> None:
     )
     if is_unbalanced([each.support for each in by_class]):
         worst = sorted((each for each in by_class if each.support), key=lambda each: each.recall)[:_WORST]
-        recalls = ", ".join(f"{each.name} {percent(each.recall)}" for each in worst)
+        recalls = ", ".join(f"{printable(each.name)} {percent(each.recall)}" for each in worst)
         say(f"Some classes are rare: macro F1 {metrics['test_macro_f1']:.4f}, lowest recall {recalls}.")
     if settings.tta_shift:
         say(f"With test-time augmentation, test accuracy {percent(metrics['test_tta_accuracy'])}.")
