@@ -272,3 +272,9 @@ for n in range(2000):
     writer.kill()
     writer.wait()
     assert len(seen) > 1
+
+
+def test_a_clone_without_its_dvc_yaml_is_told_from_a_copy_of_the_package(tmp_path):
+    (tmp_path / "conf").mkdir()
+    with pytest.raises(PipelineError, match=r"dvc\.yaml is missing: `git checkout"):
+        Workspace(tmp_path).refuse_copy()

@@ -7,6 +7,7 @@ import yaml
 from dvc.repo import Repo
 
 from pipeline.config.compose import compose
+from pipeline.errors import PipelineError
 from pipeline.trials.layout import lay_out, snapshot, sources
 from pipeline.trials.trial import trial_workspace
 
@@ -98,3 +99,24 @@ def test_a_compiled_module_that_another_process_is_writing_is_not_copied(reposit
         lay_out(trial, code, config, repository)
         copied = trial.root / cached.relative_to(code.root)
         assert [path.name for path in copied.iterdir()] == ["errors.cpython-311.pyc"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  train:", "<<<<<<< HEAD\n  train:", r"conflict markers of git \(line \d+\)"),
+        ("stages:", "stages: [", r"not valid YAML: .* \(line \d+\)"),
+        ("stages:", "steps:", "as DVC expects: .*'steps'"),
+        ("stages:", "vars: []\nplots:", "as DVC expects: "),
+        ("  evaluate:", "  evaluate: 1\n  other:", "as DVC expects: .*'evaluate'"),
+        ("    params:", "    parameters:", "as DVC expects: .*'parameters'"),
+        ("PATH=", "PATH=${path}", "can't be used: .*'path'"),
+    ],
+)
+def test_a_damaged_dvc_yaml_is_refused_in_a_sentence(repository, config, old, new, said):
+    text = repository.dvc_yaml.read_text()
+    assert old in text
+    repository.dvc_yaml.write_text(text.replace(old, new, 1))
+    with pytest.raises(PipelineError, match=said) as refused:
+        snapshot(repository, repository.scratch / "code", config)
+    assert str(refused.value).startswith(str(repository.dvc_yaml))

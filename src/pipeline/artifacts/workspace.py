@@ -118,6 +118,8 @@ class Workspace:
             PipelineError: If this workspace has no dvc.yaml.
         """
         if not self.dvc_yaml.is_file():
+            if (self.root / "conf").is_dir():
+                raise PipelineError(f"{self.dvc_yaml} is missing: `git checkout dvc.yaml` restores it.")
             raise PipelineError(
                 f"The package runs as a copy in {self.root}, where there is no dvc.yaml: in the clone, run "
                 "`pip install --editable .`, or run `make setup` and use its .venv."

@@ -32,11 +32,7 @@ def refuse_unsafe_yaml(conf: Path) -> None:
     for path in yaml_files(conf):
         try:
             text = path.read_text(encoding="utf-8")
-            if (line := conflict_marker(text)) is not None:
-                raise PipelineError(
-                    f"{path} has conflict markers of git (line {line}): keep the lines that you want, and "
-                    "delete the others and the markers."
-                )
+            refuse_conflict(text, path)
             _refuse_depth(text, path)
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             if root is not None:
@@ -66,6 +62,19 @@ def conflict_marker(text: str) -> int | None:
     """Return the number of the line that begins a conflict of git; None if there is none."""
     found = re.search(r"^[<>]{7} ", text, re.MULTILINE)
     return text.count("\n", 0, found.start()) + 1 if found else None
+
+
+def refuse_conflict(text: str, path: Path) -> None:
+    """Refuse the text of a file that a merge left with conflicts to resolve by hand.
+
+    Raises:
+        PipelineError: If it has conflict markers.
+    """
+    if (line := conflict_marker(text)) is not None:
+        raise PipelineError(
+            f"{path} has conflict markers of git (line {line}): keep the lines that you want, and delete the "
+            "others and the markers."
+        )
 
 
 def yaml_files(conf: Path) -> Iterator[Path]:

@@ -11,6 +11,8 @@ import yaml
 from pipeline.artifacts.workspace import Workspace, remove, write_text
 from pipeline.config.params import dump
 from pipeline.config.schema import Config
+from pipeline.config.unsafe_yaml import refuse_conflict, yaml_fault
+from pipeline.errors import PipelineError
 from pipeline.stages.__main__ import STAGES
 from pipeline.tracking.lineage import code_of, write_code
 
@@ -24,7 +26,7 @@ def snapshot(repository: Workspace, root: Path, config: Config, *more: str) -> W
             target = root / path.relative_to(repository.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    stages = {name: stage for name, stage in _stages(repository).items() if name in STAGES[1:]}
+    stages = {name: stage for name, stage in _stages(repository).items() if name != "compose"}
     write_text(copied.dvc_yaml, yaml.safe_dump({"stages": stages}, sort_keys=False))
     write_code(origin_of(copied), code_of(repository))
     _fill(copied, config, repository)
@@ -62,19 +64,45 @@ def sources(repository: Workspace, folder: Path) -> Iterator[Path]:
             yield path
 
 
+def read_stages(repository: Workspace) -> dict[str, dict[str, Any]]:
+    """Return the stages in dvc.yaml, in their order, in which each comes after those it depends on.
+
+    Raises:
+        PipelineError: If the file can't be read, or DVC would refuse it.
+    """
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+    from voluptuous import Invalid
+
+    path = repository.dvc_yaml
+    try:
+        text = path.read_text(encoding="utf-8")
+        refuse_conflict(text, path)
+        content = yaml.load(text, Loader=yaml.CSafeLoader)
+        COMPILED_MULTI_STAGE_SCHEMA(content)
+        stages: dict[str, dict[str, Any]] = content["stages"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PipelineError(yaml_fault(error, path)) from None
+    except (Invalid, KeyError) as error:
+        raise PipelineError(f"{path} does not describe stages as DVC expects: {error}.") from None
+    return stages
+
+
 def _stages(repository: Workspace) -> dict[str, dict[str, Any]]:
-    """Return the stages in dvc.yaml, with variables resolved and without `frozen`."""
-    text = repository.dvc_yaml.read_text(encoding="utf-8")
-    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
-    if "${" in text:
+    """Return the stages of the pipeline, with variables resolved and without `frozen`."""
+    present = read_stages(repository)
+    stages = {name: present[name] for name in STAGES if name in present}
+    if "${" in str(stages):
         # Importing DVC takes half a second, which is rarely needed.
         from dvc.dvcfile import ProjectFile
+        from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         with Repo(str(repository.root)) as repo:
-            resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
-            known = [name for name in STAGES if name in stages]
-            stages = {name: resolver.resolve_one(name)[name] for name in known}
+            try:
+                resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
+                stages = {name: resolver.resolve_one(name)[name] for name in stages}
+            except DvcException as error:
+                raise PipelineError(f"{repository.dvc_yaml} can't be used: {error}.") from None
     return {name: {key: stage[key] for key in stage if key != "frozen"} for name, stage in stages.items()}
 
 

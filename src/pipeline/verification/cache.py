@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.artifacts.workspace import Workspace, files_in, object_in
 from pipeline.config.params import read_generated
+from pipeline.trials.layout import read_stages
 from pipeline.trials.run_cache import past_outputs
 from pipeline.verification.problems import Problem, digests
 
@@ -39,7 +40,7 @@ class Cache:
             PipelineError: If dvc.lock or dvc.yaml can't be read.
         """
         stages = read_generated(self.workspace.dvc_lock).get("stages", {})
-        uncached = set(_uncached(read_generated(self.workspace.dvc_yaml).get("stages", {})))
+        uncached = set(_uncached(read_stages(self.workspace)))
         return [
             Output(out["path"], out["md5"], stage)
             for stage, content in stages.items()
@@ -49,7 +50,7 @@ class Cache:
 
     def stages(self) -> list[str]:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
-        return list(read_generated(self.workspace.dvc_yaml).get("stages", {}))
+        return list(read_stages(self.workspace))
 
     def files(self) -> list[Output]:
         """Return all files that dvc.lock names, including each file in a folder."""
