@@ -55,6 +55,11 @@ def test_a_disk_that_cannot_be_written_to_is_one_sentence_that_names_the_place(n
     assert said.count("\n") == 1
 
 
+def test_an_error_of_dvc_is_its_own_sentence():
+    code, said = ends("raise ConfigError('bad\\n line')", imports="from dvc.config import ConfigError")
+    assert (code, said) == (1, "error: DVC: config file error: bad line.\n")
+
+
 @pytest.mark.parametrize(
     "error",
     ["MemoryError()", "ValueError('OOM when allocating tensor')", "RuntimeError('RESOURCE_EXHAUSTED: Out')"],

@@ -27,6 +27,8 @@ class PrunedError(PipelineError):
     """A trial was stopped between epochs because others do better; the text gives the details."""
 
 
+OF_DVC = "DVC: "  # begins the sentence for an error that DVC's own command line would print
+
 _DISK = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",
@@ -62,7 +64,7 @@ def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the user can fix, or None if it is a bug in the program.
 
     Disk errors are also found behind exceptions of libraries such as SQLAlchemy, MLflow, NumPy and shutil,
-    and a lack of memory behind those of TensorFlow, JAX and ONNX Runtime.
+    and a lack of memory behind those of TensorFlow, JAX and ONNX Runtime. DVC's errors are sentences already.
     """
     if isinstance(error, PipelineError):
         return str(error)
@@ -86,6 +88,9 @@ def explain(error: BaseException) -> str | None:
                 f"__pycache__ below {Path(__file__).parents[1]} or of the other package, and run it again."
             )
         cause = cause.__cause__ or cause.__context__
+    dvc = sys.modules.get("dvc.exceptions")
+    if dvc and isinstance(error, dvc.DvcException):
+        return f"{OF_DVC}{' '.join(str(error).split()).removesuffix('.')}."
     return None
 
 

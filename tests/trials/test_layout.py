@@ -110,7 +110,6 @@ def test_a_compiled_module_that_another_process_is_writing_is_not_copied(reposit
         ("stages:", "vars: []\nplots:", "as DVC expects: "),
         ("  evaluate:", "  evaluate: 1\n  other:", "as DVC expects: .*'evaluate'"),
         ("    params:", "    parameters:", "as DVC expects: .*'parameters'"),
-        ("PATH=", "PATH=${path}", "can't be used: .*'path'"),
     ],
 )
 def test_a_damaged_dvc_yaml_is_refused_in_a_sentence(repository, config, old, new, said):

@@ -94,15 +94,11 @@ def _stages(repository: Workspace) -> dict[str, dict[str, Any]]:
     if "${" in str(stages):
         # Importing DVC takes half a second, which is rarely needed.
         from dvc.dvcfile import ProjectFile
-        from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         with Repo(str(repository.root)) as repo:
-            try:
-                resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
-                stages = {name: resolver.resolve_one(name)[name] for name in stages}
-            except DvcException as error:
-                raise PipelineError(f"{repository.dvc_yaml} can't be used: {error}.") from None
+            resolver = ProjectFile(repo, str(repository.dvc_yaml)).resolver
+            stages = {name: resolver.resolve_one(name)[name] for name in stages}
     return {name: {key: stage[key] for key in stage if key != "frozen"} for name, stage in stages.items()}
 
 

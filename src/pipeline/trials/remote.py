@@ -74,17 +74,15 @@ def _fetch_occasions(workspace: Workspace, remote: Any) -> None:
 
 @contextmanager
 def _opened(workspace: Workspace) -> Iterator[Any]:
-    """Open the DVC repository in `workspace`, and turn errors of DVC or the remote into messages."""
+    """Open the DVC repository in `workspace`, and turn errors of the remote's library into messages."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(workspace.root)) as repo:
             yield repo
-    except PipelineError:
+    except (PipelineError, DvcException):
         raise
-    except DvcException as error:
-        raise PipelineError(" ".join(str(error).split())) from error
     except Exception as error:
         # Each kind of remote has its own library with its own exceptions.
         reason = " ".join(f"{type(error).__name__}: {error}".split())

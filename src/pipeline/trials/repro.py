@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from pipeline.errors import explain
+from pipeline.errors import OF_DVC, explain
 
 
 def repro(*arguments: str) -> int:
@@ -22,7 +22,8 @@ def repro(*arguments: str) -> int:
             stages = command.repo.reproduce(**command._common_kwargs, **command._repro_kwargs)
         except Exception as error:
             signalled = _signal_in(str(error.__cause__))
-            if reason := f"{error}: {signalled}" if signalled else explain(error):
+            reason = f"{error}: {signalled}" if signalled else explain(error)
+            if reason and not reason.startswith(OF_DVC):
                 print(f"error: {reason}", file=sys.stderr, flush=True)
             raise
         if not stages:
