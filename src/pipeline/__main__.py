@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from pipeline.trials.outcome import Outcome
 
-# Hydra's own completion script supports `python FILE` and executables, but not `python -m`.
-# _pipeline_completion is the function with which `pipeline --show-completion bash` completes.
-_BASH_COMPLETION = r"""
+# Hydra's own completion scripts support `python FILE` and executables, but not `python -m`.
+# In bash, _pipeline_completion is the function with which `pipeline --show-completion` completes.
+_COMPLETION = {
+    "bash": r"""
 _python_m_pipeline() {
     local typed=${COMP_LINE:0:COMP_POINT} words
     [[ $typed =~ ^[^\ ]*python[0-9.]*\ +-m\ +pipeline\ +(.*)$ ]] || return
@@ -33,7 +34,32 @@ _python_m_pipeline() {
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o nospace -o default -F _python_m_pipeline python python3
-"""
+""",
+    "zsh": r"""
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+_python_m_pipeline() {
+    if [[ ${words[2]} == -m && ${words[3]} == pipeline ]] && (( CURRENT > 3 )); then
+        local line="pipeline ${(j: :)words[4,CURRENT-1]} $PREFIX"
+        compadd -S '' -- ${=$(COMP_LINE=$line python -m pipeline -sc query=zsh 2>/dev/null)} || _files
+    else
+        _python "$@"
+    fi
+}
+compdef _python_m_pipeline python python3
+""",
+    "fish": r"""
+function _typed_python_m_pipeline
+    string match -rq '^\S+ +-m +pipeline ' -- (commandline -cp)
+end
+function _python_m_pipeline
+    set -lx COMP_LINE (string replace -r '^\S+ +-m +' '' -- (commandline -cp))
+    python -m pipeline -sc query=fish 2>/dev/null
+end
+for program in python python3
+    complete -c $program -n _typed_python_m_pipeline -f -a '(_python_m_pipeline)'
+end
+""",
+}
 
 
 def main() -> None:
@@ -46,9 +72,10 @@ def main() -> None:
         conf = repository.root / "conf"
         # Relative paths in overrides and in Hydra's own settings are relative to the repository.
         os.chdir(repository.root)
-        if "install=bash" in sys.argv:
-            print(_BASH_COMPLETION)
-            return
+        for shell, script in _COMPLETION.items():
+            if f"install={shell}" in sys.argv:
+                print(script)
+                return
         _check(conf, sys.argv[1:])
         failures = _hydra_application(repository, conf)
         if failures:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from clones import executed
 
@@ -85,6 +87,33 @@ printf '%s\\n' "${COMPREPLY[@]}"
 )
 def test_the_tab_key_completes(reproduced, typed, offered):
     assert reproduced.run("bash", "-c", TAB, "bash", typed).split() == offered
+
+
+# What other shells do with the script for them. Outside of the line editor, zsh has no compdef and compadd.
+OTHER_TABS = {
+    "fish": 'eval "$(python -m pipeline -sc install=fish)"; complete -C $argv[1]',
+    "zsh": r"""
+        compdef() { function=$1 }
+        compadd() { print -l -- ${(M)@:#$PREFIX*} }
+        eval "$(python -m pipeline -sc install=zsh)"
+        words=(${=1}) CURRENT=${#words} PREFIX=${words[-1]}
+        $function
+    """,
+}
+
+
+@pytest.mark.parametrize("shell", OTHER_TABS)
+def test_the_tab_key_completes_in_other_shells(reproduced, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    options = {"fish": ["--no-config", "-c"], "zsh": ["-f", "-c"]}[shell]
+    names = [] if shell == "fish" else [shell]
+    for typed, offered in [
+        ("mod", ["model.", "model="]),
+        ("-m seed=1 train.learn", ["train.learning_rate="]),
+    ]:
+        shown = reproduced.run(shell, *options, OTHER_TABS[shell], *names, f"python -m pipeline {typed}")
+        assert shown.split() == offered
 
 
 @pytest.mark.parametrize(
