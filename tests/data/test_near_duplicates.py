@@ -15,6 +15,8 @@ def test_the_hash_compares_the_lowest_frequencies_of_the_cosine_transform(shape)
     # The median of one image is that image.
     hasher = Hasher.of([image.reshape(1, -1)], shape)
     np.testing.assert_allclose(hasher.thresholds, lowest / np.linalg.norm(lowest), atol=1e-5)
+    # It has no more of any frequency than itself.
+    assert hasher.hashes(image.reshape(1, -1)).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,57 @@ def test_of_many_alike_the_ones_with_the_closest_hashes_are_compared():
     assert near.train.tolist() == [39]
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 7, 10_000])
-def test_the_pairs_are_the_same_in_pieces_of_any_size(monkeypatch, at_once):
+@pytest.mark.parametrize(
+    ("at_once", "pieces"), [(1, 9 * [5]), (3, 9 * [5]), (12, [10, 10, 10, 10, 5]), (10_000, [45])]
+)
+def test_the_pairs_are_the_same_in_pieces_of_any_size(monkeypatch, at_once, pieces):
     rng = np.random.default_rng(0)
     images = {"test": nearby(rng, 9, 9 * [1]), "train": nearby(np.random.default_rng(0), 5, 5 * [1])}
     hashes = {split: np.zeros(len(of), np.uint64) for split, of in images.items()}
+    compared = []
+
+    def count(bits):
+        compared.append(len(bits))
+        return np.zeros(len(bits), np.uint8)
+
     monkeypatch.setattr("pipeline.data.near_duplicates._AT_ONCE", at_once)
+    monkeypatch.setattr("pipeline.data.near_duplicates.np.bitwise_count", count)
     near = find(hashes["train"], hashes["test"], lambda split, at: [images[split][at]])
+    assert compared[:-2] == 4 * pieces  # then all pairs together
     assert (sorted(near.test.tolist()), near.is_complete) == (list(range(9)), True)
+
+
+@pytest.mark.parametrize(("most", "is_complete"), [(180, True), (176, True), (175, False)])
+def test_the_search_is_complete_if_all_pairs_were_compared_however_close_to_the_limit(
+    monkeypatch, most, is_complete
+):
+    # All of 5 times 9 pairs are compared in each of the four quarters, 5 at once.
+    hashes = {"train": np.zeros(5, np.uint64), "test": np.zeros(9, np.uint64)}
+    monkeypatch.setattr("pipeline.data.near_duplicates._AT_ONCE", 1)
+    monkeypatch.setattr("pipeline.data.near_duplicates._MOST_PAIRS", most)
+    near = find(hashes["train"], hashes["test"], lambda split, at: [np.zeros((len(at), 9), np.uint8)])
+    assert near.is_complete == is_complete
+
+
+@pytest.mark.parametrize(("most", "found"), [(3, [0, 1, 2]), (2, [1, 2])])
+def test_of_too_many_alike_pairs_those_with_the_closest_hashes_are_compared(monkeypatch, most, found):
+    rng = np.random.default_rng(0)
+    images = {"train": rng.integers(0, 255, (3, 200), np.uint8)}
+    images["test"] = images["train"][::-1] + np.eye(3, 200, dtype=np.uint8)
+    # The first test image differs in two bits from the last training image, and so on.
+    test = np.array([0, 0x00FF00FF00FF00FF, 0x7F00FF00FF00FF00], np.uint64)
+    train = test[::-1] ^ np.array([1, 0, 3], np.uint64)
+    asked = []
+
+    def pixels(split, at):
+        asked.append((split, at.tolist()))
+        return [images[split][at]]
+
+    monkeypatch.setattr("pipeline.data.near_duplicates._MOST_CLOSE", most)
+    near = find(train, test, pixels)
+    assert (sorted(near.test.tolist()), near.is_complete) == (found, most == 3)
+    # The file of the training images is read from start to end.
+    assert asked == [("train", [2 - at for at in reversed(found)]), ("test", found[::-1])]
 
 
 def test_images_of_one_colour_are_no_near_duplicates():

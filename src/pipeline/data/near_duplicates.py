@@ -72,14 +72,14 @@ def find(train: Hashes, test: Hashes, pixels: Callable[[str, NDArray[np.int64]],
     apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
     pairs = pairs[np.argsort(apart, kind="stable")[:_MOST_CLOSE]]
     # Sorted by training image, so that their file is read from start to end.
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     found = [np.empty(0)]
     for ours, theirs in zip(pixels("train", pairs[:, 0]), pixels("test", pairs[:, 1]), strict=True):
         found.append(np.where((ours == theirs).all(axis=1), 0, _correlation(ours, theirs)))
     correlation = np.concatenate(found)
     near = np.flatnonzero(correlation >= CORRELATION)
-    near = near[np.lexsort((pairs[near, 0], pairs[near, 1], -correlation[near]))]
-    # Keep each test image once, with its closest training image.
+    near = near[np.lexsort((pairs[near, 1], -correlation[near]))]
+    # Keep each test image once, with its closest training image, of equal ones the first.
     near = near[np.sort(np.unique(pairs[near, 1], return_index=True)[1])]
     return Near(pairs[near, 1], pairs[near, 0], correlation[near], is_complete)
 
@@ -95,9 +95,11 @@ def _close(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
         counts = end - first
         ends = np.cumsum(counts)
         begun = 0
-        while begun < len(test) and left > 0:
+        while begun < len(test):
+            if left <= 0:
+                return np.unique(np.concatenate(found), axis=0), False
             # As many test images as give about _AT_ONCE pairs, at least one.
-            before = ends[begun - 1] if begun else 0
+            before = ends[begun] - counts[begun]
             stop = max(begun + 1, int(np.searchsorted(ends, before + _AT_ONCE)))
             some = counts[begun:stop]
             total = int(some.sum())
@@ -108,7 +110,7 @@ def _close(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
             apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
             found.append(pairs[apart <= _BITS_APART])
             begun, left = stop, left - total
-    return np.unique(np.concatenate(found), axis=0), left > 0
+    return np.unique(np.concatenate(found), axis=0), True
 
 
 def _band(hashes: Hashes, band: int) -> Hashes:
