@@ -82,7 +82,7 @@ def journal(repository):
 
 
 def lines_on_disk(repository):
-    return path_of(TRACKING, repository, "digits").read_text().splitlines()
+    return path_of(TRACKING, repository, "digits").read_text().removesuffix("\n").split("\n")
 
 
 def copied(repository, folder):

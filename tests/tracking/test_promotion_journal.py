@@ -28,8 +28,10 @@ def without_mlflow(repository, folder):
 
 
 def test_the_journal_is_complete_in_both_places_and_survives_the_loss_of_either(repository, tmp_path):
-    for name in ("good", "best"):
-        promote_run(repository, name)
+    reasons = ["slow, but right", "with\u2028separators\x85of\x1clines"]
+    for name, reason in zip(("good", "best"), reasons, strict=True):
+        promote_run(repository, name, reason=reason)
+    assert [entry.reason for entry in journal(repository).entries] == reasons
     whole = lines_on_disk(repository)
     assert len(whole) == 2
     path_of(TRACKING, repository, "digits").unlink()

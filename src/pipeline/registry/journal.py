@@ -205,7 +205,8 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
 def _read_copies(path: Path, run: "Run | None", name: str) -> tuple[list[str], list[str]]:
     """Return the lines on disk and in MLflow, after checking that both are whole and one begins the other."""
     try:
-        on_disk = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`, which also splits at characters that a reason may contain.
+        on_disk = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     except FileNotFoundError:
         on_disk = []
     except UnicodeDecodeError:
