@@ -196,7 +196,7 @@ def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:
             return table
         text = content.decode("utf-8-sig")
         if path.endswith(".jsonl"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         separator = separator_of(text.partition("\n")[0])
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
     except (ValueError, csv.Error, OSError) as error:

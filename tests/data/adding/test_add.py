@@ -165,7 +165,9 @@ def test_a_table_names_the_classes_of_a_flat_folder(clone, tmp_path, kind):
         lines = ["file_name,label", *(f"{row['file_name']},{row['label']}" for row in rows)]
         table.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     elif kind == "jsonl":
-        table.write_text("\n".join(map(json.dumps, rows)))
+        # A separator that Python takes for the end of a line, and JSON does not.
+        noted = [row | {"note": "one\u2028two"} for row in rows]
+        table.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in noted), encoding="utf-8")
     else:
         import pyarrow
         import pyarrow.parquet
