@@ -12,7 +12,7 @@ from promoting import SETTINGS, answer
 from sabotage import SABOTAGE, TRACKING, flip, in_mlruns, md5, place
 
 from pipeline.artifacts.onnx_file import RunName, load, write
-from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.artifacts.workspace import Workspace, remove, sha256
 from pipeline.registry.promotion import promote
 from pipeline.tracking import session as tracking
 from pipeline.tracking import stored
@@ -106,6 +106,18 @@ def test_an_unchanged_repository_passes(repository, capsys):
     code, said = verified(repository, capsys, everything=True)
     assert code == 0, said
     assert "Everything is as recorded." in said
+
+
+def test_in_a_new_clone_it_says_how_to_get_the_outputs_and_does_not_list_them(repository, capsys):
+    # The cache may have an object that a trial wrote, too.
+    shutil.rmtree(repository.root / ".dvc" / "cache" / "files")
+    store(repository.root, repository.history)
+    for path in (path for paths in OUTPUTS.values() for path in paths):
+        remove(repository.root / path)
+    code, said = verified(repository, capsys)
+    assert code == 1
+    assert said.count("Nothing that dvc.lock names is here: `dvc repro` makes it") == 2
+    assert "is missing" not in said
 
 
 def test_a_file_that_a_server_lost_is_named_with_its_address(tmp_path, monkeypatch):

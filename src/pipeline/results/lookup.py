@@ -151,7 +151,9 @@ def find(wanted: str, runs: "Sequence[Run]") -> "Run":
         raise PipelineError(f"MLflow has no run {wanted!r}; the latest are: {latest}.")
     if len(matches) > 1:
         several = ", ".join(f"{run.info.run_name} ({run.info.run_id})" for run in matches[:-6:-1])
-        raise PipelineError(f"{wanted!r} may be any of {len(matches)} runs: {several}. Name it by its id.")
+        raise PipelineError(
+            f"{wanted!r} may be any of {len(matches)} runs: {several}. Write more of its name, or its id."
+        )
     return matches[0]
 
 

@@ -48,6 +48,10 @@ class Cache:
             if out["path"] not in uncached
         ]
 
+    def has_outputs(self) -> bool:
+        """Return whether the workspace has any output in dvc.lock, unlike that of a new clone."""
+        return any((self.workspace.root / output.path).exists() for output in self.locked())
+
     def stages(self) -> list[str]:
         """Return the stages in the order of dvc.yaml, where each comes after those it depends on."""
         return list(read_stages(self.workspace))

@@ -56,11 +56,15 @@ def verify(workspace: Workspace, tracking: TrackingSection, options: VerifyOptio
 def _check(cache: Cache, tracking: TrackingSection, folder: Path, everything: bool) -> list[Problem]:
     start = time.monotonic()
     problems: list[Problem] = []
+    is_new = not cache.has_outputs()
 
     def note(what: str, found: Sequence[Problem]) -> None:
         problems.extend(found)
         say(f"{what}: {'as recorded' if not found else count(len(found), 'problem')}.")
-        say(*(f"  {problem.text}" for problem in found))
+        texts = [problem.text for problem in found if not (is_new and problem.stage)]
+        if len(texts) < len(found):
+            texts.append("Nothing that dvc.lock names is here: `dvc repro` makes it, `dvc pull` fetches it.")
+        say(*(f"  {text}" for text in texts))
 
     note("DVC's cache", check_cache(cache, everything))
     note("The workspace and dvc.lock", check_workspace(cache))
