@@ -1,15 +1,18 @@
 """Pictures of any format, size and mode are read as arrays of one shape, or refused."""
 
+import contextlib
 import os
 import pickle
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.JpegImagePlugin import JpegImageFile
 from reading import encoded, settings
 
 from pipeline.data.reader import PictureError, describe, read_picture, read_pixels, read_sized
@@ -158,6 +161,30 @@ def test_a_large_jpeg_is_read_like_its_lossless_copy():
     assert np.abs(found.astype(int) - exact).max() < 8
 
 
+@pytest.mark.parametrize(
+    ("size", "orientation", "changes", "decoded"),
+    [
+        ((800, 600), 1, {"resize": "pad"}, (100, 75)),
+        ((800, 600), 1, {"resize": "crop"}, (200, 150)),
+        ((800, 600), 1, {"resize": "stretch"}, (200, 150)),
+        ((600, 800), 6, {"resize": "stretch"}, (150, 200)),
+        ((800, 600), 1, {"prepare": "digit"}, (800, 600)),  # All of it is searched for the digit.
+        ((5000, 1), 1, {"resize": "pad"}, (5000, 1)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_at_an_eighth_or_a_quarter_if_that_is_enough(
+    monkeypatch, size, orientation, changes, decoded
+):
+    found = []
+    monkeypatch.setattr(JpegImageFile, "load_end", lambda image: found.append(image.size))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stripes = Image.new("RGB", size)
+    ImageDraw.Draw(stripes).rectangle((0, 0, size[0] // 2, size[1]), fill=(255, 255, 255))
+    read_picture(encoded(stripes, "JPEG", exif=exif), settings(image_size=(60, 160), **changes))
+    assert found == [decoded]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 @pytest.mark.parametrize("resize", ["pad", "crop", "stretch"])
 def test_tiny_and_narrow_pictures_are_read(size, resize):
@@ -218,9 +245,25 @@ def test_a_picture_with_a_wrong_byte_is_read_or_refused(format):
 
 def test_a_path_that_is_not_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, reason in (("pipe", "is not a file"), ("nowhere", "is missing")):
+    (tmp_path / "folder").mkdir()
+    for name, reason in (("pipe", "is not a file"), ("folder", "is not a file"), ("nowhere", "is missing")):
         with pytest.raises(PictureError, match=f"{name} {reason}"):
             read_picture(tmp_path / name, settings())
+
+
+def test_no_file_stays_open(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(PICTURE))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for path in (tmp_path / "a.png", tmp_path):
+        with contextlib.suppress(PictureError):
+            read_picture(path, settings())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_picture_may_have_as_many_pixels_as_the_limit_says():
+    np.testing.assert_array_equal(read_picture(encoded(PICTURE), settings(max_pixels=48)), PIXELS)
+    with pytest.raises(PictureError, match="has 8×6 pixels, more than"):
+        read_picture(encoded(PICTURE), settings(max_pixels=47))
 
 
 def test_arrays_are_returned_unchanged_or_refused():
