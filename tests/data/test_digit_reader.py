@@ -35,6 +35,28 @@ def test_a_photo_of_a_digit_becomes_an_image_as_in_the_data_set(paper, ink, at):
     assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
 
 
+def test_a_small_digit_on_a_large_page_is_read_after_the_page_was_reduced():
+    photo = Image.fromarray(on_paper(seven(), at=(500, 100), page=(1024, 400)))
+    found = read_picture(encoded(photo), DIGIT)
+    assert np.abs(found.astype(float) - np.asarray(seven())).mean() < 8
+    reduced = photo.resize((512, 200), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(found, read_picture(encoded(reduced), DIGIT))
+    assert read_picture(encoded(photo.resize((3000, 1))), DIGIT).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((28, 28), 20), ((28, 40), 20), ((40, 28), 20), ((16, 16), 11), ((15, 15), 15)]
+)
+def test_a_digit_fills_twenty_of_28_pixels_and_a_small_image_to_the_border(size, box):
+    image = Image.new("L", (100, 120))
+    ImageDraw.Draw(image).rectangle((30, 20, 59, 79), fill=255)  # twice as high as wide
+    found = read_picture(encoded(image), settings(image_size=size, colour="grey", prepare="digit"))
+    rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    assert found.shape == size
+    assert (len(rows), len(columns)) == (box, round(box / 2))
+    assert set(found.ravel()) == {0, 255}
+
+
 def test_dirt_far_from_the_digit_is_ignored():
     photo = on_paper(seven(), at=(0, 0))
     clean = read_picture(encoded(Image.fromarray(photo)), DIGIT)
@@ -45,9 +67,26 @@ def test_dirt_far_from_the_digit_is_ignored():
 def test_an_image_of_the_data_set_is_not_changed():
     digit = seven()
     np.testing.assert_array_equal(read_picture(encoded(digit), DIGIT), np.asarray(digit))
-    moved = np.roll(np.asarray(digit), 3, axis=1)
+
+
+@pytest.mark.parametrize(("shift", "axis"), [(-2, 0), (-2, 1), (2, 1), (3, 1)])
+def test_an_image_off_the_centre_is_moved_there(shift, axis):
+    moved = np.roll(np.asarray(seven()), shift, axis)
     found = read_picture(encoded(Image.fromarray(moved)), DIGIT)
-    assert np.abs(found.astype(float) - np.asarray(digit)).mean() < 8
+    assert (
+        np.abs(found.astype(float) - np.asarray(seven())).mean()
+        < 8
+        < np.abs(moved - found.astype(float)).mean()
+    )
+
+
+@pytest.mark.parametrize(("side", "is_changed"), [(18, True), (19, False), (20, False), (21, True)])
+def test_an_image_of_another_size_of_digit_is_changed(side, is_changed):
+    image = np.zeros((28, 28), np.uint8)
+    begin = 14 - side // 2
+    image[begin : begin + side, 10:18] = 200
+    found = read_picture(encoded(Image.fromarray(image)), DIGIT)
+    assert (found != image).any() == is_changed
 
 
 def test_dark_ink_on_a_transparent_background_is_read():
@@ -58,9 +97,10 @@ def test_dark_ink_on_a_transparent_background_is_read():
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_an_empty_page_is_refused(level):
+@pytest.mark.parametrize("size", [(50, 50), (28, 28)])
+def test_an_empty_page_is_refused(level, size):
     with pytest.raises(PictureError, match="is blank"):
-        read_picture(encoded(Image.new("L", (50, 50), level)), DIGIT)
+        read_picture(encoded(Image.new("L", size, level)), DIGIT)
 
 
 def test_a_digit_in_colour_has_three_equal_channels():
