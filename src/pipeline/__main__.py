@@ -131,6 +131,8 @@ def _check(conf: Path, arguments: list[str]) -> None:
         unresolved(conf, first_values(parsed))
     else:
         compose(conf, [*searched, *options.overrides])
+        # If this folder can't be created, as in another user's clone, Hydra would print a traceback.
+        (Workspace(conf.parent).scratch / "hydra").mkdir(parents=True, exist_ok=True)
 
 
 def _hydra_application(repository: Workspace, conf: Path) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -217,6 +218,12 @@ def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
     git(workspace, "rm", "--quiet", "--cached", "dvc.lock")
     git(workspace, "commit", "--quiet", "--message=Without")
     with pytest.raises(PipelineError, match=r"has no dvc\.lock"):
+        report("HEAD", workspace)
+
+
+def test_where_git_reads_no_repository_no_commit_is_advised_to_be_fetched(workspace):
+    shutil.rmtree(workspace.root / ".git")
+    with pytest.raises(PipelineError, match=f"no commit to compare with: {workspace.root} is not"):
         report("HEAD", workspace)
 
 

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -114,6 +115,29 @@ def test_the_tab_key_completes_in_other_shells(reproduced, shell):
     ]:
         shown = reproduced.run(shell, *options, OTHER_TABS[shell], *names, f"python -m pipeline {typed}")
         assert shown.split() == offered
+
+
+# Runs the application where .pipeline/hydra can't be created, as in a clone of another user.
+NOT_PERMITTED = """
+import errno, os, sys
+from pipeline.__main__ import main
+
+def mkdir(path, *rest, make=os.mkdir):
+    if os.path.basename(path) == "hydra":
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    make(path, *rest)
+
+os.mkdir = mkdir
+sys.argv = ["pipeline", "experiment=smoke"]
+main()
+"""
+
+
+def test_a_clone_in_which_no_folder_can_be_created_is_no_traceback(smoke):
+    shutil.rmtree(smoke.root / ".pipeline" / "hydra", ignore_errors=True)
+    output = smoke.run("python", "-c", NOT_PERMITTED, code=1)
+    assert re.search(r"error: .* not permitted at .*\.pipeline/hydra: nothing was left half-written", output)
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

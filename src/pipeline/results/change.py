@@ -91,9 +91,14 @@ def of_commit(revision: str, workspace: Workspace, folder: Path) -> Side:
     The revision is any that git understands.
 
     Raises:
-        PipelineError: If git has no such commit, or the commit has no dvc.lock that can be read.
+        PipelineError: If git has no repository or no such commit, or the commit has no dvc.lock that can be
+            read.
     """
     commit = git(workspace.root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if commit is None and git(workspace.root, "rev-parse", "--git-dir") is None:
+        raise PipelineError(
+            f"There is no commit to compare with: {workspace.root} is not a git repository that git reads."
+        )
     if commit is None:
         raise PipelineError(
             f"{revision!r} is not a commit that this clone has: name one with --base, or "
