@@ -1,6 +1,7 @@
 """Every kind of file that `pipeline predict` reads, each with an image of LEFT and one of RIGHT."""
 
 import csv
+import gzip
 import io
 import tarfile
 import zipfile
@@ -20,11 +21,18 @@ def put_idx(path):
     )
 
 
+def put_gzipped_idx(path):
+    put_idx(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
 def put_zip(path):
     with zipfile.ZipFile(path, "w") as archive:
+        archive.mkdir("b")
         archive.writestr("b/left", png(LEFT))
         archive.writestr("a/right.txt", png(RIGHT))
-        archive.writestr("__MACOSX/._left", b"nothing")
+        archive.writestr("__MACOSX/left", b"nothing")
+        archive.writestr("b/.left", b"nothing")
 
 
 def zip_with_a_name_that_is_no_text():
@@ -72,6 +80,7 @@ KINDS = {
     "a folder": put_folder,
     "a folder of arrays": put_arrays,
     "IDX": put_idx,
+    "gzipped IDX": put_gzipped_idx,
     "ZIP": put_zip,
     "TAR": put_tar,
     "NPY": lambda path: path.write_bytes(npy(np.stack([LEFT, RIGHT]))),

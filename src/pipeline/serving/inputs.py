@@ -115,8 +115,9 @@ def _files_below(folder: str, refused: list[OSError]) -> Iterator[str]:
             yield path + name
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+def _natural(name: str) -> list[tuple[int, str]]:
+    # Every second part is a number. (`isdigit` is true of ², which is none.)
+    return [(int(part) if index % 2 else 0, part) for index, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _from_file(name: str, file: IO[bytes], path: Path | None, reader: ReaderSection) -> Iterator[Item]:
