@@ -1,10 +1,12 @@
 """Damaged files in models/ and reports/ are named, whatever is in them now."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, sha256
+from pipeline.verification import runs
 from pipeline.verification.runs import check_run
 
 RUN = {"id": "1" * 32, "name": "letters-111111", "config": {}, "data": {}, "result": {"weights_sha256": "w"}}
@@ -64,3 +66,19 @@ def test_reports_of_other_weights_or_another_accuracy_are_named(workspace):
         "reports/metrics.json is about other weights than those in models/run.json.",
         "reports/predictions.csv and reports/metrics.json have different accuracies.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "weights", "fits"), [("1" * 32, "w", True), ("2", "w", False), ("1" * 32, "v", False)]
+)
+def test_a_model_file_that_names_another_run_or_other_weights_is_named(
+    workspace, monkeypatch, run, weights, fits
+):
+    workspace.onnx.write_bytes(b"onnx")
+    workspace.run.write_text(
+        json.dumps(RUN | {"result": RUN["result"] | {"onnx_sha256": sha256(workspace.onnx)}})
+    )
+    about = SimpleNamespace(run=SimpleNamespace(id=run, name="letters-222222"), weights_sha256=weights)
+    monkeypatch.setattr(runs, "load", lambda path: SimpleNamespace(description=about))
+    text = "models/model.onnx belongs to the run letters-222222, not to letters-111111."
+    assert said(workspace) == ([] if fits else [text])

@@ -140,6 +140,4 @@ def _uncached(stages: dict[str, Any]) -> Iterator[str]:
         for kind in ("outs", "metrics", "plots"):
             for out in stage.get(kind, ()):
                 if isinstance(out, dict):
-                    yield from (
-                        path for path, options in out.items() if (options or {}).get("cache") is False
-                    )
+                    yield from (path for path, options in out.items() if options.get("cache") is False)
