@@ -101,7 +101,7 @@ def test_the_facts_tell_the_code_the_size_and_the_trainings_with_the_same_weight
     folder, repository, monkeypatch
 ):
     measured = []
-    monkeypatch.setattr(evidence, "_milliseconds", lambda path: measured.append(path) or 0.5)
+    monkeypatch.setattr(evidence, "milliseconds", lambda path: measured.append(path) or 0.5)
     found = of(folder).facts(repository)
     assert (found.status, found.commit, found.dirty) == ("FINISHED", "c" * 40, "true")
     assert (found.is_in_git, found.has_patch, found.files, found.occasions) == (False, False, 9, 2)
@@ -125,6 +125,30 @@ def test_a_damaged_model_is_not_loaded_to_measure_it(folder, repository, monkeyp
     broken = (Broken("model.onnx is damaged", folder / "model.onnx", "model.onnx", "m-1", "", ""),)
     found = of(folder, broken=broken).facts(repository)
     assert (found.milliseconds, found.problems) == (None, ["model.onnx is damaged"])
+
+
+def test_the_time_is_the_median_for_one_image_without_the_first_ones(monkeypatch):
+    seconds = iter([*20 * [9.0], *101 * [0.002], *99 * [5.0]])
+    clock = [0.0]
+
+    def predict(images):
+        assert images.shape == (1, 2, 2)
+        clock[0] += next(seconds)
+
+    def load(path, fast=False):
+        assert fast  # As it is served.
+        return SimpleNamespace(description=SimpleNamespace(image_shape=(2, 2)), probabilities=predict)
+
+    monkeypatch.setattr(evidence, "load", load)
+    monkeypatch.setattr(evidence.time, "perf_counter", lambda: clock[0])
+    assert evidence.milliseconds(None) == pytest.approx(2)
+    assert next(seconds, None) is None
+
+
+def test_a_run_that_mlflow_lacks_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(evidence, "search", lambda client, wanted: [])
+    with pytest.raises(PipelineError, match="MLflow has no run with the id 1234: `pipeline sync`"):
+        evidence.find("1234", None, tmp_path)
 
 
 def test_a_slice_has_the_images_of_its_classes_or_with_its_numbers(repository):

@@ -157,7 +157,7 @@ class Evidence:
             occasions=sum(f"weights {weights}" in summary for summary in occasions),
             megabytes=path.stat().st_size / 1e6,
             # Don't load a damaged file.
-            milliseconds=None if self.stored.problems else _milliseconds(path),
+            milliseconds=None if self.stored.problems else milliseconds(path),
         )
 
 
@@ -250,7 +250,7 @@ def _members(
     return found
 
 
-def _milliseconds(path: Path) -> float:
+def milliseconds(path: Path) -> float:
     """Measure the median time to predict one image in one thread."""
     classifier = load(path, fast=True)
     image = np.zeros((1, *classifier.description.image_shape), np.uint8)
