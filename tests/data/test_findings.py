@@ -148,6 +148,20 @@ def test_a_size_is_unusual_from_four_times_the_area_or_twice_the_proportion_on(u
     assert sorted(found) == list(range(len(others), len(others) + len(listed)))
 
 
+def inspected(levels):
+    hasher = Hasher((1, 1), np.zeros(63, np.float32))
+    contrast = np.full(len(levels), 9, np.uint8)
+    return Inspection(hasher, brightness=np.array(levels, np.float32), contrast=contrast)
+
+
+def test_of_each_split_the_most_unusual_images_are_listed_first_and_equal_ones_in_order():
+    splits = {"train": inspected([*9 * [100], 120]), "test": inspected([100, 80, 130, 120, 70])}
+    found = [(each.split, each.index) for each in unusual_brightness(splits)]
+    assert found == [("train", 9), ("test", 2), ("test", 4), ("test", 1), ("test", 3)]
+    sizes = {"train": np.array(9 * [(9, 9)]), "test": np.array([(9, 45), (9, 90), (9, 9), (90, 9)])}
+    assert [each.index for each in unusual_sizes(sizes)] == [1, 3, 0]
+
+
 @pytest.mark.parametrize(
     ("train", "inside", "beyond"),
     [
@@ -156,11 +170,6 @@ def test_a_size_is_unusual_from_four_times_the_area_or_twice_the_proportion_on(u
     ],
 )
 def test_a_brightness_is_unusual_beyond_five_robust_standard_deviations(train, inside, beyond):
-    def inspected(levels):
-        hasher = Hasher((1, 1), np.zeros(63, np.float32))
-        contrast = np.full(len(levels), 9, np.uint8)
-        return Inspection(hasher, brightness=np.array(levels, np.float32), contrast=contrast)
-
     splits = {"train": inspected(train), "test": inspected([*inside, *beyond])}
     found = {(each.split, each.kind, float(each.value)) for each in unusual_brightness(splits)}
     assert found == {("test", "brightness", round(level, 1)) for level in beyond}

@@ -199,6 +199,14 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + crc
 
 
+def test_an_orientation_after_the_pixels_of_a_png_file_counts_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content, end = encoded(PICTURE)[:-12], chunk(b"IEND", b"")
+    late = content + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + end
+    assert read_sized(late, settings())[1] == (8, 6)
+
+
 HUGE = (
     b"\x89PNG\r\n\x1a\n"
     + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))

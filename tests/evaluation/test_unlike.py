@@ -36,6 +36,16 @@ def test_one_percent_of_similar_images_and_most_other_images_are_called_unlike(t
     assert (unlike.images, unlike.brightest) == (1000, train.max())
 
 
+def test_the_mean_score_of_the_training_images_is_the_number_of_independent_properties(tmp_path):
+    rng = np.random.default_rng(0)
+    classifier = load(linear_model(tmp_path / "model.onnx", rng.normal(size=(144, 3)), image_shape=(12, 12)))
+    noise = rng.integers(0, 256, (2000, 12, 12)) * rng.uniform(0.2, 1, (2000, 1, 1))
+    images = noise.astype(np.uint8)
+    found = scores(measure(classifier, images, images), images, classifier.probabilities(images))
+    # Of 23, since the brightness is the mean of the 16 parts; a little less, to allow for such dependencies.
+    assert 21.5 < found.mean() < 22
+
+
 @pytest.mark.parametrize("shape", [(12, 8), (12, 8, 3)], ids=["grey", "rgb"])
 def test_the_properties_are_what_they_are_called(tmp_path, shape):
     rng = np.random.default_rng(2)
