@@ -71,3 +71,16 @@ def test_a_damaged_journal_is_restored_from_the_copy_in_mlflow(repository):
     [said] = repair(problems, Cache(repository), TRACKING, repository.root / "downloaded")
     assert said.startswith("journal of letters: restored from MLflow's copy")
     assert journal.read_text() == before
+
+
+def test_lines_that_mlflow_lacks_are_counted_and_sent_by_the_suggested_command(repository):
+    with registered("letters", TRACKING, repository) as model:
+        fields = model.journal.next_fields
+        entry = replace(model.journal.entries[0], reason="again", **fields)
+    with path_of(TRACKING, repository, "letters").open("a") as file:
+        file.write(f"{entry.dump()}\n")
+    [said] = [problem.text for problem in check_registry(TRACKING, repository)]
+    assert "in MLflow lacks 1 line at the end of" in said
+    assert "`pipeline history --name 'letters'` restores" in said
+    history("letters", TRACKING, repository)
+    assert "at the end" not in "".join(problem.text for problem in check_registry(TRACKING, repository))

@@ -99,6 +99,10 @@ def test_the_machine_that_wrote_a_line_first_keeps_it_whatever_the_clocks_say(
     with pytest.raises(TakenError, match="Run the same command again"):
         other.append(entry_of(other, "Bob"))
     assert [entry.who for entry in journal(repository).entries] == ["Ada"]
+    # The run that the other machine made for its lines is removed, and the one that is left has ended.
+    store = client(repository)
+    [run] = store.search_runs([store.get_experiment_by_name("promotions").experiment_id])
+    assert run.info.status == "FINISHED"
 
 
 def test_an_alias_that_was_set_by_hand_is_reported_and_corrected(repository, capfd):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import TrackingSection
+from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.mlflow_run import MAX_TEXT, unless_missing
 from pipeline.tracking.occasion import now
@@ -194,9 +195,9 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
     on_disk, in_mlflow = _read_copies(path, _named_run(store, name), name)
     # It is not an error if the copy on disk lacks lines: other clones may have written them.
     if len(on_disk) > len(in_mlflow):
-        lost = len(on_disk) - len(in_mlflow)
+        lost = count(len(on_disk) - len(in_mlflow), "line")
         raise BrokenError(
-            f"The journal of {name} in MLflow lacks the last {lost} lines of {path}: `pipeline history "
+            f"The journal of {name} in MLflow lacks {lost} at the end of {path}: `pipeline history "
             f"--name {name!r}` restores them."
         )
     return parse(in_mlflow, str(path))
