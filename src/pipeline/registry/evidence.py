@@ -17,7 +17,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.console import percent
 from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Predictions
-from pipeline.results.lookup import is_training
+from pipeline.results.lookup import UnknownRunError, is_training
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
@@ -165,13 +165,13 @@ def find(identity: str, client: "MlflowClient", folder: Path) -> Evidence:
     """Find a training in MLflow and fetch its files.
 
     Raises:
-        PipelineError: If MLflow has no such run.
+        UnknownRunError: If MLflow has no such run.
         MlflowException: If the store can't be reached.
     """
     runs = [run for run in search(client, f"tags.`{ID_TAG}` = '{identity}'") if is_training(run)]
     if not runs:
-        raise PipelineError(
-            f"MLflow has no run with the id {identity}: `pipeline sync` sends what is missing."
+        raise UnknownRunError(
+            identity, f"MLflow has no run with the id {identity}: `pipeline sync` sends what is missing."
         )
     return Evidence(client, fetch(client, runs[0], folder))
 

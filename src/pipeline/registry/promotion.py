@@ -18,7 +18,7 @@ from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import BrokenError, Entry
 from pipeline.registry.registered import lost_version, name_in, refuse_names, registered
-from pipeline.results.lookup import training_id
+from pipeline.results.lookup import run_of, telling_deleted, training_id
 from pipeline.tracking.failures import unreachable
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.session import sync
@@ -64,7 +64,8 @@ def promote(
     refuse_names(name, alias)
     with translate_mlflow_errors(tracking, repository), tempfile.TemporaryDirectory() as temporary:
         client = open_store(tracking, repository).client
-        candidate = find(_identity(run, tracking, repository), client, Path(temporary) / "candidate")
+        with telling_deleted(client, tracking, repository):
+            candidate = find(_identity(run, tracking, repository), client, Path(temporary) / "candidate")
         name = name or candidate.data
         with registered(name, tracking, repository) as model:
             if not dry_run:
@@ -144,7 +145,7 @@ def rollback(
             known = ", ".join(str(found.version) for found in model.versions.all()) or "none"
             raise PipelineError(f"{name} has no version {number}; its versions: {known}.")
         client = model.versions.client
-        stored = fetch(client, client.get_run(version.run_id), Path(temporary))
+        stored = fetch(client, run_of(version, client), Path(temporary))
         if stored.problems:
             raise PipelineError(f"Version {number} of {name} can't be used: {stored.problems[0]}")
         model.record(alias, model.champion(alias), version, action="rollback", reason=reason)
@@ -172,7 +173,10 @@ def _champion(
     if version is None:
         return None
     number, client = str(version.version), candidate.client
-    evidence = Evidence(client, fetch(client, client.get_run(version.run_id), folder))
+    try:
+        evidence = Evidence(client, fetch(client, run_of(version, client), folder))
+    except PipelineError as error:
+        return Champion(number, None, str(error))
     if evidence.stored.problems:
         return Champion(number, None, evidence.stored.problems[0])
     try:

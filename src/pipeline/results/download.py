@@ -12,9 +12,9 @@ import yaml
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve
+from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG
-from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, PARENT_TAG, logged_model_of
+from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, PARENT_TAG, logged_model_of, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +78,8 @@ def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> Lo
             # An evaluation with other settings evaluates the model of its training.
             training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
             return _model_of(client, training, run)
-        shown = client.get_run(version.run_id) if version.run_id else None
+        # The version's own files are used, even if its run was deleted for good.
+        shown = unless_missing(lambda: client.get_run(version.run_id)) if version.run_id else None
         # A version has its own files, which may differ from those of the run that it names.
         location = client.get_model_version_download_uri(version.name, version.version)
         return LoggedModel(
@@ -155,7 +156,7 @@ def download_run(
     with reading_store(tracking, workspace) as client:
         version = registered(name, client)
         if version:
-            run = client.get_run(version.run_id)
+            run = run_of(version, client)
         else:
             run = find(name, [run for run in all_runs(client) if is_training(run)])
         available = {item.path for item in client.list_artifacts(run.info.run_id)}

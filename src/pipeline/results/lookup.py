@@ -3,7 +3,7 @@
 import csv
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,17 @@ from pipeline.console import count
 from pipeline.errors import PipelineError
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.failures import telling_failures
-from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, LABEL_TAG, NAME_TAG, PARENT_TAG, TEST_TAG
+from pipeline.tracking.mlflow_run import (
+    EVALUATION_TAG,
+    ID_TAG,
+    LABEL_TAG,
+    NAME_TAG,
+    PARENT_TAG,
+    TEST_TAG,
+    unless_missing,
+)
 from pipeline.tracking.run import SWEEP_TAG
-from pipeline.tracking.store import open_store, search
+from pipeline.tracking.store import mlflow_command, open_store, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +34,14 @@ if TYPE_CHECKING:
 
 TRIALS_SHOWN = 5  # how many trials a sweep stands for
 TEST_PINS = "data.sha256.test_"  # begins the keys that pin the test images in a configuration
+
+
+class UnknownRunError(PipelineError):
+    """A name stands for no run, except perhaps for one that was deleted in MLflow."""
+
+    def __init__(self, wanted: str, message: str) -> None:
+        super().__init__(message)
+        self.wanted = wanted
 
 
 # The label and the predicted class of each test image.
@@ -106,15 +122,51 @@ def read_predictions(path: Path) -> Predictions:
 
 @contextmanager
 def reading_store(tracking: TrackingSection, workspace: Workspace) -> "Iterator[MlflowClient]":
-    """Open a client of the store, and turn its failures into a PipelineError."""
+    """Open a client of the store, and turn its failures into a PipelineError; also see `telling_deleted`."""
     with telling_failures(tracking, workspace, "can't be read"):
-        yield open_store(tracking, workspace).client
+        client = open_store(tracking, workspace).client
+        with telling_deleted(client, tracking, workspace):
+            yield client
 
 
-def all_runs(client: "MlflowClient") -> "list[Run]":
-    """Return all trainings, evaluations and sweeps, oldest first."""
-    runs = search(client, f"tags.`{ID_TAG}` LIKE '%'") + search(client, f"tags.`{SWEEP_TAG}` LIKE '%'")
+@contextmanager
+def telling_deleted(
+    client: "MlflowClient", tracking: TrackingSection, workspace: Workspace
+) -> Iterator[None]:
+    """If a run that is unknown inside the `with` was deleted in MLflow, say so, and how to restore it."""
+    try:
+        yield
+    except UnknownRunError as error:
+        with suppress(UnknownRunError):
+            run = find(error.wanted, all_runs(client, deleted=True))
+            restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
+            raise PipelineError(
+                f"The run {run.info.run_name} was deleted in MLflow: `{restore}` brings it back."
+            ) from None
+        raise
+
+
+def all_runs(client: "MlflowClient", deleted: bool = False) -> "list[Run]":
+    """Return all trainings, evaluations and sweeps, oldest first: the deleted ones or the others."""
+    runs = [run for tag in (ID_TAG, SWEEP_TAG) for run in search(client, f"tags.`{tag}` LIKE '%'", deleted)]
     return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def run_of(version: "ModelVersion", client: "MlflowClient") -> "Run":
+    """Return the run whose model a registered version is.
+
+    Raises:
+        PipelineError: If MLflow does not have it any more, or never had.
+    """
+    run = unless_missing(lambda: client.get_run(version.run_id)) if version.run_id else None
+    if run is None:
+        name = version.tags.get(NAME_TAG) or version.run_id or "unknown"
+        raise PipelineError(
+            f"MLflow no longer has the run of version {version.version} of {version.name} ({name}). A "
+            "sweep's command, or `python -m pipeline` with the run's values, gets it from DVC's cache; "
+            "`pipeline promote` then registers its model as a new version."
+        )
+    return run
 
 
 def resolve(name: str, runs: "Sequence[Run]") -> "list[Run]":
@@ -139,7 +191,8 @@ def find(wanted: str, runs: "Sequence[Run]") -> "Run":
     """Find the one run whose name or id is `wanted`, or else begins with it.
 
     Raises:
-        PipelineError: If there is no such run, or more than one.
+        UnknownRunError: If there is no such run.
+        PipelineError: If there is more than one.
     """
     matches = [run for run in runs if wanted in _names(run)]
     if not matches:
@@ -148,7 +201,7 @@ def find(wanted: str, runs: "Sequence[Run]") -> "Run":
         matches = [run for run in matches if EVALUATION_TAG not in run.data.tags] or matches
     if not matches:
         latest = ", ".join(run.info.run_name for run in runs[:-6:-1]) or "none"
-        raise PipelineError(f"MLflow has no run {wanted!r}; the latest are: {latest}.")
+        raise UnknownRunError(wanted, f"MLflow has no run {wanted!r}; the latest are: {latest}.")
     if len(matches) > 1:
         several = ", ".join(f"{run.info.run_name} ({run.info.run_id})" for run in matches[:-6:-1])
         raise PipelineError(

@@ -18,10 +18,11 @@ from typing import Any
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.schema import Config, TrackingSection
 from pipeline.environment import device_tags
+from pipeline.errors import PipelineError
 from pipeline.tracking.failures import telling_failures
 from pipeline.tracking.lineage import Code, environment_tags
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, MlflowRun
-from pipeline.tracking.store import open_store
+from pipeline.tracking.store import mlflow_command, open_store
 
 OCCASIONS = "occasions"  # the folder, in .pipeline, in a DVC remote and among the artifacts of a run
 # Prefixes of the tags that may explain why two occasions gave different weights.
@@ -117,11 +118,15 @@ def show_occasion(occasion: Occasion, run: str, tracking: TrackingSection, works
     """Add an occasion that has ended to the run with the pipeline's id `run`, if MLflow has that run.
 
     Raises:
-        PipelineError: If MLflow can't be reached.
+        PipelineError: If MLflow can't be reached, or the run was deleted there.
     """
     with telling_failures(tracking, workspace):
         store = open_store(tracking, workspace)
-        if found := store.find({ID_TAG: run}, without=EVALUATION_TAG):
+        found = store.find({ID_TAG: run}, without=EVALUATION_TAG)
+        if found and found.info.lifecycle_stage == "deleted":
+            restore = mlflow_command(f"runs restore --run-id {found.info.run_id}", tracking, workspace)
+            raise PipelineError(f"The run was deleted in MLflow: `{restore}` brings it back.")
+        if found:
             log_occasion(MlflowRun(store.client, found), occasion)
 
 

@@ -218,14 +218,20 @@ def _create(file: Path, workspace: Workspace) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def search(client: "MlflowClient", condition: str) -> "list[Run]":
-    """Return the runs of all experiments that meet the condition, the oldest first."""
+def search(client: "MlflowClient", condition: str, deleted: bool = False) -> "list[Run]":
+    """Return the runs of all experiments that meet the condition, the oldest first.
+
+    These are only the runs that were deleted, or only those that were not.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
-            experiments, condition, max_results=1000, order_by=["start_time"], page_token=token
+            experiments, condition, view, max_results=1000, order_by=["start_time"], page_token=token
         )
         runs += page
         token = page.token

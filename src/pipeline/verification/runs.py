@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, check_copies, folder_of
 from pipeline.registry.registered import deviation
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
-from pipeline.results.lookup import read_predictions
+from pipeline.results.lookup import read_predictions, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
@@ -162,9 +162,10 @@ def _versions(client: "MlflowClient", versions: Versions) -> Iterator[Problem]:
         what = f"Version {version.version} of {versions.name}"
         if MODEL_FILE_TAG not in version.tags:
             continue  # It was not registered by `pipeline promote`.
-        run = unless_missing(functools.partial(client.get_run, version.run_id))
-        if run is None:
-            yield Problem("registry", f"{what} belongs to a run that MLflow does not have: {version.run_id}.")
+        try:
+            run = run_of(version, client)
+        except PipelineError as error:
+            yield Problem("registry", str(error))
             continue
         model = logged_model_of(client, run.info.experiment_id, version.run_id)
         source = f"models:/{model.model_id}" if model else ""
