@@ -1,5 +1,6 @@
 """What MLflow shows of a successful run."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness import (
     epochs,
     evaluate,
     files,
+    free_port,
     kept,
     lay_out,
     one_run,
@@ -28,6 +30,9 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.messages import validate
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
+from pipeline.tracking.record import Record
+from pipeline.tracking.run import Projection
+from pipeline.tracking.store import Store
 
 
 def git(workspace, *arguments):
@@ -185,6 +190,35 @@ def test_a_param_that_is_too_long_for_mlflow_is_visibly_shortened(workspace):
 def test_a_long_training_is_sent_in_a_few_requests(workspace):
     train(config(), workspace, number=400)
     assert curve(workspace, one_run(workspace)) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(400)]
+
+
+@pytest.mark.parametrize("created_at_once", [False, True])
+def test_two_clones_that_train_the_same_at_once_make_one_run_with_each_epoch_once(
+    workspace, tmp_path, model, monkeypatch, created_at_once
+):
+    clones = [workspace, lay_out(Workspace(tmp_path / "other"), model)]
+    uri = f"sqlite:///{shutil.move(workspace.root / 'mlflow.db', tmp_path / 'shared.db')}"
+    unsent = config(tracking={"uri": f"http://127.0.0.1:{free_port()}"})
+    tracked = config(tracking={"uri": uri}).tracking
+    records = []
+    for clone in clones:
+        train(unsent, clone)
+        [folder] = kept(clone)
+        records.append(Record(Workspace(folder)))
+    # The clone that began first is the last to create its run.
+    order = [*zip(clones, records, strict=True)][::-1]
+    with monkeypatch.context() as patched:
+        if created_at_once:
+            patched.setattr(Store, "find", lambda *_, **__: None)
+        shown = [(Projection(record, tracked, clone), record) for clone, record in order]
+    assert len(runs(uri)) == (2 if created_at_once else 1)
+    for projection, record in shown:
+        projection.update(record)
+    run = one_run(uri)
+    assert run.info.start_time == records[0].state.start or not created_at_once
+    assert curve(uri, run) == [(epoch.epoch, epoch.train_loss) for epoch in epochs()]
+    assert len(run.outputs.model_outputs) == 1
+    assert sum(key.startswith("pipeline.occasion.") for key in run.data.tags) == 2
 
 
 def test_consecutive_runs_have_different_colours(workspace):

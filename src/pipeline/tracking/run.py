@@ -37,7 +37,7 @@ from pipeline.tracking.mlflow_run import (
 )
 from pipeline.tracking.occasion import log_occasion, now
 from pipeline.tracking.record import Record, State
-from pipeline.tracking.store import mlflow_command, open_store
+from pipeline.tracking.store import is_local, mlflow_command, open_store
 from pipeline.tracking.stored import files_tag
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Projection:
         if run.is_deleted:
             restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, workspace)
             raise SettledError(f"The run {record.label} was deleted in MLflow: `{restore}` brings it back.")
-        sent = self._client.get_metric_history(run.id, "learning_rate") if run.metrics else []
-        self._last_step = max((metric.step for metric in sent), default=0)
+        self._is_shared = not is_local(named, workspace)
+        self._last_step = self._sent_step() if run.metrics else 0
 
     def update(self, record: Record) -> None:
         """Send what is in the record, as it is now, and not yet in MLflow.
@@ -125,6 +125,8 @@ class Projection:
         # Check these before the files are read, because the stage goes on writing at the same time.
         state, trained = self._record.state, "result" in self._record.run
         evaluated = self._record.files.metrics.exists()
+        if self._is_shared and trained:
+            self._read_again()
         try:
             for occasion in self._record.occasions:
                 log_occasion(self.run, occasion)
@@ -251,12 +253,29 @@ class Projection:
                 "the model again."
             )
 
+    def _read_again(self) -> None:
+        """Read what another clone has sent that runs the same training at the same time."""
+        first = self._store.find({ID_TAG: self._record.id}, without=EVALUATION_TAG)
+        if first is None:
+            return
+        if first.info.run_id != self.run.id and MODEL_TAG not in self.run.tags:
+            # Both clones created the run before either could find the other's: the older one stays.
+            self._client.delete_run(self.run.id)
+        self.run = MlflowRun(self._client, first)
+
+    def _sent_step(self) -> int:
+        sent = self._client.get_metric_history(self.run.id, "learning_rate")
+        return max((metric.step for metric in sent), default=0)
+
     def _log_epochs(self, trained: bool) -> None:
         from mlflow.entities import Metric
 
         state = self._record.state
         moment = state.end if state and state.end else now()
         history = read_history(self._record.files.history)
+        if self._is_shared and self._last_step < len(history.epochs):
+            # As in `_read_again`: these epochs may be there.
+            self._last_step = self._sent_step()
         for batch in batches(history.epochs[self._last_step :], _EPOCHS_PER_REQUEST):
             metrics = [
                 Metric(key, value, moment, epoch.epoch)
