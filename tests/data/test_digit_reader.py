@@ -45,7 +45,8 @@ def test_a_small_digit_on_a_large_page_is_read_after_the_page_was_reduced():
 
 
 @pytest.mark.parametrize(
-    ("size", "box"), [((28, 28), 20), ((28, 40), 20), ((40, 28), 20), ((16, 16), 11), ((15, 15), 15)]
+    ("size", "box"),
+    [((28, 28), 20), ((28, 40), 20), ((40, 28), 20), ((16, 16), 11), ((15, 15), 15), ((8, 24), 8)],
 )
 def test_a_digit_fills_twenty_of_28_pixels_and_a_small_image_to_the_border(size, box):
     image = Image.new("L", (100, 120))
