@@ -226,6 +226,8 @@ HUGE = (
         (encoded(PICTURE.resize((200, 200)), "JPEG")[:-300], "is damaged: .*truncated"),
         (HUGE, r"has 100,000×100,000 pixels, more than data\.reader\.max_pixels, 1,000,000"),
         (encoded(Image.fromarray(np.full((6, 8), -0.5, np.float32)), "TIFF"), "has levels from -0.5"),
+        (encoded(Image.fromarray(np.int32([[-1, 5]])), "TIFF"), "has levels from -1 to 5"),
+        (encoded(Image.fromarray(np.int32([[0, 65536]])), "TIFF"), "has levels from 0 to 65536"),
     ],
 )
 def test_incomplete_pictures_and_other_files_are_refused_with_the_reason(content, reason, tmp_path):
