@@ -49,5 +49,8 @@ def write_view(client: "MlflowClient", experiment: "Experiment") -> None:
             try:
                 client.set_experiment_tag(experiment.experiment_id, key, value)
             except MlflowException as error:
-                if error.error_code != "PERMISSION_DENIED":
+                if error.error_code == "PERMISSION_DENIED":
+                    continue
+                # Another process may have set the tag at the same time, which MLflow refuses.
+                if client.get_experiment(experiment.experiment_id).tags.get(key) != value:
                     raise
