@@ -90,9 +90,10 @@ def test_an_image_of_another_size_of_digit_is_changed(side, is_changed):
     assert (found != image).any() == is_changed
 
 
-def test_dark_ink_on_a_transparent_background_is_read():
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_on_a_transparent_background_is_read(ink):
     alpha = seven().resize((200, 200))
-    drawn = Image.merge("LA", (Image.new("L", alpha.size), alpha))
+    drawn = Image.merge("LA", (Image.new("L", alpha.size, ink), alpha))
     found = read_picture(encoded(drawn), DIGIT)
     assert np.abs(found.astype(float) - np.asarray(seven())).mean() < 8
 
