@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from raw_arrays import CLASSES, config, save
 
+from declared import REPOSITORY
 from pipeline.artifacts.processed import read_dataset, read_split, scaled
 from pipeline.artifacts.workspace import RAW_ARRAYS, SPLITS, Workspace, sha256
 from pipeline.config.schema import RawDigests
@@ -95,11 +97,26 @@ def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, mo
     assert set(first) == {
         *(f"{split}/{name}.npy" for split in SPLITS for name in ("images", "labels")),
         *(f"figures/{name}.png" for name in ("balance", "near_duplicates", "outliers")),
-        *("dataset.json", "findings.csv", "samples.png"),
+        *("dataset.json", "training.json", "findings.csv", "samples.png"),
     }
     monkeypatch.setattr(preprocess, "_PIECE_BYTES", 7 * 20)
     preprocess.run(config(), workspace)
     assert outputs(workspace) == first
+
+
+def test_new_test_images_change_nothing_that_training_depends_on(workspace):
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    inputs = [path for path in stages["train"]["deps"] if path.startswith("data/")]
+    raw = save(workspace)
+    preprocess.run(config(), workspace)
+    before = outputs(workspace)
+    # One is equal to a training image.
+    save(workspace, test_images=raw["train_images"][:5], test_labels=raw["test_labels"][:5])
+    preprocess.run(config(), workspace)
+    after = outputs(workspace)
+    changed = {f"data/processed/{name}" for name in before if after[name] != before[name]}
+    assert {"data/processed/test/images.npy", "data/processed/dataset.json"} <= changed
+    assert not [path for path in changed if path.startswith(tuple(inputs))]
 
 
 def test_colour_images_are_flattened_and_described(workspace):

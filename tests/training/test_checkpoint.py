@@ -280,14 +280,14 @@ def test_short_trainings_write_no_checkpoint(tmp_path, seconds, due):
 def test_a_checkpoint_is_identified_by_all_that_affects_the_weights(tmp_path, monkeypatch, change):
     workspace = Workspace(tmp_path)
     workspace.processed.mkdir(parents=True)
-    workspace.dataset.write_text("{}")
+    workspace.training_dataset.write_text("{}")
     package = shutil.copytree(Path(checkpoint.__file__).parents[1], tmp_path / "pipeline")
     monkeypatch.setattr(checkpoint, "__file__", str(package / "training" / "checkpoint.py"))
     config = compose(CONF, ["data=digits"])
     path = Checkpoints.of(config, workspace)._path
     assert Checkpoints.of(compose(CONF, ["data=digits"]), workspace)._path == path
     if change == "data":
-        workspace.dataset.write_text("{ }")
+        workspace.training_dataset.write_text("{ }")
     elif change == "package":
         monkeypatch.setattr(checkpoint, "version", lambda name: "99.0")
     elif change == "scale":

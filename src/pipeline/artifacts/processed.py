@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The contents of dataset.json."""
+    """The contents of dataset.json, and without the test images those of training.json."""
 
     name: str
     classes: tuple[str, ...]
@@ -69,10 +70,20 @@ def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def write_dataset(workspace: Workspace, dataset: Dataset) -> None:
-    """Write dataset.json."""
-    write_text(
-        workspace.dataset, json.dumps(dataclasses.asdict(dataset), indent=2, ensure_ascii=False) + "\n"
+    """Write dataset.json, and training.json, which is the same without what depends on the test images."""
+
+    def known(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if "test" not in key}
+
+    training = dataclasses.replace(
+        dataset,
+        counts=known(dataset.counts),
+        duplicates=known(dataset.duplicates),
+        sha256=known(dataset.sha256),
+        findings={},
     )
+    for path, content in ((workspace.dataset, dataset), (workspace.training_dataset, training)):
+        write_text(path, json.dumps(dataclasses.asdict(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_dataset(workspace: Workspace) -> Dataset:
@@ -81,12 +92,25 @@ def read_dataset(workspace: Workspace) -> Dataset:
     Raises:
         PipelineError: If it is missing or was not written by `write_dataset`.
     """
+    return _read(workspace.dataset)
+
+
+def read_training_dataset(workspace: Workspace) -> Dataset:
+    """Read training.json: new test images change nothing in it, so that nothing is trained again for them.
+
+    Raises:
+        PipelineError: If it is missing or was not written by `write_dataset`.
+    """
+    return _read(workspace.training_dataset)
+
+
+def _read(path: Path) -> Dataset:
     try:
-        values = json.loads(workspace.dataset.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         counts = {split: Count(**count) for split, count in values["counts"].items()}
         dataset = Dataset(**{**values, "counts": counts})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"{workspace.dataset} is missing or damaged: `dvc repro` writes it.") from None
+        raise PipelineError(f"{path} is missing or damaged: `dvc repro` writes it.") from None
     return dataclasses.replace(
         dataset,
         classes=tuple(dataset.classes),

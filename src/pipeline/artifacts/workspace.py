@@ -46,6 +46,7 @@ class Workspace:
     # Written by preprocess: one folder per split with images.npy and labels.npy.
     processed = _Path("data/processed")
     dataset = _Path("data/processed/dataset.json")
+    training_dataset = _Path("data/processed/training.json")
     samples = _Path("data/processed/samples.png")
     findings = _Path("data/processed/findings.csv")
     data_figures = _Path("data/processed/figures")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.history import Epoch, History, Trained, write_history
 from pipeline.artifacts.onnx_file import Description, RunName, write
-from pipeline.artifacts.processed import Dataset, read_dataset, read_split, refuse_damaged_splits
+from pipeline.artifacts.processed import Dataset, read_split, read_training_dataset, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import Config
 from pipeline.config.section import ModelSection, ReaderSection
@@ -117,7 +117,7 @@ def fit_model(
 
     from pipeline.training.loop import fit
 
-    dataset = read_dataset(workspace)
+    dataset = read_training_dataset(workspace)
     refuse_damaged_splits(workspace, dataset, "train", "validation")
     checkpoints = Checkpoints.of(config, workspace)
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.history import Trained
-from pipeline.artifacts.processed import Dataset, read_dataset
+from pipeline.artifacts.processed import Dataset, read_training_dataset
 from pipeline.artifacts.workspace import Workspace, sha256, write_text
 from pipeline.config.schema import Config
 from pipeline.config.section import value_at
@@ -28,7 +28,7 @@ def identify(config: Config, workspace: Workspace, code: Mapping[str, Path]) -> 
         `id`, 32 hex digits of a hash of the inputs; `name`, derived from it; and the inputs: `config`, `data`
         with the number of images and the digest of each split that is trained on, and `code`, a digest.
     """
-    dataset = read_dataset(workspace)
+    dataset = read_training_dataset(workspace)
     values = config.model_dump(mode="json")
     inputs = {
         "config": {key: value_at(values, key) for key in TRAIN_PARAMS},

@@ -64,7 +64,7 @@ class Checkpoints:
     @classmethod
     def of(cls, config: Config, workspace: Workspace) -> "Checkpoints":
         """Return the checkpoint that belongs to these values, data, code and packages."""
-        digest = hashlib.sha256(sha256(workspace.dataset).encode())
+        digest = hashlib.sha256(sha256(workspace.training_dataset).encode())
         for part in (
             config.model.model_dump_json(),
             config.train.model_dump_json(),
