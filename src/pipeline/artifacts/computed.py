@@ -4,6 +4,7 @@ DVC does not record that, and reports of changes show it.
 """
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def note_computed(workspace: Workspace, stage: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     line = {"stage": stage, "result": sha256(result), "when": datetime.now(UTC).isoformat(timespec="seconds")}
     with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
+        # A line break at the start ends what a full disk left of an earlier line.
+        lines.write(f"\n{json.dumps(line)}\n")
 
 
 def computed_when(workspace: Workspace, stage: str) -> str | None:
@@ -27,9 +29,10 @@ def computed_when(workspace: Workspace, stage: str) -> str | None:
     digest = sha256(result)
     latest = None
     for line in file.read_text(encoding="utf-8").splitlines():
-        noted = json.loads(line)
-        if (noted["stage"], noted["result"]) == (stage, digest):
-            latest = str(noted["when"])
+        with suppress(ValueError):  # A full disk leaves half a line.
+            noted = json.loads(line)
+            if (noted["stage"], noted["result"]) == (stage, digest):
+                latest = str(noted["when"])
     return latest
 
 

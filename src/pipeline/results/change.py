@@ -1,5 +1,6 @@
 """Read the state of a commit and of the workspace from git and DVC, to compare them."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,23 +53,30 @@ class Side:
 def _side(
     name: str, params: Mapping[str, Any], lock: Mapping[str, Any], files: Workspace, repository: Workspace
 ) -> Side:
-    run = _json(files.run)
-    return Side(
-        name,
-        lock.get("stages", {}),
-        files,
-        dict(leaves(params)),
-        _json(files.metrics),
-        run,
-        _json(files.dataset),
-        read_history(files.history).epochs if files.history.exists() else (),
-        read_predictions(files.predictions) if files.predictions.exists() else (),
-        occasions_of(repository, run["id"]) if run else (),
-    )
+    try:
+        run = _json(files.run)
+        return Side(
+            name,
+            lock.get("stages", {}),
+            files,
+            dict(leaves(params)),
+            _json(files.metrics),
+            run,
+            _json(files.dataset),
+            read_history(files.history).epochs if files.history.exists() else (),
+            read_predictions(files.predictions) if files.predictions.exists() else (),
+            occasions_of(repository, run["id"]) if run else (),
+        )
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise PipelineError(
+            f"An artifact of {name} is damaged ({error}): `pipeline verify --repair` restores it."
+        ) from None
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise TypeError(f"{path.name} is not an object")
     return content
 
 
@@ -76,7 +84,7 @@ def of_workspace(workspace: Workspace) -> Side:
     """Return the current state of the workspace.
 
     Raises:
-        PipelineError: If params.yaml or dvc.lock can't be read, as in a merge with conflicts.
+        PipelineError: If params.yaml or dvc.lock can't be read, as in a merge, or an artifact is damaged.
     """
     return _side("now", _generated(workspace.params), _generated(workspace.dvc_lock), workspace, workspace)
 

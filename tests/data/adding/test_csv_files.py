@@ -47,6 +47,16 @@ def test_csv_of_floats_and_with_a_column_for_the_split(clone, tmp_path):
     assert_original(clone.added(tmp_path / "floats.csv"))
 
 
+@pytest.mark.parametrize("label", ["²", "--1", "9" * 30])
+def test_labels_that_only_look_like_numbers_are_names(clone, tmp_path, label):
+    images, _ = digits()
+    rows = [["label", *(f"pixel{at}" for at in range(64))]]
+    rows += [[("1", label)[number % 2], *image.ravel()] for number, image in enumerate(images[TRAIN][:20])]
+    (tmp_path / "odd.csv").write_bytes(csv_bytes(rows))
+    clone.add(tmp_path / "odd.csv", name="mine")
+    assert set(clone.conf("mine")["classes"]) == {"1", label}
+
+
 def test_csv_of_file_names(clone, tmp_path):
     rows = [["filename", "class"]]
     for number in range(20):

@@ -119,7 +119,7 @@ def _of_pixels(table: Table, split: Split | None) -> Iterator[Batch]:
         images = levels.reshape(-1, *shape)
         if (labels == "").any():
             raise PipelineError(f"{name} has no label in row {row + int((labels == '').argmax())}")
-        if all(text.lstrip("-").isdigit() for text in labels):
+        if all(re.fullmatch("-?[0-9]{1,18}", text) for text in labels):
             labels = labels.astype(np.int64)
         for part in sorted(set(parts)) if parts is not None else [None]:
             chosen = np.flatnonzero(parts == part) if parts is not None else np.arange(len(images))
