@@ -28,7 +28,11 @@ environment.prepare_environment(workspace.root / "home")
 config = read_params(workspace.params)
 environment.import_keras(config.train.target)
 from pipeline.stages import train
+import jax
+found = []
+jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
 train.run(config, workspace)
+print(*(found.count(f"/jax/compilation_cache/cache_{what}") for what in ("hits", "misses")))
 assert "tensorflow" not in sys.modules
 """
 
@@ -51,6 +55,30 @@ def test_a_jax_model_is_saved_for_keras_and_onnx_like_any_other(tmp_path):
     last = workspace.history.read_text().splitlines()[-1].split(",")
     # TensorFlow and ONNX Runtime compute the same validation results as JAX.
     assert f"{(found.argmax(1) == labels).mean():.4f}" in [f"{float(value or 0):.4f}" for value in last]
+
+
+def test_what_was_compiled_is_not_compiled_again_and_damage_is_neither_used_nor_shown(tmp_path):
+    workspace = Workspace(tmp_path)
+    config = compose(REPOSITORY / "conf", ["experiment=smoke", "train.backend=jax", "train.epochs=1"])
+    fetch.run(config, workspace)
+    preprocess.run(config, workspace)
+
+    def trained(**values):
+        changed = config.train.model_copy(update=values)
+        workspace.params.write_text(dump(config.model_copy(update={"train": changed})))
+        done = subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        kept, compiled = map(int, done.stdout.splitlines()[-1].split())
+        return kept, compiled, workspace.model.read_bytes()
+
+    _, *first = trained()
+    kept, compiled, _ = trained(learning_rate=0.5, epochs=2)
+    assert kept > 5
+    assert compiled <= 1
+    for path in (workspace.scratch / "compiled").glob("*/*"):
+        path.write_bytes(path.read_bytes()[:-20])
+    _, *again = trained()
+    assert again == first
 
 
 def test_the_export_process_starts_with_the_training_and_ends_if_it_fails():

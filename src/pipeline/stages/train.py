@@ -21,7 +21,7 @@ from pipeline.errors import PrunedError
 from pipeline.evaluation.metrics import Predictions, macro_f1
 from pipeline.evaluation.unlike import measure
 from pipeline.models import build, inference_model, is_faster_with_xla, thaw
-from pipeline.training.backends import quick_compilation
+from pipeline.training.backends import keep_compiled, quick_compilation
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.onnx_process import Export, exporter
 
@@ -122,6 +122,7 @@ def fit_model(
     checkpoints = Checkpoints.of(config, workspace)
     train, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     use(config.train.target)
+    keep_compiled(config.train.target, workspace.scratch / "compiled")
     keras.utils.set_random_seed(config.seed)
     with quick_compilation(config.train.target):
         network = build(config.model, dataset.image_shape, len(dataset.classes))

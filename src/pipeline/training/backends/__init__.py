@@ -1,8 +1,11 @@
 """Backends: the arithmetic of the fit loop, with one module for each Keras backend."""
 
 import importlib
+import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.schema import TrainSection
@@ -35,6 +38,22 @@ def program_of(
     module = importlib.import_module(f"{__name__}.{config.backend}")
     program: Program = module.Program.of(network, config, steps, head, image_shape, class_weights)
     return program
+
+
+def keep_compiled(target: Target, folder: Path) -> None:
+    """Let JAX keep the programs that it compiles in `folder`, for trainings with other values or seeds.
+
+    The folder can be deleted at any time. What can't be read in it is compiled again.
+    """
+    if target.backend != "jax":
+        return
+    import jax
+
+    # Those of another architecture would not run, if machines share the clone.
+    jax.config.update("jax_compilation_cache_dir", str(folder / platform.machine()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 @contextmanager
