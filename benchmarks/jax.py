@@ -2,9 +2,9 @@
 
     python -m benchmarks.jax [--repeats 5]
 
-Measures a steady epoch of the loop, the whole `dvc repro` with only the raw data in the cache, and then `dvc repro`
-with another seed, for which JAX has the network compiled already. Writes jax.json and jax.md next to this file.
-`python -m benchmarks.gpu` measures a GPU.
+Measures a steady epoch of the loop, the whole `dvc repro` with only the raw data in the cache, and then
+`dvc repro` with another seed, for which JAX has the network compiled already. Writes jax.json and jax.md next
+to this file. `python -m benchmarks.gpu` measures a GPU.
 """
 
 import argparse
