@@ -148,7 +148,8 @@ class CalibrationPair:
 
         Efron and Tibshirani (1993), "An introduction to the bootstrap": images are drawn with replacement,
         the same ones for both models, from a fixed seed; p is the share of the draws in which the new model's
-        error is not the larger one.
+        error is not the larger one. The images themselves count as such a draw, as in Davison and Hinkley
+        (1997), "Bootstrap methods and their application", since no number of draws shows that p is 0.
         """
         rng = np.random.default_rng(0)
         not_larger = 0
@@ -156,7 +157,7 @@ class CalibrationPair:
             drawn = np.bincount(rng.integers(self._images, size=self._images), minlength=self._images)
             new, old = self._errors(self._excess * np.tile(drawn, 2))
             not_larger += bool(new <= old)
-        return not_larger / _RESAMPLES
+        return (1 + not_larger) / (1 + _RESAMPLES)
 
     def _errors(self, excess: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = np.bincount(self._cells, excess, minlength=2 * self._bins).reshape(2, self._bins)
