@@ -53,6 +53,9 @@ _COMPILED_TEXTS = r"marshal data too short|bad marshal data|EOF read where objec
 # Messages of TensorFlow, XLA and ONNX Runtime, which raise no MemoryError.
 _MEMORY_TEXTS = r"^RESOURCE_EXHAUSTED|OOM when allocating|Failed to allocate memory"
 
+# Messages of Keras about convolutions and poolings that leave no pixel.
+_TOO_SMALL_TEXTS = r"Computed output size would be (zero or )?negative"
+
 # The kernel signals a process once for each thread of a parent that is killed.
 _SECONDS_OF_ONE_SIGNAL = 2.0
 
@@ -86,6 +89,12 @@ def explain(error: BaseException) -> str | None:
             return (
                 "A compiled module of Python is incomplete, as after a full disk: remove the folders "
                 f"__pycache__ below {Path(__file__).parents[1]} or of the other package, and run it again."
+            )
+        if isinstance(cause, ValueError) and re.search(_TOO_SMALL_TEXTS, str(cause)):
+            return (
+                "The images are too small for the model: its convolutions or poolings leave no pixel. Select "
+                "model=mlp or a model with fewer poolings, or read pictures as larger images, with "
+                "data.reader.image_size."
             )
         cause = cause.__cause__ or cause.__context__
     dvc = sys.modules.get("dvc.exceptions")

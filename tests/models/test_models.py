@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config.compose import compose
 from pipeline.environment import use_threads
+from pipeline.errors import explain
 from pipeline.models import build, inference_model
 
 use_threads(1)
@@ -148,3 +149,11 @@ def test_a_residual_cnn_adds_the_input_of_a_stage_to_its_output():
     residual.set_weights(plain.get_weights())
     pixels = np.random.default_rng(0).random((2, 64), np.float32)
     assert not np.allclose(plain(pixels), residual(pixels))
+
+
+def test_images_without_a_pixel_left_after_the_poolings_are_refused_in_a_sentence():
+    photos = compose(CONF, ["experiment=folder"]).model
+    for shape in ((1, 1), (6, 6), (5, 300, 3)):
+        with pytest.raises(ValueError, match="Computed output size") as caught:
+            build(photos, shape, 2)
+        assert "images are too small for the model" in (explain(caught.value) or "")
