@@ -13,10 +13,11 @@ from pipeline.artifacts.history import read_history
 from pipeline.artifacts.model_file import load, weights_digest
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.compose import compose
-from pipeline.config.params import view
+from pipeline.config.params import dump, view
 from pipeline.environment import use_threads
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch, preprocess, train
+from pipeline.stages.__main__ import run as run_stage
 
 use_threads(1)
 
@@ -139,3 +140,13 @@ def test_missing_data_are_refused_by_name(tmp_path, workspace):
     with pytest.raises(PipelineError, match=re.escape(str(workspace.processed / "train"))):
         train.run(config(), workspace)
     assert not (workspace.root / "models").exists()
+
+
+def test_early_stopping_without_validation_images_is_refused_before_the_training(workspace):
+    none = compose(REPOSITORY / "conf", ["experiment=smoke", "preprocess.validation_fraction=0"])
+    preprocess.run(none, workspace)
+    asked = compose(REPOSITORY / "conf", ["experiment=smoke", "train.early_stopping.patience=3"])
+    workspace.params.write_text(dump(asked))
+    shutil.copy(REPOSITORY / "dvc.yaml", workspace.dvc_yaml)
+    with pytest.raises(PipelineError, match=r"needs validation images, and there are none.*patience=null"):
+        run_stage("train", workspace)

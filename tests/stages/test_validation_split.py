@@ -119,6 +119,21 @@ def test_a_split_by_hash_takes_chances_below_the_fraction_and_leaves_each_class_
     assert (train.tolist(), validation.tolist()) == ([1, 3, 5, 6], [0, 2, 4, 7])
 
 
+def test_a_split_by_hash_chooses_one_image_and_its_copies_if_the_fraction_chooses_none():
+    settings = composed().preprocess.model_copy(
+        update={"validation_split": "hash", "validation_fraction": 0.1}
+    )
+
+    def chosen(chances, labels):
+        prints = (np.array(chances) * 2.0**64).astype(np.uint64)
+        return divide(np.array(labels, np.int32), settings, 0, lambda: prints)[1].tolist()
+
+    assert chosen([0.5, 0.25, 0.75, 0.25], [0, 0, 1, 0]) == [1, 3]
+    # The only images of their classes are for training.
+    assert chosen([0.5, 0.75, 0.25, 0.25, 0.625], [0, 0, 0, 1, 2]) == [0]
+    assert chosen([0.5, 0.25], [0, 1]) == []
+
+
 def test_a_smaller_share_of_the_training_images_is_a_subset_of_a_larger_one(workspace):
     save(workspace)
     shares = []

@@ -78,7 +78,8 @@ def divide(
 def _by_hash(labels: NDArray[np.int32], prints: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     """Choose validation images by their pixels alone, independently of the other images.
 
-    At least one image of each class is left for training.
+    At least one image of each class is left for training, and if possible at least one image is chosen: early
+    stopping needs it, and a tenth of a few images may be none.
     """
     chances = (prints >> np.uint64(11)).astype(np.float64) / 2.0**53
     chosen = chances < fraction
@@ -87,6 +88,10 @@ def _by_hash(labels: NDArray[np.int32], prints: NDArray[np.uint64], fraction: fl
         if chosen[own].all():
             # The image with the highest chance is for training, and so are its duplicates.
             chosen[prints == prints[own[np.argmax(chances[own])]]] = False
+    for image in () if chosen.any() else np.argsort(chances, kind="stable"):
+        copies = prints == prints[image]
+        if np.isin(labels[copies], labels[~copies]).all():
+            return np.asarray(copies)
     return np.asarray(chosen)
 
 

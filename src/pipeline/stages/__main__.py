@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.artifacts.history import Epoch
+    from pipeline.config.schema import Config
 
 STAGES = ("compose", "fetch", "preprocess", "train", "evaluate")
 
@@ -75,6 +76,7 @@ def run(stage: str, workspace: Workspace) -> None:
         from pipeline.tracking import session as tracking
 
         if stage == "train":
+            _refuse_early_stopping_without_validation(config, workspace)
             pruning_callback = _pruning_callback()
             # The code that runs: in a warm worker, the code that it was started with.
             root = here().root
@@ -103,6 +105,17 @@ def _pruning_callback() -> "Callable[[Epoch], None]":
 
         return pruning_callback(pruning)
     return lambda epoch: None
+
+
+def _refuse_early_stopping_without_validation(config: "Config", workspace: Workspace) -> None:
+    """Check that there are validation images to stop by, which only the division of the images shows."""
+    from pipeline.artifacts.processed import read_dataset
+
+    if config.train.early_stopping.patience and not read_dataset(workspace).counts["validation"].total:
+        raise PipelineError(
+            "train.early_stopping.patience needs validation images, and there are none, since all images are "
+            "needed for training: add images, or set train.early_stopping.patience=null."
+        )
 
 
 def _refuse_unwritable(workspace: Workspace) -> None:
