@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pipeline import console
 from pipeline.cli.verbs import app
-from pipeline.console import Every, say, say_markdown, track, track_epochs
+from pipeline.console import Every, printable, say, say_markdown, track, track_epochs
 from servers import PATIENCE
 
 
@@ -128,3 +128,10 @@ def test_redirected_errors_reach_their_file_while_a_bar_is_shown(tmp_path, bar):
     assert os.read(ours, 4096)
     os.close(ours)
     assert (tmp_path / "log").read_text() == "a warning\n"
+
+
+def test_names_that_would_look_alike_or_control_the_terminal_are_quoted():
+    names = ["a b", "a ", " a", "a\nb", "a\u2028b", "\u202ea", "é"]
+    assert [printable(name) for name in names] == [
+        *("a b", "'a '", "' a'", "'a\\nb'", "'a\\u2028b'", "'\\u202ea'", "é"),
+    ]

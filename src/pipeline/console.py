@@ -121,8 +121,11 @@ def count(number: int, noun: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a name of a file or a class in one line, in which nothing controls the terminal."""
-    return name if name.isprintable() else repr(name)
+    """Return a name of a file or a class in one line, in which nothing controls the terminal.
+
+    It is quoted if it begins or ends with a space, which nobody would see.
+    """
+    return name if name.isprintable() and name == name.strip() else repr(name)
 
 
 def percent(share: float, decimals: int = 2) -> str:
