@@ -197,3 +197,12 @@ def test_options_set_the_size_the_colours_and_the_test_fraction(clone, pets):
 def test_the_only_image_of_a_class_is_for_training(clone, pets):
     save(pets / "emu" / "1.png", 77)
     assert 3 in clone.added(pets)["train_labels"]
+
+
+def test_many_classes_are_counted_with_the_span_of_their_sizes(clone, tmp_path):
+    for number in range(32):
+        for copy in range(5 + (number == 31)):
+            save(tmp_path / "many" / f"{number:02}" / f"{copy}.png", 100 * number + copy)
+    assert "  and 2 more classes of 5 to 6 images" in clone.add(tmp_path / "many")
+    shutil.rmtree(tmp_path / "many" / "31")
+    assert "  and 1 more class of 5 images" in clone.add(tmp_path / "many", force=True)

@@ -154,3 +154,13 @@ def test_a_class_name_that_looks_like_a_reference_is_refused(clone, pets):
     save(pets / "${oc.env:HOME}" / "1.png", 3)
     with pytest.raises(PipelineError, match="can't be used in conf/"):
         clone.add(pets)
+
+
+def test_classes_of_equal_pictures_have_no_test_images_whatever_the_fraction(clone, tmp_path):
+    for label in "ab":
+        for number in range(10):
+            save(tmp_path / "same" / label / f"{number}.png", ord(label))
+    with pytest.raises(
+        PipelineError, match="no test images: the 20 images are copies of 2, and copies are nev"
+    ):
+        clone.add(tmp_path / "same", test_fraction=0.5)

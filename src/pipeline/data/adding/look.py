@@ -122,7 +122,7 @@ def _pinned(
             limits = dict(zip(known, before, strict=True))
             below = [limits.get(name, limit) for name, limit in zip(classes, below, strict=True)]
     sides = sides_of(collected, labels, below)
-    _refuse_without_images(classes, labels, sides)
+    _refuse_without_images(classes, labels, sides, collected)
     pinned = canonical(arranged(collected, labels, sides), classes, collected.rows.shape)
     # Limits are chosen again for new classes, and for all of them if the reader changes.
     asked = None if below is None or fraction == _TEST_FRACTION else fraction
@@ -147,11 +147,19 @@ def _are_known(collected: Collected, index: Index | None) -> bool:
     return any(bytes(digest).hex() in before for digest in collected.digests)
 
 
-def _refuse_without_images(classes: list[str], labels: NDArray[np.int32], sides: NDArray[np.int8]) -> None:
+def _refuse_without_images(
+    classes: list[str], labels: NDArray[np.int32], sides: NDArray[np.int8], collected: Collected
+) -> None:
     trained = np.bincount(labels[sides == 0], minlength=len(classes))
     if not trained.all():
         raise PipelineError(f"the class {classes[int(trained.argmin())]!r} has no training image: add some")
     if not (sides == 2).any():
+        different = len(np.unique(collected.digests))
+        if different <= len(classes) < len(labels):
+            raise PipelineError(
+                f"there are no test images: the {len(labels):,} images are copies of {different:,}, and "
+                "copies are never divided; add different ones"
+            )
         raise PipelineError(
             "there are no test images: the classes are too small for --test-fraction; raise it, or add images"
         )

@@ -25,7 +25,9 @@ def split_table(classes: Sequence[str], labels: NDArray[np.int32], sides: NDArra
         yield f"  {name:<{width}}" + "".join(f"{column[at]:>12,}" for _, column in shown)
     if len(classes) > _CLASSES:
         rest = counts[_CLASSES:].sum(axis=1)
-        yield f"  and {len(rest):,} more classes of {rest.min():,} to {rest.max():,} images"
+        least, most = rest.min(), rest.max()
+        span = count(most, "image") if least == most else f"{least:,} to {most:,} images"
+        yield f"  and {len(rest):,} more {'class' if len(rest) == 1 else 'classes'} of {span}"
     yield f"  {'total':<{width}}" + "".join(f"{column.sum():>12,}" for _, column in shown)
 
 
