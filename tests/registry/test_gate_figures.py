@@ -157,3 +157,10 @@ def test_a_calibration_error_that_rises_by_chance_passes_with_its_p_value():
     assert at.found.endswith(f"(p = {pair.p:.2g})")
     above = checks(new, old, max_calibration_rise=0.0, level=pair.p + 1e-6)["calibration error"]
     assert not above.passed
+
+
+def test_differences_are_required_in_points_not_in_percent_of_the_accuracy():
+    found = checks(model(), model(), slices={"ants": np.arange(128) < 64}, margin=0.01, max_slice_fall=0.005)
+    assert found["accuracy"].required.startswith("less than 1 point below ")
+    assert found["slice ants"].required.startswith("at most 0.5 points less")
+    assert found["recall of classes"].required.startswith("at most 5 points less")

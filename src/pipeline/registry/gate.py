@@ -169,7 +169,7 @@ def _accuracy(candidate: Predictions, champion: Predictions, settings: Promotion
     few = f"; {len(every):,} images are too few to show that margin" if hopeless else ""
     return Check(
         "accuracy",
-        f"less than {100 * settings.margin:g} % below {champion.name} (p < {settings.level:g})",
+        f"less than {_points(settings.margin)} below {champion.name} (p < {settings.level:g})",
         f"{both}, at worst {100 * found.lower:+.2f} points ({show_p(found.p)}){few}",
         passed,
     )
@@ -201,7 +201,7 @@ def _recall(candidate: Predictions, champion: Predictions, settings: PromotionSe
     members = candidate.labels == index
     return Check(
         "recall of classes",
-        f"at most {100 * settings.max_recall_fall:g} points less for any, or within chance",
+        f"at most {_points(settings.max_recall_fall)} less for any, or within chance",
         f"{printable(candidate.classes[index])}: {_percent(candidate.right[members])} against "
         f"{_percent(champion.right[members])}{_chance(p)}",
         not counts,
@@ -219,7 +219,7 @@ def _slice(
     _, p = _fall(members, settings.max_slice_fall, tests, candidate, champion)
     return Check(
         f"slice {name}",
-        f"at most {100 * settings.max_slice_fall:g} points less, or within chance",
+        f"at most {_points(settings.max_slice_fall)} less, or within chance",
         f"{_percent(candidate.right[members])} against {_percent(champion.right[members])} of "
         f"{members.sum():,} images{_chance(p)}",
         p >= settings.level,
@@ -257,3 +257,8 @@ def _chance(p: float) -> str:
 
 def _percent(right: NDArray[np.bool_]) -> str:
     return percent(right.mean())
+
+
+def _points(share: float) -> str:
+    """Return a difference of shares of one: "1 % below 97 %" could also mean 96.03 %."""
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
