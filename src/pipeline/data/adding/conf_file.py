@@ -29,7 +29,7 @@ reader: # how any picture becomes such an image; stored with the model
   background: {background} # black or white: the colour of the border, and of transparent parts
   prepare: {prepare} # none; or digit: find ink on any paper, scale and centre it as in MNIST
   max_pixels: {max_pixels} # the largest number of pixels that a picture may have
-validation_images: {validation_images} # so many of the last training images are the source's own; pinned
+validation_images: {validation_images} # how many of the last training images are for validation; pinned
 sha256: # of data/raw/NAME.npy, as sha256sum prints it; pinned
 {digests}
 timeout: {timeout} # seconds without receiving data after which a download attempt is given up
