@@ -77,9 +77,20 @@ def test_a_second_training_of_the_same_run_waits_for_the_first(workspace, ends):
     begun[0].release()
 
 
-def test_a_damaged_record_is_named_and_not_changed(workspace, capsys):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", b"{"),
+        ("state.json", b"\xff"),
+        ("params.yaml", b""),
+        ("params.yaml", b"a: [\n"),
+        ("params.yaml", b"name: 2024-13-45\n"),
+        ("params.yaml", b"tracking: 1\n"),
+    ],
+)
+def test_a_damaged_record_is_named_and_not_changed(workspace, capsys, name, content):
     record = started(workspace)
-    (record.files.root / "state.json").write_text("{")
+    (record.files.root / name).write_bytes(content)
     record.release()
     assert list(unsent(workspace)) == []
     assert f"{record.files.root} is damaged" in capsys.readouterr().err

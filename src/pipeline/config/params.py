@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from pipeline.config.messages import validate
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import Config
 from pipeline.config.unsafe_yaml import conflict_marker
 from pipeline.errors import PipelineError
@@ -49,7 +50,7 @@ def dump_values(values: dict[str, Any]) -> str:
 def experiment_of(path: Path) -> str | None:
     """Return the name of the DVC experiment that `dump` recorded, or None if it recorded none."""
     before, after = _EXPERIMENT.split("{name}")
-    first = path.read_text(encoding="utf-8").partition("\n")[0] + "\n"
+    first = _lenient_text(path).partition("\n")[0] + "\n"
     return first.removeprefix(before).removesuffix(after) if first.startswith(before) else None
 
 
@@ -74,14 +75,14 @@ def unedited_values(path: Path) -> dict[str, Any]:
         PipelineError: If the file is missing, or a value was edited by hand.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _lenient_text(path)
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: `dvc repro` composes it from conf/.") from None
     _refuse_merge(text, path.name)
     _, _, rest = text.partition(_CONTENT)
     digest, _, body = rest.partition("\n")
     try:
-        values = yaml.load(body, Loader=yaml.CSafeLoader)
+        values = load_yaml(body)
     except yaml.YAMLError:
         values = None
     if not isinstance(values, dict) or digest not in (_digest(body), _digest(_body(values))):
@@ -115,7 +116,7 @@ def parse_generated(text: str, name: str) -> dict[str, Any]:
     """
     _refuse_merge(text, name)
     try:
-        values = yaml.load(text, Loader=yaml.CSafeLoader)
+        values = load_yaml(text)
         if not isinstance(values, dict):
             raise TypeError("it is not a mapping")  # noqa: TRY301
     except (yaml.YAMLError, TypeError) as error:
@@ -128,9 +129,14 @@ def _refuse_merge(text: str, name: str) -> None:
         raise PipelineError(_IN_MERGE.format(name=name))
 
 
+def _lenient_text(path: Path) -> str:
+    """Read a params.yaml, of which bytes that are not UTF-8 are an edit like any other."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def refuse_edited(path: Path) -> None:
     """Refuse a manual edit, which writing params.yaml would lose; a file of DVC has no header to check."""
-    if path.exists() and _CONTENT in path.read_text(encoding="utf-8"):
+    if path.exists() and _CONTENT in _lenient_text(path):
         unedited_values(path)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
 
@@ -101,8 +102,8 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
     if isinstance(node, yaml.ScalarNode):
         if not node.style and not re.fullmatch(_PLAIN.get(node.tag, r"(?s:.*)"), node.value):
             raise PipelineError(
-                f"{line}: {node.value} reads as {yaml.safe_load(node.value)} in YAML 1.1: write that, or put "
-                "quotes around it if it is text."
+                f"{line}: {node.value} reads as {_read(node)} in YAML 1.1: write that, or put quotes around "
+                "it if it is text."
             )
     elif isinstance(node, yaml.MappingNode):
         if any(key.value == "_target_" for key, _ in node.value):
@@ -116,6 +117,14 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int]) -> int:
         raise PipelineError(f"{line}: its aliases expand to over {_MAX_NODES} values.")
     sizes[id(node)] = size
     return size
+
+
+def _read(node: yaml.ScalarNode) -> str:
+    """Return what YAML 1.1 reads, as text."""
+    try:
+        return str(load_yaml(node.value))
+    except (yaml.YAMLError, ValueError):  # Python writes no number of more than 4,300 digits.
+        return "no number"
 
 
 def refuse_resolvers(values: Any) -> None:

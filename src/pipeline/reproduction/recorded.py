@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import unedited_values
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.results.download import download_run
+from pipeline.results.download import download_run, values_in
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import Code, code_of
 from pipeline.tracking.mlflow_run import TEST_TAG
@@ -61,7 +59,7 @@ def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspac
         PipelineError: If MLflow can't be reached, or has no such run, or its files are missing or damaged.
     """
     label, tags, files = download_run(name, tracking, workspace, folder)
-    config = _config_in(files, label)
+    config = values_in(files.params, label)
     return _recorded(label, read_run(files.run), config, tags.get(TEST_TAG, ""), files, workspace)
 
 
@@ -75,15 +73,7 @@ def origin_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace,
     """
     label, _, files = download_run(name, tracking, workspace, folder, model=False)
     code, _ = _made_by(read_run(files.run)["id"], files, workspace)
-    return Origin(label, _config_in(files, label), code)
-
-
-def _config_in(files: Workspace, label: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = yaml.load(files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise PipelineError(f"MLflow's run {label} holds no configuration: {error}") from None
-    return config
+    return Origin(label, values_in(files.params, label), code)
 
 
 def _made_by(run_id: str, files: Workspace, repository: Workspace) -> tuple[Code, Mapping[str, str]]:

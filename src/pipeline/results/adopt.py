@@ -17,6 +17,7 @@ from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import complete, compose, unresolved, with_device
 from pipeline.config.messages import refused_by_hydra, validate
 from pipeline.config.params import dump
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import Config
 from pipeline.config.section import leaves
 from pipeline.console import percent
@@ -56,7 +57,7 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     source = _of_sweep(run, repository) or _of_mlflow(run, repository)
     config = source.config
     name = name or re.sub(r"[^\w-]+", "-", f"{config.name}-{source.run_id}")[: len(config.name) + 5]
-    if not re.fullmatch(r"\w[\w-]*", name) or not isinstance(yaml.safe_load(name), str):
+    if not re.fullmatch(r"\w[\w-]*", name) or not _reads_as_text(name):
         raise PipelineError(
             f"{name!r} is not a name for an experiment: use letters, digits, _ and -, and no word that "
             "YAML reads as something else, such as on or 010."
@@ -74,6 +75,13 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
         f"{'restores it' if restores else 'trains it with the code as it is now'}.",
         f"Only this time: python -m pipeline experiment={name}",
     ]
+
+
+def _reads_as_text(name: str) -> bool:
+    try:
+        return isinstance(load_yaml(name), str)
+    except yaml.YAMLError:  # a date that does not exist
+        return False
 
 
 def _of_sweep(run: str, repository: Workspace) -> _Source | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.artifacts.workspace import Workspace
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve, run_of
@@ -58,8 +59,26 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
         if "config/params.yaml" not in available:
             raise PipelineError(f"MLflow's run {run.info.run_name} has no config/params.yaml.")
         path = Path(client.download_artifacts(run.info.run_id, "config/params.yaml", folder))
-        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        values = values_in(path, run.info.run_name)
         return Training(run.info.run_name, run.data.tags[ID_TAG], values, dict(run.data.metrics))
+
+
+def values_in(path: Path, run: str) -> dict[str, Any]:
+    """Read the params.yaml that MLflow has of a run.
+
+    Raises:
+        PipelineError: If it is missing or damaged.
+    """
+    try:
+        values = load_yaml(path.read_bytes())
+    except (OSError, yaml.YAMLError):
+        values = None
+    if not isinstance(values, dict):
+        raise PipelineError(
+            f"MLflow's run {run} holds no configuration that can be read: `pipeline verify "
+            "--repair` restores it."
+        )
+    return values
 
 
 def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> LoggedModel:

@@ -48,9 +48,8 @@ def run(stage: str, workspace: Workspace) -> None:
         PipelineError: If the stage fails or its configuration is invalid.
     """
     # These imports are not needed to hand a stage over.
-    import yaml
-
     from pipeline.config.params import read_params, view
+    from pipeline.config.plain_yaml import load_yaml
     from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
 
     prepare_environment(workspace.scratch / "home")
@@ -68,7 +67,7 @@ def run(stage: str, workspace: Workspace) -> None:
 
             tracking.close_dead(read_params(workspace.params).tracking, workspace)
         return
-    definition = yaml.load(workspace.dvc_yaml.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    definition = load_yaml(workspace.dvc_yaml.read_text(encoding="utf-8"))
     declared = definition["stages"][stage]
     part = view(config, declared["params"])
     _refuse_unwritable(workspace)

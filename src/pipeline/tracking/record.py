@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.artifacts.history import Trained
 from pipeline.artifacts.processed import read_dataset
 from pipeline.artifacts.workspace import Workspace, atomic, copy_file, remove, write_text
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import Config
 from pipeline.console import brief, say, warn
 from pipeline.errors import PipelineError
@@ -81,6 +82,8 @@ class Record:
             if self._state_file.exists():
                 self.state = State(**json.loads(self._state_file.read_text(encoding="utf-8")))
             self.evaluation = self._read_evaluation()
+            if not isinstance(self.config.get("tracking", {}), dict):
+                raise TypeError("tracking is not a mapping")  # noqa: TRY301
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise PipelineError(f"{files.root} has no complete run ({error}): run `dvc repro`.") from None
 
@@ -126,7 +129,7 @@ class Record:
     def config(self) -> dict[str, Any]:
         """The whole configuration as plain values, or the part of it that is in models/run.json."""
         if self.files.params.exists():
-            values = yaml.load(self.files.params.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            values = load_yaml(self.files.params.read_text(encoding="utf-8"))
             return dict(values)
         if self.occasions:
             return dict(self.occasions[0].config)

@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.artifacts.workspace import Workspace, remove, write_text
 from pipeline.config.params import dump
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import Config
 from pipeline.config.unsafe_yaml import refuse_conflict, yaml_fault
 from pipeline.errors import PipelineError
@@ -77,7 +78,7 @@ def read_stages(repository: Workspace) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         refuse_conflict(text, path)
-        content = yaml.load(text, Loader=yaml.CSafeLoader)
+        content = load_yaml(text)
         COMPILED_MULTI_STAGE_SCHEMA(content)
         stages: dict[str, dict[str, Any]] = content["stages"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

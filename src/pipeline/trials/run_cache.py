@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.workspace import Workspace, files_in, object_in, remove
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import Config
 from pipeline.config.section import value_at
 from pipeline.console import warn
@@ -131,7 +132,7 @@ def past_outputs(cache: Path) -> Iterator[tuple[str, str, str]]:
 
     for path in sorted((cache / "runs").glob("*/*/*")):
         try:
-            entry = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            entry = load_yaml(path.read_text(encoding="utf-8"))
             outs = [(out["md5"], out["path"]) for out in entry["outs"]]
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
             continue  # DVC's temporary files, or damaged entries, which DVC removes when it looks them up

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import DataSection
 from pipeline.console import count
 from pipeline.data.adding.conf_file import check_name, name_for, text_of, updated
@@ -121,7 +122,7 @@ def _existing(conf: Path, path: str, options: AddOptions, home: Path) -> dict[st
     if options.force:
         return None
     try:
-        values = yaml.load(conf.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        values = load_yaml(conf.read_text(encoding="utf-8"))
         found = DataSection.model_validate(values).model_dump(mode="json")
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         why = str(error).splitlines()[0]

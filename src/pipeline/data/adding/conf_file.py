@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import DataSection
 from pipeline.data.batches import update_command
 from pipeline.errors import PipelineError
@@ -90,7 +91,7 @@ def text_of(data: DataSection, what: str) -> str:
         **values["reader"],
         **{key: values[key] for key in ("validation_images", "timeout", "deadline", "retries", "max_bytes")},
     )
-    if DataSection.model_validate(yaml.safe_load(text)) != data:
+    if DataSection.model_validate(load_yaml(text)) != data:
         raise PipelineError(f"Class names of {data.name} can't be written in YAML: rename them.")
     return text
 
@@ -120,8 +121,8 @@ def updated(text: str, data: DataSection, fresh_text: str) -> str | None:
         document = parser.load(text)
         _put(document, data.model_dump(mode="json"))
         parser.dump(document, written)
-        found = DataSection.model_validate(yaml.safe_load(written.getvalue()))
-    except (YAMLError, ValueError, TypeError, KeyError, IndexError):
+        found = DataSection.model_validate(load_yaml(written.getvalue()))
+    except (YAMLError, yaml.YAMLError, ValueError, TypeError, KeyError, IndexError):
         return None
     return written.getvalue() if found == data else None
 

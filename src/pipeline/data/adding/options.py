@@ -8,6 +8,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import DataSection
 from pipeline.config.section import ReaderSection
 from pipeline.data.batches import LocalSource
@@ -80,7 +81,7 @@ def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any
         if not is_pair or key in _PINNED:
             raise PipelineError(f"--set {setting}: write a setting of the source, as in label_column=breed")
         try:
-            settings[key] = yaml.load(value, Loader=yaml.CSafeLoader)
+            settings[key] = load_yaml(value)
             DataSection.model_validate({**values, "sources": [{**source, key: settings[key]}]})
         except yaml.YAMLError:
             raise PipelineError(f"--set {setting}: {value} is not valid YAML") from None
