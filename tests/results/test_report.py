@@ -1,3 +1,4 @@
+import json
 import time
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
 from pipeline.results.report import Report, reports
+from pipeline.sweeps.folder import Folder
 from pipeline.trials.outcome import Outcome
 
 SWEEP = sweep(
@@ -30,6 +32,29 @@ def test_a_damaged_report_is_named_in_a_sentence(tmp_path, content):
         (tmp_path / "report.json").write_text(content)
     with pytest.raises(PipelineError, match=r"report\.json is not a report of a sweep"):
         Report.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"start": None}, {"start": "1"}, {"tracking": {"colour": 1}}, {"tracking": 1}]
+)
+def test_a_report_of_an_older_version_is_named_in_a_sentence(tmp_path, change):
+    SWEEP.write(tmp_path)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(PipelineError, match=r"report\.json is not a report of a sweep"):
+        Report.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"overrides": 1}'])
+def test_a_trial_whose_file_is_damaged_counts_as_not_started(tmp_path, content):
+    folder = Folder(tmp_path)
+    folder.note("1", SWEEP.trials[0])
+    assert folder.trial("1") == SWEEP.trials[0]
+    path = tmp_path / "trials" / "1.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert folder.trial("1") is None
 
 
 def test_the_latest_sweep_comes_first_and_a_damaged_one_is_left_out(tmp_path, capsys):

@@ -29,11 +29,16 @@ def test_the_workspaces_model_has_its_name_its_accuracy_and_its_card(workspace):
     assert (found.test_accuracy, found.card) == ((0.9, 0.8, 0.95), workspace.model_card)
 
 
-@pytest.mark.parametrize("metrics", [json.dumps(ACCURACY | {"weights_sha256": "b"}), "{}", ""])
+@pytest.mark.parametrize("metrics", [json.dumps(ACCURACY | {"weights_sha256": "b"}), "{}", "", "[]", "null"])
 def test_reports_of_an_earlier_model_are_not_used_for_a_model_not_yet_evaluated(workspace, metrics):
     workspace.metrics.write_text(metrics)
     found = resolve(None, workspace)
     assert (found.name, found.test_accuracy, found.card) == ("digits-1", None, None)
+
+
+def test_an_accuracy_without_its_interval_is_not_shown(workspace):
+    workspace.metrics.write_text(json.dumps(ACCURACY | {"weights_sha256": "a", "test_accuracy_high": None}))
+    assert resolve(None, workspace).test_accuracy is None
 
 
 def test_without_a_model_in_the_workspace_the_models_of_runs_are_mentioned(tmp_path):

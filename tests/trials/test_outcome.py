@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from pipeline.artifacts.history import Epoch, History, write_history
+from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import rank
 from pipeline.results.report import Trial
 from pipeline.trials.outcome import Outcome
@@ -25,3 +28,11 @@ def test_trials_can_be_ranked_by_the_macro_f1_on_validation_images(tmp_path):
 
 def test_without_validation_images_there_is_none(tmp_path):
     assert "val_macro_f1" not in outcome(tmp_path, "run", val_macro_f1=None).values
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"result": {}}', '{"result": []}'])
+def test_a_damaged_run_is_named_in_a_sentence(tmp_path, content):
+    outcome(tmp_path, "run")
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(PipelineError, match=r"run\.json has no result of a training"):
+        Outcome.read(tmp_path / "run.json", tmp_path / "history.csv")

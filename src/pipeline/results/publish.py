@@ -1,7 +1,6 @@
 """Publish sweeps in MLflow: each is a parent run of the runs of its trials, made from its report."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say, warn
 from pipeline.errors import PipelineError
 from pipeline.results.leaderboard import rank
-from pipeline.results.report import Report, reports
+from pipeline.results.report import Report, Trial, reports
 from pipeline.results.summary import command_of, digest_of, metrics_of, note_of, params_of, tables_of
 from pipeline.tracking.database import find_run, lacks_tag
 from pipeline.tracking.failures import answers, telling_failures
@@ -135,8 +134,8 @@ def _link_trials(report: Report, folder: Path, parent: MlflowRun) -> set[str]:
     client, member = parent.client, f"{SWEEP_TAG}.{report.id}"
     trials = [trial for trial in report.trials if trial.has_ended]
     # The trainings that ran in this sweep, now or when its command was run before.
-    noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("trials/*.json")]
-    trained_here = {trial["run_id"] for trial in noted if trial.get("run_id")}
+    noted = [Trial.read(path) for path in folder.glob("trials/*.json")]
+    trained_here = {trial.run_id for trial in noted if trial and trial.run_id}
     members = search(client, f"tags.`{member}` LIKE '%'")
     by_id = {run.data.tags.get(ID_TAG): run for run in members}
     missing = {trial.run_id for trial in trials if trial.run_id} - by_id.keys()

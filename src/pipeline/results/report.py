@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts.workspace import Workspace, write_text
+from pipeline.config.schema import TrackingSection
 from pipeline.console import warn
 from pipeline.errors import PipelineError
 from pipeline.tracking.mlflow_run import Status
@@ -61,6 +62,17 @@ class Trial:
         """Restore a trial from the mapping that `asdict` made of it."""
         return cls(**{**fields, "overrides": tuple(fields["overrides"])})
 
+    @classmethod
+    def read(cls, path: Path) -> "Trial | None":
+        """Read the file of a trial in the folder of its sweep; return None if it is missing or damaged.
+
+        Of a damaged file nothing is lost: a trial that counts as not started is run, or restored, again.
+        """
+        try:
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -93,11 +105,15 @@ class Report:
         try:
             content = json.loads(_file(folder).read_text(encoding="utf-8"))
             content["trials"] = tuple(map(Trial.of, content["trials"]))
+            TrackingSection(**content["tracking"])
+            if not isinstance(content["start"], int):
+                raise TypeError("it has no time")  # noqa: TRY301
             lists = {key: tuple(content[key]) for key in ("command", "objectives")}
             return cls(**content | lists)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split())
             raise PipelineError(
-                f"{_file(folder)} is not a report of a sweep ({error}): run the sweep again, or delete it."
+                f"{_file(folder)} is not a report of a sweep ({why}): run the sweep again, or delete it."
             ) from None
 
 

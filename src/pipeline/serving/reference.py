@@ -62,11 +62,11 @@ def _from_workspace(workspace: Workspace, path: Path) -> Resolved:
         name, weights = run["name"], run["result"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return Resolved(path, "model")
-    metrics: dict[str, Any] = {}
+    metrics: Any = None
     with suppress(OSError, ValueError):
         metrics = json.loads(workspace.metrics.read_text(encoding="utf-8"))
-    if metrics.get("weights_sha256") != weights:
-        # The model has not been evaluated yet: the reports are about the previous one.
+    if not isinstance(metrics, dict) or metrics.get("weights_sha256") != weights:
+        # The model has not been evaluated yet: the reports are damaged, or about the previous one.
         return Resolved(path, name)
     card = workspace.model_card
     return Resolved(path, name, None, _accuracy(metrics), card if card.is_file() else None)
@@ -87,10 +87,11 @@ def _from_mlflow(ref: str, workspace: Workspace, part: Part, with_card: bool) ->
     )
 
 
-def _accuracy(metrics: Mapping[str, float]) -> Accuracy | None:
-    if "test_accuracy_low" not in metrics:
-        return None
-    return metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"]
+def _accuracy(metrics: Mapping[str, Any]) -> Accuracy | None:
+    match [metrics.get(f"test_accuracy{end}") for end in ("", "_low", "_high")]:
+        case [float(accuracy), float(low), float(high)]:
+            return accuracy, low, high
+    return None
 
 
 def _download(location: str, model_id: str, workspace: Workspace, part: Part) -> Path:

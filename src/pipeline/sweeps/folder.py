@@ -49,11 +49,8 @@ class Folder:
         return self.root / "trials" / f"{name}.yaml"
 
     def trial(self, name: str) -> Trial | None:
-        """Read the last noted state of a trial; return None if it has not started."""
-        try:
-            return Trial.of(json.loads(self._trial(name).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        """Read the last noted state of a trial; return None if it has not started, or the file is damaged."""
+        return Trial.read(self._trial(name))
 
     def note(self, name: str, trial: Trial) -> None:
         """Write the current state of a trial."""

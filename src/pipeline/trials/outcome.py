@@ -9,6 +9,7 @@ from pipeline.artifacts.history import Epoch, read_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump
 from pipeline.config.schema import OBJECTIVES_BY_EPOCH, Config
+from pipeline.errors import PipelineError
 from pipeline.trials.run_cache import Known
 
 
@@ -34,18 +35,26 @@ class Outcome:
 
     @classmethod
     def read(cls, run: Path, history: Path) -> "Outcome":
-        """Read the outcome from models/run.json and models/history.csv."""
-        known = json.loads(run.read_text(encoding="utf-8"))
-        result = known["result"]
-        return cls(
-            known["id"],
-            known["name"],
-            result["weights_sha256"],
-            result["parameters"],
-            result["epochs"],
-            read_history(history).best,
-            result.get("val_macro_f1"),
-        )
+        """Read the outcome from models/run.json and models/history.csv.
+
+        Raises:
+            PipelineError: If one of them is missing or damaged.
+        """
+        best = read_history(history).best
+        try:
+            known = json.loads(run.read_text(encoding="utf-8"))
+            result = known["result"]
+            return cls(
+                known["id"],
+                known["name"],
+                result["weights_sha256"],
+                result["parameters"],
+                result["epochs"],
+                best,
+                result.get("val_macro_f1"),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise PipelineError(f"{run} has no result of a training: run `dvc repro`.") from None
 
 
 def outcome_of(known: Known) -> Outcome | None:
