@@ -35,6 +35,33 @@ def test_a_damaged_params_yaml_counts_as_edited(tmp_path, content):
         read_generated(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "[]",
+        "",
+        "{a: 1}",
+        "{a: {deps: 1}}",
+        "{a: {outs: [1]}}",
+        "{a: {outs: [{path: x}]}}",
+        "{a: {params: 1}}",
+    ],
+)
+def test_a_dvc_lock_that_dvc_did_not_write_is_refused(tmp_path, text):
+    path = tmp_path / "dvc.lock"
+    for whole in (
+        "",
+        "stages: {}\n",
+        "stages: {a: {cmd: x, deps: [{path: x, md5: y}], params: {p: {k: 1}}}}\n",
+    ):
+        path.write_text(f"schema: '2.0'\n{whole}")
+        assert read_generated(path)["schema"] == "2.0"
+    path.write_text(f"schema: '2.0'\nstages: {text}\n")
+    with pytest.raises(PipelineError, match=r"`git checkout dvc.lock` restores it"):
+        read_generated(path)
+
+
 @pytest.mark.parametrize("text", ["0b_", "0x_", "0x" + 5000 * "f"])
 def test_a_number_that_does_not_exist_is_refused_in_conf(tmp_path, text):
     (tmp_path / "config.yaml").write_text(f"seed: {text}\n")

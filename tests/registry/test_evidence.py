@@ -59,13 +59,30 @@ def test_predictions_are_read_with_the_classes_as_numbers(folder):
 # A quote that opens a field makes one field of all lines after it.
 @pytest.mark.parametrize(
     "content",
-    ["label,predicted\na,a\n", "label,predicted,confidence\na,d,1\n", 'x\n"' + 50_000 * "a,a\n", None],
+    [
+        "label,predicted\na,a\n",
+        "label,predicted,confidence\na,d,1\n",
+        "label,predicted,confidence\na,a\n",
+        "label,predicted,confidence\na,a,nan\n",
+        "label,predicted,confidence\n",
+        "",
+        'x\n"' + 50_000 * "a,a\n",
+        None,
+    ],
 )
 def test_damaged_predictions_are_refused(folder, content):
     (folder / "predictions.csv").unlink()
     if content is not None:
         (folder / "predictions.csv").write_text(content)
     with pytest.raises(PipelineError, match=r"predictions\.csv has no valid predictions"):
+        of(folder).predictions()
+
+
+@pytest.mark.parametrize("data", [{}, {"name": "letters"}, []])
+def test_a_run_of_an_older_version_is_refused(folder, data):
+    run = {"id": "1", "name": "letters-1", "config": {}, "data": data}
+    (folder / "run.json").write_text(json.dumps(run))
+    with pytest.raises(PipelineError, match=r"no run\.json with its data: .* older version"):
         of(folder).predictions()
 
 

@@ -123,6 +123,8 @@ def test_the_tolerance_itself_is_within_it(old, new):
 def test_a_metric_that_only_one_has_is_different(old, new):
     new = replace(new, metrics={**new.metrics, "test_ece": 0.1})
     assert differing(old, new)["metrics"].state == "different"
+    old = replace(old, metrics={**new.metrics, "test_ece": "damaged"})
+    assert differing(old, new)["metrics"].state == "different"
 
 
 def test_the_metric_that_differs_most_is_named_with_large_ones_compared_by_ratio(old, new):

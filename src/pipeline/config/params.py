@@ -119,9 +119,23 @@ def parse_generated(text: str, name: str) -> dict[str, Any]:
         values = load_yaml(text)
         if not isinstance(values, dict):
             raise TypeError("it is not a mapping")  # noqa: TRY301
-    except (yaml.YAMLError, TypeError) as error:
+        if name == "dvc.lock" and not _is_lock(values):
+            raise TypeError("it is not as DVC writes it")  # noqa: TRY301
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise PipelineError(f"{name} can't be read ({error}): `git checkout {name}` restores it.") from None
     return values
+
+
+def _is_lock(values: dict[str, Any]) -> bool:
+    """Return whether what is read from dvc.lock is there, as far as it is filled in."""
+    stages = values.get("stages", {})
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict)
+        and all(isinstance(section, dict) for section in stage.get("params", {}).values())
+        and all("path" in dependency for dependency in stage.get("deps", []))
+        and all({"path", "md5"} <= out.keys() for out in stage.get("outs", []))
+        for stage in stages.values()
+    )
 
 
 def _refuse_merge(text: str, name: str) -> None:

@@ -74,7 +74,7 @@ class Evidence:
         """The description of the model's version in the registry: its model card, if there is one."""
         path = self.stored.folder / "model_card.md"
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8", errors="replace")
         accuracy = percent(self.run.data.metrics.get("test_accuracy", 0.0))
         return f"The model of the run {self.name}, test accuracy {accuracy}."
 
@@ -105,12 +105,13 @@ class Evidence:
     @property
     def _run_json(self) -> dict[str, Any]:
         path = self.stored.folder / "run.json"
-        if not path.is_file():
+        run = read_run(path) if path.is_file() else {}
+        if not {"name", "classes"} <= set(run.get("data", ())):
             raise PipelineError(
-                f"MLflow's run {self.name} has no run.json: it did not finish or is of an older version. "
-                "Train it again."
+                f"MLflow's run {self.name} has no run.json with its data: it did not finish or is of an "
+                "older version. Train it again."
             )
-        return read_run(path)
+        return run
 
     @property
     def bins(self) -> int:
@@ -134,7 +135,9 @@ class Evidence:
                 np.array([number[row[key]] for row in rows]) for key in ("label", "predicted")
             )
             confidence = np.array([float(row["confidence"]) for row in rows])
-        except (OSError, ValueError, KeyError, csv.Error) as error:
+            if not (rows and np.isfinite(confidence).all()):
+                raise ValueError("rows or numbers are missing")  # noqa: TRY301
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise PipelineError(
                 f"{path} has no valid predictions ({error!r}): run `pipeline sync`."
             ) from None

@@ -125,7 +125,8 @@ def _apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str
         # The digest of the weights has its own link.
         if one == other or name == "weights_sha256":
             continue
-        if one is None or other is None:
-            yield name, float("inf")
-        else:
+        # A damaged metrics.json may have anything in place of a number.
+        if isinstance(one, int | float) and isinstance(other, int | float):
             yield name, abs(one - other) / max(1.0, abs(one))
+        else:
+            yield name, float("inf")

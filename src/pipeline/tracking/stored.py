@@ -58,7 +58,7 @@ class Stored:
     model_folder: Path | None  # with the model's artifacts
     checked: int  # the number of files that were checked
     broken: Sequence[Broken]
-    lost: str = ""  # a message, if MLflow has no model of a run that has ended
+    lost: str = ""  # a message, if MLflow has no model of a run that has ended, or no digests of its files
 
     @property
     def problems(self) -> list[str]:
@@ -95,8 +95,13 @@ def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True)
         model_folder, more = _artifacts(address, folder / "model", remote, model.tags, what, owner)
         wanted += more
     has_lost = not model and "pipeline.model_sha256" in tags
-    lost = f"MLflow has no model of the run {name}." if has_lost else ""
-    return Stored(run, files or folder, model, model_folder, len(wanted), _broken(wanted), lost)
+    lost = [f"MLflow has no model of the run {name}."] if has_lost else []
+    lost += [
+        f"The tag {key} of the run {name} or its model was changed in MLflow: it has no digests any more."
+        for key, value in (*tags.items(), *(model.tags.items() if model else ()))
+        if key.startswith(f"{FILES_TAG}.") and _parsed(value) is None
+    ]
+    return Stored(run, files or folder, model, model_folder, len(wanted), _broken(wanted), " ".join(lost))
 
 
 def _artifacts(
@@ -137,5 +142,15 @@ def _digests(tags: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in tags.items():
         if key.startswith(f"{FILES_TAG}."):
-            found |= json.loads(value)
+            found |= _parsed(value) or {}
     return found
+
+
+def _parsed(value: str) -> dict[str, str] | None:
+    """Return the digests in one tag; None if they are not there, since anybody can edit a tag in MLflow."""
+    try:
+        digests = json.loads(value)
+    except ValueError:
+        return None
+    is_whole = isinstance(digests, dict) and all(isinstance(digest, str) for digest in digests.values())
+    return digests if is_whole else None
