@@ -218,7 +218,7 @@ def test_a_sweeps_name_stands_for_its_best_trials(repository):
     ("name", "said"),
     [
         ("nothing", "no run 'nothing'; the latest are: raw, better-not, better, worse."),
-        ("", "may be any of 4 runs"),
+        ("", "name of the run is empty"),
         ("raw", r"The run raw \(FINISHED\) was not evaluated"),
     ],
 )

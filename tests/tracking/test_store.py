@@ -26,6 +26,19 @@ def experiment(workspace, name="image-classifier"):
     return client(workspace).get_experiment_by_name(name)
 
 
+@pytest.mark.parametrize("name", ["a?b=c", "a%3Fb"])
+def test_the_store_is_in_a_clone_whatever_its_folder_is_called(tmp_path, name):
+    workspace = Workspace(tmp_path / name)
+    workspace.root.mkdir()
+    store = open_store(settings(), workspace)
+    run = store.client.create_run(store.experiment, tags={"pipeline.id": "1"})
+    store.client.log_text(run.info.run_id, "text", "file.txt")
+    store.client.set_terminated(run.info.run_id)
+    assert find_run(workspace, {"pipeline.id": "1"}) == run.info.run_id
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {"mlflow.db", "mlruns"} <= {path.name for path in workspace.root.iterdir()}
+
+
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
 def test_a_relative_address_is_relative_to_the_repository_wherever_a_process_runs(
     tmp_path, monkeypatch, scheme

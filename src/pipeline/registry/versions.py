@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.results.lookup import MAX_DIGITS
 from pipeline.tracking.logged_model import MODEL_TAG
 from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG, unless_missing
 
@@ -25,6 +26,8 @@ class Versions:
 
     def get(self, number: str) -> "ModelVersion | None":
         """Return the version with this number, or None if there is none."""
+        if len(number) > MAX_DIGITS:
+            return None
         return unless_missing(lambda: self.client.get_model_version(self.name, number))
 
     def at(self, alias: str) -> "ModelVersion | None":

@@ -53,6 +53,8 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     Raises:
         PipelineError: If there is no such run, conf/ can't compose to its configuration, or the file exists.
     """
+    if not run.strip():
+        raise PipelineError("The name of the run is empty.")
     conf = repository.root / "conf"
     source = _of_sweep(run, repository) or _of_mlflow(run, repository)
     config = source.config

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+MAX_DIGITS = 18  # of a version's number; SQLite has no larger ones
 TRIALS_SHOWN = 5  # how many trials a sweep stands for
 TEST_PINS = "data.sha256.test_"  # begins the keys that pin the test images in a configuration
 
@@ -100,7 +101,7 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
     model, alias, version = (*name.partition("@")[::2], "")
     if not alias:
         model, _, version = name.rpartition("/")
-    if not (model and (alias or version.isdecimal())):
+    if not (model and (alias or (version.isdecimal() and len(version) <= MAX_DIGITS))):
         return None
     from mlflow.exceptions import MlflowException
 
@@ -194,6 +195,9 @@ def find(wanted: str, runs: "Sequence[Run]") -> "Run":
         UnknownRunError: If there is no such run.
         PipelineError: If there is more than one.
     """
+    if not wanted.strip():
+        # Everything begins with it: an unset variable of a script would stand for the only run.
+        raise PipelineError("The name of the run is empty.")
     matches = [run for run in runs if wanted in _names(run)]
     if not matches:
         matches = [run for run in runs if any(name.startswith(wanted) for name in _names(run))]

@@ -106,12 +106,14 @@ def _local_uri(workspace: Workspace) -> str:
 
 
 def _sqlite(path: Path) -> str:
-    return f"sqlite:///{_quoted(path)}"
+    # Of an address with the driver's name, MLflow does not make the folder: it would take escapes literally.
+    scheme = "sqlite" if _quoted(path) == str(path) else "sqlite+pysqlite"
+    return f"{scheme}:///{_quoted(path)}"
 
 
 def _quoted(path: Path) -> str:
-    # SQLAlchemy decodes escapes such as %20 in the name of a file.
-    return str(path).replace("%", "%25")
+    # SQLAlchemy decodes escapes such as %20 in the name of a file, and ends it at a question mark.
+    return str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _sqlite_file(uri: str) -> Path | None:
