@@ -1,5 +1,6 @@
 """The stage evaluate writes consistent reports."""
 
+import html
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from sklearn.metrics import log_loss
 from stripes import HISTORY, TEST_IMAGES, record_test_split, reports, rows_of, with_settings
 
@@ -125,6 +127,30 @@ def test_class_names_cannot_break_the_tables_of_the_card(config, workspace, caps
     assert r"zero, a|b, 'two\nlines'." in card
     [said] = [line for line in capsys.readouterr().out.splitlines() if "lowest recall" in line]
     assert r"'two\nlines'" in said
+
+
+def test_the_card_says_which_test_images_were_also_trained_on(config, evaluated, workspace):
+    dataset = json.loads(workspace.dataset.read_text())
+    dataset["duplicates"] |= {"train+test": 3, "validation+test": 1200}
+    workspace.dataset.write_text(json.dumps(dataset))
+    run(config, workspace)
+    found = "with which nothing was trained or chosen, except 3 equal to training images and 1,200 equal to "
+    assert f"{found}validation images:" in workspace.model_card.read_text()
+    assert "with which nothing was trained or chosen:" in evaluated.model_card.read_text()
+
+
+def test_the_card_shows_class_names_as_they_are_whatever_they_mean_in_markdown(config, workspace):
+    names = ["<b>*x* _y_ `z`", r"[a](b) $c^2$ ~~d~~ \_", "snake_case &lt; R&D"]
+    dataset = json.loads(workspace.dataset.read_text()) | {"classes": names}
+    workspace.dataset.write_text(json.dumps(dataset))
+    run(config, workspace)
+    card = workspace.model_card.read_text()
+    shown = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(card)
+    for name in names:
+        assert f"<td>{html.escape(name)}</td>" in shown
+    assert html.escape(", ".join(names)) in shown
+    assert "snake_case" in card
+    assert r"\$c^2\$" in card
 
 
 def test_metrics_of_the_training_are_those_of_its_best_epoch(evaluated):

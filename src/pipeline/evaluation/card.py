@@ -1,5 +1,6 @@
 """The model card: what is known about a model, in Markdown, for its users."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from pipeline.evaluation.robustness import Robustness
 
 _CLASSES = 20  # the number of classes to list: those with the lowest F1
 _CONFUSIONS = 5
+# What begins emphasis, HTML, a link, code, a formula, an entity or an escape.
+_MARKUP = re.compile(r"[*<\[`$~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\\(?=[!-/:-@\[-`{-~])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ class Card:
         height, width = reader.image_size
         names = list(self.dataset.classes)
         more = f" and {len(names) - _CLASSES:,} more" if len(names) > _CLASSES else ""
-        listed = ", ".join(map(printable, names[:_CLASSES])) + more
+        listed = ", ".join(map(_plain, names[:_CLASSES])) + more
         colour = "grey" if reader.colour == "grey" else "colour"
         how = (
             "A picture of any size is prepared like the digits of the training: the ink, light or dark, "
@@ -87,7 +90,7 @@ class Card:
         )
         return (
             "## What it is for\n\n"
-            f"It says which of {len(names)} classes an image belongs to: {listed}. It takes {colour} images "
+            f"It says which of {len(names):,} classes an image belongs to: {listed}. It takes {colour} images "
             f"of {height}×{width} pixels (uint8) and gives a probability for each class. {how}"
         )
 
@@ -151,7 +154,8 @@ class Card:
             for found in listed
         ]
         head = (
-            f"On the {len(self.predictions.labels):,} test images, with which nothing was trained or chosen:"
+            f"On the {len(self.predictions.labels):,} test images, with which nothing was trained or chosen"
+            f"{self._except_copies()}:"
         )
         some = "" if len(listed) == len(self.classes) else f" (the {len(listed)} that are recognised worst)"
         confidence = self.predictions.confidence.mean()
@@ -162,6 +166,14 @@ class Card:
             f"{percent(metrics['test_accuracy'])}.\n\n"
             "![Reliability diagram](figures/reliability.png)"
         )
+
+    def _except_copies(self) -> str:
+        copies = [
+            f"{number:,} equal to {split} images"
+            for split in ("training", "validation")
+            if (number := self.dataset.duplicates.get(f"{split.removesuffix('ing')}+test", 0))
+        ]
+        return f", except {' and '.join(copies)}" if copies else ""
 
     def _confusions(self) -> str:
         names, confusion = self.predictions.classes, self.predictions.confusion.copy()
@@ -240,5 +252,10 @@ def _interval(name: str, metrics: Mapping[str, float]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is: a class may be called <b> or *, which would vanish."""
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
