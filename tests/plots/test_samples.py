@@ -42,3 +42,4 @@ def test_a_long_name_does_not_widen_the_figure_and_dollars_are_no_formula(tmp_pa
 def test_names_that_the_font_lacks_are_shown_as_the_numbers_of_their_classes():
     names = ("Ñandú", "猫", "a\nb", "Жук", "柴犬 dog")
     assert drawable(names) == ("Ñandú", "class 1", "class 2", "Жук", "class 4")
+    assert drawable(["a", "a "]) == ("a", "'a '")

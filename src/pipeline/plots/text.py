@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipeline.console import count, percent
+from pipeline.console import count, percent, printable
 
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
@@ -22,11 +22,14 @@ def drawable(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of classes as figures can show them.
 
     matplotlib's own font has no Chinese, Japanese or Korean characters, among others, and would show the same
-    box for each. A name that has one, or a line break, is replaced by the number of its class.
+    box for each. A name that has one, or a line break, is replaced by the number of its class. A name that
+    begins or ends with a space is quoted.
     """
     glyphs = _font().get_charmap()
     return tuple(
-        name if name.isprintable() and all(ord(letter) in glyphs for letter in name) else f"class {number}"
+        printable(name)
+        if name.isprintable() and all(ord(letter) in glyphs for letter in name)
+        else f"class {number}"
         for number, name in enumerate(names)
     )
 
