@@ -1,5 +1,6 @@
 """pipeline add-data chooses the test images, and the choice is stable."""
 
+import re
 import shutil
 
 import numpy as np
@@ -57,6 +58,13 @@ def test_the_same_image_in_two_classes_is_reported(clone, pets):
     lines = clone.add(pets)
     assert "Conflicts: 1 image in more than one class." in lines
     assert "  cat/1.png (cat) = dog/copied.png (dog)" in lines
+    for copy in range(5):
+        shutil.copy(pets / "cat" / "1.png", pets / "cat" / f"1-{copy}.png")
+    # Copies of the first class don't hide that there is another.
+    [said] = [line for line in clone.add(pets, force=True) if "dog/copied.png" in line]
+    assert re.fullmatch(
+        r"  cat/1\S* \(cat\) = dog/copied.png \(dog\)( = cat/1\S* \(cat\)){2} and 3 more", said
+    )
 
 
 def test_a_skipped_picture_does_not_move_others_between_training_and_test(clone, pets):

@@ -9,6 +9,7 @@ from pipeline.console import count, printable
 from pipeline.data.collect import Collected
 
 _CLASSES, _NAMED = 30, 10  # how many classes, and other items, are listed one by one
+_EQUAL = 4  # how many of the equal images of several classes are named
 _LONGEST = 40  # characters of a name in a table
 
 
@@ -69,10 +70,15 @@ def duplicates(
     if conflicts:
         yield f"Conflicts: {count(len(conflicts), 'image')} in more than one class."
         for members in conflicts[:_NAMED]:
+            # One of each class comes first.
+            _, first_of = np.unique(labels[members], return_index=True)
+            others = np.delete(members, first_of)
+            shown = [*members[first_of], *others][:_EQUAL]
             named = [
                 f"{printable(collected.rows.names[index])} ({printable(classes[labels[index]])})"
-                for index in members[:4]
+                for index in shown
             ]
-            yield f"  {' = '.join(named)}"
+            more = f" and {len(members) - _EQUAL:,} more" if len(members) > _EQUAL else ""
+            yield f"  {' = '.join(named)}{more}"
         if len(conflicts) > _NAMED:
             yield f"  and {len(conflicts) - _NAMED:,} more"
