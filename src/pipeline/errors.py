@@ -93,8 +93,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, ValueError) and re.search(_TOO_SMALL_TEXTS, str(cause)):
             return (
                 "The images are too small for the model: its convolutions or poolings leave no pixel. Select "
-                "model=mlp or a model with fewer poolings, or read pictures as larger images, with "
-                "data.reader.image_size."
+                "model=mlp or a model with fewer poolings, or make the images larger: `pipeline add-data "
+                "--image-size` reads pictures as such."
             )
         cause = cause.__cause__ or cause.__context__
     dvc = sys.modules.get("dvc.exceptions")
