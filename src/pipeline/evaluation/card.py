@@ -90,8 +90,8 @@ class Card:
         )
         return (
             "## What it is for\n\n"
-            f"It says which of {len(names):,} classes an image belongs to: {listed}. It takes {colour} images "
-            f"of {height}×{width} pixels (uint8) and gives a probability for each class. {how}"
+            f"It says which of {len(names):,} classes an image belongs to: {listed}. It takes {colour} "
+            f"images of {height}×{width} pixels (uint8) and gives a probability for each class. {how}"
         )
 
     def _data(self) -> str:
