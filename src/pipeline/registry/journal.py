@@ -10,6 +10,7 @@ of all clones share.
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ _FIRST = 64 * "0"  # instead of a digest, in the first line
 
 class BrokenError(PipelineError):
     """A line of the journal is missing, damaged, or was changed."""
+
+
+class RenamedError(PipelineError):
+    """The registered model has another name in MLflow now."""
 
 
 class TakenError(PipelineError):
@@ -190,7 +195,7 @@ def check_copies(tracking: TrackingSection, workspace: Workspace, name: str) -> 
         BrokenError: If a copy is damaged, the copies differ, or MLflow lacks lines that the disk has.
         MlflowException: If the store can't be reached.
     """
-    store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), workspace)
+    store = open_store(tracking, workspace, experiment_name=EXPERIMENT)
     path = path_of(tracking, workspace, name)
     on_disk, in_mlflow = _read_copies(path, _named_run(store, name), name)
     # It is not an error if the copy on disk lacks lines: other clones may have written them.
@@ -213,7 +218,8 @@ def _read_copies(path: Path, run: "Run | None", name: str) -> tuple[list[str], l
     except UnicodeDecodeError:
         raise BrokenError(f"{path} is damaged: it is not UTF-8 text.") from None
     params = run.data.params if run else {}
-    in_mlflow = [params[key] for key in sorted(params)]
+    # Somebody may have added a param of their own, which nobody can remove.
+    in_mlflow = [params[key] for key in sorted(params) if key.isdecimal()]
     parse(in_mlflow, f"the journal of {name} in MLflow")
     parse(on_disk, str(path))
     for number, (one, other) in enumerate(zip(on_disk, in_mlflow, strict=False), 1):
@@ -237,11 +243,23 @@ def _registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | N
 
 
 def _named_run(store: Store, name: str) -> "Run | None":
-    """Find the run that the registered model names, or else the first run with its journal."""
+    """Find the run that the registered model names, or else the first run with its journal.
+
+    Raises:
+        RenamedError: If that is the journal of a registered model that was renamed.
+    """
     model = _registered_model(store.client, name)
     named = model.tags.get(JOURNAL_TAG) if model else None
     run = unless_missing(lambda: store.client.get_run(named)) if named else None
-    return run or store.find({JOURNAL_TAG: name})
+    # Somebody may have edited the tag of the model.
+    run = run if run and JOURNAL_TAG in run.data.tags else store.find({JOURNAL_TAG: name})
+    if run and model is None:
+        for other in store.client.search_registered_models(f"tags.`{JOURNAL_TAG}` = '{run.info.run_id}'"):
+            raise RenamedError(
+                f"The registered model {name} was renamed to {other.name} in MLflow: rename it back, or use "
+                f"--name {shlex.quote(other.name)}."
+            )
+    return run
 
 
 def path_of(tracking: TrackingSection, workspace: Workspace, name: str) -> Path:

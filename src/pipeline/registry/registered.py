@@ -116,7 +116,7 @@ def open_journal(name: str, tracking: TrackingSection, repository: Workspace) ->
         BrokenError: If a copy is damaged, or the copies differ.
         MlflowException: If the store can't be reached.
     """
-    store = open_store(tracking.model_copy(update={"experiment": EXPERIMENT}), repository)
+    store = open_store(tracking, repository, experiment_name=EXPERIMENT)
     return Journal(store, path_of(tracking, repository, name), name)
 
 
@@ -159,13 +159,18 @@ def name_in(repository: Workspace) -> str:
 
 def refuse_names(name: str | None, alias: str = "champion") -> None:
     """Refuse names that can't be used in MLflow or in the name of the journal's file; None is no name."""
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not is_name(name):
         raise PipelineError(f"--name {name!r} is not valid: use up to 100 letters, digits, spaces and _.,=+-")
     # MLflow reserves latest, and v1 and so on.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,49}", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
         raise PipelineError(
             f"--as {alias!r} is not valid: use letters, digits, _ and -, a letter first, not latest or v1."
         )
+
+
+def is_name(name: str) -> bool:
+    """Return whether a registered model can have this name; MLflow allows more names."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _who(repository: Workspace) -> str:

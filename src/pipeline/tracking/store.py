@@ -140,11 +140,15 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
 
 
 def open_store(
-    tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
+    tracking: TrackingSection,
+    workspace: Workspace,
+    given_up: threading.Event | None = None,
+    experiment_name: str | None = None,
 ) -> Store:
     """Connect to the store, and create the experiment if it does not exist.
 
-    Once the event `given_up` is set, nothing more is sent.
+    Once the event `given_up` is set, nothing more is sent. `experiment_name` takes the place of the
+    experiment in the configuration.
 
     Raises:
         PipelineError: If the experiment was deleted in MLflow.
@@ -167,25 +171,27 @@ def open_store(
             client = cast("MlflowClient", _UntilGivenUp(client, given_up))
         if is_local(tracking, workspace):
             relocate_artifacts(workspace)
-        experiment = client.get_experiment_by_name(tracking.experiment)
+        name = experiment_name or tracking.experiment
+        experiment = client.get_experiment_by_name(name)
         if experiment is None:
             # MLflow's default is a folder in the current directory, which a trial deletes.
             root = (file.parent / "mlruns").as_uri() if file else artifact_root(workspace)
-            location = None if is_server(tracking, workspace) else f"{root}/{tracking.experiment}"
+            location = None if is_server(tracking, workspace) else f"{root}/{name}"
             try:
-                client.create_experiment(tracking.experiment, location)
+                client.create_experiment(name, location)
             except MlflowException as error:
                 # Another process on the same server may be faster.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            experiment = client.get_experiment_by_name(tracking.experiment)
+            experiment = client.get_experiment_by_name(name)
     if not experiment.experiment_id:
         raise MlflowException("It does not answer as MLflow does. Is the address right?")
     if experiment.lifecycle_stage == "deleted":
         restore = f"experiments restore --experiment-id {experiment.experiment_id}"
+        other = "" if experiment_name else ", or name another one in tracking.experiment"
         raise PipelineError(
-            f"The MLflow experiment {tracking.experiment!r} was deleted: restore it with "
-            f"`{mlflow_command(restore, tracking, workspace)}`, or name another one in tracking.experiment."
+            f"The MLflow experiment {name!r} was deleted: restore it with "
+            f"`{mlflow_command(restore, tracking, workspace)}`{other}."
         )
     write_view(client, experiment)
     return Store(client, experiment.experiment_id, lock)

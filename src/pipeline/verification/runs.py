@@ -12,8 +12,8 @@ from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.registry.journal import BrokenError, check_copies, folder_of
-from pipeline.registry.registered import deviation
+from pipeline.registry.journal import BrokenError, RenamedError, check_copies, folder_of
+from pipeline.registry.registered import deviation, is_name
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
 from pipeline.results.lookup import read_predictions, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
@@ -130,7 +130,8 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
         MlflowException: If the store can't be reached.
     """
     client = open_store(tracking, workspace).client
-    names = {model.name for model in client.search_registered_models()}
+    # No journal has another name.
+    names = {model.name for model in client.search_registered_models() if is_name(model.name)}
     names |= {path.stem for path in folder_of(tracking, workspace).glob("*.jsonl")}
     problems: list[Problem] = []
     for name in sorted(names):
@@ -138,6 +139,8 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
         problems += _versions(client, versions)
         try:
             entries = check_copies(tracking, workspace, name)
+        except RenamedError:
+            continue  # The journal belongs to the new name.
         except BrokenError as error:
             problems.append(Problem("registry", str(error), name=name))
             continue
@@ -146,7 +149,8 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
                 # Without a name, which would tell `repair` to restore the journal: that is not damaged.
                 problems.append(Problem("registry", text))
             found = versions.at(alias)
-            run = unless_missing(functools.partial(client.get_run, found.run_id)) if found else None
+            run_id = found.run_id if found else None
+            run = unless_missing(functools.partial(client.get_run, run_id)) if run_id else None
             if run and run.info.lifecycle_stage == "deleted":
                 restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
                 text = (
