@@ -23,7 +23,7 @@ from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import git
 from pipeline.tracking.mlflow_run import ID_TAG, OCCASION_TAG, TEST_TAG
 from pipeline.tracking.store import search
-from pipeline.tracking.stored import Stored, fetch
+from pipeline.tracking.stored import Stored, fetch, without_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,9 +64,7 @@ class Evidence:
             PipelineError: If MLflow does not have it.
         """
         if self.stored.model is None:
-            raise PipelineError(
-                f"MLflow has no model of the run {self.name}: `pipeline sync` sends what is missing."
-            )
+            raise PipelineError(without_model(self.run))
         return self.stored.model
 
     @property
@@ -90,7 +88,7 @@ class Evidence:
         Raises:
             PipelineError: If MLflow does not have it.
         """
-        found = self.stored.model_file(".onnx")
+        found = self.model and self.stored.model_file(".onnx")
         if found is None:
             raise PipelineError(
                 f"MLflow has no ONNX file of the run {self.name}: it was trained before there were any."

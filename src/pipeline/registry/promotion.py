@@ -18,6 +18,7 @@ from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import BrokenError, Entry
 from pipeline.registry.registered import lost_version, name_in, refuse_names, registered
+from pipeline.registry.versions import is_of
 from pipeline.results.lookup import run_of, telling_deleted, training_id
 from pipeline.tracking.failures import unreachable
 from pipeline.tracking.identity import read_run
@@ -71,7 +72,8 @@ def promote(
             if not dry_run:
                 model.restore_alias(alias)
             lost, champion = model.lost_entry(alias), model.champion(alias)
-            if champion and champion.run_id == candidate.run.info.run_id:
+            is_it = champion and champion.run_id == candidate.run.info.run_id
+            if champion and is_it and is_of(champion, candidate.stored.model):
                 message = f"{candidate.name} is already {alias} of {name}: version {champion.version}."
                 return PromotionResult((), True, str(champion.version), message)
             if lost and not force:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 MODEL_FILE_TAG = "pipeline.model_sha256"
 
 
+def is_of(version: "ModelVersion", model: "LoggedModel | None") -> bool:
+    """Return whether the version is that logged model, and not one that was deleted since."""
+    return model is not None and version.source == f"models:/{model.model_id}"
+
+
 @dataclass(frozen=True)
 class Versions:
     """The versions of the registered model `name`."""
@@ -47,12 +52,12 @@ class Versions:
         return sorted(found, key=lambda version: int(version.version))
 
     def register(self, run: "Run", model: "LoggedModel", description: str) -> "ModelVersion":
-        """Return the version that is the model of `run`; create it if there is none.
+        """Return the version that is `model`, of `run`; create it if there is none.
 
         The registered model must exist: `Journal.ensure_run` creates it.
         """
         for version in self.all():
-            if version.run_id == run.info.run_id:
+            if version.run_id == run.info.run_id and is_of(version, model):
                 return version
         keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
         return self.client.create_model_version(

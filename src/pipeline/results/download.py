@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, PARENT_TAG, logged_model_of, unless_missing
+from pipeline.tracking.stored import without_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -204,7 +205,7 @@ def _model_of(client: "MlflowClient", run_id: str, shown: "Run") -> LoggedModel:
     """Return the model of a training, with the metrics of the run that shows its evaluation."""
     model = logged_model_of(client, shown.info.experiment_id, run_id)
     if model is None:
-        raise PipelineError(f"MLflow has no model of the run {shown.info.run_name}.")
+        raise PipelineError(without_model(shown))
     return LoggedModel(
         shown.info.run_name,
         str(model.model_id),

@@ -207,9 +207,11 @@ def _restore_lost(report: Report, sweep: Sweep) -> None:
     if not is_local(sweep.command.composed.tracking, repository):
         return
     known = [trial for trial in report.trials if trial.state == "known"]
-    lost = [trial for trial in known if not find_run(repository, {ID_TAG: trial.run_id or ""})]
+    lost = [
+        trial for trial in known if not find_run(repository, {ID_TAG: trial.run_id or ""}, with_model=True)
+    ]
     if lost:
-        say(f"MLflow lacks {count(len(lost), 'run')} of the known trials: restoring from DVC's cache.")
+        say(f"MLflow lacks runs or models of {count(len(lost), 'known trial')}: restoring from DVC's cache.")
         package = folder.code.root / "src" / "pipeline"
         composed = compose_each(folder.conf, [trial.overrides for trial in lost], package)
         keys = {trial.key for trial in lost}

@@ -74,15 +74,20 @@ def _path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
-def find_run(workspace: Workspace, tags: dict[str, str], only_finished: bool = True) -> str | None:
+def find_run(
+    workspace: Workspace, tags: dict[str, str], only_finished: bool = True, with_model: bool = False
+) -> str | None:
     """Return the id of a run in the repository's own store that has all `tags` and its artifacts.
 
-    With `only_finished`, runs that have not finished, have failed or were deleted are ignored.
+    With `only_finished`, runs that have not finished, have failed or were deleted are ignored; `with_model`,
+    those without a logged model.
     """
     if not database(workspace).exists():
         return None
     query = "SELECT run_uuid, artifact_uri, lifecycle_stage FROM runs WHERE "
     query += "lifecycle_stage = 'active' AND status = 'FINISHED'" if only_finished else "1"
+    if with_model:
+        query += " AND run_uuid IN (SELECT source_run_id FROM logged_models WHERE lifecycle_stage = 'active')"
     values: list[str] = []
     for key, value in tags.items():
         query += " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"

@@ -59,6 +59,8 @@ def log_model(store: Store, run: MlflowRun, record: Record) -> str:
         run.client.log_artifact(run.id, str(path))
     run.set_tags(files_tag("training", {path.name: sha256(path) for path in small}))
     run.set_tags({f"pipeline.{key}": value for key, value in result.items()})
+    # In place of a model that somebody deleted, this one lacks the metrics of the evaluation.
+    run.is_intact = False
     return model_id
 
 

@@ -71,7 +71,8 @@ def shown(record: Record) -> str | None:
             tags[f"{OCCASION_TAG}.{occasion.id}"] = occasion.summary
     if name := record.tracking.get("run_name"):
         tags[LABEL_TAG] = name
-    run = find_run(record.files, tags)
+    # Somebody may have deleted the logged model in MLflow.
+    run = find_run(record.files, tags, with_model=MODEL_TAG in tags)
     if run and record.files.metrics.exists():
         evaluated = {ID_TAG: record.id, REPORTS_TAG: Evaluation(record).digest}
         if not find_run(record.files, evaluated):

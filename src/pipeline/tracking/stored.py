@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # A tag of runs and logged models: the SHA-256 of files, by their paths among the artifacts.
 FILES_TAG = "pipeline.files"
+_MODEL_TAG = "pipeline.model_sha256"  # of the runs whose models were logged
 _THREADS = 4
 
 
@@ -76,6 +77,16 @@ class Stored:
         return found[0] if found else None
 
 
+def without_model(run: "Run") -> str:
+    """Say that MLflow has no model of a run, and how to get it back if there was one."""
+    if _MODEL_TAG not in run.data.tags:
+        return f"MLflow has no model of the run {run.info.run_name} ({run.info.status})."
+    return (
+        f"MLflow no longer has the model of the run {run.info.run_name}: `pipeline sync` sends it again if "
+        "it is in models/; otherwise, a sweep's command, or `python -m pipeline` with the run's values, does."
+    )
+
+
 def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True) -> Stored:
     """Download the files of a run if they are not on this machine, and check them.
 
@@ -94,8 +105,8 @@ def fetch(client: "MlflowClient", run: "Run", folder: Path, remote: bool = True)
         address, owner, what = model.artifact_location, str(model.model_id), f"of the model of {name}"
         model_folder, more = _artifacts(address, folder / "model", remote, model.tags, what, owner)
         wanted += more
-    has_lost = not model and "pipeline.model_sha256" in tags
-    lost = [f"MLflow has no model of the run {name}."] if has_lost else []
+    has_lost = not model and _MODEL_TAG in tags
+    lost = [without_model(run)] if has_lost else []
     lost += [
         f"The tag {key} of the run {name} or its model was changed in MLflow: it has no digests any more."
         for key, value in (*tags.items(), *(model.tags.items() if model else ()))

@@ -14,7 +14,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, RenamedError, check_copies, folder_of
 from pipeline.registry.registered import deviation, is_name
-from pipeline.registry.versions import MODEL_FILE_TAG, Versions
+from pipeline.registry.versions import MODEL_FILE_TAG, Versions, is_of
 from pipeline.results.lookup import read_predictions, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
@@ -172,7 +172,10 @@ def _versions(client: "MlflowClient", versions: Versions) -> Iterator[Problem]:
             yield Problem("registry", str(error))
             continue
         model = logged_model_of(client, run.info.experiment_id, version.run_id)
-        source = f"models:/{model.model_id}" if model else ""
         same = version.tags[MODEL_FILE_TAG] == run.data.tags.get(MODEL_FILE_TAG)
-        if not same or version.source != source:
-            yield Problem("registry", f"{what} is not the model of its run {run.info.run_name}.")
+        if not same or not is_of(version, model):
+            text = (
+                f"{what} is not the model of its run {run.info.run_name}: if it is in use, `pipeline "
+                "promote` registers that as a new version; delete this one in MLflow."
+            )
+            yield Problem("registry", text)
