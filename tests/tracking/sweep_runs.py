@@ -1,7 +1,7 @@
 """A sweep and its trials, to be sent to MLflow."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness import client, config, lay_out, runs
@@ -44,7 +44,7 @@ def known(number, run_id, **differs):
 
 def trained_in(folder, run_id):
     """Note in the folder of the sweep that it trained this run."""
-    write_text(folder / "trials" / "key.json", json.dumps({"run_id": run_id}))
+    write_text(folder / "trials" / "key.json", json.dumps(asdict(known(0, run_id))))
 
 
 def within(monkeypatch, folder, **differs):
