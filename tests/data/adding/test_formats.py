@@ -170,6 +170,21 @@ def test_parquet_with_missing_bytes_is_skipped_or_refused_by_row(clone, tmp_path
             clone.add(tmp_path / "bad.parquet")
 
 
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([0, 1, -1, -1], r"has the label -1, but its 10 classes .* test images without labels"),
+        ([0, 1, 10, 2], "has the label 10, but its 10 classes are numbered from 0"),
+        ([0, 1, None, None], "has 2 rows without a label: remove them"),
+    ],
+)
+def test_parquet_with_labels_that_are_no_classes_says_which(clone, tmp_path, labels, reason):
+    column = pyarrow.array(labels, pyarrow.int64())
+    pyarrow.parquet.write_table(hugging_face(slice(4), label=column), tmp_path / "odd.parquet")
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "odd.parquet")
+
+
 def idx_file(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.console import count
 from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, split_of, tables
 from pipeline.data.collect import loader
 from pipeline.data.pixels import as_levels, shape_of, without_one_channel
@@ -97,7 +98,8 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
 
 def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str] | NDArray[Any]:
     if column.null_count:
-        raise PipelineError(f"{name} has a row without a label")
+        rows = count(column.null_count, "row")
+        raise PipelineError(f"{name} has {rows} without a label: remove them")
     values = column.to_pylist()
     if isinstance(values[0] if values else 0, str):
         return [str(value) for value in values]
@@ -108,7 +110,11 @@ def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str
     if names is None:
         return np.array(values, np.int64)
     if values and not 0 <= min(values) <= max(values) < len(names):
-        raise PipelineError(f"{name} has the label {max(values)}, but only {len(names)} classes")
+        wrong = min(values) if min(values) < 0 else max(values)
+        raise PipelineError(
+            f"{name} has the label {wrong}, but its {len(names)} classes are numbered from 0. If these are test "
+            "images without labels (-1), leave the file out"
+        )
     return [names[value] for value in values]
 
 
