@@ -13,7 +13,7 @@ from pipeline.artifacts.history import Epoch, History
 from pipeline.config.schema import EvaluateSection
 from pipeline.evaluation.metrics import Predictions
 from pipeline.plots.evaluated import Evaluated, draw
-from pipeline.plots.evaluation import confusion_counts, label_issues, top_losses
+from pipeline.plots.evaluation import confusion_counts, label_issues, learning_curves, top_losses
 
 NAMES = {
     "confusion_counts", "confusion_by_row", "learning_curves", "reliability", "top_losses", "label_issues",
@@ -75,6 +75,16 @@ def test_every_figure_is_a_picture_as_wide_as_mlflow_shows_it(tmp_path: Path, cl
         picture = imread(path)
         assert picture.shape[1] == 880
         assert picture.std() > 0.01, f"{path.name} is blank"
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_no_tick_is_below_0_or_above_100_percent(accuracy):
+    curves = History([Epoch(1, 0.5, accuracy, 0.5, accuracy, 0.001)], 1)
+    _, axes = learning_curves.draw(evaluated(guesses(("a", "b"), 9), curves=curves)).axes
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert shown
+    assert 0 <= min(shown) <= max(shown) <= 1
 
 
 def test_the_same_predictions_give_the_same_bytes_with_any_matplotlib_settings(tmp_path: Path):

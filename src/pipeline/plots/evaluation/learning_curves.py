@@ -32,5 +32,8 @@ def draw(evaluated: Evaluated) -> Figure:
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(visible=True)
     figure.axes[0].legend()
+    # No tick below 0 or above 100 %.
+    low, high = figure.axes[1].get_ylim()
+    figure.axes[1].set_ylim(max(low, -0.01), min(high, 1.01))
     figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return figure
