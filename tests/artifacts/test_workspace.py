@@ -64,6 +64,21 @@ def test_a_folder_replaces_the_old_one_and_all_its_contents(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "kept.txt").touch()
+    with pytest.raises(PipelineError, match="docs is a folder, and has to be a file"):
+        write_text(tmp_path / "docs", "text")
+    assert names(tmp_path) == ["docs"]
+    assert names(tmp_path / "docs") == ["kept.txt"]
+
+
+def test_a_file_of_another_program_with_a_date_in_its_name_is_kept(tmp_path):
+    (tmp_path / ".file.txt.20261128110000.tmp").touch()
+    write_text(tmp_path / "file.txt", "text")
+    assert names(tmp_path) == [".file.txt.20261128110000.tmp", "file.txt"]
+
+
 def test_a_link_to_a_folder_is_replaced_and_the_folder_is_unchanged(tmp_path):
     target, path = tmp_path / "target", tmp_path / "link"
     target.mkdir()

@@ -92,3 +92,7 @@ def test_only_a_trial_that_was_trained_to_its_end_has_a_result(begun):
     assert (failed.error, failed.run_id, failed.values) == ("It diverged.", None, {})
     states = ("waiting", "running", "known", "done", "pruned", "failed", "stopped")
     assert [state for state in states if replace(begun, state=state).has_result] == ["known", "done"]
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_time(begun):
+    assert replace(begun, start=time.time() + 3600).ended("stopped").seconds == 0

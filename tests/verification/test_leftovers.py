@@ -22,3 +22,8 @@ def test_a_trial_is_left_over_unless_a_process_holds_one_of_its_locks(tmp_path, 
         assert used.exists()
         assert not dead.exists()
         assert not other.exists()
+
+
+def test_a_file_of_another_program_with_a_date_in_its_name_is_not_left_over(tmp_path):
+    (tmp_path / ".notes.20261128110000.tmp").touch()
+    assert find_leftovers(Workspace(tmp_path)) == []

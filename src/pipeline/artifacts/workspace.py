@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 SPLITS = ("train", "validation", "test")
+PROCESS = r"\d{1,7}"  # the id of a process in the name of a temporary file; a date is longer
 RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -154,9 +155,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Files left behind by killed processes are removed. On an exception, the new content is removed and the old
     content, if any, is unchanged.
+
+    Raises:
+        PipelineError: If the new content is a file, and there is a folder at `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    left_over = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp(\..*)?")
+    left_over = re.compile(rf"\.{re.escape(path.name)}\.({PROCESS})\.tmp(\..*)?")
     for sibling in path.parent.iterdir():
         if found := left_over.fullmatch(sibling.name):
             process = int(found[1])
@@ -166,6 +170,8 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.is_dir():
+            if not temporary.is_dir() and not path.is_symlink():
+                raise PipelineError(f"{path} is a folder, and has to be a file: move it out of the way.")
             remove(path)
         os.replace(temporary, path)
     finally:

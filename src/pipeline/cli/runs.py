@@ -74,7 +74,11 @@ def report(
     from pipeline.results.change_report import report
 
     text = report(base, repository())
-    if output:
+    if output and (output.is_symlink() or (output.exists() and not output.is_file() and not output.is_dir())):
+        # Such as /dev/stdout: a file in its place would be lost to the reader.
+        with output.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    elif output:
         write_text(output, text)
     else:
         say_markdown(text)

@@ -100,7 +100,8 @@ class _Board:
 
     def _status(self, trial: Trial) -> str:
         if trial.state == "running":
-            return f"running, {_time(time.time() - (trial.start or time.time()))}"
+            now = time.time()
+            return f"running, {_time(max(0.0, now - (trial.start or now)))}"
         if trial.has_result:
             values = [text_of(name, trial.values.get(name)) for name in self._report.objectives]
             return ", ".join([*values, _time(trial.seconds or 0)])

@@ -51,7 +51,8 @@ class Trial:
 
     def ended(self, state: TrialStatus, outcome: Outcome | None = None, error: str = "") -> "Trial":
         """Return the trial as ended now, with its state, duration and outcome."""
-        seconds = None if self.start is None else time.time() - self.start
+        # A clock that was set back in the meantime makes no negative time.
+        seconds = None if self.start is None else max(0.0, time.time() - self.start)
         ended = replace(self, state=state, error=error, seconds=seconds)
         if outcome is None:
             return ended

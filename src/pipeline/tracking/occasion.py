@@ -61,7 +61,8 @@ class Occasion:
 
     def ended(self, weights_sha256: str, cpu_seconds: float) -> "Occasion":
         """Return a copy with the results of the training."""
-        seconds = round((now() - self.start) / 1000, 2)
+        # A clock that was set back in the meantime makes no negative time.
+        seconds = max(0.0, round((now() - self.start) / 1000, 2))
         return replace(
             self, weights_sha256=weights_sha256, seconds=seconds, cpu_seconds=round(cpu_seconds, 2)
         )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts.workspace import Workspace, is_alive, remove
+from pipeline.artifacts.workspace import PROCESS, Workspace, is_alive, remove
 from pipeline.trials.trial import remove_abandoned
 
 _HALF, _TRIAL = "half-written file", "workspace of a dead trial"
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")
+_TEMPORARY = re.compile(rf"\..+\.({PROCESS})\.tmp(\..*)?")
 
 
 def find_leftovers(workspace: Workspace) -> list[tuple[str, Path]]:

@@ -101,8 +101,12 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
     """Return the path relative to the repository if it is inside it, else as an absolute path."""
     if not path:
         raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
-    whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
+    try:
+        whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
+    except RuntimeError:
+        raise PipelineError(f"{path} begins with ~, and there is no such user: write ./{path}.") from None
     named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+    named = str(whole) if named.startswith("~") else named
     try:
         named.encode()
     except UnicodeEncodeError:
