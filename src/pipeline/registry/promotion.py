@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.registry.evidence import Evidence, evaluate, find, members
 from pipeline.registry.gate import Champion, Check, check
 from pipeline.registry.journal import BrokenError, Entry
-from pipeline.registry.registered import lost_version, name_in, refuse_names, registered
+from pipeline.registry.registered import lost_version, name_in, refuse_names, refuse_reason, registered
 from pipeline.registry.versions import is_of
 from pipeline.results.lookup import run_of, telling_deleted, training_id
 from pipeline.tracking.failures import unreachable
@@ -63,6 +63,7 @@ def promote(
         TakenError: If another promotion was recorded in the meantime.
     """
     refuse_names(name, alias)
+    refuse_reason(reason)
     with translate_mlflow_errors(tracking, repository), tempfile.TemporaryDirectory() as temporary:
         client = open_store(tracking, repository).client
         with telling_deleted(client, tracking, repository):
@@ -123,6 +124,7 @@ def rollback(
         TakenError: If another promotion was recorded in the meantime.
     """
     refuse_names(name, alias)
+    refuse_reason(reason)
     name = name or name_in(repository)
     with (
         translate_mlflow_errors(tracking, repository),

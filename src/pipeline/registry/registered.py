@@ -17,7 +17,7 @@ from pipeline.processes.lock import locked
 from pipeline.registry.journal import EXPERIMENT, Entry, Journal, path_of
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions
 from pipeline.tracking.identity import read_run
-from pipeline.tracking.lineage import git
+from pipeline.tracking.lineage import git, readable
 from pipeline.tracking.mlflow_run import ID_TAG, NAME_TAG
 from pipeline.tracking.store import open_store
 
@@ -173,7 +173,17 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def refuse_reason(reason: str) -> None:
+    """Refuse a reason that the journal can't store, before a model is registered."""
+    if readable(reason) != reason:
+        raise PipelineError(
+            f"--reason {reason!a} has bytes that are not UTF-8: write it in a UTF-8 terminal."
+        )
+
+
 def _who(repository: Workspace) -> str:
     """Return the user in git's configuration, or else the user of the machine."""
-    found = [(git(repository.home, "config", key) or "").strip() for key in ("user.name", "user.email")]
+    found = [
+        readable((git(repository.home, "config", key) or "").strip()) for key in ("user.name", "user.email")
+    ]
     return f"{found[0]} <{found[1]}>" if all(found) else f"{getpass.getuser()}@{socket.gethostname()}"

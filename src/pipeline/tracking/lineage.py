@@ -54,7 +54,7 @@ def code_of(workspace: Workspace) -> Code:
         return Code()
     patch = _patch(root, commit)
     dirty = "unknown" if patch is None else str(bool(patch)).lower()
-    branch = (git(root, "rev-parse", "--abbrev-ref", "HEAD") or "unknown").strip()
+    branch = readable((git(root, "rev-parse", "--abbrev-ref", "HEAD") or "unknown").strip())
     return Code(commit, branch, dirty, patch or "")
 
 
@@ -100,6 +100,11 @@ def git(root: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> str | Non
         _warn_of_other_owner(root)
     # A patch may contain any bytes.
     return done.stdout.decode("utf-8", "surrogateescape") if done.returncode in codes else None
+
+
+def readable(text: str) -> str:
+    """Return what git printed as text that can be stored: bytes that are not UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @cache
