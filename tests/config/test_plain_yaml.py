@@ -45,6 +45,7 @@ def test_a_damaged_params_yaml_counts_as_edited(tmp_path, content):
         "{a: {deps: 1}}",
         "{a: {outs: [1]}}",
         "{a: {outs: [{path: x}]}}",
+        "{a: {outs: [{path: x, md5: 1}]}}",
         "{a: {params: 1}}",
     ],
 )

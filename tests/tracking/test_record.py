@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.context import TrialContext
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.record import Record, unsent
+from pipeline.tracking.session import close_dead
 
 
 @pytest.fixture
@@ -94,6 +95,8 @@ def test_a_damaged_record_is_named_and_not_changed(workspace, capsys, name, cont
     record.release()
     assert list(unsent(workspace)) == []
     assert f"{record.files.root} is damaged" in capsys.readouterr().err
+    close_dead(config().tracking, workspace)
+    assert f"{record.files.root} is damaged" in capsys.readouterr().err or name != "state.json"
     assert record.files.run.exists()
 
 

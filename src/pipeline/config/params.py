@@ -121,7 +121,7 @@ def parse_generated(text: str, name: str) -> dict[str, Any]:
             raise TypeError("it is not a mapping")  # noqa: TRY301
         if name == "dvc.lock" and not _is_lock(values):
             raise TypeError("it is not as DVC writes it")  # noqa: TRY301
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise PipelineError(f"{name} can't be read ({error}): `git checkout {name}` restores it.") from None
     return values
 
@@ -133,7 +133,7 @@ def _is_lock(values: dict[str, Any]) -> bool:
         isinstance(stage, dict)
         and all(isinstance(section, dict) for section in stage.get("params", {}).values())
         and all("path" in dependency for dependency in stage.get("deps", []))
-        and all({"path", "md5"} <= out.keys() for out in stage.get("outs", []))
+        and all("path" in out and isinstance(out["md5"], str) for out in stage.get("outs", []))
         for stage in stages.values()
     )
 

@@ -176,7 +176,7 @@ def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
         try:
             with FileLock(path.parent.with_suffix(".lock"), timeout=0):
                 # Runs that finished without a server wait for the next training.
-                dead = '"FINISHED"' not in path.read_text(encoding="utf-8")
+                dead = '"FINISHED"' not in path.read_text(encoding="utf-8", errors="replace")
         except (Timeout, FileNotFoundError):
             continue
         if dead:

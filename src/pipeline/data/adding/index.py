@@ -26,14 +26,16 @@ class Index:
 
 
 def read_index(path: Path) -> Index | None:
-    """Read what `write_index` wrote, or return None if there is nothing or another version wrote it."""
+    """Read what `write_index` wrote, or return None if there is nothing that this version wrote."""
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
-        if values.pop("version") == _VERSION:
-            return Index(**values)
-    except (OSError, ValueError, KeyError, TypeError):
+        if values.pop("version") != _VERSION:
+            return None
+        index = Index(**values)
+        is_whole = isinstance(index.files, dict) and all(len(image) == 2 for image in index.images.values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return None
+    return index if is_whole else None
 
 
 def write_index(path: Path, index: Index) -> None:
