@@ -1,5 +1,6 @@
 """Check the files that a stage reads against their recorded digests, so that no damaged file is used."""
 
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ def refuse_damaged(workspace: Workspace, expected: Mapping[Path, str]) -> None:
     raise PipelineError(
         f"{damaged[0]} is damaged: its SHA-256 is {found[damaged[0]]}, not the recorded "
         f"{expected[damaged[0]]}. It was not used. Delete the damaged files, then run `dvc repro`:\n"
-        f"  rm -f {' '.join(map(str, delete))}"
+        f"  rm -f {shlex.join(map(str, delete))}"
     )
 
 

@@ -139,7 +139,7 @@ def lost_version(entry: Entry, name: str) -> str:
     other = f" --as {entry.alias}" if entry.alias != "champion" else ""
     return (
         f"According to the journal, {entry.alias} of {name} is version {entry.version}, from the run "
-        f"{entry.run}, but MLflow has no such version. `pipeline promote {entry.run} --name "
+        f"{entry.run}, but MLflow has no such version. `pipeline promote {shlex.quote(entry.run)} --name "
         f"{shlex.quote(name)}{other} --force --reason lost` registers it again. If MLflow lacks the run, "
         "restore it first: `pipeline sync` does so if its model is in models/; a sweep's command, or `python "
         "-m pipeline` with the run's values, gets it from DVC's cache."

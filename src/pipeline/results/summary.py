@@ -56,7 +56,8 @@ def note_of(report: Report, board: Leaderboard) -> str:
     results = ", ".join(f"{name} {value_and_sd(best, name)}" for name in board.objectives)
     return (
         f"Best of {len(board.settings):,}: **{label_of(best.differs)}** with {results}. "
-        f"`pipeline adopt {best.trials[0].run}` makes it an experiment in conf/.{expected}\n\n{command}"
+        f"`pipeline adopt {shlex.quote(str(best.trials[0].run))}` makes it an experiment in conf/.{expected}"
+        f"\n\n{command}"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -111,7 +112,7 @@ def readable(text: str) -> str:
 def _warn_of_other_owner(root: Path) -> None:
     warn(
         f"git does not read {root}, because the folder belongs to another user, so the commit is unknown. "
-        f"To allow it: git config --global --add safe.directory {root}"
+        f"To allow it: git config --global --add safe.directory {shlex.quote(str(root))}"
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -97,7 +98,7 @@ def mlflow_command(arguments: str, tracking: TrackingSection, workspace: Workspa
     """Return the command by which a user in the repository runs MLflow's own program on this store."""
     # The program reads the variable, but not conf/.
     found_by_itself = os.environ.get("MLFLOW_TRACKING_URI") or is_local(tracking, workspace)
-    where = "" if found_by_itself else f"MLFLOW_TRACKING_URI={uri_of(tracking, workspace)} "
+    where = "" if found_by_itself else f"MLFLOW_TRACKING_URI={shlex.quote(uri_of(tracking, workspace))} "
     return f"{where}mlflow {arguments}"
 
 
