@@ -124,7 +124,8 @@ def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """Sort names: by number if all are numbers, else by their characters."""
     names = set(names)
     if all(name.isascii() and name.isdigit() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+        # Not by `int`, which refuses more than 4,300 digits.
+        return tuple(sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
     return tuple(sorted(names))
 
 
@@ -183,6 +184,8 @@ def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
             name, label = row.get("file_name"), row.get(chosen)
             if not name or label is None or str(label) == "":
                 raise PipelineError(f"{path} has a row without {'a label' if name else 'file_name'}")
+            if isinstance(label, list | dict):
+                raise PipelineError(f"{path} has several labels for {name}, and an image has one class")
             labels[(PurePosixPath(path).parent / str(name)).as_posix()] = str(label)
     return labels
 
@@ -196,8 +199,11 @@ def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:
             return table
         text = content.decode("utf-8-sig")
         if path.endswith(".jsonl"):
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
+            lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+            if odd := [number for number, row in enumerate(lines, 1) if not isinstance(row, dict)]:
+                raise ValueError(f'row {odd[0]} is not as {{"file_name": ...}}')  # noqa: TRY301
+            return lines
         separator = separator_of(text.partition("\n")[0])
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
-    except (ValueError, csv.Error, OSError) as error:
+    except (ValueError, csv.Error, OSError, RecursionError) as error:
         raise PipelineError(f"{path} can't be read as a table: {error}") from None
