@@ -183,11 +183,14 @@ def test_a_slice_has_the_images_of_its_classes_or_with_its_numbers(repository):
         ("4", "not from 0 to 3"),
         ("-1", "not from 0 to 3"),
         ("x", "not a list of test image numbers"),
+        (30 * "9", "not a list of test image numbers"),
         ("", r"promotion\.slices\.dark contains no test images"),
     ):
         (repository.root / "dark.txt").write_text(content)
         with pytest.raises(PipelineError, match=reason):
             members({"dark": "dark.txt"}, predictions, repository)
+    with pytest.raises(PipelineError, match="not a list of test image numbers"):
+        members({"dark": "dark\0.txt"}, predictions, repository)
 
 
 class Classifier:

@@ -230,13 +230,13 @@ def _members(
 ) -> NDArray[np.bool_]:
     key, found = f"promotion.slices.{name}", np.zeros(len(predictions.labels), np.bool_)
     if isinstance(of, str):
-        path = (repository.root / of).resolve()
-        if not path.is_relative_to(repository.root.resolve()):
-            raise PipelineError(f"{key}: {of} is outside the project.")
         try:
+            path = (repository.root / of).resolve()
+            if not path.is_relative_to(repository.root.resolve()):
+                raise PipelineError(f"{key}: {of} is outside the project.")
             numbers = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], np.int64)
-        except (OSError, ValueError) as error:
-            raise PipelineError(f"{key}: {of} is not a list of test image numbers: {error}") from None
+        except (OSError, ValueError, OverflowError) as error:
+            raise PipelineError(f"{key}: {of!r} is not a list of test image numbers: {error}") from None
         if ((numbers < 0) | (numbers >= len(found))).any():
             raise PipelineError(f"{key}: {of} has numbers that are not from 0 to {len(found) - 1:,}.")
         found[numbers] = True
