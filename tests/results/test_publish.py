@@ -163,3 +163,12 @@ def test_a_sweep_that_cannot_be_sent_stays_on_disk(tmp_path, monkeypatch):
     assert Report.read(repository.sweeps / report.id) == report
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert len(publish_all(repository)) == 1
+
+
+def test_a_damaged_receipt_counts_as_none(tmp_path):
+    tracking = {"uri": "http://127.0.0.1:9", "experiment": "x", "run_name": None, "timeout": 1.0}
+    folder = tmp_path / ".pipeline" / "sweeps" / "1"
+    folder.mkdir(parents=True)
+    (folder / "sent").write_bytes(b"\xff")
+    with pytest.raises(PipelineError, match="could not be brought up to date"):
+        publish(ended(1, [trial(seed="0")], tracking=tracking), folder, Workspace(tmp_path))

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline.artifacts.workspace import Workspace
 from pipeline.config.compose import compose
 from pipeline.errors import PipelineError
 from pipeline.trials.layout import lay_out, snapshot, sources
@@ -119,3 +120,9 @@ def test_a_damaged_dvc_yaml_is_refused_in_a_sentence(repository, config, old, ne
     with pytest.raises(PipelineError, match=said) as refused:
         snapshot(repository, repository.scratch / "code", config)
     assert str(refused.value).startswith(str(repository.dvc_yaml))
+
+
+def test_a_dvcignore_in_another_encoding_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / ".dvcignore").write_bytes(b"caf\xe9\n")
+    with pytest.raises(PipelineError, match=r"\.dvcignore is not UTF-8 text"):
+        list(sources(Workspace(tmp_path), tmp_path))

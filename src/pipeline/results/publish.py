@@ -90,7 +90,7 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
                 repository, trained, f"{SWEEP_TAG}.{report.id}"
             ):
                 return ""
-        elif receipt.exists() and receipt.read_text(encoding="utf-8") == sent:
+        elif receipt.exists() and receipt.read_bytes() == sent.encode():
             return ""
         # Imported late: it takes a second, which a sweep that MLflow already has does not need.
         from pipeline.results.figures.draw import draw

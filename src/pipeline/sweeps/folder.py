@@ -38,7 +38,7 @@ class Folder:
 
     def stops_now(self) -> bool:
         """Return whether running trials are to end."""
-        return self.stop.exists() and self.stop.read_text(encoding="utf-8") == NOW
+        return self.stop.exists() and self.stop.read_bytes() == NOW.encode()
 
     def log(self, name: str) -> Path:
         """Return the file with the output of a trial's stages."""

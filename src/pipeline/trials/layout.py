@@ -55,9 +55,15 @@ def sources(repository: Workspace, folder: Path) -> Iterator[Path]:
     """Yield the files below `folder` that DVC would count as part of a dependency, sorted by path.
 
     Files that editors and Python leave there are excluded by .dvcignore.
+
+    Raises:
+        PipelineError: If that is not UTF-8 text.
     """
     ignored = repository.root / ".dvcignore"
-    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
+    try:
+        lines = ignored.read_text(encoding="utf-8").split("\n") if ignored.exists() else []
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{ignored} is not UTF-8 text ({error}): save it as such.") from None
     patterns = [line.replace("\\", "") for line in lines if line and line[0] not in "#/"]
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
