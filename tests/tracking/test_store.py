@@ -97,12 +97,29 @@ def test_a_new_database_is_created_by_one_process_at_a_time(tmp_path):
 def test_ten_runs_have_ten_colours(workspace):
     store = open_store(settings(), workspace)
     for number in range(25):
-        with store.creating():
-            # The worst case: all ids lead to the same colour.
-            tags = {"mlflow.runColor": store.new_colour("0"), "pipeline.id": str(number)}
-            store.client.create_run(store.experiment, number + 1, tags)
+        # The worst case: all ids lead to the same colour.
+        tags = {"mlflow.runColor": store.new_colour("0"), "pipeline.id": str(number)}
+        store.client.create_run(store.experiment, number + 1, tags)
     colours = [run.data.tags["mlflow.runColor"] for run in runs(workspace)]
     assert all(len(set(colours[start : start + 10])) == 10 for start in range(16))
+
+
+@pytest.mark.parametrize(
+    "tags", [{"pipeline.id": "1"}, {"pipeline.sweep": "2"}, {"pipeline.evaluation": "3", "pipeline.id": "1"}]
+)
+def test_two_clones_that_create_a_run_at_once_use_the_first_one(workspace, tags):
+    store = open_store(settings(), workspace)
+    made = []
+
+    def create():
+        # Another clone found no run either, and is a moment faster.
+        made.extend(store.client.create_run(store.experiment, start, tags) for start in (1000, 2000))
+        return made[1]
+
+    assert store.find_or_create(tags, create).info.run_id == made[0].info.run_id
+    assert one_run(workspace).info.run_id == made[0].info.run_id
+    assert store.find_or_create(tags, create).info.run_id == made[0].info.run_id
+    assert len(made) == 2
 
 
 def move(workspace, target):

@@ -118,11 +118,11 @@ def _find_or_create(report: Report, store: Store) -> MlflowRun:
     """Return the sweep's own run."""
     from mlflow.tracking.context.registry import resolve_tags
 
-    with store.creating():
-        found = store.find({SWEEP_TAG: report.id})
-        if found is None:
-            tags = resolve_tags({SWEEP_TAG: report.id, "mlflow.source.name": "pipeline"})
-            found = store.client.create_run(store.experiment, report.start, tags, report.name)
+    tags = resolve_tags({SWEEP_TAG: report.id, "mlflow.source.name": "pipeline"})
+    found = store.find_or_create(
+        {SWEEP_TAG: report.id},
+        lambda: store.client.create_run(store.experiment, report.start, tags, report.name),
+    )
     return MlflowRun(store.client, found)
 
 

@@ -112,9 +112,11 @@ class Evaluation:
         return self._files.metrics.stat().st_mtime_ns // 1_000_000
 
     def _separate_run(self, store: "Store", training: MlflowRun, digest: str) -> MlflowRun:
-        with store.creating():
-            found = store.find({EVALUATION_TAG: digest, ID_TAG: training.tags[ID_TAG]})
-            return MlflowRun(store.client, found or self._create(store, training, digest))
+        found = store.find_or_create(
+            {EVALUATION_TAG: digest, ID_TAG: training.tags[ID_TAG]},
+            lambda: self._create(store, training, digest),
+        )
+        return MlflowRun(store.client, found)
 
     def _create(self, store: "Store", training: MlflowRun, digest: str) -> "Run":
         from mlflow.tracking.context.registry import resolve_tags

@@ -102,8 +102,7 @@ class Projection:
         named = tracking.model_copy(update={"experiment": experiment})
         store = open_store(named, workspace, given_up)
         self._store, self._record, self._client = store, record, store.client
-        with store.creating():
-            found = store.find({ID_TAG: record.id}, without=EVALUATION_TAG) or self._create()
+        found = store.find_or_create({ID_TAG: record.id}, self._create, without=EVALUATION_TAG)
         self.run = run = MlflowRun(store.client, found)
         if run.is_deleted:
             restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, workspace)
@@ -209,13 +208,7 @@ class Projection:
             if parent.exists():
                 tags[PARENT_TAG] = parent.read_text(encoding="utf-8").strip()
         start = state.start if state else now()
-        run = self._client.create_run(self._store.experiment, start, tags, self._record.label)
-        # Another machine may have created the run on the same server at the same time: use the first one.
-        first = self._store.find({ID_TAG: self._record.id}, without=EVALUATION_TAG)
-        if first and first.info.run_id != run.info.run_id:
-            self._client.delete_run(run.info.run_id)
-            return first
-        return run
+        return self._client.create_run(self._store.experiment, start, tags, self._record.label)
 
     def _describe(self) -> None:
         """Log the configuration, the code and the data, unless the run has them."""

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +69,22 @@ class Store:
         unused = [colour for colour in _COLOURS if colour not in used]
         return unused[int(seed, 16) % len(unused)]
 
-    def creating(self) -> FileLock:
-        """Return the lock that keeps other processes of the repository from creating a run meanwhile."""
-        return FileLock(self.lock)
+    def find_or_create(
+        self, tags: Mapping[str, str], create: "Callable[[], Run]", without: str = ""
+    ) -> "Run":
+        """Return the run that `find` finds, or else the one that `create` creates with these tags.
+
+        Processes of this repository wait for each other.
+        """
+        with FileLock(self.lock):
+            if found := self.find(tags, without):
+                return found
+            made = create()
+            # Another clone may have created the run on the same server at the same time: use the first one.
+            first = self.find(tags, without) or made
+            if first.info.run_id != made.info.run_id:
+                self.client.delete_run(made.info.run_id)
+            return first
 
 
 def uri_of(tracking: TrackingSection, workspace: Workspace) -> str:
