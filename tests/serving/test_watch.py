@@ -91,6 +91,17 @@ def test_a_new_version_takes_over_and_no_request_is_lost(client, registry, share
     until(lambda: client.get("/model").json["version"] == "3")
 
 
+def test_a_number_that_is_given_again_to_another_model_is_a_new_version(client, registry, digits, tmp_path):
+    # As after a registered model was deleted in MLflow, and promoted again.
+    registry.source = Resolved(random_model(tmp_path / "again.onnx"), "digits", "3", model_id="other")
+    until(lambda: counted(client, "model_switches_total") == 1)
+    assert client.get("/model").json["version"] == "3"
+    weights = client.get("/model").json
+    registry.source = Resolved(registry.source.path, "digits", "4", model_id="other")
+    until(lambda: client.get("/model").json["version"] == "4")
+    assert client.get("/model").json == weights | {"version": "4"}
+
+
 @pytest.mark.parametrize("fault", ["damaged", "missing", "other classes", "not a number"])
 def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
     client, registry, digits, onnx_file, tmp_path, caplog, fault

@@ -79,3 +79,13 @@ def test_a_deleted_model_of_another_run_is_refused_with_advice(repository):
     delete_model(repository, "good")
     with pytest.raises(PipelineError, match="with the run's values, does"):
         promote_run(repository, "good")
+
+
+def test_a_registered_model_that_was_deleted_gives_its_numbers_to_other_models(repository):
+    promote_run(repository, "good")
+    before = resolve("digits@champion", repository)
+    client(repository).delete_registered_model("digits")
+    promote_run(repository, "best", force=True, reason="lost")
+    after = resolve("digits@champion", repository)
+    assert before.version == after.version == "1"
+    assert before.model_id != after.model_id

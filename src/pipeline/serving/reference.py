@@ -24,6 +24,7 @@ class Resolved:
     version: str | None = None  # in the registry
     test_accuracy: Accuracy | None = None
     card: Path | None = None  # Markdown
+    model_id: str | None = None  # of its files in MLflow
 
 
 def resolve(
@@ -84,6 +85,7 @@ def _from_mlflow(ref: str, workspace: Workspace, part: Part, with_card: bool) ->
         found.version,
         _accuracy(found.metrics),
         download_card(found, tracking, workspace) if with_card else None,
+        found.model_id,
     )
 
 

@@ -28,7 +28,7 @@ async def watch(
     """
     # Always the same thread, since MLflow keeps connections for each.
     thread, loop = ThreadPoolExecutor(1, "watch"), asyncio.get_running_loop()
-    refused: str | None = None
+    refused: tuple[str | None, ...] = ()
     said = ""
     while True:
         await asyncio.sleep(SECONDS)
@@ -40,7 +40,7 @@ async def watch(
                 said = str(error)
             continue
         said = ""
-        if source.version in (service.served.source.version, refused):
+        if _identity(source) in (_identity(service.served.source), refused):
             continue
         try:
             successor = await loop.run_in_executor(thread, Served.load, source)
@@ -54,13 +54,18 @@ async def watch(
                 error,
             )
             service.metrics.count("model_refusals_total")
-            refused = source.version
+            refused = _identity(source)
             continue
-        service.served, refused = successor, None
+        service.served, refused = successor, ()
         if keep:
             keep(source)
         service.metrics.count("model_switches_total")
         say(f"Version {source.version} of {source.name} is now in use.")
+
+
+def _identity(source: Resolved) -> tuple[str | None, ...]:
+    # If a registered model is deleted in MLflow, the numbers of its versions are given again.
+    return source.version, source.model_id
 
 
 def _refuse_another_kind(successor: Served, present: Served) -> None:
