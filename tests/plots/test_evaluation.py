@@ -84,7 +84,7 @@ def test_no_tick_is_below_0_or_above_100_percent(accuracy):
     low, high = axes.get_ylim()
     shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
     assert shown
-    assert 0 <= min(shown) <= max(shown) <= 1
+    assert shown == pytest.approx(np.clip(shown, 0, 1))
 
 
 def test_the_same_predictions_give_the_same_bytes_with_any_matplotlib_settings(tmp_path: Path):

@@ -173,7 +173,7 @@ def test_parquet_with_missing_bytes_is_skipped_or_refused_by_row(clone, tmp_path
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ([0, 1, -1, -1], r"has the label -1, but its 10 classes .* test images without labels"),
+        ([0, 1, -1, -1], "has the label -1, but its 10 classes .* -1 marks test images"),
         ([0, 1, 10, 2], "has the label 10, but its 10 classes are numbered from 0"),
         ([0, 1, None, None], "has 2 rows without a label: remove them"),
     ],

@@ -112,8 +112,8 @@ def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str
     if values and not 0 <= min(values) <= max(values) < len(names):
         wrong = min(values) if min(values) < 0 else max(values)
         raise PipelineError(
-            f"{name} has the label {wrong}, but its {len(names)} classes are numbered from 0. If these are test "
-            "images without labels (-1), leave the file out"
+            f"{name} has the label {wrong}, but its {len(names)} classes are numbered from 0. If -1 marks "
+            "test images without labels, leave the file out"
         )
     return [names[value] for value in values]
 

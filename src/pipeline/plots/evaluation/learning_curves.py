@@ -32,8 +32,10 @@ def draw(evaluated: Evaluated) -> Figure:
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(visible=True)
     figure.axes[0].legend()
-    # No tick below 0 or above 100 %.
+    # If all are 0 or 1, there would be ticks below 0 or above 100 %.
     low, high = figure.axes[1].get_ylim()
-    figure.axes[1].set_ylim(max(low, -0.01), min(high, 1.01))
+    seen = [tick for tick in figure.axes[1].get_yticks() if low <= tick <= high]
+    if min(seen) < 0 or max(seen) > 1:
+        figure.axes[1].set_yticks([tick for tick in seen if -1e-9 < tick < 1 + 1e-9])
     figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return figure
