@@ -8,6 +8,8 @@ from pipeline.errors import PipelineError
 from pipeline.registry.history import history
 from pipeline.registry.journal import EXPERIMENT, JOURNAL_TAG
 from pipeline.registry.promotion import rollback
+from pipeline.results.download import download_run
+from pipeline.tracking.mlflow_run import ID_TAG
 from pipeline.verification.runs import check_registry
 
 
@@ -62,6 +64,13 @@ def test_a_param_or_a_tag_set_by_hand_does_not_damage_the_journal(repository):
     assert [entry.version for entry in journal(repository).entries] == ["1", "2", "1"]
     assert "000003" in store.get_run(named).data.params
     assert "000003" not in store.get_run(other).data.params
+
+
+def test_a_version_whose_run_lost_its_id_is_refused_with_the_remedy(repository, tmp_path):
+    [run] = [run for run in runs(repository) if run.info.run_name == "best"]
+    client(repository).delete_tag(run.info.run_id, ID_TAG)
+    with pytest.raises(PipelineError, match=r"run best has lost its tag pipeline\.id: set it there"):
+        download_run("digits@champion", TRACKING, repository, tmp_path)
 
 
 def test_verify_passes_over_models_that_no_promotion_made(repository):

@@ -185,6 +185,11 @@ def download_run(
                 f"MLflow's run {run.info.run_name} has no run.json: it did not finish or is of an older "
                 "version. Train it again."
             )
+        if ID_TAG not in run.data.tags:
+            raise PipelineError(
+                f"MLflow's run {run.info.run_name} has lost its tag {ID_TAG}: set it there to the id in the "
+                "run's run.json."
+            )
         places = {
             "config/params.yaml": files.params,
             "run.json": files.run,
