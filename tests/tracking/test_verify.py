@@ -251,14 +251,14 @@ def test_a_damaged_list_of_a_folder_that_dvc_lock_does_not_name_is_removed(repos
 
 def test_leftovers_are_named_and_removed_on_request(repository, capsys):
     found = [
-        repository.root / "models" / ".model.keras.999999999.tmp",
-        repository.scratch / "sweeps" / "abc" / ".sent.999999999.tmp",
+        repository.root / "models" / ".model.keras.9999999.tmp",
+        repository.scratch / "sweeps" / "abc" / ".sent.9999999.tmp",
         repository.scratch / "trials" / "0123456789abcdef",
     ]
     found[-1].mkdir(parents=True)
     # A lock file stays when the lock is released: each sweep has some.
     lock = repository.scratch / "sweeps" / "abc" / "sent.lock"
-    of_a_package = repository.scratch / "environments" / "0123" / "lib" / ".x.999999999.tmp"
+    of_a_package = repository.scratch / "environments" / "0123" / "lib" / ".x.9999999.tmp"
     for path in (*found[:-1], lock, of_a_package):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
