@@ -4,7 +4,29 @@ import numpy as np
 import pytest
 from scipy import fft
 
+from pipeline.data import near_duplicates
 from pipeline.data.near_duplicates import Hasher, find
+
+
+@pytest.fixture(autouse=True)
+def by_hash(monkeypatch):
+    """Search by the hashes, however few images a test has."""
+    monkeypatch.setattr(near_duplicates, "_FEW", 0)
+
+
+def test_in_a_small_data_set_pairs_are_found_whose_hashes_are_noise(monkeypatch):
+    monkeypatch.undo()
+    rng = np.random.default_rng(0)
+    smooth = np.stack([np.add.outer(5 * np.arange(20), down * np.arange(20)) for down in range(9)])
+    images = {
+        split: (smooth + rng.integers(0, 2, (9, 20, 20))).astype(np.uint8).reshape(9, -1)
+        for split in ("train", "test")
+    }
+    hasher = Hasher.of([images["train"]], (20, 20))
+    hashes = (hasher.hashes(images[split]) for split in ("train", "test"))
+    near = find(*hashes, lambda split, at: [images[split][at]])
+    assert sorted(near.test.tolist()) == list(range(9))
+    assert near.is_complete
 
 
 @pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)], ids=["grey", "rgb"])

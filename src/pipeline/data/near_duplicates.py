@@ -2,7 +2,7 @@
 
 The hash has a bit for each of the lowest frequencies of an image: whether the image has more of it than half
 of the training images. Only images whose hashes have one of four quarters in common are compared, so that
-not all pairs need to be.
+not all pairs need to be; in a small data set all are.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,6 +22,7 @@ _BANDS, _BAND_BITS = 4, 16
 _AT_ONCE = 2**18  # pairs of hashes that are compared at once, about 100 bytes each
 _MOST_PAIRS = 2 * 10**8  # maximum number of pairs whose hashes are compared
 _MOST_CLOSE, _CLOSEST = 50_000, 20  # the same for pairs whose pixels are compared: in total, per test image
+_FEW = 20_000  # pairs of images of which the pixels of all are compared, in a second or two
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,11 @@ def find(train: Hashes, test: Hashes, pixels: Callable[[str, NDArray[np.int64]],
         test: The hashes of the test images, (m,).
         pixels: Yields the images of "train" or "test" with these indices, flat, in pieces.
     """
-    pairs, is_complete = _close(train, test)
-    apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
-    # Keep the closest few for each test image.
-    pairs = pairs[np.lexsort((apart, pairs[:, 1]))]
-    _, first, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
-    pairs = pairs[np.arange(len(pairs)) - np.repeat(first, counts) < _CLOSEST]
-    is_complete = is_complete and len(pairs) <= _MOST_CLOSE
-    apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
-    pairs = pairs[np.argsort(apart, kind="stable")[:_MOST_CLOSE]]
+    if len(train) * len(test) <= _FEW:
+        # The hash would miss some, such as smooth images whose finer frequencies are only noise.
+        pairs, is_complete = np.indices((len(train), len(test))).reshape(2, -1).T, True
+    else:
+        pairs, is_complete = _candidates(train, test)
     # Sorted by training image, so that their file is read from start to end.
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     found = [np.empty(0)]
@@ -82,6 +79,19 @@ def find(train: Hashes, test: Hashes, pixels: Callable[[str, NDArray[np.int64]],
     # Keep each test image once, with its closest training image, of equal ones the first.
     near = near[np.sort(np.unique(pairs[near, 1], return_index=True)[1])]
     return Near(pairs[near, 1], pairs[near, 0], correlation[near], is_complete)
+
+
+def _candidates(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
+    """Return the pairs (n, 2) to compare by their pixels, and whether these are all with similar hashes."""
+    pairs, is_complete = _close(train, test)
+    apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
+    # Keep the closest few for each test image.
+    pairs = pairs[np.lexsort((apart, pairs[:, 1]))]
+    _, first, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
+    pairs = pairs[np.arange(len(pairs)) - np.repeat(first, counts) < _CLOSEST]
+    is_complete = is_complete and len(pairs) <= _MOST_CLOSE
+    apart = np.bitwise_count(train[pairs[:, 0]] ^ test[pairs[:, 1]])
+    return pairs[np.argsort(apart, kind="stable")[:_MOST_CLOSE]], is_complete
 
 
 def _close(train: Hashes, test: Hashes) -> tuple[NDArray[np.int64], bool]:
