@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.artifacts.computed import computed_when, note_computed
+from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.history import Epoch, History, write_history
 from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -220,18 +220,6 @@ def test_a_damaged_artifact_is_named_with_the_remedy(workspace, name, content):
     getattr(workspace, name).write_bytes(content)
     with pytest.raises(PipelineError, match=r"An artifact of now is damaged .*verify --repair"):
         report("HEAD", workspace)
-
-
-def test_when_a_stage_ran_is_known_although_a_full_disk_cut_a_line(workspace):
-    note_computed(workspace, "train")
-    expected = computed_when(workspace, "train")
-    [file] = workspace.scratch.glob("computed.jsonl")
-    with file.open("a") as lines:
-        lines.write('{"stage": "train", "res')
-    assert computed_when(workspace, "train") == expected
-    workspace.run.write_text("{}")
-    note_computed(workspace, "train")
-    assert computed_when(workspace, "train")
 
 
 def test_a_commit_that_cannot_be_compared_with_is_refused(workspace):
