@@ -13,7 +13,14 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.plain_yaml import load_yaml
 from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
-from pipeline.results.lookup import all_runs, find, is_training, reading_store, registered, resolve, run_of
+from pipeline.results.lookup import (
+    all_runs,
+    reading_store,
+    registered,
+    resolve_one,
+    run_of,
+    without_evaluations,
+)
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, PARENT_TAG, logged_model_of, unless_missing
 from pipeline.tracking.stored import without_model
@@ -55,7 +62,7 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
         PipelineError: If MLflow can't be reached, has no such training or several, or not its configuration.
     """
     with reading_store(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
-        run = find(name, [run for run in all_runs(client) if is_training(run)])
+        run = resolve_one(name, without_evaluations(all_runs(client)))
         available = {item.path for item in client.list_artifacts(run.info.run_id, "config")}
         if "config/params.yaml" not in available:
             raise PipelineError(f"MLflow's run {run.info.run_name} has no config/params.yaml.")
@@ -94,7 +101,7 @@ def find_model(name: str, tracking: TrackingSection, workspace: Workspace) -> Lo
     with reading_store(tracking, workspace) as client:
         version = registered(name, client)
         if version is None:
-            run = resolve(name, all_runs(client))[0]
+            run = resolve_one(name, all_runs(client))
             # An evaluation with other settings evaluates the model of its training.
             training = run.data.tags[PARENT_TAG] if EVALUATION_TAG in run.data.tags else run.info.run_id
             return _model_of(client, training, run)
@@ -175,10 +182,7 @@ def download_run(
     files = Workspace(folder / "run")
     with reading_store(tracking, workspace) as client:
         version = registered(name, client)
-        if version:
-            run = run_of(version, client)
-        else:
-            run = find(name, [run for run in all_runs(client) if is_training(run)])
+        run = run_of(version, client) if version else resolve_one(name, without_evaluations(all_runs(client)))
         available = {item.path for item in client.list_artifacts(run.info.run_id)}
         if "run.json" not in available:
             raise PipelineError(

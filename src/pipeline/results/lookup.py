@@ -83,8 +83,7 @@ def training_id(name: str, tracking: TrackingSection, workspace: Workspace) -> s
         PipelineError: If MLflow can't be reached, or the name stands for no training or for several.
     """
     with reading_store(tracking, workspace) as client:
-        run = find(name, [run for run in all_runs(client) if ID_TAG in run.data.tags])
-        return str(run.data.tags[ID_TAG])
+        return str(resolve_one(name, all_runs(client)).data.tags[ID_TAG])
 
 
 def is_training(run: "Run") -> bool:
@@ -180,12 +179,37 @@ def resolve(name: str, runs: "Sequence[Run]") -> "list[Run]":
     run = find(name, runs)
     if SWEEP_TAG not in run.data.tags:
         return [run]
-    member = f"{SWEEP_TAG}.{run.data.tags[SWEEP_TAG]}"
-    trials = [other for other in runs if member in other.data.tags and REPORTS_TAG in other.data.tags]
+    trials = _trials(run, runs)
     if len(trials) < 2:
         found = count(len(trials), "evaluated trial")
         raise PipelineError(f"The sweep {run.info.run_name} has {found}: a comparison needs two.")
-    return sorted(trials, key=lambda trial: -trial.data.metrics.get("best_val_accuracy", 0))[:TRIALS_SHOWN]
+    return trials[:TRIALS_SHOWN]
+
+
+def resolve_one(name: str, runs: "Sequence[Run]") -> "Run":
+    """Return the run that `name` stands for, or the best trial if that is a sweep.
+
+    Raises:
+        PipelineError: If `name` stands for no run, for several, or for a sweep without evaluated trials.
+    """
+    run = find(name, runs)
+    if SWEEP_TAG not in run.data.tags:
+        return run
+    if not (trials := _trials(run, runs)):
+        raise PipelineError(f"The sweep {run.info.run_name} has no evaluated trial.")
+    return trials[0]
+
+
+def without_evaluations(runs: "Sequence[Run]") -> "list[Run]":
+    """Return the trainings and sweeps, without the evaluations of trainings with other settings."""
+    return [run for run in runs if EVALUATION_TAG not in run.data.tags]
+
+
+def _trials(sweep: "Run", runs: "Sequence[Run]") -> "list[Run]":
+    """Return the evaluated trials of a sweep, the one with the highest validation accuracy first."""
+    member = f"{SWEEP_TAG}.{sweep.data.tags[SWEEP_TAG]}"
+    trials = [run for run in runs if member in run.data.tags and REPORTS_TAG in run.data.tags]
+    return sorted(trials, key=lambda trial: -trial.data.metrics.get("best_val_accuracy", 0))
 
 
 def find(wanted: str, runs: "Sequence[Run]") -> "Run":
