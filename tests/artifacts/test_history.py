@@ -29,7 +29,15 @@ def test_a_training_in_progress_has_no_best_epoch(tmp_path: Path):
         _ = read_history(tmp_path / "history.csv").best
 
 
-@pytest.mark.parametrize("text", ["epoch,loss\n1,0.5\n", HEADER + "1,x,0.8,,,0.001,1\n", HEADER + "1,0.5\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epoch,loss\n1,0.5\n",
+        HEADER + "1,x,0.8,,,0.001,1\n",
+        HEADER + "1,0.5\n",
+        HEADER + "2,0.5,0.8,,,0.001,1\n",
+    ],
+)
 def test_a_file_that_train_did_not_write_is_refused(tmp_path: Path, text: str):
     path = tmp_path / "history.csv"
     path.write_text(text)

@@ -88,6 +88,8 @@ def read_history(path: Path) -> History:
             )
             for row in rows
         ]
+        if [epoch.epoch for epoch in epochs] != list(range(1, len(epochs) + 1)):
+            raise ValueError("an epoch is missing")  # noqa: TRY301
         best = [epoch.epoch for epoch, row in zip(epochs, rows, strict=True) if row["best"] == "1"]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise PipelineError(f"{path} is not a training history ({error}): run `dvc repro`.") from None

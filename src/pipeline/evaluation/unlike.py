@@ -33,18 +33,18 @@ def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[
     mean, covariance = found.mean(axis=0), np.cov(found, rowvar=False)
     # The covariance is singular if, for example, the corners are always black.
     covariance += np.diag(1e-3 * np.diag(covariance) + 1e-6)
-    # The share above the highest of n values is estimated as one in n + 1.
-    (rate,) = _rounded([max(FALSE_ALARM_RATE, 1 / (len(held_out) + 1))])
+    # Of new values like n others, one in n + 1 is expected above the highest, and k in n + 1 above the k-th.
+    rate = max(FALSE_ALARM_RATE, 1 / (len(held_out) + 1))
     unlike = Unlike(
         threshold=0.0,
-        false_alarm_rate=rate,
+        false_alarm_rate=_rounded([rate])[0],
         images=len(held_out),
         brightest=int(some.max()),
         mean=_rounded(mean),
         precision=_rounded(np.linalg.inv(covariance).ravel()),
     )
     found_scores = scores(unlike, held_out, classifier.probabilities(held_out))
-    (threshold,) = _rounded(np.quantile(found_scores, [1 if rate > FALSE_ALARM_RATE else 1 - rate]))
+    (threshold,) = _rounded([np.quantile(found_scores, 1 - rate, method="weibull")])
     return unlike.model_copy(update={"threshold": threshold})
 
 
