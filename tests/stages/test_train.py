@@ -134,7 +134,7 @@ def test_damaged_data_are_not_trained_on(workspace, name):
 
 
 def test_missing_data_are_refused_by_name(tmp_path, workspace):
-    with pytest.raises(PipelineError, match=r"dataset\.json is missing"):
+    with pytest.raises(PipelineError, match=r"training\.json is missing"):
         train.run(config(), Workspace(tmp_path / "empty"))
     shutil.rmtree(workspace.processed / "train")
     with pytest.raises(PipelineError, match=re.escape(str(workspace.processed / "train"))):
