@@ -187,6 +187,15 @@ def test_files_missing_from_the_cache_are_named_with_the_remedy(workspace):
     assert "Missing for now: models/history.csv (`dvc repro` makes it)." in text
 
 
+def test_where_nothing_was_built_nothing_is_said_of_results_and_images(workspace):
+    for folder in (".dvc/cache", "data", "models", "reports"):
+        shutil.rmtree(workspace.root / folder)
+    text = report("HEAD", workspace)
+    assert "accuracy" not in text
+    assert "images are the same" not in text
+    assert "| train | unchanged | missing |" in text
+
+
 MERGE = "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n"
 
 

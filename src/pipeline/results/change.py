@@ -146,7 +146,8 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
             if value != one.get("params", {}).get("params.yaml", {}).get(key)
         ]
         when = computed_when(now.files, stage) if stage in STAGES else None
-        source = f"computed here, {when}" if when else "from the cache"
+        is_there = all((now.files.root / out["path"]).exists() for out in other.get("outs", []))
+        source = f"computed here, {when}" if when else "from the cache" if is_there else "missing"
         rows.append((stage, ", ".join([*keys, *differs]) or "unchanged", source))
     return rows
 

@@ -48,7 +48,8 @@ def _results(old: Side, new: Side) -> str:
         ("training, CPU seconds", _cost),
         ("reproduced", _reproduced),
     ]
-    return _table(("", old.name, new.name), [(name, of(old), of(new)) for name, of in rows])
+    found = [(name, of(old), of(new)) for name, of in rows]
+    return _table(("", old.name, new.name), [row for row in found if row[1:] != ("–", "–")])
 
 
 def _verdict(old: Side, new: Side) -> str:
@@ -88,7 +89,8 @@ def _data(old: Side, new: Side) -> str:
         if counts != counts[::-1] or digests != digests[::-1]:
             shown = [_images(side, split) for side in (old, new)]
             rows.append((split, *shown))
-    return _section("Data", _table(("images", old.name, new.name), rows), "The images are the same.")
+    instead = "The images are the same." if old.dataset and new.dataset else ""
+    return _section("Data", _table(("images", old.name, new.name), rows), instead)
 
 
 def _stages(old: Side, new: Side) -> str:
@@ -156,7 +158,8 @@ def _cost(side: Side) -> str:
 
 
 def _reproduced(side: Side) -> str:
-    return next((one.reproduction for one in reversed(side.occasions) if one.reproduction), "not tried here")
+    tried = (one.reproduction for one in reversed(side.occasions) if one.reproduction)
+    return next(tried, "not tried here" if side.run else "–")
 
 
 def _images(side: Side, split: str) -> str:
