@@ -108,9 +108,11 @@ def _pruning_callback() -> "Callable[[Epoch], None]":
 
 def _refuse_early_stopping_without_validation(config: "Config", workspace: Workspace) -> None:
     """Check that there are validation images to stop by, which only the division of the images shows."""
-    from pipeline.artifacts.processed import read_dataset
+    from pipeline.artifacts.processed import read_training_dataset
 
-    if config.train.early_stopping.patience and not read_dataset(workspace).counts["validation"].total:
+    if not config.train.early_stopping.patience:
+        return
+    if not read_training_dataset(workspace).counts["validation"].total:
         raise PipelineError(
             "train.early_stopping.patience needs validation images, and there are none, since all images are "
             "needed for training: add images, or set train.early_stopping.patience=null."
