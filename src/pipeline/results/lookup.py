@@ -25,7 +25,7 @@ from pipeline.tracking.mlflow_run import (
     unless_missing,
 )
 from pipeline.tracking.run import SWEEP_TAG
-from pipeline.tracking.store import mlflow_command, open_store, search
+from pipeline.tracking.store import open_store, restore_command, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,7 +139,7 @@ def telling_deleted(
     except UnknownRunError as error:
         with suppress(UnknownRunError):
             run = find(error.wanted, all_runs(client, deleted=True))
-            restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
+            restore = restore_command(run.info.run_id, tracking, workspace)
             raise PipelineError(
                 f"The run {run.info.run_name} was deleted in MLflow: `{restore}` brings it back."
             ) from None

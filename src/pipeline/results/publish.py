@@ -19,7 +19,7 @@ from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, NOTE_TAG, PAREN
 from pipeline.tracking.occasion import now
 from pipeline.tracking.record import differs_text
 from pipeline.tracking.run import SWEEP_TAG, TRAINED_IN_TAG, parent_file
-from pipeline.tracking.store import Store, is_local, mlflow_command, open_store, search, uri_of
+from pipeline.tracking.store import Store, is_local, open_store, restore_command, search, uri_of
 
 # Set once the sweep is complete in MLflow.
 _DIGEST_TAG = "pipeline.sweep_sha256"
@@ -100,7 +100,7 @@ def publish(report: Report, folder: Path, repository: Workspace) -> str:
         with telling_failures(tracking, repository, hint=hint):
             run = _find_or_create(report, open_store(tracking, repository))
             if run.is_deleted:
-                restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, repository)
+                restore = restore_command(run.id, tracking, repository)
                 return (
                     f"The run {report.name} of the sweep was deleted in MLflow: `{restore}` brings it back."
                 )

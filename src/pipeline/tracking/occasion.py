@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.tracking.failures import telling_failures
 from pipeline.tracking.lineage import Code, environment_tags
 from pipeline.tracking.mlflow_run import EVALUATION_TAG, ID_TAG, OCCASION_TAG, MlflowRun
-from pipeline.tracking.store import mlflow_command, open_store
+from pipeline.tracking.store import open_store, restore_command
 
 OCCASIONS = "occasions"  # the folder, in .pipeline, in a DVC remote and among the artifacts of a run
 # Prefixes of the tags that may explain why two occasions gave different weights.
@@ -125,7 +125,7 @@ def show_occasion(occasion: Occasion, run: str, tracking: TrackingSection, works
         store = open_store(tracking, workspace)
         found = store.find({ID_TAG: run}, without=EVALUATION_TAG)
         if found and found.info.lifecycle_stage == "deleted":
-            restore = mlflow_command(f"runs restore --run-id {found.info.run_id}", tracking, workspace)
+            restore = restore_command(found.info.run_id, tracking, workspace)
             raise PipelineError(f"The run was deleted in MLflow: `{restore}` brings it back.")
         if found:
             log_occasion(MlflowRun(store.client, found), occasion)

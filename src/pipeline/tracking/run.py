@@ -37,7 +37,7 @@ from pipeline.tracking.mlflow_run import (
 )
 from pipeline.tracking.occasion import log_occasion, now
 from pipeline.tracking.record import Record, State
-from pipeline.tracking.store import is_local, mlflow_command, open_store
+from pipeline.tracking.store import is_local, open_store, restore_command
 from pipeline.tracking.stored import files_tag
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Projection:
         found = store.find_or_create({ID_TAG: record.id}, self._create, without=EVALUATION_TAG)
         self.run = run = MlflowRun(store.client, found)
         if run.is_deleted:
-            restore = mlflow_command(f"runs restore --run-id {run.id}", tracking, workspace)
+            restore = restore_command(run.id, tracking, workspace)
             raise SettledError(f"The run {record.label} was deleted in MLflow: `{restore}` brings it back.")
         self._is_shared = not is_local(named, workspace)
         self._last_step = self._sent_step() if run.metrics else 0

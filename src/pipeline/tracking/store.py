@@ -115,6 +115,11 @@ def mlflow_command(arguments: str, tracking: TrackingSection, workspace: Workspa
     return f"{where}mlflow {arguments}"
 
 
+def restore_command(run_id: str, tracking: TrackingSection, workspace: Workspace) -> str:
+    """Return the command that brings back a run which was deleted in MLflow, as in `mlflow_command`."""
+    return mlflow_command(f"runs restore --run-id {run_id}", tracking, workspace)
+
+
 def _local_uri(workspace: Workspace) -> str:
     return _sqlite(database(workspace))
 

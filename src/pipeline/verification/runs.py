@@ -19,7 +19,7 @@ from pipeline.results.lookup import read_predictions, run_of
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
-from pipeline.tracking.store import mlflow_command, open_store, search
+from pipeline.tracking.store import open_store, restore_command, search
 from pipeline.tracking.stored import Stored, fetch
 from pipeline.verification.problems import Problem
 
@@ -152,7 +152,7 @@ def check_registry(tracking: TrackingSection, workspace: Workspace) -> list[Prob
             run_id = found.run_id if found else None
             run = unless_missing(functools.partial(client.get_run, run_id)) if run_id else None
             if run and run.info.lifecycle_stage == "deleted":
-                restore = mlflow_command(f"runs restore --run-id {run.info.run_id}", tracking, workspace)
+                restore = restore_command(run.info.run_id, tracking, workspace)
                 text = (
                     f"{alias} of {name} belongs to the run {run.info.run_name}, which was deleted in MLflow: "
                     f"`{restore}` restores it."
