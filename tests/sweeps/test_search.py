@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts.history import Epoch
-from pipeline.config.compose import compose_each
+from pipeline.artifacts.workspace import Workspace
+from pipeline.config.compose import compose_each, compose_sweep
 from pipeline.results.report import Trial
-from pipeline.sweeps.command import parse
+from pipeline.sweeps.command import Command, parse
 from pipeline.sweeps.folder import NO_MORE, Folder
-from pipeline.sweeps.search import SearchJob, begin_study
+from pipeline.sweeps.search import Search, SearchJob, begin_study
 from pipeline.sweeps.space import space_of
 from pipeline.training.pruning import WHY_PRUNED, open_study
 from pipeline.trials.outcome import Outcome
@@ -107,6 +108,22 @@ def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_va
     states = [trial.state.name for trial in open_study(folder.journal).trials]
     assert states.count("COMPLETE") == 8
     assert states.count("FAIL") >= 8 - len(done)
+
+
+def test_a_search_is_another_one_if_the_file_of_an_option_changed(tmp_path):
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+
+    def identity():
+        arguments = ["experiment=smoke", "model=mlp,mlp_small"]
+        composed = compose_sweep(tmp_path / "conf", arguments[:1])
+        command = Command((), None, None, Workspace(tmp_path), tuple(parse(arguments, {})), composed)
+        return Search(command).identity
+
+    before = identity()
+    assert identity() == before
+    small = tmp_path / "conf" / "model" / "mlp_small.yaml"
+    small.write_text(small.read_text().replace("[32]", "[16]"))
+    assert identity() != before
 
 
 def test_a_trial_killed_before_it_had_a_number_does_not_stay_running(job):

@@ -51,7 +51,7 @@ class Search(Sweep):
         self._settings = settings = command.composed.sweep
         self._space = space_of(command.overrides, settings)
         self._base = tuple(str(part.input_line) for part in command.overrides if not part.is_sweep_override())
-        self._first = validate_space(command.conf, self._base, self._space, settings)
+        self._composed = validate_space(command.conf, self._base, self._space, settings)
         count = settings.n_trials
         self._count = min(count, combinations(self._space)) if settings.sampler == "grid" else count
         self._ended_before = frozenset[int]()  # the numbers of the trials that had ended before the start
@@ -62,12 +62,14 @@ class Search(Sweep):
         """What decides the values. With more trials or more time, the same search continues."""
         include = {"objectives", "sampler", "pruner", "seed"}
         how = self._settings.model_dump(mode="json", include=include)
-        return [key_of(self.config), json.dumps([self.command.space, how])]
+        # Of each listed option, since its file in conf/ may have other values than in an earlier search.
+        keys = [key_of(each.trial) for each in self._composed]
+        return [*keys, json.dumps([self.command.space, how])]
 
     @property
     def config(self) -> Config:
         """The configuration with the first value of each key."""
-        return self._first.trial
+        return self._composed[0].trial
 
     def begin(self, folder: Folder) -> None:
         """Create the study, or continue it."""
@@ -98,7 +100,7 @@ class Search(Sweep):
             **vars(super().job(server)),
             space=self._space,
             settings=self._settings,
-            epochs=self._first.train.epochs,
+            epochs=self.config.train.epochs,
             deadline=self._deadline,
         )
 

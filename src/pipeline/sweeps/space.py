@@ -123,8 +123,10 @@ def _count(distribution: Distribution) -> int:
     return round((distribution.high - distribution.low) / (distribution.step or 1)) + 1
 
 
-def validate_space(conf: Path, base: Sequence[str], space: Space, settings: SweepSection) -> Composed:
-    """Compose with each bound and each listed value before anything starts, and return the first of these.
+def validate_space(conf: Path, base: Sequence[str], space: Space, settings: SweepSection) -> list[Composed]:
+    """Compose with each bound and each listed value before anything starts, and return what they make.
+
+    The first one has the first value of each key.
 
     Raises:
         PipelineError: If a value is invalid, or the results of the search could not be compared.
@@ -152,4 +154,4 @@ def validate_space(conf: Path, base: Sequence[str], space: Space, settings: Swee
             "sweep.pruner=hyperband compares trainings of equally many epochs: give train.epochs one value, "
             "or take sweep.pruner=median."
         )
-    return composed[0]
+    return composed

@@ -35,7 +35,6 @@ from pipeline.tracking.mlflow_run import ID_TAG, Status
 from pipeline.tracking.occasion import now
 from pipeline.tracking.store import is_local
 from pipeline.trials.layout import snapshot, sources
-from pipeline.trials.outcome import key_of
 from pipeline.trials.preload import DVC, start_fork_server
 from pipeline.trials.trial import remove_abandoned, restore
 
@@ -214,10 +213,7 @@ def _restore_lost(report: Report, sweep: Sweep) -> None:
         say(f"MLflow lacks runs or models of {count(len(lost), 'known trial')}: restoring from DVC's cache.")
         package = folder.code.root / "src" / "pipeline"
         composed = compose_each(folder.conf, [trial.overrides for trial in lost], package)
-        keys = {trial.key for trial in lost}
-        # Not a trial of a search for which conf/ has different values since.
-        configs = [each.trial for each in composed if key_of(each.trial) in keys]
-        restore(configs, repository, folder.code)
+        restore([each.trial for each in composed], repository, folder.code)
 
 
 def plan_of(report: Report, workers: int) -> str:
