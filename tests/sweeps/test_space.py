@@ -33,6 +33,7 @@ def space(*arguments, settings=()):
         ("tag(log, int, interval(1, 100))", IntDistribution(1, 100, log=True)),
         ("range(0, 10, 3)", IntDistribution(0, 9, step=3)),
         ("range(10, 0, -5)", IntDistribution(5, 10, step=5)),
+        ("range(0, 1, 0.5)", FloatDistribution(0, 0.5, step=0.5)),
         ("range(0.1, 0.5, 0.1)", FloatDistribution(0.1, 0.4, step=0.1)),
         ("mlp,cnn", CategoricalDistribution(["mlp", "cnn"])),
         ("choice([8],[8,8],[8])", CategoricalDistribution(["[8]", "[8,8]"])),
@@ -47,6 +48,7 @@ def test_hydras_grammar_gives_the_distributions_of_optuna(text, distribution):
     [
         (["train.epochs=3"], "needs something to search"),
         (["train.learning_rate=interval(1, 0.1)"], "the first bound must be below the second"),
+        (["train.epochs=interval(3, 3)"], "the first bound must be below the second"),
         (["train.learning_rate=interval(0, inf)"], "the first bound must be below the second"),
         (["train.epochs=tag(int, interval(1.2, 1.8))"], "the first bound must be below the second"),
         (["train.learning_rate=tag(log, interval(0, 1))"], "needs bounds above 0"),
@@ -71,6 +73,18 @@ def test_an_unsupported_search_space_is_refused_in_a_sentence(arguments, said):
     settings = settings_of(*base)
     with pytest.raises(PipelineError, match=said):
         validate_space(CONF, base, space_of(overrides, settings), settings)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "arguments", "trained"),
+    [("median", ["train.epochs=2,9"], [2, 9]), ("hyperband", ["train.epochs=9", "seed=0,1"], [9, 9])],
+)
+def test_only_hyperband_needs_trainings_of_equally_many_epochs(pruner, arguments, trained):
+    settings = settings_of(f"sweep.pruner={pruner}")
+    overrides = parse(arguments, {})
+    base = [part.input_line for part in overrides if not part.is_sweep_override()]
+    found = validate_space(CONF, base, space_of(overrides, settings), settings)
+    assert [config.train.epochs for config in found] == trained
 
 
 def test_without_validation_images_the_size_can_still_be_searched():
