@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.results.compare import compare
 from pipeline.results.lookup import look_up, training_id
 from pipeline.tracking import session as tracking
+from pipeline.tracking.database import local_folder
 
 LABELS = "abcde" * 12
 # On how many of the first test images each run is wrong, and on how many of the last.
@@ -225,6 +226,22 @@ def test_a_sweeps_name_stands_for_its_best_trials(repository):
 def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(repository, name, said):
     with pytest.raises(PipelineError, match=said):
         compare(("better", name), config().tracking, repository)
+
+
+@pytest.mark.parametrize("damage", ["label,predicted\n", "\xff", None], ids=["cut", "bytes", "missing"])
+@pytest.mark.parametrize("name", ["predictions.csv", "history.csv"])
+def test_a_file_that_mlflow_lost_or_changed_is_named_with_the_remedy(repository, name, damage):
+    [run] = [run for run in runs(repository) if run.info.run_name == "better"]
+    path = local_folder(run.info.artifact_uri) / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_text(damage, encoding="latin-1")
+    try:
+        with pytest.raises(PipelineError, match=f"{name} of the run better is .*verify --repair"):
+            compare(("worse", "better"), config().tracking, repository)
+    finally:
+        path.write_bytes(content)
 
 
 def test_an_unreachable_server_is_reported_in_a_sentence(repository):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.history import read_history
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.console import count
 from pipeline.errors import PipelineError
@@ -26,6 +26,7 @@ from pipeline.tracking.mlflow_run import (
 )
 from pipeline.tracking.run import SWEEP_TAG
 from pipeline.tracking.store import open_store, restore_command, search
+from pipeline.tracking.stored import recorded_digests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -278,6 +279,19 @@ def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
 
 @contextmanager
 def _artifact(run: "Run", name: str, client: "MlflowClient") -> Iterator[Path]:
-    """Download an artifact of the run into a temporary folder."""
+    """Download an artifact of the run into a temporary folder.
+
+    Raises:
+        PipelineError: If MLflow no longer has it as it was sent.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(client.download_artifacts(run.info.run_id, name, folder))
+        if any(item.path == name for item in client.list_artifacts(run.info.run_id)):
+            path = Path(client.download_artifacts(run.info.run_id, name, folder))
+            digest = sha256(path)
+            if recorded_digests(run.data.tags).get(name, digest) == digest:
+                yield path
+                return
+        raise PipelineError(
+            f"{name} of the run {run.info.run_name} is missing or damaged in MLflow: `pipeline verify "
+            "--repair` restores it."
+        )

@@ -134,7 +134,7 @@ def _artifacts(
         return None, []
     return folder, [
         Broken(f"{path} {what}", folder / path, path, owner, digest, f"{place}/{path}")
-        for path, digest in _digests(tags).items()
+        for path, digest in recorded_digests(tags).items()
     ]
 
 
@@ -148,7 +148,7 @@ def _broken(wanted: Sequence[Broken]) -> list[Broken]:
         ]
 
 
-def _digests(tags: Mapping[str, str]) -> dict[str, str]:
+def recorded_digests(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the digests in the tags that `files_tag` made, for all parts."""
     found: dict[str, str] = {}
     for key, value in tags.items():
