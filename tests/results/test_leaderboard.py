@@ -96,6 +96,9 @@ def test_without_a_terminal_each_setting_is_a_line(capsys):
     assert shown[0].startswith("  1. learning_rate=89: val_accuracy 89.00 %; run smoke-")
     assert len(shown) == 21
     assert "70 more settings" in shown[20]
+    failed = [replace(each, state="failed") for each in trials[:21]]
+    assert "more" not in "".join(lines(rank(sweep(trials[:20], failed[:20]))))
+    assert lines(rank(sweep(failed)))[-1] == "     and 1 more trial without a result."
 
 
 def test_the_next_steps_are_commands_that_use_the_best_setting():

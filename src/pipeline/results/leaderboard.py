@@ -158,14 +158,14 @@ def _without_result(board: Leaderboard) -> list[str]:
     """Describe the settings that were left out, and the trials that failed, were pruned or never ran."""
     shown = []
     if (more := len(board.settings) - _MOST_LINES) > 0:
-        shown.append(f"     and {more:,} more settings; MLflow shows all.")
+        shown.append(f"     and {count(more, 'more setting')}; MLflow shows all.")
     ended = [trial for trial in board.others if trial.has_ended]
     for trial in ended[:_MOST_LINES]:
         shown.append(
             f"{trial.state}: {label_of(trial.differs)}{': ' if trial.error else ''}{short_error(trial)}"
         )
     if (more := len(ended) - _MOST_LINES) > 0:
-        shown.append(f"     and {more:,} more trials without a result.")
+        shown.append(f"     and {count(more, 'more trial')} without a result.")
     if waiting := len(board.others) - len(ended):
         shown.append(f"{waiting:,} of the trials did not finish.")
     return shown
