@@ -142,7 +142,7 @@ def test_sync_sends_what_mlflow_lacks_and_ends_killed_sweeps_but_not_running_one
     for report in (live, killed, second, first):
         report.write(repository.sweeps / report.id)
     with FileLock(repository.sweeps / f"{live.id}.lock"):
-        lines = publish_all(repository)
+        lines = list(publish_all(repository))
     assert [line.rpartition(":")[0] for line in lines] == [
         "MLflow run smoke-sweep-3f2a (FINISHED)",
         "MLflow run smoke-sweep-3f2a (FINISHED)",
@@ -151,7 +151,7 @@ def test_sync_sends_what_mlflow_lacks_and_ends_killed_sweeps_but_not_running_one
     assert run_of(repository, killed).info.status == "KILLED"
     assert Report.read(repository.sweeps / killed.id).status == "KILLED"
     assert Report.read(repository.sweeps / live.id).status == "RUNNING"
-    assert publish_all(repository)[:-1] == []
+    assert list(publish_all(repository))[:-1] == []
 
 
 def test_a_sweep_that_cannot_be_sent_stays_on_disk(tmp_path, monkeypatch):
@@ -159,10 +159,10 @@ def test_a_sweep_that_cannot_be_sent_stays_on_disk(tmp_path, monkeypatch):
     repository, report = Workspace(tmp_path), ended(5, SEEDS)
     report.write(repository.sweeps / report.id)
     with pytest.raises(PipelineError, match="`pipeline sync` sends it"):
-        publish_all(repository)
+        list(publish_all(repository))
     assert Report.read(repository.sweeps / report.id) == report
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert len(publish_all(repository)) == 1
+    assert len(list(publish_all(repository))) == 1
 
 
 def test_a_damaged_receipt_counts_as_none(tmp_path):

@@ -76,7 +76,7 @@ class Case:
         # The process keeps the setting of the first store that it opened.
         os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
         with suppress(PipelineError):
-            tracking.sync(self.settings, self.workspace)
+            list(tracking.sync(self.settings, self.workspace))
         with suppress(PipelineError):
             publish(self.sweep, folder, self.workspace)
 

@@ -19,7 +19,7 @@ def repository(evaluated_runs, tmp_path):
     # MLflow remembers where models are by their ids, which all copies share.
     utils._artifact_repos_cache.clear()
     repository = copied(evaluated_runs, tmp_path / "repository")
-    sync(TRACKING, repository)
+    list(sync(TRACKING, repository))
     return repository
 
 
@@ -46,12 +46,12 @@ def test_the_deleted_model_of_the_workspace_is_sent_again(repository, for_good):
     lost = delete_model(repository, "best", for_good)
     with pytest.raises(PipelineError, match="no longer has the model of the run best: `pipeline sync` sends"):
         find_model("best", TRACKING, repository)
-    sync(TRACKING, repository)
+    list(sync(TRACKING, repository))
     again = model_of(repository, "best")
     assert again.model_id != lost
     assert resolve("best", repository).path.is_file()
     assert {"test_accuracy", "val_loss"} <= {metric.key for metric in again.metrics}
-    sync(TRACKING, repository)
+    list(sync(TRACKING, repository))
     assert model_of(repository, "best").model_id == again.model_id
 
 

@@ -27,7 +27,7 @@ def test_an_evaluation_with_other_settings_is_a_child_run_and_changes_no_other(w
     before = one_run(workspace)
     for _ in range(2):
         evaluate(config(evaluate={"tta_shift": 1}), workspace, accuracy=0.5, figure="others")
-        tracking.sync(config().tracking, workspace)
+        list(tracking.sync(config().tracking, workspace))
     [other] = [run for run in runs(workspace) if run.info.run_id != before.info.run_id]
     [training] = [run for run in runs(workspace) if run.info.run_id == before.info.run_id]
     assert training.data.to_dictionary() == before.data.to_dictionary()

@@ -68,7 +68,7 @@ def certificate(tmp_path_factory):
 
 def refused(uri, workspace):
     with pytest.raises(PipelineError) as found:
-        tracking.sync(config(tracking={"uri": uri}).tracking, workspace)
+        list(tracking.sync(config(tracking={"uri": uri}).tracking, workspace))
     return str(found.value)
 
 
@@ -138,6 +138,6 @@ def test_a_deleted_run_on_a_server_of_conf_is_restored_by_the_command_that_the_m
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
     [run] = client.search_runs([experiment.experiment_id], "params.seed = '7'")
     client.delete_run(run.info.run_id)
-    [line] = tracking.sync(settings.tracking, workspace)
+    [line] = list(tracking.sync(settings.tracking, workspace))
     assert f"`MLFLOW_TRACKING_URI={server.uri} mlflow runs restore --run-id {run.info.run_id}`" in line
     assert f"The run {run.info.run_name} was deleted" in line

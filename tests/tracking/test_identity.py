@@ -154,7 +154,7 @@ def test_different_weights_are_reported_at_once_and_never_overwrite_the_first(wo
     assert "gave different weights from the first occasion of smoke-" in said
     assert "nothing that is recorded differs" in said
     evaluate(config(), workspace, accuracy=0.1)
-    [line] = tracking.sync(config().tracking, workspace)[-1:]
+    [line] = list(tracking.sync(config().tracking, workspace))[-1:]
     assert "in MLflow" in line
     assert "have different weights" in line
     run = one_run(workspace)
@@ -171,7 +171,7 @@ def test_a_model_of_another_run_is_never_shown_with_the_run(workspace):
         evaluate(config(), workspace)
     shutil.rmtree(workspace.scratch / "runs")
     with pytest.raises(PipelineError, match="is not the model of the run"):
-        tracking.sync(config().tracking, workspace)
+        list(tracking.sync(config().tracking, workspace))
     assert not [run for run in runs(workspace) if run.outputs and run.outputs.model_outputs]
 
 
@@ -179,7 +179,7 @@ def test_a_store_that_lost_the_run_gets_it_again_with_its_occasions(workspace):
     train(config(), workspace)
     before = one_run(workspace)
     client(workspace).delete_tag(before.info.run_id, "pipeline.id")
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     [again] = [run for run in runs(workspace) if "pipeline.id" in run.data.tags]
     assert again.info.run_id != before.info.run_id
     assert again.data.tags["git.commit"] == before.data.tags["git.commit"]
@@ -194,7 +194,7 @@ def test_two_processes_that_rebuild_a_run_at_once_make_one_run(workspace):
     client(workspace).delete_tag(before.info.run_id, "pipeline.id")
     tracked = config().tracking
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda _: tracking.sync(tracked, workspace), range(2)))
+        list(threads.map(lambda _: list(tracking.sync(tracked, workspace)), range(2)))
     found = client(workspace).search_runs([before.info.experiment_id], run_view_type=ViewType.ALL)
     [again] = [run for run in found if run.info.run_id != before.info.run_id]
     assert curve(workspace, again) == curve(workspace, before)

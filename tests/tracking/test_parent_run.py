@@ -147,7 +147,7 @@ def test_a_sweep_is_complete_only_when_the_runs_of_its_trials_are_in_mlflow(work
     sweep = of(known(1, record.name))
     trained_in(folder, record.name)
     parent = sent(sweep, folder, workspace)
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     assert sent(sweep, folder, workspace) == parent
     _, [child] = parents_and_children(workspace)
     assert child.data.tags[PARENT] == parent
@@ -182,7 +182,7 @@ def test_a_training_that_could_not_be_sent_is_put_below_its_sweep_later(workspac
     evaluate(config(), place)
     monkeypatch.delenv("PIPELINE_TRIAL")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     _, [child] = parents_and_children(workspace)
     assert child.data.tags[PARENT] == parent
     assert child.data.metrics["test_accuracy"] == 0.75

@@ -184,7 +184,7 @@ def test_a_run_finishes_although_its_artifacts_cannot_be_stored_and_sync_sends_t
     assert len(kept(workspace)) == 1
     assert "could not be brought up to date" in capfd.readouterr().err
     (workspace.root / "mlruns").unlink()
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     assert "history.csv" in files(workspace, one_run(workspace))
     assert kept(workspace) == []
 
@@ -204,7 +204,7 @@ def test_a_slow_server_delays_the_end_of_a_training_by_no_more_than_the_timeout(
         [record] = kept(workspace)
         proxy.delay = 0.0
         evaluate(slow, workspace)
-        tracking.sync(slow.tracking, workspace)
+        list(tracking.sync(slow.tracking, workspace))
         assert kept(workspace) == []
         [run] = [run for run in runs(server.uri) if run.data.tags.get("pipeline.id") == record.name]
         assert (run.info.status, run.data.metrics["test_accuracy"]) == ("FINISHED", 0.75)

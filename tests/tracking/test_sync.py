@@ -80,7 +80,7 @@ def test_a_run_that_was_deleted_in_mlflow_is_not_restored(workspace):
     train(config(), workspace)
     run = one_run(workspace)
     client(workspace).delete_run(run.info.run_id)
-    [line] = tracking.sync(config().tracking, workspace)
+    [line] = list(tracking.sync(config().tracking, workspace))
     assert f"mlflow runs restore --run-id {run.info.run_id}" in line
     evaluate(config(), workspace)
     assert runs(workspace) == []
@@ -94,7 +94,7 @@ def test_a_deleted_experiment_is_reported_in_a_sentence_and_the_run_is_kept(work
     assert "mlflow experiments restore --experiment-id" in capfd.readouterr().err
     assert len(kept(workspace)) == 1
     with pytest.raises(PipelineError, match="mlflow experiments restore --experiment-id"):
-        tracking.sync(config().tracking, workspace)
+        list(tracking.sync(config().tracking, workspace))
     assert len(kept(workspace)) == 1
 
 
@@ -182,7 +182,7 @@ def test_a_damaged_record_is_named_and_does_not_delay_the_others(workspace, capf
     (truncated / "models" / "run.json").write_text('{"id": "')
     (without_model / "models" / "model.keras").unlink()
     shutil.rmtree(workspace.model.parent)
-    lines = tracking.sync(config().tracking, workspace)
+    lines = list(tracking.sync(config().tracking, workspace))
     assert str(truncated) in capfd.readouterr().err
     assert any("model.keras is missing" in line and "stays" in line for line in lines)
     assert any(line.endswith(f"To give it up, remove {without_model}.") for line in lines)
@@ -191,13 +191,22 @@ def test_a_damaged_record_is_named_and_does_not_delay_the_others(workspace, capf
     assert not good.exists()
 
 
+def test_each_run_is_reported_when_it_is_sent_and_not_at_the_end(workspace):
+    settings = config(tracking={"uri": NOWHERE})
+    for seed in range(2):
+        train(settings.model_copy(update={"seed": seed}), workspace)
+    lines = tracking.sync(config().tracking, workspace)
+    assert next(lines).startswith("Sent run")
+    assert len(kept(workspace)) == 1
+
+
 def test_a_run_of_older_code_is_sent_although_the_schema_has_changed(workspace):
     train(config(tracking={"uri": NOWHERE}), workspace)
     [record] = kept(workspace)
     path = record / "occasion.json"
     path.write_text(path.read_text().replace('"batch_size"', '"size_of_batches"'))
     workspace.run.unlink()
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     assert "train.size_of_batches" in one_run(workspace).data.params
 
 
@@ -207,7 +216,7 @@ def test_a_model_that_an_older_version_recorded_otherwise_is_refused_with_the_re
     path = record / "models" / "run.json"
     path.write_text(path.read_text().replace('"onnx_sha256"', '"digest_of_onnx"'))
     workspace.run.unlink()
-    [line] = tracking.sync(config().tracking, workspace)
+    [line] = list(tracking.sync(config().tracking, workspace))
     assert f"{path} was written by an older version: run `dvc repro`." in line
     assert "`pipeline sync` with the code of that time sends it" in line
     assert kept(workspace) == [record]
@@ -216,7 +225,7 @@ def test_a_model_that_an_older_version_recorded_otherwise_is_refused_with_the_re
 def test_sync_without_runs_to_send_creates_nothing(tmp_path):
     workspace = Workspace(tmp_path)
     assert list(unsent(workspace)) == []
-    assert tracking.sync(config().tracking, workspace) == []
+    assert list(tracking.sync(config().tracking, workspace)) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,7 +239,7 @@ def test_reports_that_dvc_restored_clear_a_failed_evaluation(workspace):
     with pytest.raises(ValueError):
         fail()
     report(workspace)
-    tracking.sync(config().tracking, workspace)
+    list(tracking.sync(config().tracking, workspace))
     run = one_run(workspace)
     assert run.info.status == "FINISHED"
     assert "pipeline.error" not in run.data.tags
@@ -244,7 +253,7 @@ def test_a_later_run_name_is_set_once_and_a_name_set_in_mlflow_stays(workspace):
             client(workspace).update_run(one_run(workspace).info.run_id, name="by hand")
         settings = config(tracking={"run_name": name})
         workspace.params.write_text(dump(settings))
-        tracking.sync(settings.tracking, workspace)
+        list(tracking.sync(settings.tracking, workspace))
         assert one_run(workspace).info.run_name == shown
 
 

@@ -49,7 +49,7 @@ def test_without_a_server_training_completes_and_is_sent_by_sync(workspace, serv
     assert all("pipeline sync" in line and settings.tracking.uri in line for line in warnings)
     assert all("brought up to date: Connection refused. The run" in line for line in warnings)
 
-    line, *others = tracking.sync(at(server.uri).tracking, workspace)
+    line, *others = list(tracking.sync(at(server.uri).tracking, workspace))
     assert not any("Sent" in other for other in others)  # training and evaluation are one run
     run = of(runs(server.uri), record)
     assert run.info.run_id in line
@@ -80,7 +80,7 @@ def test_a_server_that_never_answers_is_detected_within_ten_seconds_and_skipped(
     assert capfd.readouterr().err.count("could not be brought up to date") == 1
     [record] = kept(workspace)
     assert json.loads((record / "state.json").read_text())["status"] == "FINISHED"
-    [line] = tracking.sync(config().tracking, workspace)[:1]
+    [line] = list(tracking.sync(config().tracking, workspace))[:1]
     run = one_run(workspace)
     assert run.info.run_id in line
     assert len(curve(workspace, run)) == 20
@@ -114,7 +114,7 @@ def test_a_server_killed_during_a_training_gets_everything_when_it_is_back(works
         evaluate(settings, workspace)
         assert len(kept(workspace)) == 2
         server.start()
-        tracking.sync(settings.tracking, workspace)
+        list(tracking.sync(settings.tracking, workspace))
         run = one_run(server.uri)
         assert curve(server.uri, run) == [(epoch.epoch, epoch.train_loss) for epoch in epochs(6)]
         assert run.info.status == "FINISHED"
@@ -141,7 +141,7 @@ def test_sync_without_a_server_is_refused_in_a_sentence_without_the_password(wor
     train(at(f"http://127.0.0.1:{free_port()}"), workspace)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     with pytest.raises(PipelineError, match="could not be brought up to date") as refused:
-        tracking.sync(config().tracking, workspace)
+        list(tracking.sync(config().tracking, workspace))
     assert "secret" not in str(refused.value)
     assert len(kept(workspace)) == 1
 

@@ -68,7 +68,8 @@ def _sync(workspace: Workspace) -> None:
     # A run that cannot be sent must not hold up the sweeps.
     for send in (partial(tracking.sync, settings), publish_all):
         try:
-            say(*send(workspace))
+            for line in send(workspace):
+                say(line)
         except PipelineError as error:
             errors.append(str(error))
     if errors:

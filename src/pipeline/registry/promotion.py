@@ -195,7 +195,7 @@ def _identity(run: str | None, tracking: TrackingSection, repository: Workspace)
     """The pipeline's id of the training."""
     if run is not None:
         return training_id(run, tracking, repository)
-    sync(tracking, repository)
+    list(sync(tracking, repository))  # The lines that it yields are for `pipeline sync`.
     return str(read_run(repository.run)["id"])
 
 

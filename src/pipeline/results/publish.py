@@ -1,6 +1,7 @@
 """Publish sweeps in MLflow: each is a parent run of the runs of its trials, made from its report."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def main(folder: str, repository: str) -> int:
     return 0
 
 
-def publish_all(repository: Workspace) -> list[str]:
-    """Publish the sweeps that MLflow lacks, oldest first, and return a line for each.
+def publish_all(repository: Workspace) -> Iterator[str]:
+    """Publish the sweeps that MLflow lacks, oldest first, and yield a line for each.
 
     Running sweeps are left to their own process; a sweep whose process died is published as KILLED. A sweep
     that can't be published does not hold up the others.
@@ -45,7 +46,6 @@ def publish_all(repository: Workspace) -> list[str]:
     Raises:
         PipelineError: If a sweep can't be published; raised after trying the others if MLflow answers.
     """
-    lines: list[str] = []
     errors: list[PipelineError] = []
     for folder, report in reversed(reports(repository)):
         if errors and not answers(TrackingSection(**report.tracking), repository):
@@ -55,15 +55,16 @@ def publish_all(repository: Workspace) -> list[str]:
                 if report.status == "RUNNING":
                     report = replace(report, status="KILLED", end=report.end or report.start)
                     report.write(folder)
-                lines.append(publish(report, folder, repository))
+                line = publish(report, folder, repository)
         except Timeout:
             continue
         except PipelineError as error:
             errors.append(error)
+        else:
+            if line:
+                yield line
     if errors:
-        say(*filter(None, lines))
         raise errors[0]
-    return [line for line in lines if line]
 
 
 def publish(report: Report, folder: Path, repository: Workspace) -> str:

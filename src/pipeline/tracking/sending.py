@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,32 +67,35 @@ class Sending:
 
 def send_kept(
     tracking: TrackingSection, workspace: Workspace, given_up: threading.Event | None = None
-) -> list[str]:
-    """Send each kept run, and return a line for each; one that is rejected does not hold up the others.
+) -> Iterator[str]:
+    """Send each kept run, and yield a line for each; one that is rejected does not hold up the others.
 
     A training and its evaluation may have left two records of the same run.
     """
-    lines = []
+    last = ""
     for record in unsent(workspace):
+        is_settled = True
         try:
             run = send_whole(record, tracking, workspace, given_up)
-            lines.append(f"Sent run {record.label} ({run.status}): {run.id}")
+            line = f"Sent run {record.label} ({run.status}): {run.id}"
         except SettledError as error:
-            lines.append(str(error))
+            line = str(error)
         except Exception as error:
             if not answers(tracking, workspace):
                 raise
-            refused = isinstance(error, PipelineError)
+            is_settled, refused = False, isinstance(error, PipelineError)
             reason = str(error) if refused else unreachable(error, tracking, workspace)
             if refused:
                 reason += (
                     " If the code was updated since, `pipeline sync` with the code of that time sends it. "
                     f"To give it up, remove {record.files.root}."
                 )
-            lines.append(f"Run {record.label} was not sent and stays in .pipeline/runs: {reason}")
-            continue
-        record.discard()
-    return list(dict.fromkeys(lines))
+            line = f"Run {record.label} was not sent and stays in .pipeline/runs: {reason}"
+        if is_settled:
+            record.discard()
+        if line != last:
+            yield line
+        last = line
 
 
 def try_kept(
@@ -99,7 +103,7 @@ def try_kept(
 ) -> tuple[list[str], str]:
     """Send the kept runs as a side task; return a line for each, and a warning if that failed."""
     try:
-        return send_kept(tracking, workspace, given_up), ""
+        return list(send_kept(tracking, workspace, given_up)), ""
     except Exception as error:
         return [], unreachable(error, tracking, workspace) + KEPT
 

@@ -187,24 +187,25 @@ def close_dead(tracking: TrackingSection, workspace: Workspace) -> None:
             return
 
 
-def sync(tracking: TrackingSection, workspace: Workspace) -> list[str]:
-    """Send the kept runs, and rebuild the workspace's run if MLflow lacks it; return a line for each.
+def sync(tracking: TrackingSection, workspace: Workspace) -> Iterator[str]:
+    """Send the kept runs, and rebuild the workspace's run if MLflow lacks it; yield a line for each.
 
     Raises:
         PipelineError: If MLflow can't be reached or rejects a request.
     """
     with telling_failures(tracking, workspace, hint=KEPT):
-        lines = send_kept(tracking, workspace)
+        yield from send_kept(tracking, workspace)
         if not workspace.run.exists():
-            return lines
+            return
         record = Record(workspace)
         try:
             run_id = is_local(tracking, workspace) and shown(record)
             run_id = run_id or send_whole(record, tracking, workspace).id
         except SettledError as error:
-            return [*lines, str(error)]
+            yield str(error)
+            return
     where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
-    return [*lines, f"The model {where} belongs to MLflow run {record.label}: {run_id}"]
+    yield f"The model {where} belongs to MLflow run {record.label}: {run_id}"
 
 
 def _warn_of_other_weights(record: Record) -> None:
