@@ -1,5 +1,6 @@
 """What sources of local files share: their settings, and the batches in which they are read."""
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,7 +82,7 @@ class Batch:
     # Encoded pictures, or the paths of their files, or pixels (n, height, width[, 3]).
     content: Sequence[bytes | str] | NDArray[Any]
     # The class of each image by name or number, or None if it follows from the name (see `layout`).
-    labels: Sequence[str] | NDArray[Any] | None = None
+    labels: Sequence[str | int] | NDArray[Any] | None = None
     # The split that the source has the images in, or None if it does not say.
     split: Split | None = None
 
@@ -144,13 +145,18 @@ def is_address(path: str) -> bool:
     return re.match(r"https?://", path) is not None
 
 
+def expanded(path: str) -> Path:
+    """Replace a ~ at the beginning of a path by the home folder it stands for, if there is such a user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (that of Path raises an error if there is none)
+
+
 def local_path(path: str, home: Path) -> Path:
     """Resolve a path given in conf/.
 
     Raises:
         PipelineError: If it does not exist.
     """
-    found = home / Path(path).expanduser()
+    found = home / expanded(path)
     if not found.exists():
         raise PipelineError(f"there is no {found}: if it is elsewhere on this machine, change `path`")
     return found
@@ -183,5 +189,6 @@ def tables(
         return
     for found in sorted(folder.rglob("*")):
         inner = found.relative_to(folder)
-        if found.name.lower().endswith(endings) and not is_hidden(inner.as_posix()):
+        is_table = found.name.lower().endswith(endings) and not found.is_dir()
+        if is_table and not is_hidden(inner.as_posix()):
             yield found, inner.as_posix(), partial(opened, str(found), data, home)

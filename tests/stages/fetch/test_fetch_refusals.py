@@ -19,6 +19,7 @@ from made_sources import (
     write,
 )
 
+from pipeline.data.sources.csv import CsvSource
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch
 
@@ -86,6 +87,12 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path, workspace):
     (folder / IDX_NAMES[3]).unlink()
     with pytest.raises(PipelineError, match=f"mine must have .*{IDX_NAMES[3]}"):
         fetch.run(config(idx(folder)), workspace)
+
+
+@pytest.mark.parametrize("source", [idx("~nosuch/x"), CsvSource(kind="csv", path="~nosuch/x")])
+def test_a_path_that_begins_like_the_home_folder_of_nobody_is_a_path(source, workspace):
+    with pytest.raises(PipelineError, match=r"there is no .*/~nosuch/x: if it is elsewhere on this machine"):
+        fetch.run(config(source), workspace)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])

@@ -19,7 +19,7 @@ from pipeline.data.adding.detect import detect
 from pipeline.data.adding.index import Index, changes, read_index, write_index
 from pipeline.data.adding.look import look
 from pipeline.data.adding.options import AddOptions, reader_of, settings_of
-from pipeline.data.batches import Listing, is_address, update_command
+from pipeline.data.batches import Listing, expanded, is_address, update_command
 from pipeline.data.sources.folder import list_files
 from pipeline.errors import PipelineError
 
@@ -101,10 +101,7 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
     """Return the path relative to the repository if it is inside it, else as an absolute path."""
     if not path:
         raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
-    try:
-        whole = Path(os.path.normpath((here / Path(path).expanduser()).absolute()))
-    except RuntimeError:
-        raise PipelineError(f"{path} begins with ~, and there is no such user: write ./{path}.") from None
+    whole = Path(os.path.normpath((here / expanded(path)).absolute()))
     named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
     named = str(whole) if named.startswith("~") else named
     try:
