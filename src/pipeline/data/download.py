@@ -1,10 +1,12 @@
 """Download files within the limits set in conf/."""
 
 import http.client
+import string
 import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import IO, TYPE_CHECKING
 
@@ -31,7 +33,7 @@ def download(url: str, data: "DataSection") -> IO[bytes]:
         except urllib.error.HTTPError as error:
             error.close()
             reason, is_temporary = f"HTTP {error.code}", error.code == 429 or error.code >= 500
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             is_temporary = isinstance(cause, TimeoutError | ConnectionError | http.client.HTTPException)
             reason = getattr(cause, "strerror", None) or str(cause) or repr(cause)
@@ -74,9 +76,11 @@ def _in_time(url: str, data: "DataSection", end: float) -> IO[bytes]:
 
 
 def _download(url: str, data: "DataSection", given_up: threading.Event) -> IO[bytes]:
+    # As a browser does: letters that are not ASCII, and spaces, may not be sent as they are.
+    quoted = urllib.parse.quote(url, safe=string.punctuation)
     # The schema allows only http and https.
-    with urllib.request.urlopen(url, timeout=data.timeout) as response:  # noqa: S310
-        length = int(response.headers.get("Content-Length") or 0) or None
+    with urllib.request.urlopen(quoted, timeout=data.timeout) as response:  # noqa: S310
+        length = response.length
         if length and length > data.max_bytes:
             raise PipelineError(f"{url} has {length} bytes, more than data.max_bytes, {data.max_bytes}")
         file = tempfile.TemporaryFile()  # noqa: SIM115

@@ -22,6 +22,7 @@ from made_sources import (
     write,
 )
 
+from pipeline.data.download import download
 from pipeline.errors import PipelineError
 from pipeline.stages import fetch
 from proc import is_running
@@ -49,6 +50,27 @@ def test_a_missing_page_is_not_requested_twice(serve, workspace, pauses):
         fetch.run(config(keras(url), retries=3), workspace)
     assert handler.requests == 1
     assert not pauses
+
+
+def test_letters_and_spaces_in_an_address_are_sent_as_a_browser_does(serve):
+    asked = []
+    url, _ = serve(lambda h, _: (asked.append(h.path), send(h, b"found")))
+    with download(f"{url}/größe 1/a%20b.zip?x=1&y=ü", config(NPM).data) as file:
+        assert file.read() == b"found"
+    assert asked == ["/gr%C3%B6%C3%9Fe%201/a%20b.zip?x=1&y=%C3%BC"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a..b"])
+def test_an_address_that_is_none_is_refused_at_once(url, workspace, pauses):
+    with pytest.raises(PipelineError, match=r"mnist\.npz: .*[Ii]nvalid|codec failed"):
+        fetch.run(config(keras(url)), workspace)
+    assert not pauses
+
+
+def test_a_length_that_is_no_number_is_ignored(serve, workspace):
+    url, _ = serve(lambda h, _: send(h, npz(), claimed="unknown"))
+    fetch.run(config(keras(url)), workspace)
+    assert_fetched(workspace)
 
 
 @pytest.mark.parametrize("sent", [0, 100])
