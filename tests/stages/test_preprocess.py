@@ -104,6 +104,14 @@ def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, mo
     assert outputs(workspace) == first
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b'{"train_names": 1}', b"\xff"])
+def test_damaged_names_of_pictures_are_refused(workspace, content):
+    save(workspace)
+    (workspace.raw / "names.json").write_bytes(content)
+    with pytest.raises(PipelineError, match=r"names\.json is damaged: delete it, and `dvc repro`"):
+        preprocess.run(config(), workspace)
+
+
 def test_new_test_images_change_nothing_that_training_depends_on(workspace):
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     inputs = [path for path in stages["train"]["deps"] if path.startswith("data/")]

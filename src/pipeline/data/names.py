@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import NAMES, SIZES
+from pipeline.errors import PipelineError
 
 _FILE = "names.json"
 
@@ -37,12 +38,19 @@ class Pictures:
 
 
 def read_pictures(raw: Path) -> Pictures | None:
-    """Read what `write_names` wrote, or return None if the source has no pictures."""
+    """Read what `write_names` wrote, or return None if the source has no pictures.
+
+    Raises:
+        PipelineError: If the file is damaged.
+    """
+    path = raw / _FILE
     try:
-        found: dict[str, Any] = json.loads((raw / _FILE).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Pictures(
+            {name: [str(each) for each in found[name]] for name in NAMES},
+            {name: np.array(found[name], np.int32).reshape(-1, 2) for name in SIZES},
+        )
     except FileNotFoundError:
         return None
-    return Pictures(
-        {name: [str(each) for each in found[name]] for name in NAMES},
-        {name: np.array(found[name], np.int32).reshape(-1, 2) for name in SIZES},
-    )
+    except (ValueError, LookupError, TypeError):
+        raise PipelineError(f"{path} is damaged: delete it, and `dvc repro` restores it.") from None
