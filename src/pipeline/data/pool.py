@@ -6,8 +6,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from pipeline.errors import PipelineError
 from pipeline.processes.system import die_with_parent
 
 Key = TypeVar("Key")
@@ -25,6 +27,9 @@ def in_order(
         work: A picklable function; what it uses must have been imported or opened before.
         pieces: Each with a key, which stays in this process, and its size.
         few: The total size that is processed here, which takes less time than starting processes.
+
+    Raises:
+        PipelineError: If one of the processes was killed.
     """
     pool: ProcessPoolExecutor | None = None
     waiting: deque[tuple[Key, Future[Result]]] = deque()
@@ -43,6 +48,11 @@ def in_order(
                 yield first, future.result()
         for key, future in waiting:
             yield key, future.result()
+    except BrokenProcessPool:
+        raise PipelineError(
+            "one of the processes that read its pictures was killed, probably for lack of memory: end other "
+            "programs, and run it again"
+        ) from None
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
