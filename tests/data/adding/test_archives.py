@@ -38,6 +38,14 @@ def test_an_archive_gives_the_same_arrays_as_its_folder(clone, pets, tmp_path, n
     clone.fetch("mine")
 
 
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_not_taken_for_that(clone, pets, tmp_path):
+    shutil.make_archive(str(pets / "zzz"), "zip", pets / "dog")
+    archived(pets, tmp_path / "a.tar", [*sorted(pets.glob("*/*.png")), pets / "zzz.zip"])
+    assert zipfile.is_zipfile(tmp_path / "a.tar")
+    clone.added(tmp_path / "a.tar")
+    assert clone.conf("mine")["classes"] == ["cat", "dog", "owl"]
+
+
 @pytest.mark.parametrize("name", ["pets", "pets.zip"])
 def test_the_progress_shows_the_total(clone, pets, tmp_path, name, capsys):
     shutil.make_archive(str(tmp_path / "pets"), "zip", pets)

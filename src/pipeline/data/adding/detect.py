@@ -62,10 +62,11 @@ def detect(given: str, home: Path) -> str:
         return "mat"
     if begin.startswith((b"\x93NUMPY", b"\x00\x00\x08")):
         raise PipelineError(f"{path} is a single array: give the folder that contains the other ones too.")
-    if zipfile.is_zipfile(path):
-        return _of_zip(path)
+    # In this order, since a tar archive may end with a zip archive.
     if tarfile.is_tarfile(path):
         return "archive"
+    if zipfile.is_zipfile(path):
+        return _of_zip(path)
     if _is_table(path):
         return "csv"
     called = next((end for kind in _ENDINGS.values() for end in kind if path.name.lower().endswith(end)), "")

@@ -36,7 +36,9 @@ def batches(source: ArchiveSource, data: "DataSection", home: Path, listing: Lis
     listing.pattern = source.label_pattern
     with opened(source.path, data, home) as file:
         try:
-            read = _of_zip if zipfile.is_zipfile(file) else _of_tar
+            # In this order, since a tar archive may end with a zip archive.
+            is_tar = tarfile.is_tarfile(file) or not zipfile.is_zipfile(file)
+            read = _of_tar if is_tar else _of_zip
             file.seek(0)
             yield from in_batches(read(file, listing, limit))
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
