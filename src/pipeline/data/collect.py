@@ -86,7 +86,7 @@ def collect(
     used = {str(label) for label in labels}
     called = tuple(name for name in classes if name in used)
     number = {name: index for index, name in enumerate(called)}
-    is_numbered = bool(labels) and not isinstance(labels[0], str) and listing.classes is None
+    is_numbered = listing.classes is None and not any(isinstance(label, str) for label in labels)
     return Collected(
         rows,
         _named(called, source, data, is_numbered),

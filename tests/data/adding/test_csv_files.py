@@ -7,6 +7,7 @@ import pytest
 from pictures import save
 from published import TEST, TRAIN, assert_original, csv_bytes, digits, kaggle_rows
 
+from pipeline.data.sources import csv as csv_source
 from pipeline.errors import PipelineError
 
 
@@ -55,6 +56,35 @@ def test_labels_that_only_look_like_numbers_are_names(clone, tmp_path, label):
     (tmp_path / "odd.csv").write_bytes(csv_bytes(rows))
     clone.add(tmp_path / "odd.csv", name="mine")
     assert set(clone.conf("mine")["classes"]) == {"1", label}
+
+
+def test_a_label_means_the_same_class_in_every_row(clone, tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_source, "_ROWS", 4)
+    images, _ = digits()
+    labels = ["007", "008"] * 9 + ["007", "00A"] * 9
+    rows = [["label", *(f"pixel{at}" for at in range(64))]]
+    rows += [[label, *image.ravel()] for label, image in zip(labels, images, strict=False)]
+    (tmp_path / "codes.csv").write_bytes(csv_bytes(rows))
+    clone.add(tmp_path / "codes.csv", name="mine")
+    assert clone.conf("mine")["classes"] == ["00A", "7", "8"]
+    assert len(clone.fetch("mine")["train_labels"]) > 20
+
+
+def test_a_folder_called_like_a_table_is_no_table(clone, tmp_path):
+    (tmp_path / "tables" / "old.csv").mkdir(parents=True)
+    (tmp_path / "tables" / "all.csv").write_bytes(csv_bytes(kaggle_rows(TRAIN)))
+    clone.add(tmp_path / "tables", name="mine")
+    assert clone.conf("mine")["sources"][0]["images"] == 300
+    (tmp_path / "tables" / "all.csv").rename(tmp_path / "tables" / "old.csv" / "part.csv")
+    with pytest.raises(PipelineError, match="no PNG"):
+        clone.add(tmp_path / "tables")
+
+
+def test_texts_that_can_not_be_file_names_are_refused_with_their_line(clone, tmp_path):
+    rows = [["image", "label"], *([10 * f"{number:040x}", number % 2] for number in range(20))]
+    (tmp_path / "encoded.csv").write_bytes(csv_bytes(rows))
+    with pytest.raises(PipelineError, match=r"names 0{40}.* in line 2: File name too long"):
+        clone.add(tmp_path / "encoded.csv")
 
 
 def test_csv_of_file_names(clone, tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, Split, split_of, tables
+from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, Split, expanded, split_of, tables
 from pipeline.data.collect import loader
 from pipeline.data.formats.delimited import ENDINGS, TAB_ENDINGS, Lines, lines_of
 from pipeline.data.pictures import Pictures
@@ -39,7 +39,7 @@ class CsvSource(LocalSource):
 def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing) -> Iterator[Batch]:
     """Yield the images in the order of the rows."""
     files = [*tables(source.path, data, home, ENDINGS)] or [*tables(source.path, data, home, TAB_ENDINGS)]
-    whole = home / Path(source.path).expanduser()
+    whole = home / expanded(source.path)
     pictures = Pictures(whole if whole.is_dir() else whole.parent)
     # If one table of a folder has a column called label, the others may be about anything.
     is_alone = not any(path and _opened(path, source.label_column).labels for path, _, _ in files)
@@ -89,7 +89,7 @@ def labels_pictures(folder: Path) -> bool:
         return False
     for path in paths:
         split = None if path.parent == folder else split_of(path.parent.name)
-        if path.parent == folder or split:
+        if path.is_file() and (path.parent == folder or split):
             try:
                 table = _opened(path, is_alone=True)
                 if table.labels and table.names_one_of(pictures, split):
@@ -119,15 +119,19 @@ def _of_pixels(table: Table, split: Split | None) -> Iterator[Batch]:
         images = levels.reshape(-1, *shape)
         if (labels == "").any():
             raise PipelineError(f"{name} has no label in row {row + int((labels == '').argmax())}")
-        if all(re.fullmatch("-?[0-9]{1,18}", text) for text in labels):
-            labels = labels.astype(np.int64)
         for part in sorted(set(parts)) if parts is not None else [None]:
             chosen = np.flatnonzero(parts == part) if parts is not None else np.arange(len(images))
             of = split_of(part) if part else split
             if part and table.has_texts:
                 of = _FER2013.get(part.lower(), of)
-            yield Batch([f"{name} row {row + at}" for at in chosen], images[chosen], labels[chosen], of)
+            classes = [_class(text) for text in labels[chosen]]
+            yield Batch([f"{name} row {row + at}" for at in chosen], images[chosen], classes, of)
         row += len(chunk)
+
+
+def _class(text: str) -> int | str:
+    """Return the class that a label means, whatever the labels of other rows are."""
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else str(text)
 
 
 def _chunks(lines: Lines) -> Iterator[list[str]]:
@@ -215,6 +219,8 @@ def _of_files(table: Table, split: Split | None, folder: Path, pictures: Picture
                 raise PipelineError(
                     f"{name} names {file}, which is outside of the table's folder: refused"
                 ) from None
+            except OSError as error:
+                raise PipelineError(f"{name} names {file[:60]} in line {line}: {error.strerror}") from None
             by_split.setdefault(of or above, []).append((called, str(path), label))
         for of, located in by_split.items():
             names, paths, labels = zip(*located, strict=True)
