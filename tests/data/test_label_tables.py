@@ -31,3 +31,28 @@ def test_numbers_of_any_length_are_in_order():
     assert natural_order(["10", long, "9", "09", "0", "00"]) == ("0", "00", "09", "9", "10", long)
     table = f"file_name,label\na.png,{long}\nb.png,2\n"
     assert classes("metadata.csv", table.encode()) == ("2", long)
+
+
+def test_spaces_after_the_separators_and_superfluous_fields_of_a_row_do_not_matter():
+    table = "file_name, label, note\na.png, cat, x\nb.png, dog, y,\n"
+    assert classes("metadata.csv", table.encode()) == ("cat", "dog")
+    assert classes("metadata.csv", b"file_name,breed\na.png,cat\nb.png,dog,\n") == ("cat", "dog")
+
+
+def test_the_only_other_column_has_the_labels_and_of_several_one_is_called_so():
+    assert classes("metadata.jsonl", b'{"file_name": "a.png", "breed": "cat"}') == ("cat",)
+    # Captions are no classes.
+    assert classes("metadata.jsonl", b'{"file_name": "a.png", "text": "a cat", "by": "me"}') == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"name,label\na.png,cat", "has no column file_name"),
+        (b"file_name,label\na.png,", "has a row without a label"),
+        (b"file_name,label\n,cat", "has a row without file_name"),
+    ],
+)
+def test_a_table_without_names_or_labels_is_refused(content, reason):
+    with pytest.raises(PipelineError, match=rf"metadata\.csv {reason}"):
+        classes("metadata.csv", content)

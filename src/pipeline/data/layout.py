@@ -174,7 +174,7 @@ def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
         columns = {column for row in rows for column in row}
         if "file_name" not in columns:
             raise PipelineError(f"{path} has no column file_name")
-        others = columns - {"file_name"}
+        others = columns - {"file_name", None}  # None has what a row of CSV has more than the header.
         chosen = next((name for name in _LABELS if name in others), None)
         if chosen is None and len(others) == 1:
             [chosen] = others
@@ -204,6 +204,6 @@ def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:
                 raise ValueError(f'row {odd[0]} is not as {{"file_name": ...}}')  # noqa: TRY301
             return lines
         separator = separator_of(text.partition("\n")[0])
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
     except (ValueError, csv.Error, OSError, RecursionError) as error:
         raise PipelineError(f"{path} can't be read as a table: {error}") from None
