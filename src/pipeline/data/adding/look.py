@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from pipeline.artifacts.workspace import RAW_ARRAYS, Workspace
 from pipeline.config.schema import DataSection
@@ -92,6 +93,10 @@ def look(
             refuse_if_too_large(seen.sizes.total(), data.reader, home)
         collected = collect(batches, source, data, home, total=seen.total)
         return _pinned(options, values, collected, seen.description, index)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise PipelineError(f"{source.path}: its {where} is not valid: {fault['msg']}") from None
     except PipelineError as error:
         said = str(error)
         raise PipelineError(said if source.path in said else f"{source.path}: {said}") from None

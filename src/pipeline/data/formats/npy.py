@@ -5,7 +5,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,29 +87,30 @@ def read_npy(file: IO[bytes], size: int, name: str, max_bytes: int) -> NDArray[A
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def npy_pieces(file: IO[bytes], size: int, name: str, max_bytes: int) -> Iterator[NDArray[Any]]:
+def npy_pieces(
+    opener: Callable[[], IO[bytes]], size: int, name: str, max_bytes: int
+) -> Iterator[NDArray[Any]]:
     """Read a .npy file from start to end, a few megabytes along the first axis at a time.
 
-    The file is at its start, has `size` bytes, and is called `name` in messages.
+    `opener` opens the file, which has `size` bytes and is called `name` in messages.
 
     Raises:
         PipelineError: If it is not a .npy file, contains objects, is larger than `max_bytes`, does not have
             the length that its header claims, or is damaged.
     """
     try:
-        shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
-        if fortran or not shape:
-            # In Fortran order, the first axis is spread over the whole file.
-            content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
-            yield content.view(dtype).reshape(shape, order="F" if fortran else "C")
-            return
-        row = math.prod(shape[1:]) * dtype.itemsize
-        step = max(1, PIECE_BYTES // max(row, 1))
-        for start in range(0, shape[0], step):
-            count = min(step, shape[0] - start)
-            yield read_exactly(file, count * row, name).view(dtype).reshape(count, *shape[1:])
-        if file.read(1):
-            raise PipelineError(f"{name} has trailing bytes after its last value")
+        with opener() as file:
+            shape, dtype, fortran = _npy_header(file, size, name, max_bytes)
+            if fortran or not shape:
+                # In Fortran order, the first axis is spread over the whole file.
+                content = read_exactly(file, math.prod(shape) * dtype.itemsize, name)
+                yield content.view(dtype).reshape(shape, order="F" if fortran else "C")
+                return
+            row = math.prod(shape[1:]) * dtype.itemsize
+            step = max(1, PIECE_BYTES // max(row, 1))
+            for start in range(0, shape[0], step):
+                count = min(step, shape[0] - start)
+                yield read_exactly(file, count * row, name).view(dtype).reshape(count, *shape[1:])
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise PipelineError(f"{name} is damaged: {error}") from None
 

@@ -64,8 +64,8 @@ load = loader(batches)
 def _split(
     members: Mapping[str, "_Member"], images: str, labels: str, split: Split | None, max_bytes: int
 ) -> Iterator[Batch]:
-    of = np.concatenate([np.atleast_1d(piece) for piece in members[labels].pieces(max_bytes)])
-    numbers = _label_numbers(of, labels)
+    read = [np.atleast_1d(piece) for piece in members[labels].pieces(max_bytes)]
+    numbers = _label_numbers(np.concatenate(read) if read else np.empty(0, np.int64), labels)
     start = 0
     for piece in members[images].pieces(max_bytes):
         levels = as_levels(without_one_channel(piece), images)
@@ -85,7 +85,12 @@ def _label_numbers(labels: NDArray[Any], name: str) -> NDArray[Any]:
     """Return one label per image, (n,), from labels (n,), (n, 1), or (n, classes) with a 1 in each row."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    elif labels.ndim == 2 and (labels.sum(axis=1) == 1).all() and set(np.unique(labels)) <= {0, 1}:
+    elif (
+        labels.ndim == 2
+        and labels.dtype.kind in "biuf"
+        and (labels.sum(axis=1) == 1).all()
+        and set(np.unique(labels)) <= {0, 1}
+    ):
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
         raise PipelineError(f"{name} has shape {labels.shape}: an image must have one label, not several")
@@ -103,8 +108,7 @@ class _Member:
     size: int
 
     def pieces(self, max_bytes: int) -> Iterator[NDArray[Any]]:
-        with self.open() as file:
-            yield from npy_pieces(file, self.size, self.name, max_bytes)
+        return npy_pieces(self.open, self.size, self.name, max_bytes)
 
 
 def _members(source: NpzSource, data: "DataSection", home: Path, stack: ExitStack) -> dict[str, _Member]:

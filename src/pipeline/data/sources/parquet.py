@@ -63,8 +63,6 @@ load = loader(batches)
 
 def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
     """Return the names of the columns with the images and with the labels."""
-    import pyarrow.types as types
-
     lowered = {column.lower(): column for column in schema.names}
     label = chosen if chosen else next((lowered[column] for column in _LABELS if column in lowered), None)
     if label is None or label not in schema.names:
@@ -72,14 +70,20 @@ def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
             f"{name} has no label column: it has {', '.join(schema.names[:9])}; choose one with "
             "--set label_column=NAME"
         )
-    for column in schema.names:
-        kind = schema.field(column).type
-        is_image = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if column != label and (
-            is_image or types.is_binary(kind) or types.is_large_binary(kind) or _is_list(kind)
-        ):
-            return column, label
+    # Next to pictures, a list is something else, such as the corners of a box.
+    for has_images in (_is_encoded, _is_list):
+        for column in schema.names:
+            if column != label and has_images(schema.field(column).type):
+                return column, label
     raise PipelineError(f"{name} has no image column, with the bytes of pictures or lists of pixels")
+
+
+def _is_encoded(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _is_list(kind: Any) -> bool:
@@ -96,19 +100,20 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
         return None
 
 
-def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[str] | NDArray[Any]:
+def _labels(column: Any, names: Sequence[str] | None, name: str) -> Sequence[Any]:
     if column.null_count:
         rows = count(column.null_count, "row")
         raise PipelineError(f"{name} has {rows} without a label: remove them")
     values = column.to_pylist()
     if isinstance(values[0] if values else 0, str):
         return [str(value) for value in values]
-    if all(isinstance(value, float) and value.is_integer() for value in values):
-        values = [int(value) for value in values]
-    if not all(isinstance(value, int) for value in values):
+    if not all(
+        isinstance(value, int) or (isinstance(value, float) and value.is_integer()) for value in values
+    ):
         raise PipelineError(f"{name}: its labels are {column.type}, but must be whole numbers or texts")
+    values = [int(value) for value in values]
     if names is None:
-        return np.array(values, np.int64)
+        return values
     if values and not 0 <= min(values) <= max(values) < len(names):
         wrong = min(values) if min(values) < 0 else max(values)
         raise PipelineError(

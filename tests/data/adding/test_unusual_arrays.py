@@ -1,0 +1,100 @@
+"""Arrays and tables with more or less than images and labels: the images are found, or the file refused."""
+
+import zipfile
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from published import TRAIN, assert_original, both_splits, digits
+
+from photos import png
+from pipeline.errors import PipelineError
+
+
+def test_a_split_without_images_is_left_out(clone, tmp_path):
+    splits = both_splits()
+    empty = {"x_val": splits["x_train"][:0], "y_val": splits["y_train"][:0]}
+    np.savez(tmp_path / "empty.npz", **splits, **empty)
+    assert_original(clone.added(tmp_path / "empty.npz"))
+
+
+def test_several_texts_for_an_image_are_refused(clone, tmp_path):
+    texts = np.array([["cat", "dog"]] * 300)
+    np.savez(tmp_path / "texts.npz", **(both_splits() | {"y_train": texts}))
+    with pytest.raises(PipelineError, match="an image must have one label, not several"):
+        clone.add(tmp_path / "texts.npz")
+
+
+@pytest.mark.parametrize(
+    ("mark", "at", "byte", "reason"),
+    [
+        (b"PK\3\4", 0, 0, "x_train.npy is damaged: Bad magic number"),
+        (b"PK\1\2", 8, 1, "x_train.npy is damaged: .* is encrypted"),
+        (b"PK\1\2", 10, 9, "x_train.npy is damaged: .* not supported"),
+    ],
+)
+def test_an_npz_whose_first_member_can_not_be_opened_is_refused(clone, tmp_path, mark, at, byte, reason):
+    np.savez(tmp_path / "bad.npz", **both_splits())
+    content = bytearray((tmp_path / "bad.npz").read_bytes())
+    content[content.find(mark) + at] = byte
+    (tmp_path / "bad.npz").write_bytes(content)
+    assert zipfile.is_zipfile(tmp_path / "bad.npz")
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("side", [0, 20_000])
+def test_arrays_of_a_size_that_no_image_may_have_are_refused(clone, tmp_path, side):
+    np.savez(tmp_path / "signals.npz", x=np.zeros((4, 1, side), np.uint8), y=np.arange(4) % 2)
+    with pytest.raises(
+        PipelineError, match=r"signals\.npz: its reader\.image_size\.1 is not valid: .* equal"
+    ):
+        clone.add(tmp_path / "signals.npz")
+
+
+def test_in_parquet_pictures_are_preferred_to_other_lists(clone, tmp_path):
+    images, labels = digits()
+    corners = [[number % 9, 1, 2, 3] for number in range(300)]
+    pictures = [{"bytes": png(image), "path": None} for image in images[TRAIN]]
+    table = pyarrow.table({"box": corners, "image": pictures, "label": labels[TRAIN]})
+    pyarrow.parquet.write_table(table, tmp_path / "boxes.parquet")
+    clone.add(tmp_path / "boxes.parquet", name="mine")
+    assert clone.conf("mine")["reader"]["image_size"] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.array([2**63, 7], np.uint64), ["7", str(2**63)]),
+        (np.array([1.0, 0.0]), ["0", "1"]),
+        (np.array([True, False]), ["0", "1"]),
+    ],
+)
+def test_numbers_of_any_type_are_labels_in_parquet(clone, tmp_path, labels, classes):
+    images, _ = digits()
+    table = pyarrow.table({"image": images[TRAIN].tolist(), "label": np.tile(labels, 150)})
+    pyarrow.parquet.write_table(table, tmp_path / "numbers.parquet")
+    clone.add(tmp_path / "numbers.parquet", name="mine")
+    assert clone.conf("mine")["classes"] == classes
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"), [(0.5, "labels are double"), (float("nan"), "are double"), (b"a", "are binary")]
+)
+def test_other_labels_in_parquet_are_refused(clone, tmp_path, label, reason):
+    images, _ = digits()
+    table = pyarrow.table({"image": images[:2].tolist(), "label": [label, label]})
+    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "odd.parquet")
+
+
+def test_a_table_in_parts_that_spark_wrote_as_a_folder_is_read(clone, tmp_path):
+    images, labels = digits()
+    part = tmp_path / "spark" / "train.parquet" / "part-00000.parquet"
+    part.parent.mkdir(parents=True)
+    table = pyarrow.table({"image": images[TRAIN].tolist(), "label": labels[TRAIN]})
+    pyarrow.parquet.write_table(table, part)
+    clone.add(tmp_path / "spark", name="mine")
+    assert clone.conf("mine")["sources"][0]["images"] == 300
