@@ -133,23 +133,20 @@ def changed_stages(base: Side, now: Side) -> list[tuple[str, str, str]]:
         if one is None or other is None:
             rows.append((stage, "added" if one is None else "removed", "–"))
             continue
-        differs = [
-            item["path"]
-            for part in ("deps", "outs")
-            for item in other.get(part, [])
-            if item not in one.get(part, [])
-        ]
-        keys = [
-            key
-            for section in other.get("params", {}).values()
-            for key, value in section.items()
-            if value != one.get("params", {}).get("params.yaml", {}).get(key)
-        ]
+        before, after = _traits(one), _traits(other)
+        differs = [name for name in {**after, **before} if before.get(name) != after.get(name)]
         when = computed_when(now.files, stage) if stage in STAGES else None
         is_there = all((now.files.root / out["path"]).exists() for out in other.get("outs", []))
         source = f"computed here, {when}" if when else "from the cache" if is_there else "missing"
-        rows.append((stage, ", ".join([*keys, *differs]) or "unchanged", source))
+        rows.append((stage, ", ".join(differs) or "unchanged", source))
     return rows
+
+
+def _traits(stage: Mapping[str, Any]) -> dict[str, object]:
+    """Return the values, the files and the command of a stage in dvc.lock, by their names."""
+    values = {key: value for file in stage.get("params", {}).values() for key, value in file.items()}
+    files = {item["path"]: item for part in ("deps", "outs") for item in stage.get(part, [])}
+    return {**values, **files, "its command": stage.get("cmd")}
 
 
 def differs_by_rounding(workspace: Workspace) -> str:
