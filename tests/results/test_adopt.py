@@ -143,12 +143,12 @@ def test_a_file_is_only_overwritten_with_force(repository):
 
 
 def test_without_a_name_it_is_called_after_the_configuration_and_the_run(repository):
-    swept(repository, "experiment=smoke", "name='my net'")
-    assert "conf/experiment/my-net-0000.yaml" in adopt("smoke-1", repository)[0]
+    swept(repository, "experiment=smoke", "name='Übung, my net'")
+    assert "conf/experiment/bung-my-net-0000.yaml" in adopt("smoke-1", repository)[0]
 
 
-@pytest.mark.parametrize("name", ["on", "010", "null", "1_000"])
-def test_a_name_that_yaml_reads_as_something_else_is_refused(repository, name):
+@pytest.mark.parametrize("name", ["on", "010", "null", "1_000", "übung", "-a"])
+def test_a_name_that_yaml_or_hydra_cannot_read_as_text_is_refused(repository, name):
     swept(repository, "experiment=smoke", "seed=1")
     with pytest.raises(PipelineError, match=f"'{name}' is not a name for an experiment"):
         adopt("smoke-1", repository, name)

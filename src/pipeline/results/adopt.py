@@ -58,11 +58,12 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
     conf = repository.root / "conf"
     source = _of_sweep(run, repository) or _of_mlflow(run, repository)
     config = source.config
-    name = name or re.sub(r"[^\w-]+", "-", f"{config.name}-{source.run_id}")[: len(config.name) + 5]
-    if not re.fullmatch(r"\w[\w-]*", name) or not _reads_as_text(name):
+    # Hydra takes no other letters.
+    name = name or re.sub(r"\W+", "-", f"{config.name}-{str(source.run_id)[:4]}", flags=re.ASCII).lstrip("-")
+    if not re.fullmatch(r"\w[\w-]*", name, re.ASCII) or not _reads_as_text(name):
         raise PipelineError(
-            f"{name!r} is not a name for an experiment: use letters, digits, _ and -, and no word that "
-            "YAML reads as something else, such as on or 010."
+            f"{name!r} is not a name for an experiment: use the letters a to z, digits, _ and -, and no word "
+            "that YAML reads as something else, such as on or 010."
         )
     place = conf / "experiment" / f"{name}.yaml"
     if place.exists() and not force:
