@@ -12,6 +12,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump
 from pipeline.errors import PipelineError
 from pipeline.results.compare import compare
+from pipeline.results.download import find_training
 from pipeline.results.lookup import look_up, training_id
 from pipeline.tracking import session as tracking
 from pipeline.tracking.database import local_folder
@@ -228,9 +229,16 @@ def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(repository, name
         compare(("better", name), config().tracking, repository)
 
 
-@pytest.mark.parametrize("damage", ["label,predicted\n", "\xff", None], ids=["cut", "bytes", "missing"])
-@pytest.mark.parametrize("name", ["predictions.csv", "history.csv"])
-def test_a_file_that_mlflow_lost_or_changed_is_named_with_the_remedy(repository, name, damage):
+@pytest.mark.parametrize("damage", ["label,predicted: 1\n", "\xff", None], ids=["cut", "bytes", "missing"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("predictions.csv", lambda repository: compare(["worse", "better"], config().tracking, repository)),
+        ("history.csv", lambda repository: compare(["worse", "better"], config().tracking, repository)),
+        ("config/params.yaml", lambda repository: find_training("better", config().tracking, repository)),
+    ],
+)
+def test_a_file_that_mlflow_lost_or_changed_is_named_with_the_remedy(repository, name, read, damage):
     [run] = [run for run in runs(repository) if run.info.run_name == "better"]
     path = local_folder(run.info.artifact_uri) / name
     content = path.read_bytes()
@@ -239,7 +247,7 @@ def test_a_file_that_mlflow_lost_or_changed_is_named_with_the_remedy(repository,
         path.write_text(damage, encoding="latin-1")
     try:
         with pytest.raises(PipelineError, match=f"{name} of the run better is .*verify --repair"):
-            compare(("worse", "better"), config().tracking, repository)
+            read(repository)
     finally:
         path.write_bytes(content)
 

@@ -15,6 +15,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.errors import PipelineError
 from pipeline.results.lookup import (
     all_runs,
+    artifact,
     reading_store,
     registered,
     resolve_one,
@@ -61,13 +62,10 @@ def find_training(name: str, tracking: TrackingSection, workspace: Workspace) ->
     Raises:
         PipelineError: If MLflow can't be reached, has no such training or several, or not its configuration.
     """
-    with reading_store(tracking, workspace) as client, tempfile.TemporaryDirectory() as folder:
+    with reading_store(tracking, workspace) as client:
         run = resolve_one(name, without_evaluations(all_runs(client)))
-        available = {item.path for item in client.list_artifacts(run.info.run_id, "config")}
-        if "config/params.yaml" not in available:
-            raise PipelineError(f"MLflow's run {run.info.run_name} has no config/params.yaml.")
-        path = Path(client.download_artifacts(run.info.run_id, "config/params.yaml", folder))
-        values = values_in(path, run.info.run_name)
+        with artifact(run, "config/params.yaml", client) as path:
+            values = values_in(path, run.info.run_name)
         return Training(run.info.run_name, run.data.tags[ID_TAG], values, dict(run.data.metrics))
 
 

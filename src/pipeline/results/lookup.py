@@ -249,7 +249,7 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
     name = run.info.run_name
     if REPORTS_TAG not in run.data.tags:
         raise PipelineError(f"The run {name} ({run.info.status}) was not evaluated: it has no results.")
-    with _artifact(run, "predictions.csv", client) as path:
+    with artifact(run, "predictions.csv", client) as path:
         predictions = read_predictions(path)
     training = run
     if EVALUATION_TAG in run.data.tags:
@@ -272,20 +272,21 @@ def _evaluated(run: "Run", runs: "Sequence[Run]", client: "MlflowClient") -> Eva
 
 def _of_best_epoch(training: "Run", client: "MlflowClient") -> dict[str, float]:
     """Read the metrics of the epoch whose weights were kept; MLflow's own are those of the last epoch."""
-    with _artifact(training, "history.csv", client) as path:
+    with artifact(training, "history.csv", client) as path:
         best = asdict(read_history(path).best)
     return {key: value for key, value in best.items() if key != "epoch" and value is not None}
 
 
 @contextmanager
-def _artifact(run: "Run", name: str, client: "MlflowClient") -> Iterator[Path]:
+def artifact(run: "Run", name: str, client: "MlflowClient") -> Iterator[Path]:
     """Download an artifact of the run into a temporary folder.
 
     Raises:
         PipelineError: If MLflow no longer has it as it was sent.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if any(item.path == name for item in client.list_artifacts(run.info.run_id)):
+        available = client.list_artifacts(run.info.run_id, name.rpartition("/")[0] or None)
+        if any(item.path == name for item in available):
             path = Path(client.download_artifacts(run.info.run_id, name, folder))
             digest = sha256(path)
             if recorded_digests(run.data.tags).get(name, digest) == digest:
