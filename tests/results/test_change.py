@@ -167,6 +167,16 @@ def test_different_test_images_are_reported_without_a_significance_test(workspac
     assert "The test images differ" in text
 
 
+def test_confusions_of_classes_that_only_one_side_has_are_left_out(workspace):
+    state(workspace, wrong=range(8), classes="abxy")
+    text = report("HEAD", workspace)
+    assert "| a taken for b | 10 | 2 |" in text
+    assert "taken for c" not in text
+    assert "taken for x" not in text
+    state(workspace, wrong=range(8), classes="wxyz")
+    assert "taken for" not in report("HEAD", workspace)
+
+
 def test_a_report_of_many_differences_stays_small(workspace):
     names = [f"class <{number}>\n|{'x' * 200}" for number in range(200)]
     state(workspace, wrong=range(150), learning_rate=0.3, keys=500, classes=names)

@@ -44,7 +44,7 @@ def _results(old: Side, new: Side) -> str:
         ("parameters", lambda side: _result(side, "parameters")),
         ("epochs", lambda side: _result(side, "epochs")),
         ("weights", lambda side: str(side.metrics.get("weights_sha256", "–"))[:12]),
-        ("run", lambda side: str(side.run.get("name", "–"))),
+        ("run", _run),
         ("training, CPU seconds", _cost),
         ("reproduced", _reproduced),
     ]
@@ -99,9 +99,11 @@ def _stages(old: Side, new: Side) -> str:
 
 def _confusions(old: Side, new: Side) -> str:
     before, after = old.confusions, new.confusions
-    change = {pair: after[pair] - before[pair] for pair in {**before, **after}}
+    # Other classes, as of another data set, can't be confused: their zeros would look like an improvement.
+    classes = {label for label, _ in old.predictions} & {label for label, _ in new.predictions}
+    change = {pair: after[pair] - before[pair] for pair in {**before, **after} if classes.issuperset(pair)}
     most = sorted((pair for pair in change if change[pair]), key=lambda pair: (-abs(change[pair]), pair))
-    if not (old.predictions and new.predictions and most):
+    if not most:
         return ""
     rows = [
         (f"{label} taken for {taken}", before[label, taken], after[label, taken])
@@ -151,6 +153,10 @@ def _number(value: float | None) -> str:
 def _result(side: Side, key: str) -> str:
     value = side.run.get("result", {}).get(key)
     return "–" if value is None else f"{value:,}"
+
+
+def _run(side: Side) -> str:
+    return side.occasions[0].label if side.occasions else str(side.run.get("name", "–"))
 
 
 def _cost(side: Side) -> str:
