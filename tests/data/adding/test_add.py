@@ -130,6 +130,10 @@ def test_the_command_that_pins_a_change_can_be_pasted(clone, pets, tmp_path):
             refused()
 
 
+def test_the_name_of_a_data_set_keeps_letters_with_accents(clone, pets, tmp_path):
+    assert "data=obst_gemuse " in clone.add(pets.rename(tmp_path / "Obst & Gemüse"))[-1]
+
+
 def test_a_long_name_does_not_widen_the_table(clone, pets):
     (pets / "cat").rename(pets / ("cat " * 30))
     lines = clone.add(pets)

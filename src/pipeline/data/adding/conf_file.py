@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ def check_name(name: str) -> None:
 def name_for(path: str) -> str:
     """Return a name made from the last part of a path or an address."""
     last = path.rstrip("/").rpartition("/")[2].partition("?")[0]
+    last = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", last))  # ü becomes u
     stem = re.sub(r"(\.(tar|csv|gz|xz|zst|zip|tgz|npz|npy|parquet|mat|bz2))+$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-").lower() or "data"
     return f"data_{name}" if not _NAME.fullmatch(name) or name in _WORDS else name
