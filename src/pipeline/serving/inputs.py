@@ -282,7 +282,7 @@ def _from_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection)
 
 
 def _wrong_columns(row: Sequence[str], pixels: int) -> str:
-    return f"has {len(row)} columns; an image has {pixels} pixels"
+    return f"is text, and as CSV has {len(row)} columns; an image has {pixels} pixels"
 
 
 def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
