@@ -1,6 +1,7 @@
 """The stage preprocess writes what the raw arrays and the configuration say, or refuses them."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_duplicates_are_counted_within_and_across_the_splits(workspace, capsys):
     assert "2 in train, 1 in test, 1 in train+validation, 2 in train+test, 1 in validation+test" in (
         capsys.readouterr().out
     )
+
+
+def test_findings_are_announced_where_they_will_be_found(workspace, tmp_path, capsys):
+    train = save(workspace)["train_images"]
+    train[1] = train[0]
+    save(workspace, train_images=train)
+    preprocess.run(config(), workspace)
+    assert "They are listed in data/processed/findings.csv.\n" in capsys.readouterr().out
+    trial = Workspace(tmp_path / ".pipeline" / "trials" / "1")
+    shutil.copytree(workspace.raw, trial.raw)
+    preprocess.run(config(), trial)  # its workspace is removed after it
+    assert "set `data: pets` in conf/config.yaml and run `dvc repro pre" in capsys.readouterr().out
 
 
 def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, monkeypatch):

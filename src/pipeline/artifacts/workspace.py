@@ -88,6 +88,11 @@ class Workspace:
         return Path(*parts[: hidden[0]]) if hidden else self.root.absolute()
 
     @property
+    def is_temporary(self) -> bool:
+        """Whether this is the workspace of a trial or a temporary experiment, which is removed after it."""
+        return self.home != self.root.absolute()
+
+    @property
     def scratch(self) -> Path:
         """The pipeline's own files that outlive a command: unsent runs, trials, locks."""
         return self.home / ".pipeline"

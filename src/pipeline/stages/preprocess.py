@@ -128,7 +128,13 @@ def run(config: Config, workspace: Workspace) -> None:
         listed = ", ".join(f"{count:,} in {where}" for where, count in duplicates.items() if count)
         say(f"Duplicate images: {listed}.")
     if said := findings_text(total):
-        say(f"data/processed/findings.csv lists images to look at: {said}.")
+        where = "They are listed in data/processed/findings.csv."
+        if workspace.is_temporary:
+            where = (
+                "To list them in data/processed/findings.csv, set `data: "
+                f"{name}` in conf/config.yaml and run `dvc repro preprocess`."
+            )
+        say(f"Images to look at: {said}. {where}")
 
 
 class _Raw:

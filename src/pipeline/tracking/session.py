@@ -204,7 +204,7 @@ def sync(tracking: TrackingSection, workspace: Workspace) -> Iterator[str]:
         except SettledError as error:
             yield str(error)
             return
-    where = "in models/" if workspace.home == workspace.root.absolute() else "of the trial"
+    where = "of the trial" if workspace.is_temporary else "in models/"
     yield f"The model {where} belongs to MLflow run {record.label}: {run_id}"
 
 
