@@ -161,20 +161,11 @@ def test_a_worse_model_is_distinguished_from_one_that_differs_by_chance(workspac
 
 
 def test_different_test_images_are_reported_without_a_significance_test(workspace):
-    state(workspace, images=101, classes="abcde")
+    state(workspace, images=101, classes="axyz")
     text = report("HEAD", workspace)
     assert "| test | 100 (images 00000000, labels 00000000) | 101 (" in text
     assert "The test images differ" in text
-
-
-def test_confusions_of_classes_that_only_one_side_has_are_left_out(workspace):
-    state(workspace, wrong=range(8), classes="abxy")
-    text = report("HEAD", workspace)
-    assert "| a taken for b | 10 | 2 |" in text
-    assert "taken for c" not in text
-    assert "taken for x" not in text
-    state(workspace, wrong=range(8), classes="wxyz")
-    assert "taken for" not in report("HEAD", workspace)
+    assert "taken for" not in text  # pairs of classes that only one side has
 
 
 def test_a_report_of_many_differences_stays_small(workspace):
