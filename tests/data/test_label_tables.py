@@ -56,3 +56,29 @@ def test_the_only_other_column_has_the_labels_and_of_several_one_is_called_so():
 def test_a_table_without_names_or_labels_is_refused(content, reason):
     with pytest.raises(PipelineError, match=rf"metadata\.csv {reason}"):
         classes("metadata.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a/b/cat/1.png", "a/b/dog/2.png"], ("cat", "dog")),
+        (["a/train/cat/1.png", "a/test/dog/2.png"], ("cat", "dog")),
+        # A folder of splits is no wrapping, and neither is one that has pictures itself.
+        (["train/cat/1.png", "train/dog/2.png"], ("cat", "dog")),
+        (["cat/1.png", "cat/young/2.png"], ("cat",)),
+        # Two folders of pictures are classes, whatever they are called.
+        (["train/1.png", "car/2.png"], ("car", "train")),
+        (["train/1.png", "test/2.png"], ("test", "train")),
+    ],
+)
+def test_classes_are_the_folders_below_what_wraps_them_and_below_splits(files, found):
+    assert arrange(files, Listing()).classes == found
+
+
+def test_a_picture_next_to_the_splits_has_no_class():
+    layout = arrange(["train/cat/1.png", "test/cat/2.png", "train/3.png", "4.png"], Listing())
+    assert {name: place.split for name, place in layout.places.items()} == {
+        "train/cat/1.png": "train",
+        "test/cat/2.png": "test",
+    }
+    assert layout.unplaced == dict.fromkeys(["train/3.png", "4.png"], "is not in a class folder")

@@ -93,11 +93,6 @@ def canonical(arrays: Arrays, classes: Sequence[str], image_shape: tuple[int, ..
             )
         if labels.dtype.kind not in "iu" or not np.can_cast(labels.dtype, np.int32) or labels.ndim != 1:
             raise PipelineError(f"{split}_labels is {_described(labels)}; it must be int32 (images,)")
-        if len(classes) > np.iinfo(labels.dtype).max + 1:
-            raise PipelineError(
-                f"{split}_labels is {labels.dtype}, enough for {np.iinfo(labels.dtype).max + 1} classes, "
-                f"but data.classes names {len(classes)}: store the labels as int16 or int32"
-            )
         if len(images) != len(labels):
             raise PipelineError(
                 f"{split}_images has {len(images)} images, but {split}_labels has {len(labels)} labels"

@@ -5,6 +5,7 @@ import http.server
 import io
 import lzma
 import shutil
+import stat
 import tarfile
 import threading
 import zipfile
@@ -170,3 +171,35 @@ def test_links_in_a_tar_are_skipped_and_named(clone, pets, tmp_path):
     assert "  wrapped/cat/soft.png is a link" in lines
     assert "  wrapped/cat/hard.png is a link" in lines
     assert "  wrapped/cat/pipe.png is a device" in lines
+
+
+def test_of_the_members_of_a_zip_archive_only_visible_files_are_read(clone, pets, tmp_path):
+    archived(pets, tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        for hidden in ("__MACOSX/wrapped/cat/._1.png", "wrapped/dog/.2.png", "wrapped/.git/"):
+            archive.writestr(hidden, PICTURE)
+        archive.writestr("wrapped/cow/", b"")
+        link = zipfile.ZipInfo("wrapped/cat/link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    lines = clone.add(tmp_path / "a.zip", name="mine")
+    assert "The class 'cow' has no images and is left out." in lines
+    assert lines[lines.index("Skipped: 1 file.") + 1] == "  wrapped/cat/link.png is a link"
+    assert clone.conf("mine")["sources"][0]["images"] == 30
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("by", ["table", "pattern"])
+def test_the_classes_in_an_archive_may_be_in_a_table_or_in_the_names(clone, pets, tmp_path, kind, by):
+    (tmp_path / "flat").mkdir()
+    rows = ["file_name,label"]
+    for path in sorted(pets.glob("*/*.png")):
+        path.rename(tmp_path / "flat" / f"{path.parent.name}_{path.name}")
+        rows.append(f"{path.parent.name}_{path.name},{path.parent.name.upper()}")
+    if by == "table":
+        (tmp_path / "flat" / "metadata.csv").write_text("\n".join(rows))
+    shutil.make_archive(str(tmp_path / "flat"), kind, tmp_path / "flat")
+    settings = () if by == "table" else ("label_pattern=([a-z]+)_",)
+    clone.add(tmp_path / f"flat.{kind}", name="mine", settings=settings)
+    names = ["CAT", "DOG", "OWL"] if by == "table" else ["cat", "dog", "owl"]
+    assert clone.conf("mine")["classes"] == names

@@ -58,6 +58,30 @@ def test_labels_that_only_look_like_numbers_are_names(clone, tmp_path, label):
     assert set(clone.conf("mine")["classes"]) == {"1", label}
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"label,pixel0\n\xff,1\n", "is not UTF-8 text: save it as CSV in UTF-8"),
+        (gzip.compress(b"label,pixel0\n" + b"1,2\n" * 50_000)[:-9], "is not a complete gzip file"),
+        (b"filename,label\na.png,x\nb.png,\n", "has no label or no file name in line 3"),
+        (b"filename,label\na.png,x\nb.png\n", "has no label or no file name in line 3"),
+        (b"filename,label\na.png," + b"x" * 10_000_000, "has an endless line"),
+    ],
+    ids=["text", "gzip", "empty", "short", "endless"],
+)
+def test_a_damaged_table_is_refused(clone, tmp_path, content, reason):
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "bad.csv")
+
+
+def test_a_folder_whose_tables_have_no_labels_is_refused(clone, tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "one.csv").write_bytes(csv_bytes([row[1:] for row in kaggle_rows(TRAIN)]))
+    with pytest.raises(PipelineError, match="it has no CSV file with a label column"):
+        clone.add(tmp_path / "tables")
+
+
 def test_a_label_means_the_same_class_in_every_row(clone, tmp_path, monkeypatch):
     monkeypatch.setattr(csv_source, "_ROWS", 4)
     images, _ = digits()

@@ -7,6 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from published import TRAIN, assert_original, both_splits, digits
+from scipy.io import savemat
 
 from photos import png
 from pipeline.errors import PipelineError
@@ -42,6 +43,23 @@ def test_an_npz_whose_first_member_can_not_be_opened_is_refused(clone, tmp_path,
     assert zipfile.is_zipfile(tmp_path / "bad.npz")
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "reason"),
+    [
+        ({"y_train": np.zeros(301, int)}, (), "x_train has 300 images, but y_train has 301 labels"),
+        ({"y_train": np.eye(300)[:, :3]}, (), "an image must have one label, not several"),
+        ({"y_train": np.zeros(300, bool)}, (), "labels must be whole numbers or texts"),
+        ({}, ("arrays={train_pictures: x_train}",), "arrays.train_pictures is not a valid key"),
+        ({}, ("arrays={other_images: x_train}",), "arrays.other_images is not a valid key"),
+        ({}, ("arrays={images: x, labels: y}",), "it has no array x, but x_train, y_train"),
+    ],
+)
+def test_an_npz_without_a_label_for_each_image_is_refused(clone, tmp_path, change, settings, reason):
+    np.savez(tmp_path / "bad.npz", **(both_splits() | change))
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "bad.npz", settings=settings)
 
 
 @pytest.mark.parametrize("side", [0, 20_000])
@@ -88,6 +106,58 @@ def test_other_labels_in_parquet_are_refused(clone, tmp_path, label, reason):
     pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "odd.parquet")
+
+
+def test_texts_and_square_lists_are_read_from_parquet(clone, tmp_path):
+    images, labels = digits()
+    flat = images[:360].reshape(360, 64).tolist()
+    table = pyarrow.table({"target": [f"d{label}" for label in labels[:360]], "image": flat})
+    pyarrow.parquet.write_table(table, tmp_path / "flat.parquet")
+    arrays = clone.added(tmp_path / "flat.parquet")
+    assert clone.conf("mine")["classes"] == [f"d{digit}" for digit in range(10)]
+    assert arrays["train_images"].shape[1:] == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"image": [[0] * 4] * 2}, "no label column: it has image; choose one with --set label_column"),
+        ({"image": ["a", "b"], "label": [0, 1]}, "has no image column"),
+        ({"image": [[0] * 4, [0] * 9], "label": [0, 1]}, "lists of pixels of different lengths"),
+        ({"image": [[0] * 4, None], "label": [0, 1]}, "or missing ones"),
+        ({"image": [[0] * 4, [0, 0, 0, None]], "label": [0, 1]}, "has a pixel without a value"),
+    ],
+)
+def test_parquet_without_pixels_or_labels_is_refused(clone, tmp_path, columns, reason):
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "odd.parquet")
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "odd.parquet")
+
+
+PART = {"images": np.zeros((4, 64), np.uint8), "labels": np.zeros((4, 1))}
+MAPPING = np.array([[0, 48], [1, 49]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"Z": np.zeros(3)}, "bad.mat has Z; it must have X and y, or dataset"),
+        ({"X": np.zeros((8, 8, 3, 4)), "y": np.zeros(3)}, r"X has shape \(8, 8, 3, 4\), but y has"),
+        ({"dataset": np.zeros(3)}, "does not have the structure of EMNIST"),
+        (
+            {"dataset": {"train": PART, "test": PART | {"images": np.zeros((4, 63))}, "mapping": MAPPING}},
+            r"its test images have shape \(4, 63\)",
+        ),
+        (
+            {"dataset": {"train": PART | {"labels": np.full((4, 1), 7)}, "test": PART, "mapping": MAPPING}},
+            "has the label 7, which is not in its mapping",
+        ),
+    ],
+)
+def test_a_mat_file_with_something_else_is_refused(clone, tmp_path, values, reason):
+    savemat(tmp_path / "bad.mat", values)
+    with pytest.raises(PipelineError, match=reason):
+        clone.add(tmp_path / "bad.mat")
 
 
 def test_a_table_in_parts_that_spark_wrote_as_a_folder_is_read(clone, tmp_path):
