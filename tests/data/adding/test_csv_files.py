@@ -91,6 +91,7 @@ def test_a_label_means_the_same_class_in_every_row(clone, tmp_path, monkeypatch)
     (tmp_path / "codes.csv").write_bytes(csv_bytes(rows))
     clone.add(tmp_path / "codes.csv", name="mine")
     assert clone.conf("mine")["classes"] == ["00A", "7", "8"]
+    assert "labels" not in clone.conf("mine")["sources"][0]  # Only numbers have other names in conf/.
     assert len(clone.fetch("mine")["train_labels"]) > 20
 
 
