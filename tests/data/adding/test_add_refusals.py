@@ -47,6 +47,22 @@ def test_files_that_are_not_pictures_are_skipped_and_named(clone, pets, tmp_path
         clone.fetch("pets")
 
 
+def test_sizes_stay_with_their_pictures_if_one_before_them_has_no_class(clone, pets):
+    save(pets / "0.png", 97, (5, 4))
+    for number in range(9):
+        save(pets / "owl" / f"wide{number}.png", 1000 + number, (20 + number, 3))
+    arrays = clone.added(pets)
+    found = read_pictures(clone.workspace.raw)
+    sizes = {}
+    for split in ("train", "test"):
+        rows = map(tuple, found.sizes[f"{split}_sizes"].tolist())
+        sizes |= zip(found.names[f"{split}_names"], rows, strict=True)
+    assert {name: size for name, size in sizes.items() if size != (9, 9)} == {
+        f"owl/wide{number}.png": (3, 20 + number) for number in range(9)
+    }
+    assert len(sizes) == len(arrays["train_labels"]) + len(arrays["test_labels"]) == 39
+
+
 @pytest.mark.parametrize(
     "names",
     [
