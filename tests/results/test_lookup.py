@@ -36,6 +36,13 @@ def a_run(name, accuracy=None, **tags):
     return SimpleNamespace(info=info, data=SimpleNamespace(tags=tags, metrics=metrics))
 
 
+def test_the_beginning_of_several_names_stands_for_none_of_them():
+    runs = [a_run("smoke-1"), a_run("smoke-12"), a_run("other")]
+    assert find("smoke-1", runs) is runs[0]
+    with pytest.raises(PipelineError, match=r"'smoke' may be any of 2 runs: smoke-12 .*, smoke-1 "):
+        find("smoke", runs)
+
+
 def test_a_sweep_stands_for_its_best_trial_where_one_run_is_needed():
     trial = {f"{SWEEP_TAG}.1a": "1", REPORTS_TAG: "digest"}
     worse, best = a_run("worse", 0.8, **trial), a_run("best", 0.9, **trial)

@@ -199,6 +199,8 @@ def test_the_test_images_are_those_of_the_evaluation_not_those_of_the_training(t
     assert "different test images" in verdict
     _, rows, verdict = shown(workspace, "old evaluated", "new")
     assert "data.sha256.test_labels" not in rows
+    [found] = look_up(["old evaluated"], config().tracking, workspace)
+    assert "data.sha256.test_labels" not in found.params
     assert "right on the same of 2 test images" in verdict
 
 
