@@ -65,6 +65,13 @@ def test_a_run_of_the_workspace_is_read_from_its_files(workspace):
     assert (found.code, found.tags, len(found.test)) == (FIRST.code, {"processor": "first"}, 64)
 
 
+def test_a_run_has_the_name_that_mlflow_shows_if_it_was_trained_here(workspace):
+    keep(replace(FIRST, id="3" * 12, start=500, label="other", reproduction="reproduced"), ID, workspace)
+    assert recorded_here(workspace).label == "letters-111111"
+    keep(replace(FIRST, label="folder-111111"), ID, workspace)
+    assert recorded_here(workspace).label == "folder-111111"
+
+
 def test_the_code_is_that_of_the_first_training_and_not_of_one_that_rebuilt_it(workspace):
     later = replace(FIRST, id="2" * 12, start=2000, code=Code("b" * 40), tags={})
     rebuilt = replace(later, id="3" * 12, start=500, reproduction="reproduced")

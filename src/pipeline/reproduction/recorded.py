@@ -15,7 +15,7 @@ from pipeline.results.download import download_run, values_in
 from pipeline.tracking.identity import describe_split, read_run
 from pipeline.tracking.lineage import Code, code_of
 from pipeline.tracking.mlflow_run import TEST_TAG
-from pipeline.tracking.occasion import Occasion, occasions_of
+from pipeline.tracking.occasion import Occasion, label_of, occasions_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def recorded_here(workspace: Workspace) -> Recorded:
     """
     run = read_run(workspace.run)
     test = describe_split(read_dataset(workspace), "test")["sha256"]
-    return _recorded(run["name"], run, unedited_values(workspace.params), test, workspace, workspace)
+    label = label_of(run, occasions_of(workspace, run["id"]))
+    return _recorded(label, run, unedited_values(workspace.params), test, workspace, workspace)
 
 
 def recorded_in_mlflow(name: str, tracking: TrackingSection, workspace: Workspace, folder: Path) -> Recorded:

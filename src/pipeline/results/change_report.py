@@ -10,6 +10,7 @@ from pipeline.evaluation.significance import show_p
 from pipeline.plots.text import shortened
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
 from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of
+from pipeline.tracking.occasion import label_of
 
 _ROWS = 30  # of a table, so that a report is small enough for a comment
 _CONFUSIONS = 5
@@ -44,7 +45,7 @@ def _results(old: Side, new: Side) -> str:
         ("parameters", lambda side: _result(side, "parameters")),
         ("epochs", lambda side: _result(side, "epochs")),
         ("weights", lambda side: str(side.metrics.get("weights_sha256", "–"))[:12]),
-        ("run", _run),
+        ("run", lambda side: label_of(side.run, side.occasions)),
         ("training, CPU seconds", _cost),
         ("reproduced", _reproduced),
     ]
@@ -153,10 +154,6 @@ def _number(value: float | None) -> str:
 def _result(side: Side, key: str) -> str:
     value = side.run.get("result", {}).get(key)
     return "–" if value is None else f"{value:,}"
-
-
-def _run(side: Side) -> str:
-    return side.occasions[0].label if side.occasions else str(side.run.get("name", "–"))
 
 
 def _cost(side: Side) -> str:

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,12 @@ def occasions_of(workspace: Workspace, run: str) -> list[Occasion]:
         except (ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda occasion: (occasion.start, occasion.id))
+
+
+def label_of(run: Mapping[str, Any], occasions: Iterable[Occasion]) -> str:
+    """Return the name that a run got in MLflow when it was trained here, or else the one in run.json."""
+    trained = (occasion.label for occasion in occasions if not occasion.reproduction)
+    return next(trained, str(run.get("name", "–")))
 
 
 def log_occasion(run: MlflowRun, occasion: Occasion) -> None:
