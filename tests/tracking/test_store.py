@@ -127,6 +127,19 @@ def move(workspace, target):
     return Workspace(target)
 
 
+def test_a_store_that_was_replaced_by_a_backup_is_the_one_that_is_read_and_written(workspace):
+    """An open connection to the old file would not see the new one, and would delete its journal."""
+    known = open_store(settings(), workspace).client
+    known.create_registered_model("digits")
+    file = workspace.home / "mlflow.db"
+    shutil.copy(file, file.with_suffix(".backup"))
+    file.with_suffix(".backup").rename(file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE registered_models SET description = 'restored'")
+        assert known.get_registered_model("digits").description is None
+    assert known.get_registered_model("digits").description == "restored"
+
+
 def test_an_experiment_that_was_renamed_follows_a_move(workspace, tmp_path):
     train(config(), workspace)
     client(workspace).rename_experiment(experiment(workspace).experiment_id, "another name")

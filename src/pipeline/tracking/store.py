@@ -153,9 +153,21 @@ def import_mlflow(tracking: TrackingSection, workspace: Workspace) -> None:
         import mlflow
 
         if not is_server(tracking, workspace):
+            for name, value in connection_settings(uri_of(tracking, workspace)).items():
+                os.environ.setdefault(name, value)
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (not under the lock)
     for logger in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+def connection_settings(uri: str) -> dict[str, str]:
+    """Return the environment variables with which MLflow opens an SQLite file anew for each request.
+
+    If the file is replaced, for example by a backup, a connection to the old one would neither see what
+    others write, nor let them write: SQLite finds the journal of a file by its name, and a reader of the old
+    file would remove the journal of a process that is writing to the new one.
+    """
+    return {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"} if _sqlite_file(uri) else {}
 
 
 def open_store(

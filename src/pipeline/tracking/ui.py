@@ -14,7 +14,7 @@ from pipeline.config.schema import TrackingSection
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.processes.system import die_with_parent
-from pipeline.tracking.store import is_server, open_store, uri_of
+from pipeline.tracking.store import connection_settings, is_server, open_store, uri_of
 from pipeline.tracking.view import VIEW, VIEW_TAG
 
 _HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ def serve(tracking: TrackingSection, workspace: Workspace, port: int) -> int:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "ui", "--host", _HOST, "--port", str(port)],
             cwd=workspace.home,
-            env={**_SETTINGS, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
+            env={**_SETTINGS, **connection_settings(uri), **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
