@@ -3,6 +3,7 @@
 import functools
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ class Registry:
 
     def find(self) -> Resolved:
         if self.error:
-            raise PipelineError(self.error)
+            raise self.error
         return self.source
 
 
@@ -102,15 +103,17 @@ def test_a_number_that_is_given_again_to_another_model_is_a_new_version(client, 
     assert client.get("/model").json == weights | {"version": "4"}
 
 
-@pytest.mark.parametrize("fault", ["damaged", "missing", "other classes", "not a number"])
+@pytest.mark.parametrize("fault", ["damaged", "missing", "fewer classes", "other classes", "not a number"])
 def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
     client, registry, digits, onnx_file, tmp_path, caplog, fault
 ):
     path = tmp_path / "four.onnx"
     if fault == "damaged":
         path.write_bytes(onnx_file.read_bytes()[:-1000])
-    elif fault == "other classes":
+    elif fault == "fewer classes":
         random_model(path, classes=["a", "b"])
+    elif fault == "other classes":
+        random_model(path, classes=list("abcdefghij"))
     elif fault == "not a number":
         nan = np.full((784, 4), np.nan)
         write_onnx(path, (nan, np.zeros(4)), (np.ones((4, 10)), np.zeros(10)))
@@ -120,6 +123,9 @@ def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
     assert (answer.json["label"], answer.json["model"]["version"]) == (str(digits[1][7]), "3")
     [record] = [record.message for record in caplog.records if "is refused" in record.message]
     assert "Version 4 of digits is refused, version 3 stays in use" in record
+    if fault == "other classes":
+        assert "it has 10 classes (a, b, c, d, e, f, g, h, i, j) and" in record
+        assert "started with 10 classes (0, 1, 2," in record
     # The next version is tried again.
     shutil.copy(onnx_file, tmp_path / "five.onnx")
     registry.source = Resolved(tmp_path / "five.onnx", "digits", "5")
@@ -128,9 +134,13 @@ def test_a_version_that_cannot_answer_is_refused_once_and_the_old_one_stays(
 
 
 def test_an_unreachable_registry_does_not_stop_the_server(client, registry, digits, caplog):
-    registry.error = "MLflow can't be reached."
-    until(lambda: any("is not watched" in record.message for record in caplog.records))
-    assert client.post("/predict", png(digits[0][7])).status == 200
+    for error in (PipelineError("MLflow can't be reached."), OSError(28, "No space left on device")):
+        registry.error = error
+        until(lambda text=str(error): text in caplog.text)
+        assert client.post("/predict", png(digits[0][7])).status == 200
+    time.sleep(0.3)
+    # Each error is reported once.
+    assert len([record for record in caplog.records if "again every" in record.message]) == 2
     registry.error = None
     registry.source = Resolved(registry.source.path, "digits", "4")
     until(lambda: client.get("/model").json["version"] == "4")
