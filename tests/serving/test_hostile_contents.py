@@ -83,6 +83,8 @@ REFUSED = {
     "negative": tensor([-1] * 784),
     "too large for any integer": tensor([10**30] * 784),
     "texts": tensor(["1"] * 784),
+    # An array of texts would need 240 GB.
+    "one long text": tensor(["x" * 500_000] + [""] * 120_000),
     "booleans": tensor([True] * 784),
     "too few": tensor([0] * 783),
     "ragged": tensor([[0, 1], [0]]),

@@ -40,6 +40,9 @@ def test_the_triton_client_gets_the_probabilities_of_the_model(triton, digits, s
     answer = triton.infer("digits", [tensor], request_id="seven", outputs=outputs)
     assert answer.get_response()["id"] == "seven"
     assert answer.get_response()["model_version"] == "3"
+    # The client reads either form.
+    binary = ["parameters" in output for output in answer.get_response()["outputs"]]
+    assert binary == [got == "bytes"] * 2
     expected = served.classifier.probabilities(images[:5])
     assert np.allclose(answer.as_numpy("probabilities"), expected, atol=1e-6)
     found = [name.decode() if isinstance(name, bytes) else name for name in answer.as_numpy("label")]
