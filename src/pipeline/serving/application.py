@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -58,9 +58,11 @@ def create_application(service: Service, access: Access, background: Background 
         path = served.source.card
         if path is None:
             raise HTTPException(404, "This model has no card: the stage evaluate writes it.")
-        text = await asyncio.to_thread(card.page, path, served.source.name)
+        text = ""
+        with suppress(FileNotFoundError):
+            text = await asyncio.to_thread(card.page, path, served.source.name)
         if served.classifier.description.weights_sha256 not in text:
-            raise HTTPException(404, "The card now describes another model: restart the server.")
+            raise HTTPException(404, "The card is gone or describes another model: restart the server.")
         return HTMLResponse(text, headers={"Content-Security-Policy": card.POLICY})
 
     async def metrics(request: Request) -> Response:
