@@ -235,6 +235,8 @@ def test_rollback_goes_back_step_by_step_and_history_shows_it(repository, monkey
     assert "1 → 3" in last
     assert "rollback" in last
     assert now == f"champion: version 3 ({journal(repository).entries[-1].run})."
+    # A model is registered once.
+    assert promote_run(repository, "same", force=True, reason="again").version == "2"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Versions:
         The registered model must exist: `Journal.ensure_run` creates it.
         """
         for version in self.all():
-            if version.run_id == run.info.run_id and is_of(version, model):
+            if is_of(version, model):
                 return version
         keys = (ID_TAG, NAME_TAG, MODEL_TAG, MODEL_FILE_TAG)
         return self.client.create_model_version(
