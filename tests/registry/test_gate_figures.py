@@ -102,7 +102,7 @@ def test_equal_models_with_just_too_few_images_are_refused_and_the_number_is_giv
     p = non_inferiority(right, right, 0.01, 0.05).p
     refused = checks(model(), model(), level=p, margin=0.01)["accuracy"]
     assert not refused.passed
-    assert refused.found.endswith("; 128 images are too few to show that margin")
+    assert refused.found.endswith("; 128 images are too few for that: they can show 1.1 points at best")
     assert checks(model(), model(), level=p * 1.001, margin=0.01)["accuracy"].passed
 
 

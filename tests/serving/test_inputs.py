@@ -36,7 +36,7 @@ def test_pixels_are_whole_numbers_from_0_to_255(tmp_path):
     assert first == [[0, 255]]
     assert others == 2 * ["has a pixel that is not from 0 to 255"]
     assert text.startswith("has a pixel that is not a whole number")
-    assert short == "is text, and as CSV has 1 columns; an image has 2 pixels"
+    assert short == "is text, and as CSV has 1 column; an image has 2 pixels"
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 1, 1, 2)])

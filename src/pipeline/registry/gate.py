@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,13 +161,14 @@ def _accuracy(candidate: Predictions, champion: Predictions, settings: Promotion
             pair.p < settings.level and pair.only_first > pair.only_second,
         )
     found = non_inferiority(candidate.right, champion.right, settings.margin, settings.level)
-    # The result of two equal models that never disagree.
-    every = np.ones_like(candidate.right)
-    passed = found.p < settings.level
-    hopeless = (
-        not passed and non_inferiority(every, every, settings.margin, settings.level).p >= settings.level
-    )
-    few = f"; {len(every):,} images are too few to show that margin" if hopeless else ""
+    few = ""
+    if not (passed := found.p < settings.level):
+        # What two equal models that never disagree would show.
+        every = np.ones_like(candidate.right)
+        best = non_inferiority(every, every, settings.margin, settings.level)
+        if best.p >= settings.level:
+            least = (floor(round(-1000 * best.lower, 6)) + 1) / 1000
+            few = f"; {len(every):,} images are too few for that: they can show {_points(least)} at best"
     return Check(
         "accuracy",
         f"less than {_points(settings.margin)} below {champion.name} (p < {settings.level:g})",

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.section import ReaderSection
+from pipeline.console import count
 from pipeline.data.formats import idx
 from pipeline.data.formats.npy import open_npy, read_npy, read_npz
 from pipeline.data.formats.tar import WholeMember
@@ -282,7 +283,7 @@ def _from_row(name: str, row: Sequence[str], pixels: int, reader: ReaderSection)
 
 
 def _wrong_columns(row: Sequence[str], pixels: int) -> str:
-    return f"is text, and as CSV has {len(row)} columns; an image has {pixels} pixels"
+    return f"is text, and as CSV has {count(len(row), 'column')}; an image has {pixels} pixels"
 
 
 def in_chunks(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
