@@ -82,3 +82,39 @@ def test_a_picture_next_to_the_splits_has_no_class():
         "test/cat/2.png": "test",
     }
     assert layout.unplaced == dict.fromkeys(["train/3.png", "4.png"], "is not in a class folder")
+
+
+@pytest.mark.parametrize(
+    ("files", "skipped"),
+    [
+        # Another folder next to the splits, in which pictures have no class.
+        (["train/cat/1.png", "train/dog/2.png", "test/cat/3.png"], ["other/4.png", "test/5.png"]),
+        (["a/train/cat/1.png", "a/train/dog/2.png", "a/val/cat/3.png"], ["a/a/train/cat/1.png"]),
+        # Kaggle's names, and its folders in folders of the same name.
+        (
+            ["seg_train/seg_train/cat/1.png", "seg_train/seg_train/dog/2.png", "seg_test/seg_test/cat/3.png"],
+            ["seg_pred/seg_pred/4.png"],
+        ),
+        (["training_set/cat/1.png", "training_set/dog/2.png", "test_set/cat/3.png"], []),
+        (["a_train/a_train/cat/1.png", "a_train/a_train/dog/2.png"], ["a_test/a_test/cat.png"]),
+    ],
+)
+def test_splits_may_be_called_otherwise_and_have_other_folders_next_to_them(files, skipped):
+    layout = arrange([*files, *skipped], Listing())
+    assert [layout.places[file].label for file in files] == ["cat", "dog", "cat"][: len(files)]
+    splits = [layout.places[file].split for file in files]
+    assert splits in (["train", "train", "test"], ["train", "train", "validation"], ["train", "train"])
+    assert layout.unplaced == dict.fromkeys(skipped, "is not in a class folder")
+    assert layout.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "classes", [("freight_train", "passenger_train"), ("car", "train"), ("car", "test", "val")]
+)
+def test_classes_whose_names_are_words_for_splits_are_none_without_folders_for_training_and_testing(classes):
+    assert arrange([f"{name}/old/1.png" for name in classes], Listing()).classes == classes
+
+
+def test_folders_next_to_the_splits_that_have_no_pictures_do_not_matter():
+    listing = Listing(folders=["notes", "train", "train/cat", "train/dog"])
+    assert arrange(["train/cat/1.png", "train/dog/2.png"], listing).classes == ("cat", "dog")

@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.data.batches import SPLIT_NAMES, Listing, Split
+from pipeline.data.batches import SPLIT_NAMES, Listing, Split, split_of
 from pipeline.data.formats.delimited import separator_of
 from pipeline.errors import PipelineError
 
@@ -62,11 +62,13 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
     folders = {_parts(folder) for folder in listing.folders}
     folders |= {folder[:depth] for folder in folder_of.values() for depth in range(1, len(folder) + 1)}
     depth = _wrapping(folders, folder_of.values())
-    top, inner = _names(folders, depth), _names(folders, depth + 1)
-    # Two folders called train and test with images directly in them are classes, not splits.
-    by_split = bool(top and (inner or rows)) and all(name.lower() in SPLIT_NAMES for name in top)
-    where = depth + by_split
-    class_of = {path: folder[where] for path, folder in folder_of.items() if len(folder) > where}
+    splits = _splits(folders, folder_of.values(), depth, has_labels=bool(rows))
+
+    def class_of(folder: Parts) -> str | None:
+        above = splits.get(folder[depth]) if len(folder) > depth else None
+        where = above.depth if above else depth
+        return folder[where] if len(folder) > where and (above or not splits) else None
+
     reason = "is not in a class folder"
     if rows:
         reason = "has no class in its name" if listing.pattern else f"is not in {label_source}"
@@ -75,23 +77,54 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
     unplaced: dict[str, str] = {}
     place = functools.cache(Place)  # shared by all files of a class, since there may be a million
     for file in files:
-        path = file.rpartition("/")[0]
-        folder = folder_of[path]
-        split = SPLIT_NAMES[folder[depth].lower()] if by_split and len(folder) > depth else None
-        label = rows.get(file) if rows else class_of.get(path)
+        folder = folder_of[file.rpartition("/")[0]]
+        above = splits.get(folder[depth]) if len(folder) > depth else None
+        label = rows.get(file) if rows else class_of(folder)
         if label is None:
             unplaced[file] = reason
         else:
-            places[file] = place(_normal(label), split)
+            places[file] = place(_normal(label), above and above.split)
     missing = [name for name in rows if name not in places]
     unplaced |= dict.fromkeys(missing, "is named in a table, but does not exist")
     named = {place.label for place in places.values()}
     if not rows:
-        named |= _apart(_names(folders, where))
+        named |= _apart({name for folder in folders if (name := class_of(folder)) is not None})
     description = f"labelled by {label_source}" if rows else "one folder for each class"
-    if by_split:
-        description += f", below {', '.join(sorted(top))}"
+    if splits:
+        description += f", below {', '.join(sorted(splits))}"
     return Layout(places, unplaced, natural_order(named), description)
+
+
+class _Above(NamedTuple):
+    """A folder of a split."""
+
+    split: Split
+    # The depth of the class folders in it.
+    depth: int
+
+
+def _splits(
+    folders: set[Parts], with_files: Collection[Parts], depth: int, *, has_labels: bool
+) -> dict[str, _Above]:
+    """Return which folders at a depth are those of splits; `has_labels` says that folders are no classes.
+
+    Either all with pictures are called train, val or test, or one has such a word in its name, as in
+    seg_train, and another one that of another split; then pictures in further folders have no class.
+    """
+    inner: dict[str, set[str]] = {name: set() for name in _names(folders, depth)}
+    for folder in folders:
+        if len(folder) > depth + 1:
+            inner[folder[depth]].add(folder[depth + 1])
+    named = {name: split for name in inner if (split := split_of(name))}
+    filled = {folder[depth] for folder in with_files if len(folder) > depth}
+    # Folders called train and test with images directly in them are classes, not splits.
+    has_folders = {named.get(name) for name in inner if inner[name] or has_labels}
+    are_all = bool(has_folders) and all(name.lower() in SPLIT_NAMES for name in filled)
+    if not are_all and not ("train" in has_folders and len(set(named.values())) > 1):
+        return {}
+    # Archives often have a folder twice, as in seg_train/seg_train/cat.
+    twice = {name for name in named if [split_of(only) for only in inner[name]] == [named[name]]}
+    return {name: _Above(split, depth + 1 + (name in twice)) for name, split in named.items()}
 
 
 def without_points(labels: Sequence[Any], known: Collection[str]) -> Sequence[Any]:
