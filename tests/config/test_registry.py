@@ -83,6 +83,38 @@ def test_the_digests_cover_the_modules_in_use_and_their_imports_and_no_others(co
         before = after
 
 
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("from pipeline.models._part import WIDTH", "_part.py"),
+        ("from pipeline.models import _part", "_part.py"),
+        ("import pipeline.models._part as part", "_part.py"),
+        ("from ._part import WIDTH", "_part.py"),
+        ("from . import _part", "_part.py"),
+        ("from ..models import _part", "_part.py"),
+        ("from pipeline.models._part import WIDTH", "_part/__init__.py"),
+    ],
+)
+def test_a_digest_covers_what_a_module_imports_however_it_is_written(code, line, part):
+    own, part = code / "models" / "mine.py", code / "models" / part
+    part.parent.mkdir(exist_ok=True)
+    own.write_text(f"{line}\n")
+    part.write_text("WIDTH = 3\n")
+    before = modules_in_use({"model": {"name": "mine"}}, code)
+    part.write_text("WIDTH = 4\n")
+    after = modules_in_use({"model": {"name": "mine"}}, code)
+    assert [key for key in after if after[key] != before[key]] == ["model"]
+
+
+def test_a_digest_covers_a_model_that_is_a_package(code):
+    own = code / "models" / "mine" / "__init__.py"
+    own.parent.mkdir()
+    own.write_text("WIDTH = 3\n")
+    before = modules_in_use({"model": {"name": "mine"}}, code)
+    own.write_text("WIDTH = 4\n")
+    assert modules_in_use({"model": {"name": "mine"}}, code) != before
+
+
 def test_values_that_name_no_module_get_digests_and_are_left_to_the_schema(code):
     for values in (
         {},

@@ -14,6 +14,8 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 # Packages whose modules are options, or are used by only some of the options.
 _FOLLOWED = ("models", "data", "training.backends")
+# Packages whose own __init__.py is declared in dvc.yaml, or has no code.
+_DECLARED = (*_FOLLOWED, "data.formats", "data.sources")
 
 
 def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[str, str]:
@@ -23,12 +25,14 @@ def modules_in_use(values: Mapping[str, Any], package: Path = PACKAGE) -> dict[s
     """
     sources = _get(values, "data", "sources")
     kinds = [_get(source, "kind") for source in (sources if isinstance(sources, list) else [])]
+    names = {
+        "model": [f"models.{_get(values, 'model', 'name')}"],
+        "backend": [f"training.backends.{_get(values, 'train', 'backend')}"],
+        "sources": [f"data.sources.{kind}" for kind in kinds],
+    }
     return {
-        "model": _digest([package / "models" / f"{_get(values, 'model', 'name')}.py"], package),
-        "backend": _digest(
-            [package / "training" / "backends" / f"{_get(values, 'train', 'backend')}.py"], package
-        ),
-        "sources": _digest([package / "data" / "sources" / f"{kind}.py" for kind in kinds], package),
+        option: _digest([path for name in chosen for path in _files(package, name)], package)
+        for option, chosen in names.items()
     }
 
 
@@ -59,13 +63,24 @@ def _with_imports(modules: Iterable[Path], package: Path) -> set[Path]:
 
 
 def _imports(path: Path, package: Path) -> Iterator[Path]:
+    """Yield the files of the followed packages that a module imports."""
+    # A relative import starts at the module's own package, or with more dots above it.
+    place = ("pipeline", *path.relative_to(package).parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or not node.module:
-            continue
-        name = node.module.removeprefix("pipeline.")
-        if name == node.module or not f"{name}.".startswith(tuple(f"{one}." for one in _FOLLOWED)):
-            continue
-        place = package.joinpath(*name.split("."))
-        for candidate in (place.with_suffix(".py"), *(place / f"{alias.name}.py" for alias in node.names)):
-            if candidate.is_file():
-                yield candidate
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = place[: -node.level] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            inside = name.removeprefix("pipeline.")
+            if inside != name and f"{inside}.".startswith(tuple(f"{one}." for one in _FOLLOWED)):
+                yield from filter(Path.is_file, _files(package, inside))
+
+
+def _files(package: Path, name: str) -> list[Path]:
+    """Return where the code of the module or package `name` in `package` can be."""
+    place = "/".join(name.split("."))
+    return [package / f"{place}.py", *([] if name in _DECLARED else [package / place / "__init__.py"])]
