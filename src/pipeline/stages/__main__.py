@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.computed import note_computed
-from pipeline.artifacts.workspace import Workspace, here
+from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
@@ -51,6 +51,7 @@ def run(stage: str, workspace: Workspace) -> None:
     from pipeline.config.params import read_params, view
     from pipeline.config.plain_yaml import load_yaml
     from pipeline.environment import import_keras, prepare_environment, quiet_tensorflow
+    from pipeline.stages.code import StageCode
 
     prepare_environment(workspace.scratch / "home")
     config = None if stage == "compose" else read_params(workspace.params)
@@ -71,19 +72,18 @@ def run(stage: str, workspace: Workspace) -> None:
     declared = definition["stages"][stage]
     part = view(config, declared["params"])
     _refuse_unwritable(workspace)
+    code = StageCode(declared, config)
     if stage in ("train", "evaluate"):
         from pipeline.tracking import session as tracking
 
         if stage == "train":
             _refuse_early_stopping_without_validation(config, workspace)
             pruning_callback = _pruning_callback()
-            # The code that runs: in a warm worker, the code that it was started with.
-            root = here().root
-            code = {path: root / path for path in declared["deps"] if path.startswith("src/")}
-            with tracking.training(config, workspace, code) as run:
+            with tracking.training(config, workspace, code.files) as run:
 
                 def on_epoch(epoch: "Epoch") -> None:
                     exit_if_terminated()
+                    code.refuse_edits_soon()
                     run.log_epoch(epoch)
                     pruning_callback(epoch)
 
@@ -93,6 +93,7 @@ def run(stage: str, workspace: Workspace) -> None:
                 module.run(part, workspace)
     else:
         module.run(part, workspace)
+    code.refuse_edits()
     note_computed(workspace, stage)
 
 
