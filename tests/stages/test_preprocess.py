@@ -96,11 +96,11 @@ def test_findings_are_announced_where_they_will_be_found(workspace, tmp_path, ca
     train[1] = train[0]
     save(workspace, train_images=train)
     preprocess.run(config(), workspace)
-    assert "They are listed in data/processed/findings.csv.\n" in capsys.readouterr().out
+    assert "Images to look at, listed in data/processed/findings.csv: " in capsys.readouterr().out
     trial = Workspace(tmp_path / ".pipeline" / "trials" / "1")
     shutil.copytree(workspace.raw, trial.raw)
     preprocess.run(config(), trial)  # its workspace is removed after it
-    assert "set `data: pets` in conf/config.yaml and run `dvc repro pre" in capsys.readouterr().out
+    assert "listed in data/findings.csv of the run in MLflow: " in capsys.readouterr().out
 
 
 def test_the_same_input_gives_the_same_bytes_in_pieces_of_any_size(workspace, monkeypatch):

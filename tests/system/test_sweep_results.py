@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from clones import executed
@@ -58,3 +60,6 @@ def test_a_sweep_is_one_run_above_the_trials_that_it_trained(smoke):
     above = rebuilt[parent.info.run_name].info.run_id
     assert rebuilt[child.info.run_name].data.tags["mlflow.parentRunId"] == above
     assert "mlflow.parentRunId" not in rebuilt[known.info.run_name].data.tags
+    for run in (known, child):
+        place = Path(urlsplit(rebuilt[run.info.run_name].info.artifact_uri).path)
+        assert {"samples.png", "findings.csv"} < {path.name for path in (place / "data").iterdir()}

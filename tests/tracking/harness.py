@@ -57,6 +57,9 @@ def lay_out(workspace, model=None):
     workspace.root.mkdir(parents=True, exist_ok=True)
     workspace.dvc_lock.write_text("schema: '2.0'\n")
     write_dataset(workspace, dataset())
+    workspace.data_figures.mkdir(exist_ok=True)
+    for path in (workspace.samples, workspace.findings, workspace.data_figures / "balance.png"):
+        path.write_text(f"what {path.name} shows")
     workspace.model.parent.mkdir(exist_ok=True)
     if model:
         shutil.copy(model, workspace.model)

@@ -61,6 +61,10 @@ SABOTAGE = {
         lambda repository: flip(in_mlruns(repository, "probabilities.npy")),
         "probabilities.npy of the run ",
     ),
+    "a flipped byte in MLflow's findings.csv": (
+        lambda repository: flip(in_mlruns(repository, "findings.csv")),
+        "data/findings.csv of the run ",
+    ),
     "a flipped byte in probabilities.npy": (
         lambda repository: flip(repository.probabilities),
         "reports/probabilities.npy differs from dvc.lock: an output of evaluate",

@@ -108,6 +108,9 @@ def test_the_results_are_metrics_and_artifacts(shown, tmp_path):
         (shown.run, "run.json"),
         (shown.history, "history.csv"),
         (shown.figures / "confusion.png", "figures/confusion.png"),
+        (shown.samples, "data/samples.png"),
+        (shown.findings, "data/findings.csv"),
+        (shown.data_figures / "balance.png", "data/balance.png"),
     ]:
         assert downloaded(shown, run, place, tmp_path).read_bytes() == path.read_bytes()
 

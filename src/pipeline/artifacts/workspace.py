@@ -15,6 +15,8 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 SPLITS = ("train", "validation", "test")
+# How the paths of the outputs that MLflow shows begin; of data/processed, these are those of `data_report`.
+SHOWN = ("models/", "reports/", *(f"data/processed/{name}" for name in ("samples", "findings", "figures")))
 PROCESS = r"\d{1,7}"  # the id of a process in the name of a temporary file; a date is longer
 RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -67,6 +69,12 @@ class Workspace:
     # Written by hand, and by DVC.
     dvc_yaml = _Path("dvc.yaml")
     dvc_lock = _Path("dvc.lock")
+
+    @property
+    def data_report(self) -> list[Path]:
+        """The files in data/processed that are for people, as far as they exist."""
+        figures = sorted(self.data_figures.glob("*"))
+        return [path for path in (self.samples, self.findings, *figures) if path.exists()]
 
     def dvc_cache(self) -> Path:
         """Return the folder of DVC's cache, from the DVC configuration of this workspace."""

@@ -128,13 +128,9 @@ def run(config: Config, workspace: Workspace) -> None:
         listed = ", ".join(f"{count:,} in {where}" for where, count in duplicates.items() if count)
         say(f"Duplicate images: {listed}.")
     if said := findings_text(total):
-        where = "They are listed in data/processed/findings.csv."
-        if workspace.is_temporary:
-            where = (
-                "To list them in data/processed/findings.csv, set `data: "
-                f"{name}` in conf/config.yaml and run `dvc repro preprocess`."
-            )
-        say(f"Images to look at: {said}. {where}")
+        run, file = "data/findings.csv of the run in MLflow", "data/processed/findings.csv"
+        where = run if workspace.is_temporary else file
+        say(f"Images to look at, listed in {where}: {said}.")
 
 
 class _Raw:

@@ -189,7 +189,9 @@ class Record:
         self.run = run
 
     def add_evaluation(self, workspace: Workspace) -> None:
-        """Keep a copy of the reports of `workspace`."""
+        """Keep a copy of the reports of `workspace`, and of what people should see of its data."""
+        for path in workspace.data_report:
+            copy_file(path, self.files.root / path.relative_to(workspace.root))
         with atomic(self.files.metrics.parent) as temporary:
             shutil.copytree(workspace.metrics.parent, temporary)
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from filelock import Timeout
 
-from pipeline.artifacts.workspace import Workspace, copy_file, files_in, object_in, remove, write_text
+from pipeline.artifacts.workspace import SHOWN, Workspace, copy_file, files_in, object_in, remove, write_text
 from pipeline.config.params import dump, read_params
 from pipeline.config.schema import Config
 from pipeline.console import say, warn
@@ -204,7 +204,7 @@ def restore(configs: Iterable[Config], repository: Workspace, code: Workspace) -
         with trial_workspace(config, repository) as trial:
             write_text(trial.params, dump(config))
             for path, cached in cache.find(config).outputs.items():
-                if path.startswith(("models/", "reports/")):
+                if path.startswith(SHOWN):
                     _check_out(cached, trial.root / path)
             show(config, trial)
 

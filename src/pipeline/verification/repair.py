@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.workspace import Workspace, atomic, copy_file, files_in, remove, sha256
+from pipeline.artifacts.workspace import SHOWN, Workspace, atomic, copy_file, files_in, remove, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.registry.journal import path_of
 from pipeline.registry.registered import open_journal
@@ -178,10 +178,10 @@ def _send(problem: Problem, source: Path, client: "MlflowClient") -> None:
 
 
 def _outputs(cache: Cache) -> Iterator[Path]:
-    """Yield the files of models/ and reports/ in the workspace and in all past results."""
+    """Yield the files that MLflow shows, in the workspace and in all past results."""
     yield from results_in(cache.workspace)
     for digest, path, _ in past_outputs(cache.root):
-        if path.startswith(("models/", "reports/")):
+        if path.startswith(SHOWN):
             for md5 in (digest, *files_in(cache.root, digest).values()):
                 yield cache.place(md5)
 

@@ -61,9 +61,10 @@ def rebuild(
 
 
 def results_in(workspace: Workspace) -> Iterator[Path]:
-    """Yield the files of models/ and reports/."""
+    """Yield the files that MLflow shows."""
     for folder in (workspace.model.parent, workspace.metrics.parent):
         yield from (path for path in folder.rglob("*") if path.is_file())
+    yield from workspace.data_report
 
 
 def _run(stage: str, lost: Sequence[Problem], cache: Cache) -> Iterator[str]:
