@@ -149,10 +149,19 @@ def test_keys_with_the_same_last_part_keep_their_full_names():
 
 
 def test_ranks_by_different_validation_images_come_with_a_warning():
-    splits = [trial(**{"preprocess.validation_split": split}) for split in ("last", "hash")]
-    said = caution(rank(sweep(splits)))
-    assert "different values of preprocess.validation_split may have different validation images" in said
+    splits = [replace(trial(experiment=name), validation=name) for name in ("smoke", "baseline")]
+    assert "not measured on the same validation images" in caution(rank(sweep(splits)))
     assert caution(rank(sweep([trial(rate="0.1"), trial(rate="0.2")]))) == ""
     # A single setting with a result has nothing to compare with; the size of a network needs no images.
     assert caution(rank(sweep([splits[0], replace(splits[1], state="failed")]))) == ""
     assert caution(rank(sweep(splits, objectives=("parameters",)))) == ""
+
+
+def test_ranks_by_the_same_images_for_each_seed_come_without_a_warning():
+    trials = [
+        replace(trial(rate=rate, seed=seed), validation=seed)
+        for rate in ("0.1", "0.2")
+        for seed in ("0", "1")
+    ]
+    assert caution(rank(sweep(trials))) == ""
+    assert caution(rank(sweep(trials[:-1]))) != ""

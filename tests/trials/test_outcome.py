@@ -14,7 +14,8 @@ from results.made_up import sweep
 
 def outcome(folder, name, **result):
     result = {"weights_sha256": "0" * 64, "parameters": 7, "epochs": 1} | result
-    (folder / "run.json").write_text(json.dumps({"id": name, "name": name, "result": result}))
+    data = {"splits": {"validation": {"images": 9, "sha256": "v" * 64}}}
+    (folder / "run.json").write_text(json.dumps({"id": name, "name": name, "data": data, "result": result}))
     write_history(folder / "history.csv", History([Epoch(1, 0.5, 0.8, 0.4, 0.9, 0.1)], best_epoch=1))
     return Outcome.read(folder / "run.json", folder / "history.csv")
 
@@ -24,6 +25,10 @@ def test_trials_can_be_ranked_by_the_macro_f1_on_validation_images(tmp_path):
     trials = [Trial(0, str(f1), differs={"n": str(f1)}).ended("done", each) for f1, each in found.items()]
     board = rank(sweep(trials, objectives=("val_macro_f1",)))
     assert [setting.mean("val_macro_f1") for setting in board.settings] == [0.7, 0.6, 0.4]
+
+
+def test_a_trial_names_the_validation_images_that_its_values_were_measured_on(tmp_path):
+    assert Trial(0).ended("done", outcome(tmp_path, "run")).validation == "v" * 64
 
 
 def test_without_validation_images_there_is_none(tmp_path):

@@ -14,13 +14,6 @@ from pipeline.results.report import SIGN, Report, Trial
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Keys that decide which images are used for validation.
-_CHOOSE_VALIDATION = (
-    "data",
-    "preprocess.validation_fraction",
-    "preprocess.validation_split",
-    "preprocess.seed",
-)
 _MOST_LINES = 20  # printed at most, of settings and of trials without a result
 
 
@@ -139,13 +132,12 @@ def caution(board: Leaderboard) -> str:
 
     If the settings have different validation images, the one with the easiest images would win.
     """
-    keys = [key for key in board.keys if key in _CHOOSE_VALIDATION]
-    measured = {tuple(map(setting.differs.get, keys)) for setting in board.settings}
+    measured = {frozenset(trial.validation for trial in setting.trials) for setting in board.settings}
     if len(measured) < 2 or all(name == "parameters" for name in board.objectives):
         return ""
     return (
-        f"Settings with different values of {', '.join(keys)} may have different validation images: their "
-        "ranks can't be compared."
+        "The settings were not measured on the same validation images: their ranks can't be compared. Other "
+        "data make other images, and so do most keys of preprocess."
     )
 
 

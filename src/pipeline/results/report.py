@@ -36,6 +36,7 @@ class Trial:
     run_id: str | None = None  # the pipeline's id of the training, which its run has as the tag pipeline.id
     run: str | None = None  # the name of that run
     values: Mapping[str, float] = field(default_factory=dict)  # those of the best epoch, by objective
+    validation: str = ""  # the digest of the images that they were measured on
     start: float | None = None  # seconds since 1970
     seconds: float | None = None  # how long it took
 
@@ -56,7 +57,9 @@ class Trial:
         ended = replace(self, state=state, error=error, seconds=seconds)
         if outcome is None:
             return ended
-        return replace(ended, run_id=outcome.id, run=outcome.run, values=outcome.values)
+        return replace(
+            ended, run_id=outcome.id, run=outcome.run, values=outcome.values, validation=outcome.validation
+        )
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Trial":

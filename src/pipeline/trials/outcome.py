@@ -24,6 +24,7 @@ class Outcome:
     epochs: int
     best: Epoch
     val_macro_f1: float | None = None
+    validation: str = ""  # the digest of the validation images
 
     @property
     def values(self) -> dict[str, float]:
@@ -52,6 +53,7 @@ class Outcome:
                 result["epochs"],
                 best,
                 result.get("val_macro_f1"),
+                known["data"]["splits"]["validation"]["sha256"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise PipelineError(f"{run} has no result of a training: run `dvc repro`.") from None
