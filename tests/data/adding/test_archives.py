@@ -188,6 +188,23 @@ def test_of_the_members_of_a_zip_archive_only_visible_files_are_read(clone, pets
     assert clone.conf("mine")["sources"][0]["images"] == 30
 
 
+class NameWithoutFlag(zipfile.ZipInfo):
+    """A member as macOS writes it."""
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode(), self.flag_bits
+
+
+@pytest.mark.parametrize("member", [zipfile.ZipInfo, NameWithoutFlag])
+def test_names_in_a_zip_archive_may_be_utf_8_without_saying_so(clone, pets, tmp_path, member):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in pets.glob("*/*.png"):
+            name = {"cat": "Äpfel", "dog": "Öl", "owl": "owl"}[path.parent.name]
+            archive.writestr(member(f"{name}/{path.name}"), path.read_bytes())
+    clone.add(tmp_path / "a.zip", name="mine")
+    assert clone.conf("mine")["classes"] == ["owl", "Äpfel", "Öl"]
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("by", ["table", "pattern"])
 def test_the_classes_in_an_archive_may_be_in_a_table_or_in_the_names(clone, pets, tmp_path, kind, by):

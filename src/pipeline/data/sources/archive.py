@@ -52,7 +52,7 @@ load = loader(batches)
 
 def _of_zip(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str, bytes, int]]:
     for archive, member in members(file):
-        name = _safe(member.filename)
+        name = _safe(_decoded(member))
         if is_hidden(name):
             continue
         if member.is_dir():
@@ -80,6 +80,16 @@ def _of_tar(file: IO[bytes], listing: Listing, limit: int) -> Iterator[tuple[str
                 listing.skipped.append((name, _LINK if member.issym() or member.islnk() else "is a device"))
             elif content := archive.extractfile(member):
                 yield from _content(name, content, member.size, listing, limit)
+
+
+def _decoded(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member, which on macOS is UTF-8 without the flag that says so."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
 
 
 def _safe(name: str) -> str:
