@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import struct
 
 import numpy as np
@@ -187,6 +188,17 @@ def test_parquet_with_labels_that_are_no_classes_says_which(clone, tmp_path, lab
 
 def idx_file(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def test_idx_files_may_also_be_in_folders_of_the_same_names(clone, tmp_path):
+    images, labels = digits()
+    for split, part in (("train", TRAIN), ("t10k", TEST)):
+        for name, array in (("images-idx3", images[part]), ("labels-idx1", labels[part])):
+            (tmp_path / "mnist" / f"{split}-{name}-ubyte").mkdir(parents=True)
+            inner = tmp_path / "mnist" / f"{split}-{name}-ubyte" / f"{split}-{name}-ubyte"
+            inner.write_bytes(idx_file(array))
+            shutil.copy(inner, tmp_path / "mnist" / f"{split}-{name.replace('-', '.')}-ubyte")
+    assert_original(clone.added(tmp_path / "mnist"))
 
 
 @pytest.mark.parametrize("first", [0, 1])

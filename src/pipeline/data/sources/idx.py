@@ -59,14 +59,15 @@ load = loader(batches)
 def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not (raw_name := idx.raw_name(path.name)):
+        # Archives often have a file also in a folder of the same name.
+        if path.is_dir() or not (raw_name := idx.raw_name(path.name)):
             continue
         if raw_name in found:
             raise PipelineError(
                 f"{folder} has both {found[raw_name].name} and {path.name}: keep only the right one"
             )
         if not path.is_file():
-            raise PipelineError(f"{path} is not a file, but a folder, a pipe, a device or a broken link")
+            raise PipelineError(f"{path} is not a file, but a pipe, a device or a broken link")
         found[raw_name] = path
     if len(found) < len(RAW_ARRAYS):
         raise PipelineError(f"{folder} must have {', '.join(idx.PUBLISHED_NAMES)}, each with or without .gz")
