@@ -84,6 +84,11 @@ def collect(
         labels, splits = without_points(rows.labels, data.classes), rows.splits
         classes = listing.classes or natural_order(map(str, labels))
     used = {str(label) for label in labels}
+    if strange := used - set(classes):
+        raise PipelineError(
+            f"its files have different classes: {min(strange)!r} is not in all of them; give one file, or a "
+            "folder of files that belong together"
+        )
     called = tuple(name for name in classes if name in used)
     number = {name: index for index, name in enumerate(called)}
     is_numbered = listing.classes is None and not any(isinstance(label, str) for label in labels)

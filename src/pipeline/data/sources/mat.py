@@ -62,6 +62,11 @@ def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[
     digits = np.asarray(labels).ravel()
     if np.ndim(images) != 4 or images.shape[-1] != len(digits) or digits.dtype.kind not in "iu":
         raise PipelineError(f"{name}: X has shape {np.shape(images)}, but y has {np.shape(labels)}")
+    low, high = digits.min(initial=1), digits.max(initial=1)
+    if low < 0 or high > (10 if low else 9):
+        raise PipelineError(
+            f"{name}: y has labels from {low} to {high}, but those of SVHN are from 1 to 10: save it as NPZ"
+        )
     for start in range(0, len(digits), _IMAGES):
         piece = np.ascontiguousarray(np.moveaxis(images[..., start : start + _IMAGES], -1, 0))
         numbers = digits[start : start + _IMAGES].astype(np.int64) % 10
