@@ -26,6 +26,29 @@ def test_several_labels_of_one_image_are_not_a_class():
         classes("metadata.jsonl", b'{"file_name": "a.png", "label": ["cat", "dog"]}')
 
 
+def test_two_rows_of_an_image_with_different_labels_are_refused():
+    assert classes("metadata.csv", b"file_name,label\na.png,x\na.png,x") == ("x",)
+    with pytest.raises(PipelineError, match=r"metadata\.csv has several labels for a\.png"):
+        classes("metadata.csv", b"file_name,label\na.png,x\nb.png,x\na.png,y")
+
+
+def test_a_table_from_windows_has_the_same_paths_and_labels():
+    listing = Listing()
+    listing.tables["metadata.csv"] = b"\xef\xbb\xbffile_name;label\r\ninner\\a.png;cat \r\nb.png;cat\r\n"
+    layout = arrange(["inner/a.png", "b.png"], listing)
+    assert (layout.classes, len(layout.places)) == (("cat",), 2)
+
+
+def test_a_column_of_a_table_has_the_split_and_precedes_the_folder():
+    listing = Listing()
+    listing.tables["metadata.csv"] = b"file_name,breed,split\ntrain/a.png,x,test\ntrain/b.png,y,\nc.png,y,val"
+    places = arrange(["train/a.png", "train/b.png", "c.png"], listing).places
+    assert [place.split for place in places.values()] == ["test", "train", "validation"]
+    listing.tables["metadata.csv"] = b"file_name,breed,split\na.png,x,eval"
+    with pytest.raises(PipelineError, match=r"metadata\.csv, for a\.png, has 'eval' as its split"):
+        arrange(["a.png"], listing)
+
+
 def test_numbers_of_any_length_are_in_order():
     long = 5000 * "1"
     assert natural_order(["10", long, "9", "09", "0", "00"]) == ("0", "00", "09", "9", "10", long)

@@ -33,7 +33,11 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
     "t10k": "test",
+    "publictest": "validation",  # of FER2013
+    "privatetest": "test",
 }
+# Columns of tables that have the split.
+SPLIT_COLUMNS = ("split", "usage", "subset")
 
 
 class LocalSource(SourceSection):
@@ -109,6 +113,21 @@ def split_of(name: str) -> Split | None:
     """Return the split named in a file or folder name, such as `train-00000-of-2.parquet` or `x_test`."""
     words = re.findall(r"t10k|[^\W\d_]+", name.lower())
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+
+
+def split_in_row(text: str, row: str) -> Split | None:
+    """Return the split that a column of splits has in a row, or None if it is empty there.
+
+    Raises:
+        PipelineError: If it is something else.
+    """
+    split = split_of(text)
+    if text.strip() and not split:
+        raise PipelineError(
+            f"{row} has {text.strip()!r} as its split, which is not train, val or test: correct it, or "
+            "rename the column if it is about something else"
+        )
+    return split
 
 
 def is_hidden(path: str) -> bool:

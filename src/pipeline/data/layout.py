@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from pipeline.data.batches import SPLIT_NAMES, Listing, Split, split_of
+from pipeline.data.batches import SPLIT_COLUMNS, SPLIT_NAMES, Listing, Split, split_in_row, split_of
 from pipeline.data.formats.delimited import separator_of
 from pipeline.errors import PipelineError
 
@@ -51,11 +51,12 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
     Raises:
         PipelineError: If two folders have the same name, or a table is damaged or lacks a column.
     """
+    split_in: dict[str, Split] = {}
     if listing.pattern:
         rows = {file: match[1] for file in files if (match := re.search(listing.pattern, file)) and match[1]}
         label_source = "their names"
     else:
-        rows = _from_tables(listing.tables)
+        rows, split_in = _from_tables(listing.tables)
         rows = dict(zip(rows, map(str, without_points(list(rows.values()), known)), strict=True))
         label_source = ", ".join(sorted(listing.tables))
     folder_of = {path: _parts(path) for path in {file.rpartition("/")[0] for file in files}}
@@ -83,7 +84,7 @@ def arrange(files: Sequence[str], listing: Listing, known: Collection[str] = ())
         if label is None:
             unplaced[file] = reason
         else:
-            places[file] = place(_normal(label), above and above.split)
+            places[file] = place(_normal(label), split_in.get(file) or (above and above.split))
     missing = [name for name in rows if name not in places]
     unplaced |= dict.fromkeys(missing, "is named in a table, but does not exist")
     named = {place.label for place in places.values()}
@@ -199,15 +200,20 @@ def _wrapping(folders: set[Parts], with_files: Collection[Parts]) -> int:
     return depth
 
 
-def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
-    """Return {path: class} from all tables, which is empty if none of them has a column for the class."""
+def _from_tables(tables: Mapping[str, bytes]) -> tuple[dict[str, str], dict[str, Split]]:
+    """Return {path: class} from all tables, which is empty if none of them has a column for the class.
+
+    The second result is {path: split} of those for which there is one.
+    """
     labels: dict[str, str] = {}
+    splits: dict[str, Split] = {}
     for path, content in sorted(tables.items()):
         rows = list(_rows(path, content))
         columns = {column for row in rows for column in row}
         if "file_name" not in columns:
             raise PipelineError(f"{path} has no column file_name")
-        others = columns - {"file_name", None}  # None has what a row of CSV has more than the header.
+        column = next((name for name in SPLIT_COLUMNS if name in columns), None)
+        others = columns - {"file_name", column, None}  # None has what a row of CSV has more than the header.
         chosen = next((name for name in _LABELS if name in others), None)
         if chosen is None and len(others) == 1:
             [chosen] = others
@@ -215,12 +221,17 @@ def _from_tables(tables: Mapping[str, bytes]) -> dict[str, str]:
             continue
         for row in rows:
             name, label = row.get("file_name"), row.get(chosen)
-            if not name or label is None or str(label) == "":
+            text = label.decode(errors="replace") if isinstance(label, bytes) else str(label).strip()
+            if not name or label is None or not text:
                 raise PipelineError(f"{path} has a row without {'a label' if name else 'file_name'}")
             if isinstance(label, list | dict):
                 raise PipelineError(f"{path} has several labels for {name}, and an image has one class")
-            labels[(PurePosixPath(path).parent / str(name)).as_posix()] = str(label)
-    return labels
+            file = (PurePosixPath(path).parent / str(name).replace("\\", "/")).as_posix()
+            if labels.setdefault(file, text) != text:
+                raise PipelineError(f"{path} has several labels for {name}, and an image has one class")
+            if split := split_in_row(str((column and row.get(column)) or ""), f"{path}, for {name},"):
+                splits[file] = split
+    return labels, splits
 
 
 def _rows(path: str, content: bytes) -> Iterable[dict[str, Any]]:

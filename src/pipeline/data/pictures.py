@@ -56,6 +56,7 @@ class Pictures:
             ValueError: If it is outside of the folder.
             PipelineError: If the name is ambiguous.
         """
+        name = name.replace("\\", "/")
         path = folder / name
         self._refuse_outside(path, folder)
         if path.is_file():

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 
+FEWEST_PIXELS = 16  # that an image in a table may have
+
 
 def as_levels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     """Convert values to uint8 levels of the same shape.

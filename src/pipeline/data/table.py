@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from pipeline.data.batches import Split
+from pipeline.data.batches import SPLIT_COLUMNS, Split
 from pipeline.data.formats.delimited import Lines, header_of
 from pipeline.data.pictures import Pictures
+from pipeline.data.pixels import FEWEST_PIXELS
 from pipeline.errors import PipelineError
 
 _LABELS = ("label", "labels", "class", "target", "category", "emotion", "digit")
@@ -16,10 +17,8 @@ _FILES = (
     *("file_name", "filename", "file", "image", "path", "filepath", "image_path"),
     *("image_id", "image_name", "id_code", "img", "file_path", "id"),
 )
-_SPLIT = ("split", "usage", "subset")
 _NUMBERS = ("", "unnamed: 0", "id", "index")  # row numbers, as pandas and Kaggle write them
 _TEXTS = ("pixels", "pixel")  # all pixels of an image in one text, as in FER2013
-_FEWEST_PIXELS = 16
 _FIRST = 100  # rows that are read to find out what the columns are
 _MARKS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
@@ -45,7 +44,7 @@ class Table:
     @property
     def splits(self) -> int | None:
         """The column with the split, if there is one."""
-        return _column(self.header, _SPLIT)
+        return _column(self.header, SPLIT_COLUMNS)
 
     @property
     def pixels(self) -> list[int]:
@@ -62,17 +61,16 @@ class Table:
     def has_images(self) -> bool:
         """Whether it has labels and, judging by the names of its columns, images."""
         return bool(self.labels) and (
-            self.files is not None or self.has_texts or len(self.header) >= _FEWEST_PIXELS
+            self.files is not None or self.has_texts or len(self.header) >= FEWEST_PIXELS
         )
 
-    @property
-    def without_labels(self) -> str:
-        """The message that it has no labels."""
+    def without_labels(self, chosen: str | None) -> str:
+        """Return the message that it has no labels, or not the chosen column."""
         if len(self.header) < 2:
             return f"{self.name} has one column: it needs a label and pixels, or a label and file names"
         return (
-            f"{self.name} has no label column: it has {', '.join(self.header[:9])}; choose one with "
-            "--set label_column=NAME"
+            f"{self.name} has no {named_column(chosen)}: it has {', '.join(self.header[:9])}; choose one "
+            "with --set label_column=NAME"
         )
 
     def names_one_of(self, pictures: Pictures, split: Split | None) -> bool:
@@ -113,7 +111,7 @@ def table_of(lines: Lines, chosen: str | None, *, is_alone: bool) -> Table:
     label = _label_column(header, chosen, is_alone=is_alone)
     labels = [] if label is None else [label]
     files = _column(header, _FILES)
-    if files is None or (labels and len(header) >= _FEWEST_PIXELS):
+    if files is None or (labels and len(header) >= FEWEST_PIXELS):
         return Table(lines.name, lines, header, separator, labels, None, [])
     first = list(islice(csv.reader(iter(lines), delimiter=separator), _FIRST if is_alone else 0))
     if not labels and chosen is None and is_alone:
@@ -122,6 +120,11 @@ def table_of(lines: Lines, chosen: str | None, *, is_alone: bool) -> Table:
         if len(others) > 1 and values and values <= _MARKS.keys():
             labels = others
     return Table(lines.name, lines, header, separator, labels, files, first)
+
+
+def named_column(chosen: str | None) -> str:
+    """Return how a message calls the column with the class."""
+    return f"column {chosen!r}" if chosen else "label column"
 
 
 def is_example(name: str) -> bool:
@@ -137,7 +140,7 @@ def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 def _others(header: Sequence[str]) -> list[int]:
     """Return the indices of the columns whose names don't tell what they are."""
-    known = (*_FILES, *_SPLIT, *_NUMBERS, *_TEXTS)
+    known = (*_FILES, *SPLIT_COLUMNS, *_NUMBERS, *_TEXTS)
     return [at for at, name in enumerate(header) if name.lower() not in known]
 
 

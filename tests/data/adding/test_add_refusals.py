@@ -47,6 +47,12 @@ def test_files_that_are_not_pictures_are_skipped_and_named(clone, pets, tmp_path
         clone.fetch("pets")
 
 
+@pytest.mark.parametrize("path", [300 * "x", 5000 * "x/"])
+def test_a_path_that_is_too_long_is_refused(clone, path):
+    with pytest.raises(PipelineError, match=r"x \.\.\.: File name too long|x/ \.\.\.: File name too long"):
+        clone.add(path, name="mine")
+
+
 def test_sizes_stay_with_their_pictures_if_one_before_them_has_no_class(clone, pets):
     save(pets / "0.png", 97, (5, 4))
     for number in range(9):

@@ -173,3 +173,41 @@ def test_a_csv_that_is_not_a_table_of_images_is_refused(clone, tmp_path, change,
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "bad.csv")
     assert not (clone.workspace.root / "conf" / "data" / "bad.yaml").exists()
+
+
+def listed(folder, values, column="split"):
+    """Write pictures and a table that names them, with a third column."""
+    rows = [["image", "label", column]]
+    for number, value in enumerate(values):
+        save(folder / "inner" / f"{number}.png", number)
+        rows.append([rf".\inner\{number}.png", "ab"[number % 2], value])
+    (folder / "labels.csv").write_bytes(csv_bytes(rows, "\r\n"))
+    return folder / "labels.csv"
+
+
+def test_a_column_says_which_pictures_are_for_testing_and_paths_may_be_those_of_windows(clone, tmp_path):
+    values = ["train"] * 8 + ["Val"] * 4 + ["PrivateTest"] * 3
+    arrays = clone.added(listed(tmp_path, values, "subset"))
+    assert (clone.conf("mine")["validation_images"], len(arrays["test_labels"])) == (4, 3)
+    for value in ("eval", "1"):
+        with pytest.raises(PipelineError, match=rf"labels\.csv line 10 has '{value}' as its split"):
+            clone.add(listed(tmp_path, [*["train"] * 8, value]), name="other")
+
+
+def test_a_split_of_a_row_of_pixels_that_is_none_is_refused(clone, tmp_path):
+    rows = [
+        [*row, part] for row, part in zip(kaggle_rows(TRAIN), ["split", *["train"] * 9, "eval"], strict=False)
+    ]
+    (tmp_path / "odd.csv").write_bytes(csv_bytes(rows))
+    with pytest.raises(PipelineError, match=r"odd\.csv row 11 has 'eval' as its split"):
+        clone.add(tmp_path / "odd.csv")
+
+
+def test_the_chosen_column_may_be_called_by_a_number_and_must_exist(clone, tmp_path):
+    path = listed(tmp_path, ["x", "y"] * 8, "5")
+    clone.add(path, name="mine", settings=("label_column=5",))
+    assert clone.conf("mine")["classes"] == ["x", "y"]
+    with pytest.raises(PipelineError, match=r"labels\.csv has no column 'lable': it has image, label, 5"):
+        clone.add(path, settings=("label_column=lable",))
+    with pytest.raises(PipelineError, match="it has no CSV file with a column 'lable'"):
+        clone.add(tmp_path, settings=("label_column=lable",))

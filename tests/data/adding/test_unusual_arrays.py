@@ -126,12 +126,35 @@ def test_texts_and_square_lists_are_read_from_parquet(clone, tmp_path):
         ({"image": [[0] * 4, [0] * 9], "label": [0, 1]}, "lists of pixels of different lengths"),
         ({"image": [[0] * 4, None], "label": [0, 1]}, "or missing ones"),
         ({"image": [[0] * 4, [0, 0, 0, None]], "label": [0, 1]}, "has a pixel without a value"),
+        ({"image": [[], []], "label": [0, 1]}, "lists of 0 numbers are too short for pixels"),
+        # The corners of a box, next to the name of a file.
+        ({"image": ["a", "b"], "bbox": [[0] * 4] * 2, "label": [0, 1]}, "lists of 4 numbers are too short"),
     ],
 )
 def test_parquet_without_pixels_or_labels_is_refused(clone, tmp_path, columns, reason):
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "odd.parquet")
     with pytest.raises(PipelineError, match=reason):
         clone.add(tmp_path / "odd.parquet")
+
+
+@pytest.mark.parametrize("twice", ["image", "label"])
+def test_parquet_with_two_columns_of_one_name_is_refused(clone, tmp_path, twice):
+    names = ["image", "label", twice]
+    columns = [[[0] * 64] * 4 if name == "image" else [0, 1, 0, 1] for name in names]
+    table = pyarrow.Table.from_arrays([pyarrow.array(column) for column in columns], names=names)
+    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
+    with pytest.raises(PipelineError, match=f"several columns that are called {twice}: rename all but one"):
+        clone.add(tmp_path / "odd.parquet")
+
+
+def test_files_of_different_data_sets_are_refused(clone, tmp_path):
+    for name, mapping in (("letters", [[0, 65], [1, 66]]), ("digits", MAPPING)):
+        images = np.random.default_rng(0).integers(0, 256, (4, 64), np.uint8)
+        part = {"images": images, "labels": np.arange(4) % 2}
+        dataset = {"train": part, "test": part, "mapping": np.array(mapping, np.uint8)}
+        savemat(tmp_path / f"emnist-{name}.mat", {"dataset": dataset})
+    with pytest.raises(PipelineError, match="different classes: '0' is not in all of them; give one file"):
+        clone.add(tmp_path)
 
 
 PART = {"images": np.zeros((4, 64), np.uint8), "labels": np.zeros((4, 1))}
@@ -143,6 +166,12 @@ MAPPING = np.array([[0, 48], [1, 49]], np.uint8)
     [
         ({"Z": np.zeros(3)}, "bad.mat has Z; it must have X and y, or dataset"),
         ({"X": np.zeros((8, 8, 3, 4)), "y": np.zeros(3)}, r"X has shape \(8, 8, 3, 4\), but y has"),
+        # The digit 10 means 0 there, but among more classes it does not.
+        (
+            {"X": np.zeros((8, 8, 3, 43)), "y": np.arange(43)},
+            "y has labels from 0 to 42, but those of SVHN are from 1 to 10",
+        ),
+        ({"X": np.zeros((8, 8, 3, 11)), "y": np.arange(11)}, "y has labels from 0 to 10"),
         ({"dataset": np.zeros(3)}, "does not have the structure of EMNIST"),
         (
             {"dataset": {"train": PART, "test": PART | {"images": np.zeros((4, 63))}, "mapping": MAPPING}},

@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, Split, expanded, split_of, tables
+from pipeline.data.batches import (
+    PICTURES,
+    Batch,
+    Listing,
+    LocalSource,
+    Split,
+    expanded,
+    split_in_row,
+    split_of,
+    tables,
+)
 from pipeline.data.collect import loader
 from pipeline.data.formats.delimited import ENDINGS, TAB_ENDINGS, Lines, lines_of
 from pipeline.data.pictures import Pictures
 from pipeline.data.pixels import as_levels, shape_of
-from pipeline.data.table import Table, is_example, table_of
+from pipeline.data.table import Table, is_example, named_column, table_of
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataSection
 
-_FER2013: dict[str, Split] = {"publictest": "validation", "privatetest": "test"}
 _LIST = str.maketrans("[],;", "    ")
 _ROWS = 2000  # read at a time
 _CHARACTERS = 2**26  # that the rows read at a time may have, approximately
@@ -51,7 +60,7 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
         with open_file() as file, lines_of(file, name, data.max_bytes) as lines:
             table = table_of(lines, source.label_column, is_alone=is_alone)
             if path is None and not table.labels:
-                raise PipelineError(table.without_labels)
+                raise PipelineError(table.without_labels(source.label_column))
             split: Split | None = None
             if path:
                 inner = PurePosixPath(name)
@@ -66,7 +75,7 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             else:
                 yield from _of_files(table, split, (path or whole).parent, pictures)
     if not found:
-        raise PipelineError("it has no CSV file with a label column")
+        raise PipelineError(f"it has no CSV file with a {named_column(source.label_column)}")
     listing.skipped += [(picture, "is not named in any table") for picture in pictures.unnamed()]
 
 
@@ -121,9 +130,7 @@ def _of_pixels(table: Table, split: Split | None) -> Iterator[Batch]:
             raise PipelineError(f"{name} has no label in row {row + int((labels == '').argmax())}")
         for part in sorted(set(parts)) if parts is not None else [None]:
             chosen = np.flatnonzero(parts == part) if parts is not None else np.arange(len(images))
-            of = split_of(part) if part else split
-            if part and table.has_texts:
-                of = _FER2013.get(part.lower(), of)
+            of = (split_in_row(part, f"{name} row {row + chosen[0]}") if part else None) or split
             classes = [_class(text) for text in labels[chosen]]
             yield Batch([f"{name} row {row + at}" for at in chosen], images[chosen], classes, of)
         row += len(chunk)
@@ -211,7 +218,7 @@ def _of_files(table: Table, split: Split | None, folder: Path, pictures: Picture
             line += 1
             if len(row) <= max(*table.labels, files, splits or 0) or not (label := table.class_of(row)):
                 raise PipelineError(f"{name} has no label or no file name in line {line}")
-            of = split_of(row[splits]) if splits is not None else split
+            of = (split_in_row(row[splits], f"{name} line {line}") if splits is not None else None) or split
             file = row[files].strip()
             try:
                 called, path, above = pictures.locate(folder, file, of)

@@ -1,6 +1,7 @@
 """Parquet files with Hugging Face image columns or lists of pixels; one file, or a folder with splits."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from pipeline.console import count
 from pipeline.data.batches import PICTURES, Batch, Listing, LocalSource, split_of, tables
 from pipeline.data.collect import loader
-from pipeline.data.pixels import as_levels, shape_of, without_one_channel
+from pipeline.data.pixels import FEWEST_PIXELS, as_levels, shape_of, without_one_channel
+from pipeline.data.table import named_column
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -67,13 +69,21 @@ def _columns(schema: Any, chosen: str | None, name: str) -> tuple[str, str]:
     label = chosen if chosen else next((lowered[column] for column in _LABELS if column in lowered), None)
     if label is None or label not in schema.names:
         raise PipelineError(
-            f"{name} has no label column: it has {', '.join(schema.names[:9])}; choose one with "
+            f"{name} has no {named_column(chosen)}: it has "
+            f"{', '.join(schema.names[:9])}; choose one with "
             "--set label_column=NAME"
         )
+    if schema.names.count(label) > 1:
+        raise PipelineError(f"{name} has several columns that are called {label}: rename all but one")
     # Next to pictures, a list is something else, such as the corners of a box.
     for has_images in (_is_encoded, _is_list):
         for column in schema.names:
-            if column != label and has_images(schema.field(column).type):
+            at = schema.get_all_field_indices(column)
+            if column != label and has_images(schema.field(at[0]).type):
+                if len(at) > 1:
+                    raise PipelineError(
+                        f"{name} has several columns that are called {column}: rename all but one"
+                    )
                 return column, label
     raise PipelineError(f"{name} has no image column, with the bytes of pictures or lists of pixels")
 
@@ -140,6 +150,8 @@ def _content(column: Any, name: str) -> list[bytes | str] | NDArray[np.uint8]:
         column = column.flatten()
     if column.null_count:
         raise PipelineError(f"{name} has a pixel without a value")
+    if math.prod(shape[1:]) < FEWEST_PIXELS:
+        raise PipelineError(f"{name} has no pictures: lists of {shape[-1]} numbers are too short for pixels")
     values = np.asarray(column).reshape(shape)
     if len(shape) == 2:
         values = values.reshape(-1, *shape_of(shape[1], name))
