@@ -102,6 +102,10 @@ def _as_in_conf(path: str, here: Path, home: Path) -> str:
     if not path:
         raise PipelineError("The path is empty: give that of a folder of pictures, an archive or a table.")
     whole = Path(os.path.normpath((here / expanded(path)).absolute()))
+    try:
+        whole.exists()
+    except OSError as error:
+        raise PipelineError(f"{path[:60]} ...: {error.strerror}.") from None
     named = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
     named = str(whole) if named.startswith("~") else named
     try:

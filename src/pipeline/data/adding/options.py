@@ -87,6 +87,9 @@ def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any
             raise PipelineError(f"--set {setting}: {value} is not valid YAML") from None
         except ValidationError as error:
             fault = error.errors()[0]
+            if fault["type"] == "string_type":  # such as a column that is called 5
+                settings[key] = value
+                continue
             unknown = f"a source of kind {source['kind']} has no such setting"
             why = fault["msg"].removeprefix("Value error, ")
             why = unknown if fault["type"] == "extra_forbidden" else why
