@@ -8,6 +8,7 @@ valid, and an edited one invalidates only its own.
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +65,25 @@ def _with_imports(modules: Iterable[Path], package: Path) -> set[Path]:
 
 def _imports(path: Path, package: Path) -> Iterator[Path]:
     """Yield the files of the followed packages that a module imports."""
-    # A relative import starts at the module's own package, or with more dots above it.
     place = ("pipeline", *path.relative_to(package).parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
+    for name in _names_in(path.read_text(encoding="utf-8"), place):
+        yield from filter(Path.is_file, _files(package, name))
+
+
+@cache
+def _names_in(text: str, place: tuple[str, ...]) -> list[str]:
+    """Return what the text of the module at `place` may import, by the names in `pipeline`."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            # A relative import starts at the module's own package, or with more dots above it.
             base = place[: -node.level] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            inside = name.removeprefix("pipeline.")
-            if inside != name and f"{inside}.".startswith(tuple(f"{one}." for one in _FOLLOWED)):
-                yield from filter(Path.is_file, _files(package, inside))
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    followed = tuple(f"pipeline.{one}." for one in _FOLLOWED)
+    return [name.removeprefix("pipeline.") for name in names if f"{name}.".startswith(followed)]
 
 
 def _files(package: Path, name: str) -> list[Path]:
