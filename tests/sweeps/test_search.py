@@ -11,14 +11,16 @@ import pytest
 
 from pipeline.artifacts.history import Epoch
 from pipeline.artifacts.workspace import Workspace
-from pipeline.config.compose import compose_each, compose_sweep
+from pipeline.config.compose import compose, compose_each, compose_sweep
+from pipeline.config.modules import PACKAGE
+from pipeline.errors import PipelineError
 from pipeline.results.report import Trial
 from pipeline.sweeps.command import Command, parse
 from pipeline.sweeps.folder import NO_MORE, Folder
 from pipeline.sweeps.search import Search, SearchJob, begin_study
 from pipeline.sweeps.space import space_of
 from pipeline.training.pruning import WHY_PRUNED, open_study
-from pipeline.trials.outcome import Outcome
+from pipeline.trials.outcome import Outcome, key_of
 
 CONF = Path(__file__).parents[2] / "conf"
 RATE, WIDTH = "train.learning_rate=tag(log, interval(0.0001, 0.1))", "model.hidden_units=[8],[16],[32]"
@@ -110,20 +112,64 @@ def test_a_trial_that_ended_is_not_asked_again_and_one_that_failed_gets_other_va
     assert states.count("FAIL") >= 8 - len(done)
 
 
-def test_a_search_is_another_one_if_the_file_of_an_option_changed(tmp_path):
-    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+@pytest.fixture
+def conf(tmp_path):
+    """A copy of conf/ with one more experiment, which sets what the files of models set."""
+    conf = shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    wide = (conf / "experiment" / "smoke.yaml").read_text() + "\nmodel:\n  hidden_units: [64]\n"
+    (conf / "experiment" / "wide.yaml").write_text(wide)
+    return conf
 
-    def identity():
-        arguments = ["experiment=smoke", "model=mlp,mlp_small"]
-        composed = compose_sweep(tmp_path / "conf", arguments[:1])
-        command = Command((), None, None, Workspace(tmp_path), tuple(parse(arguments, {})), composed)
-        return Search(command).identity
 
-    before = identity()
-    assert identity() == before
-    small = tmp_path / "conf" / "model" / "mlp_small.yaml"
+def search(conf, *options):
+    composed = compose_sweep(conf, [])
+    return Search(Command((), None, None, Workspace(conf.parent), tuple(parse(options, {})), composed))
+
+
+def edit_small_model(conf):
+    small = conf / "model" / "mlp_small.yaml"
     small.write_text(small.read_text().replace("[32]", "[16]"))
-    assert identity() != before
+
+
+def test_a_search_is_another_one_if_the_file_of_an_option_changed(conf):
+    options = ("experiment=smoke", "model=mlp,mlp_small")
+    before = search(conf, *options).identity
+    assert search(conf, *options).identity == before
+    edit_small_model(conf)
+    assert search(conf, *options).identity != before
+
+
+def test_a_trial_runs_again_if_the_file_of_an_option_changed_whose_values_another_one_hides(conf, tmp_path):
+    options = ("experiment=wide,smoke", "model=mlp,mlp_small")
+    folder = Folder(tmp_path / "3f2a")
+    (folder.root / "trials").mkdir(parents=True)
+
+    def to_run():
+        shutil.copytree(conf, folder.conf, dirs_exist_ok=True)
+        made = search(conf, *options)
+        made.begin(folder)
+        return [name for name in made.waiting() if int(name) <= len(pairs)]
+
+    shutil.copytree(PACKAGE, folder.code.root / "src" / "pipeline")
+    pairs = [(one, other) for one in ("wide", "smoke") for other in ("mlp", "mlp_small")]
+    for number, (experiment, model) in enumerate(pairs, start=1):
+        overrides = (f"experiment={experiment}", f"model={model}")
+        trial = Trial(number, key_of(compose(conf, overrides)), overrides, state="done")
+        folder.note(str(number), trial)
+    before = search(conf, *options).identity
+    assert to_run() == []
+    edit_small_model(conf)
+    assert search(conf, *options).identity == before
+    assert to_run() == ["4"]
+
+
+def test_a_damaged_journal_is_named_in_a_sentence(job):
+    run(job, [1])
+    folder = Folder(job.folder)
+    _, *rest = folder.journal.read_text().splitlines()
+    folder.journal.write_text("\n".join(["{", *rest, ""]))
+    with pytest.raises(PipelineError, match=r"journal\.log can't be read .*: delete it and run"):
+        begin_study(folder, job.settings)
 
 
 def test_a_trial_killed_before_it_had_a_number_does_not_stay_running(job):

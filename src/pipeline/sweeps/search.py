@@ -80,7 +80,9 @@ class Search(Sweep):
         ended = ("done", "known", "pruned")
         trials = {number: folder.trial(str(number)) for number in range(1, self._count + 1)}
         self._ended_before = frozenset(
-            number for number, trial in trials.items() if trial and trial.state in ended
+            number
+            for number, trial in trials.items()
+            if trial and trial.state in ended and not self._is_outdated(trial)
         )
 
     def trials(self) -> list[Trial]:
@@ -103,6 +105,22 @@ class Search(Sweep):
             epochs=self.config.train.epochs,
             deadline=self._deadline,
         )
+
+    def _is_outdated(self, trial: Trial) -> bool:
+        """Return whether a trial has other values now.
+
+        The identity says that, except of an option whose values show only next to a certain other option.
+        """
+        if sum((self.command.conf / key).is_dir() for key in self._space) < 2:
+            return False
+        folder = self.folder
+        try:
+            return (
+                key_of(compose(folder.conf, trial.overrides, folder.code.root / "src" / "pipeline"))
+                != trial.key
+            )
+        except PipelineError:
+            return True
 
     def _trial(self, number: int) -> Trial:
         trial = self.folder.trial(str(number)) or Trial(number, overrides=self._base)
@@ -197,12 +215,18 @@ class SearchJob(Job):
 def begin_study(folder: Folder, settings: SweepSection) -> None:
     """Create the study, or end those of its trials that were killed before they had a number."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-    study = optuna.create_study(
-        storage=storage_of(folder.journal),
-        study_name=folder.root.name,
-        directions=[up if SIGN[name] > 0 else down for name in settings.objectives],
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            storage=storage_of(folder.journal),
+            study_name=folder.root.name,
+            directions=[up if SIGN[name] > 0 else down for name in settings.objectives],
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{folder.journal} can't be read ({error}): delete it and run the same command again. The trials "
+            "that have ended are known without it."
+        ) from None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _NUMBER not in trial.user_attrs:
             study.tell(trial.number, state=TrialState.FAIL)
