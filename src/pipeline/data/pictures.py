@@ -46,11 +46,11 @@ class Pictures:
         self._named.update(found)
         return found[0] if found else None
 
-    def locate(self, folder: Path, name: str, split: Split | None) -> tuple[str, Path, Split | None]:
+    def locate(self, folder: Path, name: str, split: Split | None) -> tuple[str, Path]:
         """Locate a picture that a table names: at that path below the table's folder, or as `find` does.
 
         Returns:
-            What to call it, its path, and, if `find` found it, the split of the folders above it.
+            What to call it, and its path.
 
         Raises:
             ValueError: If it is outside of the folder.
@@ -64,8 +64,8 @@ class Pictures:
         elif found := self.find(name, split):
             path = self._folder / found
             self._refuse_outside(path, self._folder)
-            return found, path, split_above(found)
-        return name, path, None
+            return found, path
+        return name, path
 
     def _refuse_outside(self, path: Path, folder: Path) -> None:
         if folder not in self._resolved:
@@ -97,9 +97,13 @@ class Pictures:
         return found
 
 
-def split_above(path: str) -> Split | None:
-    """Return the split that a folder above a picture is named after, if there is one."""
-    return next((split for part in path.split("/")[:-1] if (split := split_of(part))), None)
+def split_above(path: str, label: str = "") -> Split | None:
+    """Return the split that a folder above a picture is named after, if there is one.
+
+    A folder that is called like the label of the picture is named after its class.
+    """
+    folders = [part for part in path.split("/")[:-1] if part != label]
+    return next((split for folder in folders if (split := split_of(folder))), None)
 
 
 def _suits(found: Split | None, wanted: Split | None) -> bool:

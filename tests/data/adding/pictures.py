@@ -35,3 +35,17 @@ def dog_breeds(folder: Path) -> dict[Path, int]:
     write(folder / "sample_submission.csv", [["id", "boxer", "pug"], [f"{20:032x}", 0.5, 0.5]])
     write(folder / "prices.csv", [["id", "price"], ["boxer", 500], ["pug", 700]])
     return labelled
+
+
+def pixels(path: Path) -> bytes:
+    return np.asarray(Image.open(path)).tobytes()
+
+
+def assert_holds(arrays, pictures: dict[Path, int]) -> None:
+    """Check that each picture is in training or test, with its label."""
+    found = {
+        image.tobytes(): int(label)
+        for split in ("train", "test")
+        for image, label in zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+    }
+    assert found == {pixels(path): label for path, label in pictures.items()}

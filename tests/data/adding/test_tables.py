@@ -7,26 +7,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from memory_peaks import peaks_of_adding
-from pictures import dog_breeds, save, write
-from PIL import Image
+from pictures import assert_holds, dog_breeds, save, write
 
 from photos import png
 from pipeline.errors import PipelineError
-
-
-def pixels(path: Path) -> bytes:
-    return np.asarray(Image.open(path)).tobytes()
-
-
-def assert_holds(arrays, pictures: dict[Path, int]) -> None:
-    """Check that each picture is in training or test, with its label."""
-    found = {
-        image.tobytes(): int(label)
-        for split in ("train", "test")
-        for image, label in zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
-    }
-    assert found == {pixels(path): label for path, label in pictures.items()}
-
 
 # --- names of files ---------------------------------------------------------------------------------
 
@@ -58,16 +42,6 @@ def test_a_number_of_both_a_training_and_a_test_picture_means_the_training_pictu
     assert clone.conf("mine")["sources"][0]["images"] == 20
     assert "  test/1.png is not named in any table" in lines
     assert_holds(clone.fetch("mine"), labelled)
-
-
-def test_the_folder_of_a_picture_sets_its_split(clone, tmp_path):
-    rows = [["image", "label"]]
-    for number in range(20):
-        name = f"{'test' if number > 12 else 'train'}_images/s{number}.png"
-        save(tmp_path / "scans" / name, number)
-        rows.append([f"s{number}", number % 2])
-    arrays = clone.added(write(tmp_path / "scans" / "labels.csv", rows))
-    assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == (13, 7)
 
 
 def test_a_picture_that_is_named_by_its_path_is_not_reported_as_unnamed(clone, tmp_path):

@@ -24,7 +24,7 @@ from pipeline.data.batches import (
 )
 from pipeline.data.collect import loader
 from pipeline.data.formats.delimited import ENDINGS, TAB_ENDINGS, Lines, lines_of
-from pipeline.data.pictures import Pictures
+from pipeline.data.pictures import Pictures, split_above
 from pipeline.data.pixels import as_levels, shape_of
 from pipeline.data.table import Table, is_example, named_column, table_of
 from pipeline.errors import PipelineError
@@ -64,7 +64,7 @@ def batches(source: CsvSource, data: "DataSection", home: Path, listing: Listing
             split: Split | None = None
             if path:
                 inner = PurePosixPath(name)
-                split = split_of(inner.stem) or (split_of(inner.parent.name) if is_alone else None)
+                split = split_of(inner.stem) or split_of(inner.parent.name)
             is_other = path and is_alone and table.files is not None
             if not table.labels or (is_other and not table.names_one_of(pictures, split)):
                 listing.skipped.append((name, "has no label column"))
@@ -221,14 +221,15 @@ def _of_files(table: Table, split: Split | None, folder: Path, pictures: Picture
             of = (split_in_row(row[splits], f"{name} line {line}") if splits is not None else None) or split
             file = row[files].strip()
             try:
-                called, path, above = pictures.locate(folder, file, of)
+                called, path = pictures.locate(folder, file, of)
             except ValueError:
                 raise PipelineError(
                     f"{name} names {file}, which is outside of the table's folder: refused"
                 ) from None
             except OSError as error:
                 raise PipelineError(f"{name} names {file[:60]} in line {line}: {error.strerror}") from None
-            by_split.setdefault(of or above, []).append((called, str(path), label))
+            of = of or split_above(called, label)
+            by_split.setdefault(of, []).append((called, str(path), label))
         for of, located in by_split.items():
             names, paths, labels = zip(*located, strict=True)
             yield Batch(names, paths, labels, of)
