@@ -224,3 +224,9 @@ def test_trials_of_a_sweep_are_validated_with_their_own_values():
     overrides = parse(["train.epochs='${seed}'", "seed=1,2"])
     _, configs = grid(CONF, overrides)
     assert [config.train.epochs for config in configs.values()] == [1, 2]
+
+
+@pytest.mark.parametrize("values", ["range(0, inf)", "range(0, nan, 0.1)", "range(0, 3, inf)"])
+def test_a_range_without_an_end_is_refused(values):
+    with pytest.raises(PipelineError, match="a range needs finite numbers"):
+        parse([f"seed={values}"])

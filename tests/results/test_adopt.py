@@ -147,7 +147,7 @@ def test_without_a_name_it_is_called_after_the_configuration_and_the_run(reposit
     assert "conf/experiment/bung-my-net-0000.yaml" in adopt("smoke-1", repository)[0]
 
 
-@pytest.mark.parametrize("name", ["on", "010", "null", "1_000", "übung", "-a"])
+@pytest.mark.parametrize("name", ["on", "010", "null", "1_000", "1e5", "inf", "übung", "-a"])
 def test_a_name_that_yaml_or_hydra_cannot_read_as_text_is_refused(repository, name):
     swept(repository, "experiment=smoke", "seed=1")
     with pytest.raises(PipelineError, match=f"'{name}' is not a name for an experiment"):

@@ -1,5 +1,6 @@
 """Parse and check Hydra's overrides, KEY=VALUE."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> lis
         PipelineError: If an override is not a text, is malformed or names an import path.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import RangeSweep
     from hydra.errors import OverrideParseException
 
     for text in overrides:
@@ -32,9 +34,19 @@ def parse(overrides: Sequence[str], loader: "ConfigLoader | None" = None) -> lis
         parsed: list[Override] = OverridesParser.create(loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise PipelineError(_malformed(str(error.override))) from None
+    for part in parsed:
+        values = part.value()
+        if isinstance(values, RangeSweep) and not all(
+            map(_is_finite, (values.start, values.stop, values.step))
+        ):
+            raise PipelineError(f"{part.input_line}: a range needs finite numbers.")
     if nameless := [part for part in parsed if not part.key_or_group]:
         raise PipelineError(_malformed(str(nameless[0].input_line)))
     return parsed
+
+
+def _is_finite(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)
 
 
 def first_values(overrides: Sequence["Override"]) -> list[str]:

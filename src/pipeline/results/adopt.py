@@ -81,6 +81,9 @@ def adopt(run: str, repository: Workspace, name: str | None = None, force: bool 
 
 
 def _reads_as_text(name: str) -> bool:
+    with suppress(ValueError):
+        float(name)  # such as 1e5, a text in YAML and a number for Hydra
+        return False
     try:
         return isinstance(load_yaml(name), str)
     except yaml.YAMLError:  # a date that does not exist
