@@ -34,7 +34,7 @@ def test_two_rows_of_an_image_with_different_labels_are_refused():
 
 def test_a_table_from_windows_has_the_same_paths_and_labels():
     listing = Listing()
-    listing.tables["metadata.csv"] = b"\xef\xbb\xbffile_name;label\r\ninner\\a.png;cat \r\nb.png;cat\r\n"
+    listing.tables["metadata.csv"] = b"\xef\xbb\xbfFile_name;Label \r\ninner\\a.png;cat \r\nb.png;cat\r\n"
     layout = arrange(["inner/a.png", "b.png"], listing)
     assert (layout.classes, len(layout.places)) == (("cat",), 2)
 

@@ -208,7 +208,9 @@ def _from_tables(tables: Mapping[str, bytes]) -> tuple[dict[str, str], dict[str,
     labels: dict[str, str] = {}
     splits: dict[str, Split] = {}
     for path, content in sorted(tables.items()):
-        rows = list(_rows(path, content))
+        rows = [
+            {key and key.strip().lower(): value for key, value in row.items()} for row in _rows(path, content)
+        ]
         columns = {column for row in rows for column in row}
         if "file_name" not in columns:
             raise PipelineError(f"{path} has no column file_name")

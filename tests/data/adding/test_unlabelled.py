@@ -40,7 +40,7 @@ def test_if_file_names_contain_the_class_the_message_says_how_to_read_it(clone, 
         assert ["great" in name for name in names] == arrays[f"{split}_labels"].astype(bool).tolist()
 
 
-@pytest.mark.parametrize("pattern", ["(", "cat", "(a)(b)"])
+@pytest.mark.parametrize("pattern", ["(", "cat", "(a)(b)", "5"])
 def test_a_pattern_without_one_group_is_refused(clone, tmp_path, pattern):
     cats_and_dogs(tmp_path / "pets")
     with pytest.raises(PipelineError, match=r"not a valid regular expression|needs one group"):

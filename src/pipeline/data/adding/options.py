@@ -1,7 +1,7 @@
 """The options of `pipeline add-data`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -74,7 +74,6 @@ def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any
     Raises:
         PipelineError: If one is not KEY=VALUE, or is not valid for this kind of source.
     """
-    source = values["sources"][0]
     settings: dict[str, Any] = {}
     for setting in options.settings:
         key, is_pair, value = setting.partition("=")
@@ -82,16 +81,24 @@ def settings_of(options: AddOptions, values: Mapping[str, Any]) -> dict[str, Any
             raise PipelineError(f"--set {setting}: write a setting of the source, as in label_column=breed")
         try:
             settings[key] = load_yaml(value)
-            DataSection.model_validate({**values, "sources": [{**source, key: settings[key]}]})
+            faults = _faults(values, key, settings[key])
+            if faults and faults[0]["type"] == "string_type":  # such as a column that is called 5
+                settings[key] = value
+                faults = _faults(values, key, value)
         except yaml.YAMLError:
             raise PipelineError(f"--set {setting}: {value} is not valid YAML") from None
-        except ValidationError as error:
-            fault = error.errors()[0]
-            if fault["type"] == "string_type":  # such as a column that is called 5
-                settings[key] = value
-                continue
-            unknown = f"a source of kind {source['kind']} has no such setting"
-            why = fault["msg"].removeprefix("Value error, ")
-            why = unknown if fault["type"] == "extra_forbidden" else why
-            raise PipelineError(f"--set {setting}: {why}") from None
+        if faults:
+            unknown = f"a source of kind {values['sources'][0]['kind']} has no such setting"
+            why = str(faults[0]["msg"]).removeprefix("Value error, ")
+            why = unknown if faults[0]["type"] == "extra_forbidden" else why
+            raise PipelineError(f"--set {setting}: {why}")
     return settings
+
+
+def _faults(values: Mapping[str, Any], key: str, value: Any) -> Sequence[Mapping[str, Any]]:
+    """Return what is wrong with a value for a setting of the source."""
+    try:
+        DataSection.model_validate({**values, "sources": [{**values["sources"][0], key: value}]})
+    except ValidationError as error:
+        return error.errors()
+    return []
