@@ -239,12 +239,13 @@ def test_classes_may_be_renamed_where_the_source_has_numbers(clone, tmp_path):
     assert_original(clone.fetch("mine"))
 
 
-def test_mat_as_in_svhn(clone, tmp_path):
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_mat_as_in_svhn(clone, tmp_path, dtype):
     images, labels = digits()
     (tmp_path / "svhn").mkdir()
     for split, part in (("train", TRAIN), ("test", TEST)):
         colour = np.repeat(images[part][..., None], 3, axis=3)
-        numbers = np.where(labels[part] == 0, 10, labels[part]).reshape(-1, 1)
+        numbers = np.where(labels[part] == 0, 10, labels[part]).reshape(-1, 1).astype(dtype)
         savemat(tmp_path / "svhn" / f"{split}_32x32.mat", {"X": np.moveaxis(colour, 0, -1), "y": numbers})
     arrays = clone.added(tmp_path / "svhn")
     assert arrays["train_images"].shape == (300, 8, 8, 3)

@@ -60,8 +60,13 @@ load = loader(batches)
 def _svhn(images: Any, labels: Any, name: str, split: Split | None) -> Iterator[Batch]:
     """Yield images X, uint8 (32, 32, 3, n), with digits y, (n, 1), from 1 to 10, which means 0."""
     digits = np.asarray(labels).ravel()
+    if digits.dtype.kind == "f" and (digits % 1 == 0).all():  # MATLAB's own type of numbers
+        digits = digits.astype(np.int64)
     if np.ndim(images) != 4 or images.shape[-1] != len(digits) or digits.dtype.kind not in "iu":
-        raise PipelineError(f"{name}: X has shape {np.shape(images)}, but y has {np.shape(labels)}")
+        raise PipelineError(
+            f"{name}: X has shape {np.shape(images)}, but y has {np.shape(labels)} and the type "
+            f"{digits.dtype}: they must be images (height, width, 3, n) and whole numbers (n, 1)"
+        )
     low, high = digits.min(initial=1), digits.max(initial=1)
     if low < 0 or high > (10 if low else 9):
         raise PipelineError(
