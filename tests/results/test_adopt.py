@@ -200,7 +200,7 @@ def test_an_experiment_that_would_differ_from_the_trial_is_refused(repository):
     shutil.rmtree(conf / "local")
     file = conf / "train" / "default.yaml"
     file.write_text(file.read_text().replace("batch_size: 32", "batch_size: 64"))
-    with pytest.raises(PipelineError, match="conf/ has changed since the sweep smoke-sweep-3f2a"):
+    with pytest.raises(PipelineError, match="conf/ or the code has changed since the sweep smoke-sweep-3f2a"):
         adopt("smoke-1", repository)
     assert untouched(repository) == before
 
