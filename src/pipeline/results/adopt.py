@@ -109,8 +109,9 @@ def _of_sweep(run: str, repository: Workspace) -> _Source | None:
     config = compose(repository.root / "conf", trial.overrides)
     if key_of(config) != trial.key and _trained(config, repository) != trial.run_id:
         raise PipelineError(
-            f"conf/ or the code has changed since the sweep {report.name}: the values of {trial.run} now make "
-            "another training. Run the sweep's command again, which trains or restores it, and adopt from that."
+            f"conf/ or the code has changed since the sweep {report.name}: the values of {trial.run} now "
+            "make another training. Run the sweep's command again, which trains or restores it, and adopt "
+            "from that."
         )
     reached = [f"{key} {text_of(key, trial.values[key])}" for key in report.objectives if key in trial.values]
     return _Source(
