@@ -72,3 +72,13 @@ def test_a_stage_does_not_start_if_an_option_was_edited_since_the_digests_were_m
     (copied / "models" / "mlp.py").write_text("# edited\n")
     with pytest.raises(PipelineError, match=r"code of the model was edited since params\.yaml was composed"):
         StageCode(DECLARED, config)
+
+
+def test_data_may_be_fetched_by_sources_of_another_commit_that_stay_as_they_are(copied, config):
+    source = copied / "data" / "sources" / "sklearn.py"
+    source.write_text(source.read_text() + "# of another commit\n")
+    code = StageCode({"deps": [], "params": ["data", "modules.sources"]}, config)
+    code.refuse_edits()
+    source.write_text(source.read_text() + "# edited\n")
+    with pytest.raises(PipelineError, match=r"^modules\.sources: edited"):
+        code.refuse_edits()
