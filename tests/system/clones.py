@@ -68,6 +68,8 @@ class Clone:
 
     def _client(self):
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        # Otherwise the database stays open, and a test that deletes it would still see the old one.
+        os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
         from mlflow import MlflowClient
 
         return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
