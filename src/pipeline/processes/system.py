@@ -2,8 +2,12 @@
 
 import ctypes
 import os
+import re
+import select
 import signal
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,6 +16,27 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def die_with_dvc() -> None:
+    """End this process, a stage, when DVC is killed, also if DVC's shell goes on.
+
+    Some shells, such as dash, wait for even their only command, and nothing tells them that DVC is gone.
+    """
+    die_with_parent()
+    # Without /proc, with an old kernel, or if DVC has just ended, there is nothing to wait for.
+    with suppress(OSError, AttributeError):
+        shell = Path("/proc", str(os.getppid()))
+        if b"-c" not in (shell / "cmdline").read_bytes().split(b"\0"):
+            return
+        [dvc] = re.findall(r"^PPid:\s+(\d+)$", (shell / "status").read_text(), re.MULTILINE)
+        ended = os.pidfd_open(int(dvc))
+        threading.Thread(target=_end_after, args=(ended,), daemon=True).start()
+
+
+def _end_after(ended: int) -> None:
+    select.select([ended], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def name_process(name: str) -> None:

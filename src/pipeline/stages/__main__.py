@@ -16,7 +16,7 @@ from pipeline.artifacts.workspace import Workspace
 from pipeline.errors import PipelineError, exit_if_terminated, exit_on_error
 from pipeline.processes.context import TrialContext
 from pipeline.processes.handover import hand_over
-from pipeline.processes.system import die_with_parent
+from pipeline.processes.system import die_with_dvc
 from pipeline.processes.temporary import own_temporary_folder
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.stages", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
-    die_with_parent()
+    die_with_dvc()
     context = TrialContext.current()
     if context.worker:
         sys.exit(hand_over(context, stage))
