@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from sklearn.metrics import log_loss
 from stripes import HISTORY, TEST_IMAGES, record_test_split, reports, rows_of, with_settings
 
-from pipeline.artifacts.onnx_file import load
+from pipeline.artifacts.onnx_file import Unlike, load
 from pipeline.artifacts.processed import read_dataset, read_split, write_split
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.params import dump, view
@@ -193,6 +193,24 @@ def test_without_validation_images_there_are_no_validation_metrics(config, works
     workspace.history.write_text(text)
     run(config, workspace)
     assert not {"val_accuracy", "val_loss"} & set(json.loads(workspace.metrics.read_text()))
+
+
+def test_the_card_says_on_which_images_the_threshold_was_measured(config, workspace, monkeypatch):
+    model = load(workspace.onnx)
+    unlike = Unlike(
+        threshold=1.0, false_alarm_rate=0.03, images=30, brightest=255, mean=(0.0,), precision=(1.0,)
+    )
+    model.description = model.description.model_copy(update={"unlike": unlike})
+    monkeypatch.setattr(evaluate, "load", lambda path: model)
+    dataset = json.loads(workspace.dataset.read_text())
+    for total, said in (
+        (30, "about 3 % of images of their kind exceed, as measured on 30 validation images."),
+        (0, "about 3 % of the 30 training images exceed. There were no validation images"),
+    ):
+        dataset["counts"]["validation"] = {"total": total, "per_class": [0, 0, total]}
+        workspace.dataset.write_text(json.dumps(dataset))
+        run(with_settings(config, robustness=0), workspace)
+        assert said in workspace.model_card.read_text().split("## Limits")[1]
 
 
 def test_evaluating_again_writes_the_same_bytes_and_removes_stale_files(config, workspace, evaluated, capsys):

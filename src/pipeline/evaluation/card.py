@@ -213,10 +213,17 @@ class Card:
                     "one of a moved or inverted digit becomes nearly the same image as the original."
                 )
         if unlike:
+            rate, images = percent(unlike.false_alarm_rate, 0), f"{unlike.images:,}"
+            measured = (
+                f"of images of their kind exceed, as measured on {images} validation images."
+                if self.dataset.counts["validation"].total
+                # The network answers with another confidence for images that it was trained on.
+                else f"of the {images} training images exceed. There were no validation images to measure it "
+                "on: new images may exceed it far more often."
+            )
             parts.append(
                 "An image is called unlike the training images if its score is above a threshold that about "
-                f"{percent(unlike.false_alarm_rate, 0)} of images of their kind exceed, as measured on "
-                f"{unlike.images:,} validation images."
+                f"{rate} {measured}"
             )
         return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
 
