@@ -1,7 +1,7 @@
 """Two runs in a real store are found by the names that people use, and compared."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from harness import BEST, client, config, dataset, epochs, lay_out, report, runs, train
@@ -106,6 +106,23 @@ def test_runs_with_different_test_images_are_not_paired(repository):
         assert "different test images" in shown(repository, "better", "better-not")[2]
     finally:
         client(repository).set_tag(run.info.run_id, "data.test", run.data.tags["data.test"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("abda", "0 only better gets right and 2 only renamed"),  # c is now d
+        ("aaca", "different test images"),  # two classes became one
+        ("abcd", "different test images"),  # one class became two
+        ("abc", "different test images"),
+    ],
+)
+def test_after_a_class_was_renamed_the_test_images_are_still_the_same(repository, monkeypatch, labels, said):
+    [before] = look_up(["better"], config().tracking, repository)
+    before = replace(before, predictions=(("a", "a"), ("b", "a"), ("c", "b"), ("a", "a")))
+    after = replace(before, name="renamed", predictions=tuple(zip(labels, labels, strict=True)))
+    monkeypatch.setattr("pipeline.results.compare.look_up", lambda *_: [before, after])
+    assert said in compare(["better", "renamed"], config().tracking, repository)[-1]
 
 
 def test_runs_with_different_validation_images_are_not_compared_by_them(repository):

@@ -9,7 +9,7 @@ from pipeline.artifacts.workspace import SPLITS, Workspace
 from pipeline.evaluation.significance import show_p
 from pipeline.plots.text import shortened
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
-from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of
+from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of, same_labels
 from pipeline.tracking.occasion import label_of
 
 _ROWS = 30  # of a table, so that a report is small enough for a comment
@@ -59,7 +59,7 @@ def _verdict(old: Side, new: Side) -> str:
     if not before or not after:
         return ""
     digests = [side.dataset.get("sha256", {}).get("test") for side in (old, new)]
-    if digests[0] != digests[1] or [label for label, _ in before] != [label for label, _ in after]:
+    if digests[0] != digests[1] or not same_labels(before, after):
         return "The test images differ: no test can pair the results."
     outcome = mcnemar_of(before, after)
     if not outcome.only_first + outcome.only_second:

@@ -93,6 +93,13 @@ def _value(key: str, run: Evaluated) -> str:
     return accuracy_text(value, *wilson(round(value * images), images) if images else (None, None))
 
 
+def same_labels(one: Predictions, other: Predictions) -> bool:
+    """Return whether the labels are the same, although classes may have been renamed in between."""
+    pairs = {(label, renamed) for (label, _), (renamed, _) in zip(one, other, strict=False)}
+    before, after = ({pair[side] for pair in pairs} for side in (0, 1))
+    return len(one) == len(other) and len(before) == len(after) == len(pairs)
+
+
 def mcnemar_of(one: Predictions, other: Predictions) -> McNemar:
     """Compare two models by their labels and predicted classes of the same test images."""
     first, second = (np.array([label == taken for label, taken in each], bool) for each in (one, other))
@@ -108,16 +115,17 @@ def accuracy_text(value: float, low: float | None, high: float | None) -> str:
 def _verdict(first: Evaluated, second: Evaluated, tests: int) -> str:
     """Describe the result of the paired test, with Bonferroni's correction for the number of `tests`."""
     pair = f"{first.name} and {second.name}"
-    labels, others = ([label for label, _ in run.predictions] for run in (first, second))
-    if labels != others or first.tags.get(TEST_TAG) != second.tags.get(TEST_TAG):
+    tests_of = {run.tags.get(TEST_TAG) for run in (first, second)}
+    if len(tests_of) > 1 or not same_labels(first.predictions, second.predictions):
         return f"{pair} were evaluated on different test images: no test can pair them."
     outcome = mcnemar_of(first.predictions, second.predictions)
     if not outcome.only_first + outcome.only_second:
-        return f"{pair} are right on the same of {len(labels):,} test images: nothing tells them apart."
+        images = len(first.predictions)
+        return f"{pair} are right on the same of {images:,} test images: nothing tells them apart."
     p = min(1.0, outcome.p * tests)
     corrected = f", times {tests} for as many tests" if tests > 1 else ""
     seen = (
-        f"Of {len(labels):,} test images, {outcome.only_first:,} only {first.name} gets right and "
+        f"Of {len(first.predictions):,} test images, {outcome.only_first:,} only {first.name} gets right and "
         f"{outcome.only_second:,} only {second.name} ({show_p(p)}, McNemar's exact test{corrected}): "
     )
     if p < LEVEL:
