@@ -226,11 +226,20 @@ def test_a_model_is_evaluated_on_the_candidates_images_or_it_is_said_why_not(fol
 
     with pytest.raises(PipelineError, match="the candidate's are not in data/processed"):
         evaluated("another")
-    for about in ({"classes": CLASSES[:2]}, {"image_shape": (4, 1)}):
-        with pytest.raises(
-            PipelineError, match=r"can't be evaluated on these\. Promote under another --name"
-        ):
+    for about, difference in (
+        ({"image_shape": (4, 1)}, r"takes images of shape \(4, 1\)"),
+        ({"classes": CLASSES[:2]}, f"does not know {CLASSES[2]}"),
+        ({"classes": (*CLASSES, "d")}, "knows d"),
+        ({"classes": (*CLASSES[:2], "renamed")}, f"does not know {CLASSES[2]}, but knows renamed"),
+        ({"classes": CLASSES[::-1]}, "has the same classes in another order"),
+        ({"classes": (*CLASSES, *"123456")}, "knows 1, 2, 3, 4, 5 and 1 more"),
+    ):
+        why = rf"{difference}, so it can't be evaluated on these\. Promote under another --name"
+        with pytest.raises(PipelineError, match=f"^different: letters-1 {why}$"):
             evaluated(test, **about)
     np.save(split / "labels.npy", np.array([1, 0], np.int32))
     with pytest.raises(PipelineError, match="dvc repro"):
+        evaluated(test)
+    repository.dataset.unlink()
+    with pytest.raises(PipelineError, match="the candidate's are not in data/processed"):
         evaluated(test)

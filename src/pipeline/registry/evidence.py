@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts.onnx_file import load
 from pipeline.artifacts.processed import read_dataset, read_split, refuse_damaged_splits
 from pipeline.artifacts.workspace import Workspace
-from pipeline.console import percent
+from pipeline.console import percent, printable
 from pipeline.errors import PipelineError
 from pipeline.registry.gate import Facts, Predictions
 from pipeline.results.lookup import UnknownRunError, is_training
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _DEFAULT_BINS = 15
 _TIMED = 200  # predictions of one image
 _WARM_UP = 20
+_NAMED = 5  # classes that are named
 
 
 @dataclass(frozen=True)
@@ -187,19 +188,19 @@ def evaluate(model: Evidence, test: str, workspace: Workspace) -> Predictions:
         PipelineError: If the workspace has other images, or the model takes images of another shape or has
             other classes. The message continues the gate's line about the test images.
     """
-    dataset = read_dataset(workspace)
-    if describe_split(dataset, "test")["sha256"] != test:
+    # A trial leaves no images in the workspace.
+    dataset = read_dataset(workspace) if workspace.dataset.exists() else None
+    if dataset is None or describe_split(dataset, "test")["sha256"] != test:
         raise PipelineError(
             "different, and the candidate's are not in data/processed: run `dvc repro` with the candidate's "
             "configuration"
         )
     classifier = load(model.onnx)
     about = classifier.description
-    if (about.classes, about.image_shape) != (tuple(dataset.classes), tuple(dataset.image_shape)):
-        raise PipelineError(
-            f"different: {model.name} takes images of shape {about.image_shape} and has {len(about.classes)} "
-            "classes, so it can't be evaluated on these. Promote under another --name"
-        )
+    if about.image_shape != tuple(dataset.image_shape):
+        raise PipelineError(_foreign(model.name, f"takes images of shape {about.image_shape}"))
+    if about.classes != tuple(dataset.classes):
+        raise PipelineError(_foreign(model.name, _other_classes(about.classes, dataset.classes)))
     refuse_damaged_splits(workspace, dataset, "test")
     images, labels = read_split(workspace, "test")
     scores = classifier.probabilities(np.asarray(images).reshape(-1, *dataset.image_shape))
@@ -212,6 +213,25 @@ def evaluate(model: Evidence, test: str, workspace: Workspace) -> Predictions:
         exact.max(axis=1),
         model.bins,
     )
+
+
+def _foreign(name: str, what: str) -> str:
+    return f"different: {name} {what}, so it can't be evaluated on these. Promote under another --name"
+
+
+def _other_classes(own: Sequence[str], candidates: Sequence[str]) -> str:
+    """Return how a model's classes differ from the candidate's."""
+    both = (
+        ("does not know", [name for name in candidates if name not in own]),
+        ("knows", [name for name in own if name not in candidates]),
+    )
+    found = [f"{how} {_listed(names)}" for how, names in both if names]
+    return ", but ".join(found) or "has the same classes in another order"
+
+
+def _listed(names: Sequence[str]) -> str:
+    named = ", ".join(map(printable, names[:_NAMED]))
+    return f"{named} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else named
 
 
 def members(
