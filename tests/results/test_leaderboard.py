@@ -114,6 +114,17 @@ def test_the_next_steps_are_commands_that_use_the_best_setting():
     assert next_steps(rank(sweep([trial({}, "failed")]))) == []
 
 
+def test_a_run_is_not_compared_with_itself():
+    """Settings of the evaluation share the run of their training."""
+    board = rank(sweep(*(seeds([value], rate=str(value)) for value in (0.9, 0.8, 0.7))))
+    for names, compared in (("aab", ["      pipeline compare a b"]), ("aaa", [])):
+        settings = tuple(
+            replace(setting, trials=(replace(setting.trials[0], run=name),))
+            for setting, name in zip(board.settings, names, strict=True)
+        )
+        assert next_steps(replace(board, settings=settings)) == ["Next: pipeline adopt a", *compared]
+
+
 def test_in_a_terminal_the_leaderboard_is_a_table(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")

@@ -119,12 +119,14 @@ def lines(board: Leaderboard) -> list[str]:
 
 
 def next_steps(board: Leaderboard) -> list[str]:
-    """Return the commands that adopt the best setting and compare it with the next one."""
+    """Return the commands that adopt the best setting and compare it with the next one of another run."""
     if not board.best:
         return []
-    first, *others = (shlex.quote(str(setting.trials[0].run)) for setting in board.settings[:2])
+    # Settings that differ only in the evaluation have one run, which can't be compared with itself.
+    runs = dict.fromkeys(shlex.quote(str(setting.trials[0].run)) for setting in board.settings)
+    first, *others = runs
     steps = [f"Next: pipeline adopt {first}"]
-    return [*steps, *(f"      pipeline compare {first} {other}" for other in others)]
+    return [*steps, *(f"      pipeline compare {first} {other}" for other in others[:1])]
 
 
 def caution(board: Leaderboard) -> str:
