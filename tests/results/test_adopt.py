@@ -210,7 +210,10 @@ def as_mlflow_has_it(monkeypatch, name, config, run_id="f" * 32):
     monkeypatch.setattr("pipeline.results.adopt.find_training", lambda *_: training)
 
 
-@pytest.mark.parametrize("overrides", [["seed=1"], ["data=digits", "model=cnn_fine", "train.epochs=2"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [["seed=1"], ["data=digits", "model=cnn_fine", "train.epochs=2"], ["data=digits", "train.backend=jax"]],
+)
 def test_a_run_outside_any_sweep_is_adopted_with_the_closest_options(repository, monkeypatch, overrides):
     """Even if conf/ names no experiment: `name` refers to data.name, which is missing in data/idx.yaml."""
     config = compose(repository.root / "conf", overrides)

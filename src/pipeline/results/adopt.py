@@ -16,9 +16,10 @@ import yaml
 from pipeline.artifacts.workspace import Workspace, write_text
 from pipeline.config.compose import complete, compose, unresolved, with_device
 from pipeline.config.messages import refused_by_hydra, validate
+from pipeline.config.modules import modules_in_use
 from pipeline.config.params import dump
 from pipeline.config.plain_yaml import load_yaml
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Modules
 from pipeline.config.section import leaves
 from pipeline.console import percent
 from pipeline.errors import PipelineError
@@ -149,7 +150,8 @@ def _of_mlflow(run: str, repository: Workspace) -> _Source:
     ]
     overrides = tuple(f"{group}={_nearest(group, config, conf)}" for group in ("data", "model"))
     # The code is not part of an experiment.
-    config = config.model_copy(update={"modules": compose(conf, overrides).modules})
+    modules = Modules(**modules_in_use(config.model_dump(mode="json")))
+    config = config.model_copy(update={"modules": modules})
     return _Source(
         training.name,
         training.id,
