@@ -97,3 +97,24 @@ def test_images_of_one_pixel_and_identical_training_images_are_no_error(tmp_path
     unlike = measure(classifier, same, same)
     assert np.isfinite(unlike.precision).all()
     assert not (scores(unlike, same, classifier.probabilities(same)) > unlike.threshold).any()
+
+
+@pytest.mark.parametrize("number", [40, 400])
+def test_without_held_out_images_few_training_images_call_no_more_new_ones_unlike(tmp_path, number):
+    shares, rates = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        kernel = rng.normal(size=(120, 3))
+        classifier = load(linear_model(tmp_path / f"{seed}.onnx", kernel, image_shape=(12, 10)))
+        unlike = measure(classifier, blobs(number, rng))
+        new = blobs(500, rng)
+        shares.append((scores(unlike, new, classifier.probabilities(new)) > unlike.threshold).mean())
+        rates.append(unlike.false_alarm_rate)
+    assert np.mean(shares) < 1.5 * np.mean(rates)
+
+
+@pytest.mark.parametrize("number", [2, 5, 6, 7])
+def test_very_few_training_images_have_a_threshold(tmp_path, number):
+    rng = np.random.default_rng(0)
+    classifier = load(linear_model(tmp_path / "model.onnx", rng.normal(size=(120, 3)), image_shape=(12, 10)))
+    assert np.isfinite(measure(classifier, blobs(number, rng)).threshold)

@@ -215,15 +215,14 @@ class Card:
         if unlike:
             rate, images = percent(unlike.false_alarm_rate, 0), f"{unlike.images:,}"
             measured = (
-                f"of images of their kind exceed, as measured on {images} validation images."
+                "validation images."
                 if self.dataset.counts["validation"].total
-                # The network answers with another confidence for images that it was trained on.
-                else f"of the {images} training images exceed. There were no validation images to measure it "
-                "on: new images may exceed it far more often."
+                else "training images. Since the network was trained on these, and is more confident for "
+                "them, new images may exceed it more often."
             )
             parts.append(
                 "An image is called unlike the training images if its score is above a threshold that about "
-                f"{rate} {measured}"
+                f"{rate} of images of their kind exceed, as measured on {images} {measured}"
             )
         return "## Limits\n\n" + "\n\n".join(parts) if parts else ""
 

@@ -16,19 +16,28 @@ from pipeline.artifacts.onnx_file import BATCH, Classifier, Unlike
 FALSE_ALARM_RATE = 0.01
 _GRID = 4  # parts of an image along each side
 _MOST = 5000  # training images that are used
+_HELD_BACK = 5  # without held-out images, one in this number of training images takes their place
 _DIGITS = 6
 
 
-def measure(classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> Unlike:
+def measure(
+    classifier: Classifier, train: NDArray[np.uint8], held_out: NDArray[np.uint8] | None = None
+) -> Unlike:
     """Measure the properties of the training images, and the threshold.
 
     Args:
         classifier: The model.
         train: uint8 (n, *image_shape), the training images, of which some are used.
         held_out: uint8 (m, *image_shape), m > 0, images that the model was not trained on; a hundredth of
-            them exceed the threshold, or none if there are too few to measure a hundredth.
+            them exceed the threshold, or none if there are too few to measure a hundredth. By default, some
+            of the training images, whose properties are then not measured.
     """
     some = np.ascontiguousarray(train[:: -(-len(train) // _MOST)])
+    if held_out is None:
+        held_out = some[::_HELD_BACK]
+        if len(some) > _HELD_BACK:
+            # Images lie closer to a mean and a covariance that were measured on them than new images do.
+            some = np.delete(some, slice(None, None, _HELD_BACK), axis=0)
     found = _properties(some, classifier.probabilities(some))
     mean, covariance = found.mean(axis=0), np.cov(found, rowvar=False)
     # The covariance is singular if, for example, the corners are always black.

@@ -80,11 +80,12 @@ def run(
         )
         exported, classifier = export(model, description, fitted.held_out)
     shape = (-1, *dataset.image_shape)
-    unlike = measure(classifier, fitted.train[0].reshape(shape), fitted.held_out.reshape(shape))
-    f1 = None
+    held_out, f1 = None, None
     if fitted.validation is not None:
-        scores = classifier.probabilities(fitted.held_out.reshape(shape))
+        held_out = fitted.held_out.reshape(shape)
+        scores = classifier.probabilities(held_out)
         f1 = macro_f1(Predictions(dataset.classes, fitted.validation, scores))
+    unlike = measure(classifier, fitted.train[0].reshape(shape), held_out)
     write(workspace.onnx, exported, description.model_copy(update={"unlike": unlike}))
     model_file.save(model, workspace.model)
     write_history(workspace.history, fitted.history)
