@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.artifacts.computed import note_computed
 from pipeline.artifacts.history import Epoch, History, write_history
-from pipeline.artifacts.workspace import Workspace
+from pipeline.artifacts.workspace import Workspace, write_csv
 from pipeline.errors import PipelineError
 from pipeline.results.change import differs_by_rounding
 from pipeline.results.change_report import report
@@ -60,10 +60,10 @@ def state(workspace, wrong=(), learning_rate=0.1, keys=0, classes="abcd", images
     made = [Epoch(n, loss / n, 0.5, loss / n, 0.5, 0.1) for n in range(1, epochs + 1)]
     write_history(workspace.history, History(made, epochs))
     rows = (
-        f"{classes[label]},{classes[(label + 1) % len(classes)] if index in wrong else classes[label]}"
+        (classes[label], classes[(label + (index in wrong)) % len(classes)])
         for index, label in enumerate(LABELS % len(classes))
     )
-    workspace.predictions.write_text("label,predicted\n" + "\n".join(rows) + "\n")
+    write_csv(workspace.predictions, ("label", "predicted"), rows)
     outs = []
     for path in (
         workspace.dataset,

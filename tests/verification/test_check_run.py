@@ -1,6 +1,8 @@
 """Damaged files in models/ and reports/ are named, whatever is in them now."""
 
+import csv
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -53,8 +55,15 @@ def test_damaged_metrics_are_named(workspace, content):
 
 
 # A quote that opens a field makes one field of all lines after it.
-@pytest.mark.parametrize("content", ["", "label\na\n", 'label,predicted\n"' + 50_000 * "a,a\n", b"\xff"])
-def test_damaged_predictions_are_named(workspace, content):
+@pytest.mark.parametrize(
+    "content",
+    ["", "label\na\n", "label,predicted\na\n", 'label,predicted\n"' + 50_000 * "a,a\n", b"\xff"],
+    ids=["empty", "no column", "cut", "quote", "no text"],
+)
+@pytest.mark.parametrize("limit", [2**17, 2**24], ids=["short fields", "long fields"])
+def test_damaged_predictions_are_named(workspace, content, limit, request):
+    # A source of tables raises the limit for the whole process.
+    request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit(limit)))
     workspace.predictions.write_bytes(content if isinstance(content, bytes) else content.encode())
     [text] = said(workspace)
     assert text.startswith("reports/ is damaged ")

@@ -14,7 +14,7 @@ from pipeline.artifacts.workspace import Workspace, copy_file, object_in
 from pipeline.config.params import parse_generated, read_generated
 from pipeline.config.section import leaves
 from pipeline.errors import PipelineError
-from pipeline.results.lookup import Predictions, read_predictions
+from pipeline.results.predictions import Predictions, read_predictions
 from pipeline.stages.__main__ import STAGES
 from pipeline.tracking.lineage import fetching, git, processor
 from pipeline.tracking.occasion import Occasion, occasions_of

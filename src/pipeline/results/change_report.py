@@ -9,7 +9,8 @@ from pipeline.artifacts.workspace import SPLITS, Workspace
 from pipeline.evaluation.significance import show_p
 from pipeline.plots.text import shortened
 from pipeline.results.change import Side, changed_stages, of_commit, of_workspace
-from pipeline.results.compare import LEVEL, accuracy_text, mcnemar_of, same_labels
+from pipeline.results.compare import LEVEL, accuracy_text
+from pipeline.results.predictions import mcnemar_of, same_labels
 from pipeline.tracking.occasion import label_of
 
 _ROWS = 30  # of a table, so that a report is small enough for a comment

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.artifacts.workspace import Workspace
 from pipeline.config.schema import TrackingSection
 from pipeline.console import percent, table, terminal_width
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import wilson
-from pipeline.evaluation.significance import McNemar, mcnemar, show_p
+from pipeline.evaluation.significance import show_p
 from pipeline.plots.text import shortened
-from pipeline.results.lookup import TEST_PINS, Evaluated, Predictions, look_up
+from pipeline.results.lookup import TEST_PINS, Evaluated, look_up
+from pipeline.results.predictions import mcnemar_of, same_labels
 from pipeline.tracking.mlflow_run import TEST_TAG
 
 _VALIDATION = ("best_val_accuracy", "best_val_loss")
@@ -91,19 +90,6 @@ def _value(key: str, run: Evaluated) -> str:
         return accuracy_text(value, run.metrics[f"{key}_low"], run.metrics[f"{key}_high"])
     images = int(run.tags.get("data.validation.images", 0))
     return accuracy_text(value, *wilson(round(value * images), images) if images else (None, None))
-
-
-def same_labels(one: Predictions, other: Predictions) -> bool:
-    """Return whether the labels are the same, although classes may have been renamed in between."""
-    pairs = {(label, renamed) for (label, _), (renamed, _) in zip(one, other, strict=False)}
-    before, after = ({pair[side] for pair in pairs} for side in (0, 1))
-    return len(one) == len(other) and len(before) == len(after) == len(pairs)
-
-
-def mcnemar_of(one: Predictions, other: Predictions) -> McNemar:
-    """Compare two models by their labels and predicted classes of the same test images."""
-    first, second = (np.array([label == taken for label, taken in each], bool) for each in (one, other))
-    return mcnemar(first, second)
 
 
 def accuracy_text(value: float, low: float | None, high: float | None) -> str:

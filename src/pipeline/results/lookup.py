@@ -1,6 +1,5 @@
 """Find runs in MLflow by their names or ids, and read their results."""
 
-import csv
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from pipeline.artifacts.workspace import Workspace, sha256
 from pipeline.config.schema import TrackingSection
 from pipeline.console import count
 from pipeline.errors import PipelineError
+from pipeline.results.predictions import Predictions, read_predictions
 from pipeline.tracking.evaluation_run import REPORTS_TAG
 from pipeline.tracking.failures import telling_failures
 from pipeline.tracking.mlflow_run import (
@@ -44,10 +44,6 @@ class UnknownRunError(PipelineError):
     def __init__(self, wanted: str, message: str) -> None:
         super().__init__(message)
         self.wanted = wanted
-
-
-# The label and the predicted class of each test image.
-Predictions = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -113,12 +109,6 @@ def registered(name: str, client: "MlflowClient") -> "ModelVersion | None":
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise PipelineError(f"MLflow has no registered model {name}: {error.message}") from None
         raise
-
-
-def read_predictions(path: Path) -> Predictions:
-    """Read predictions.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple((row["label"], row["predicted"]) for row in csv.DictReader(file))
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.registry.journal import BrokenError, RenamedError, check_copies, folder_of
 from pipeline.registry.registered import deviation, is_name
 from pipeline.registry.versions import MODEL_FILE_TAG, Versions, is_of
-from pipeline.results.lookup import read_predictions, run_of
+from pipeline.results.lookup import run_of
+from pipeline.results.predictions import read_predictions
 from pipeline.tracking.evaluation_run import REPORTS_TAG, results_in
 from pipeline.tracking.identity import read_run
 from pipeline.tracking.mlflow_run import ID_TAG, logged_model_of, unless_missing
