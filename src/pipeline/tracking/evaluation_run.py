@@ -101,11 +101,12 @@ class Evaluation:
         run.client.log_artifacts(run.id, str(self._files.figures), "figures")
         for path in self._tables:
             run.client.log_artifact(run.id, str(path))
+        digests = {f"figures/{name}": digest for name, digest in digests_below(self._files.figures).items()}
+        digests |= {path.name: sha256(path) for path in self._tables}
         for path in self._files.data_report:
             run.client.log_artifact(run.id, str(path), "data")
-        digests = {f"figures/{name}": digest for name, digest in digests_below(self._files.figures).items()}
-        digests |= {f"data/{path.name}": sha256(path) for path in self._files.data_report}
-        run.set_tags(files_tag("evaluation", digests | {path.name: sha256(path) for path in self._tables}))
+            digests[f"data/{path.name}"] = sha256(path)
+        run.set_tags(files_tag("evaluation", digests))
         # Last, because the tag means that all of the above is there.
         run.set_tags({REPORTS_TAG: self.digest})
 
